@@ -1,0 +1,1 @@
+//! Continuous batching: sequences, paged KV blocks, scheduler, sampler and the engine thread.

@@ -1,0 +1,1 @@
+//! The Llama graph, its configuration and weights, generic over a device backend.

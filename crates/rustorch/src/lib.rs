@@ -1,0 +1,1 @@
+//! Batched inference of Llama-family models from GGUF files.
