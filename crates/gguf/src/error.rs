@@ -1,7 +1,7 @@
 //! The crate's one error type. A message names the key, tensor or file, then what was expected and found.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::format::{Format, foreign_type_name};
 
@@ -134,8 +134,11 @@ pub enum GgufError {
 }
 
 impl GgufError {
-    /// Puts the file's name before the message.
-    pub(crate) fn in_file(self, path: &std::path::Path) -> GgufError {
-        GgufError::InFile { path: path.to_owned(), problem: Box::new(self) }
+    /// Puts the file's name before a message that does not begin with one.
+    pub(crate) fn in_file(self, path: &Path) -> GgufError {
+        match self {
+            named @ (GgufError::Io { .. } | GgufError::InFile { .. }) => named,
+            problem => GgufError::InFile { path: path.to_owned(), problem: Box::new(problem) },
+        }
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct TensorRecord {
 }
 
 /// What is being read, for errors.
-enum Part<'a> {
+enum Item<'a> {
     Header,
     KeyName(u64),
     Key(&'a str),
@@ -60,14 +60,14 @@ enum Part<'a> {
     Tensor(&'a str),
 }
 
-impl fmt::Display for Part<'_> {
+impl fmt::Display for Item<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Part::Header => write!(f, "the header"),
-            Part::KeyName(index) => write!(f, "the name of metadata key number {index}"),
-            Part::Key(key) => write!(f, "metadata key {key:?}"),
-            Part::TensorName(index) => write!(f, "the name of tensor number {index}"),
-            Part::Tensor(name) => write!(f, "the record of tensor {name:?}"),
+            Item::Header => write!(f, "the header"),
+            Item::KeyName(index) => write!(f, "the name of metadata key number {index}"),
+            Item::Key(key) => write!(f, "metadata key {key:?}"),
+            Item::TensorName(index) => write!(f, "the name of tensor number {index}"),
+            Item::Tensor(name) => write!(f, "the record of tensor {name:?}"),
         }
     }
 }
@@ -78,7 +78,7 @@ pub(crate) fn read(file: &[u8]) -> Result<Header> {
     let (n_tensors, metadata) = read_metadata(&mut cursor)?;
 
     let alignment = alignment(&metadata)?;
-    cursor.expect_room(n_tensors, MIN_TENSOR_BYTES, &Part::Header)?;
+    cursor.expect_room(n_tensors, MIN_TENSOR_BYTES, &Item::Header)?;
     let unplaced: Vec<UnplacedTensor> =
         (0..n_tensors).map(|index| read_tensor(&mut cursor, index)).collect::<Result<_>>()?;
 
@@ -100,28 +100,28 @@ pub(crate) fn read(file: &[u8]) -> Result<Header> {
 /// Reads the header up to and including the metadata, which needs nothing of what follows. Returns the number of
 /// tensors as well, not yet checked.
 pub(crate) fn read_metadata(cursor: &mut Cursor<'_>) -> Result<(u64, Metadata)> {
-    let magic = cursor.bytes(4, &Part::Header)?;
+    let magic = cursor.bytes(4, &Item::Header)?;
     if magic != b"GGUF" {
         return Err(GgufError::Magic { found: magic.try_into().expect("four bytes were read") });
     }
-    match cursor.number::<u32>(&Part::Header)? {
+    match cursor.number::<u32>(&Item::Header)? {
         2 | 3 => {}
         swapped if (1..=3).contains(&swapped.swap_bytes()) => return Err(GgufError::BigEndian),
         found => return Err(GgufError::Version { found }),
     }
-    let n_tensors = cursor.number(&Part::Header)?;
-    let n_keys = cursor.count(MIN_KEY_BYTES, &Part::Header)?;
+    let n_tensors = cursor.number(&Item::Header)?;
+    let n_keys = cursor.count(MIN_KEY_BYTES, &Item::Header)?;
 
     let mut metadata = Metadata::default();
     for index in 0..n_keys {
-        let key = cursor.name(MAX_NAME_BYTES, &Part::KeyName(index))?;
+        let key = cursor.name(MAX_NAME_BYTES, &Item::KeyName(index))?;
         metadata.insert(key, read_value(cursor, key)?)?;
     }
     Ok((n_tensors, metadata))
 }
 
 fn read_value(cursor: &mut Cursor<'_>, key: &str) -> Result<Value> {
-    let what = &Part::Key(key);
+    let what = &Item::Key(key);
     Ok(match cursor.number::<u32>(what)? {
         type_id::U8 => Value::U8(cursor.number(what)?),
         type_id::I8 => Value::I8(cursor.number(what)?),
@@ -141,7 +141,7 @@ fn read_value(cursor: &mut Cursor<'_>, key: &str) -> Result<Value> {
 }
 
 fn read_array(cursor: &mut Cursor<'_>, key: &str) -> Result<Array> {
-    let what = &Part::Key(key);
+    let what = &Item::Key(key);
     let element_type: u32 = cursor.number(what)?;
     let mut read = ArrayReader { count: cursor.number(what)?, cursor, key };
     Ok(match element_type {
@@ -171,7 +171,7 @@ struct ArrayReader<'c, 'a> {
 
 impl ArrayReader<'_, '_> {
     fn numbers<T: Number>(&mut self) -> Result<Vec<T>> {
-        self.cursor.numbers(self.count, &Part::Key(self.key))
+        self.cursor.numbers(self.count, &Item::Key(self.key))
     }
 
     fn bools(&mut self) -> Result<Vec<bool>> {
@@ -179,10 +179,14 @@ impl ArrayReader<'_, '_> {
     }
 
     fn strings(&mut self) -> Result<Vec<String>> {
-        let what = &Part::Key(self.key);
+        let what = &Item::Key(self.key);
         // Each string takes at least its length's eight bytes.
         self.cursor.expect_room(self.count, 8, what)?;
-        (0..self.count).map(|_| self.cursor.string(what).map(str::to_owned)).collect()
+        let mut strings = Vec::with_capacity(self.count as usize);
+        for _ in 0..self.count {
+            strings.push(self.cursor.string(what)?.to_owned());
+        }
+        Ok(strings)
     }
 }
 
@@ -213,8 +217,8 @@ struct UnplacedTensor {
 }
 
 fn read_tensor(cursor: &mut Cursor<'_>, index: u64) -> Result<UnplacedTensor> {
-    let name = cursor.name(MAX_NAME_BYTES, &Part::TensorName(index))?;
-    let what = &Part::Tensor(name);
+    let name = cursor.name(MAX_NAME_BYTES, &Item::TensorName(index))?;
+    let what = &Item::Tensor(name);
     let n_dims: u32 = cursor.number(what)?;
     if !(1..=MAX_DIMS).contains(&n_dims) {
         return Err(GgufError::DimensionCount { tensor: name.into(), found: n_dims });

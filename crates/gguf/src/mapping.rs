@@ -1,6 +1,7 @@
 //! The bytes of a file: mapped from disk, embedded in the program, or in memory. The crate's only unsafe code.
 
 use std::fs::File;
+use std::io;
 use std::ops::{Deref, Range};
 use std::path::Path;
 
@@ -22,6 +23,9 @@ impl Mapping {
     pub(crate) fn open(path: &Path) -> Result<Mapping> {
         let io_error = |source| GgufError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io_error)?;
+        if !file.metadata().map_err(io_error)?.is_file() {
+            return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+        }
         // SAFETY: nobody may shorten or overwrite the file while it is mapped. No program can rule that out; it is the
         // known price of mapping, that the user who replaces a model in place under a running program pays.
         let map = unsafe { Mmap::map(&file) }.map_err(io_error)?;
@@ -37,11 +41,11 @@ impl Mapping {
             if start < end {
                 // SAFETY: the mapping is shared, read-only and backed by the file: dropping its pages loses nothing,
                 // since the next access maps the same bytes again. Slices of it stay valid throughout.
-                let dropped = unsafe {
+                let advised = unsafe {
                     map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
                 };
-                // Advice may be refused (by a sandbox, say); the pages then merely stay.
-                drop(dropped);
+                // It may be refused (by a sandbox, say); the pages then merely stay.
+                advised.ok();
             }
         }
         #[cfg(not(unix))]
