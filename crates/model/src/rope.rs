@@ -1,0 +1,135 @@
+//! Rotary position embedding: the cosines and sines, in f64 on the host, once at load.
+//!
+//! Every device reads this table, so none computes an angle of its own and all rotate by the same bits.
+//! Sources: RoFormer (arXiv 2104.09864), position interpolation (arXiv 2306.15595), YaRN (arXiv 2309.00071),
+//! and, for the Llama 3.1 factors, the `rope_freqs.weight` tensor of the file.
+
+use crate::{RopeConfig, RopeScaling};
+
+/// `[max_seq_len, rope_dim / 2]` pairs `(cos, sin)`, interleaved: row `p` is `cos_0, sin_0, cos_1, sin_1, ..`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeTable {
+    /// Rows: positions.
+    pub positions: usize,
+    /// Columns: the rotated dimensions of a head.
+    pub dim: usize,
+    /// Row-major values.
+    pub values: Vec<f32>,
+}
+
+impl RopeTable {
+    /// Tabulates positions `0..positions`. `factors`, one per pair, divide the frequencies.
+    ///
+    /// # Panics
+    /// When `factors` is given and is not `rope.dim / 2` long; the loader checks the tensor's shape.
+    pub fn new(rope: &RopeConfig, factors: Option<&[f32]>, positions: usize) -> Self {
+        let frequencies = frequencies(rope, factors);
+        let magnitude = magnitude(rope);
+        let mut values = Vec::with_capacity(positions * rope.dim);
+        for position in 0..positions {
+            for frequency in &frequencies {
+                let (sin, cos) = (position as f64 * frequency).sin_cos();
+                values.push((cos * magnitude) as f32);
+                values.push((sin * magnitude) as f32);
+            }
+        }
+        Self { positions, dim: rope.dim, values }
+    }
+}
+
+/// `[rope_dim / 2]` radians per position of each pair.
+fn frequencies(rope: &RopeConfig, factors: Option<&[f32]>) -> Vec<f64> {
+    let half = rope.dim / 2;
+    assert!(factors.is_none_or(|f| f.len() == half), "one RoPE factor per rotated pair");
+    let base = f64::from(rope.base);
+    (0..half)
+        .map(|pair| {
+            let plain =
+                base.powf(-2.0 * pair as f64 / rope.dim as f64) / factors.map_or(1.0, |f| f64::from(f[pair]));
+            match rope.scaling {
+                RopeScaling::None => plain,
+                RopeScaling::Linear { factor } => plain / f64::from(factor),
+                RopeScaling::Yarn { factor, original_context, ext_factor, beta_fast, beta_slow, .. } => {
+                    let low = correction_dim(rope.dim, original_context, f64::from(beta_fast), base)
+                        .floor()
+                        .max(0.0);
+                    let high = correction_dim(rope.dim, original_context, f64::from(beta_slow), base)
+                        .ceil()
+                        .min(rope.dim as f64 - 1.0);
+                    let ramp = 1.0 - ((pair as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                    let mix = ramp * f64::from(ext_factor);
+                    plain / f64::from(factor) * (1.0 - mix) + plain * mix
+                }
+            }
+        })
+        .collect()
+}
+
+/// The pair index whose wavelength turns `rotations` times within the original context (YaRN, section 3.2).
+fn correction_dim(dim: usize, original_context: u32, rotations: f64, base: f64) -> f64 {
+    let turns = f64::from(original_context) / (rotations * 2.0 * std::f64::consts::PI);
+    dim as f64 * turns.ln() / (2.0 * base.ln())
+}
+
+/// YaRN's attention temperature, folded into the rotation of both Q and K.
+fn magnitude(rope: &RopeConfig) -> f64 {
+    match rope.scaling {
+        RopeScaling::Yarn { factor, attn_factor, ext_factor, .. } => {
+            let stretch = if ext_factor == 0.0 { 1.0 } else { 1.0 + 0.1 * f64::from(factor).max(1.0).ln() };
+            f64::from(attn_factor) * stretch
+        }
+        RopeScaling::None | RopeScaling::Linear { .. } => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RopeStyle;
+
+    fn rope(scaling: RopeScaling) -> RopeConfig {
+        RopeConfig { base: 10000.0, dim: 8, style: RopeStyle::Interleaved, scaling }
+    }
+
+    #[test]
+    fn position_zero_does_not_rotate_and_one_turns_by_the_frequency() {
+        let table = RopeTable::new(&rope(RopeScaling::None), None, 2);
+        assert_eq!(table.values[..8], [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]);
+        for (pair, angle) in [1.0f64, 0.1, 0.01, 0.001].into_iter().enumerate() {
+            assert_eq!(table.values[8 + 2 * pair], angle.cos() as f32);
+            assert_eq!(table.values[8 + 2 * pair + 1], angle.sin() as f32);
+        }
+    }
+
+    #[test]
+    fn linear_scaling_and_factors_divide_the_angle() {
+        let scaled = RopeTable::new(&rope(RopeScaling::Linear { factor: 2.0 }), None, 5);
+        let plain = RopeTable::new(&rope(RopeScaling::None), None, 5);
+        assert_eq!(scaled.values[4 * 8..], plain.values[2 * 8..3 * 8]);
+        let factored = RopeTable::new(&rope(RopeScaling::None), Some(&[2.0; 4]), 5);
+        assert_eq!(factored, scaled);
+    }
+
+    #[test]
+    fn yarn_keeps_fast_pairs_and_interpolates_slow_ones() {
+        let config = RopeConfig {
+            base: 10000.0,
+            dim: 64,
+            style: RopeStyle::Interleaved,
+            scaling: RopeScaling::Yarn {
+                factor: 4.0,
+                original_context: 2048,
+                attn_factor: 1.0,
+                ext_factor: 1.0,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+            },
+        };
+        let plain = RopeConfig { scaling: RopeScaling::None, ..config };
+        let (with, without) = (frequencies(&config, None), frequencies(&plain, None));
+        assert_eq!(with[0], without[0]);
+        assert!((with[31] * 4.0 - without[31]).abs() < 1e-12);
+        assert!(with[15] < without[15] && with[15] > without[15] / 4.0);
+        assert!((magnitude(&config) - 1.138_629_436).abs() < 1e-9);
+    }
+}
