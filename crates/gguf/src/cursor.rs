@@ -1,7 +1,7 @@
 //! Reading the header: a position in the file's bytes that checks every step against the bytes that are left.
 //!
-//! Nothing is allocated for a count or a length before that many elements are known to be in the file, so memory use is
-//! bounded by a small multiple of the file's own size.
+//! Nothing is allocated for a count or a length before that many elements are known to be in the file, so
+//! memory use is bounded by a small multiple of the file's own size.
 
 use std::fmt::Display;
 
@@ -27,7 +27,8 @@ macro_rules! impl_number {
 }
 impl_number!(u8 i8 u16 i16 u32 i32 f32 u64 i64 f64);
 
-/// The bytes of a file and how far they have been read. Each method takes `what`, the thing being read, for its error.
+/// The bytes of a file and how far they have been read. Each method takes `what`, the thing being read, for
+/// its error.
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,

@@ -27,7 +27,8 @@ pub enum GgufError {
     BigEndian,
 
     #[error(
-        "GGUF version {found} is not supported: expected 2 or 3; hint: convert the model again with a recent tool"
+        "GGUF version {found} is not supported: expected 2 or 3; \
+         hint: convert the model again with a recent tool"
     )]
     Version { found: u32 },
 
@@ -83,13 +84,15 @@ pub enum GgufError {
     TooLarge { tensor: String, dims: Vec<u64> },
 
     #[error(
-        "tensor {tensor:?} has rows of {cols} weights: expected a multiple of {}, the block length of {format}",
+        "tensor {tensor:?} has rows of {cols} weights: expected a multiple of {}, \
+         the block length of {format}",
         format.block_len()
     )]
     RowLength { tensor: String, format: Format, cols: u64 },
 
     #[error(
-        "tensor {tensor:?} is at offset {offset} of the data: expected a multiple of the alignment {alignment}"
+        "tensor {tensor:?} is at offset {offset} of the data: \
+         expected a multiple of the alignment {alignment}"
     )]
     Misaligned { tensor: String, offset: u64, alignment: u64 },
 
@@ -100,7 +103,8 @@ pub enum GgufError {
     OutOfFile { tensor: String, offset: u64, bytes: u64, available: u64 },
 
     #[error(
-        "tensors {first:?} and {second:?} overlap: {second:?} is at offset {offset} of the data, where {first:?} still has {bytes} bytes"
+        "tensors {first:?} and {second:?} overlap: {second:?} is at offset {offset} of the data, \
+         where {first:?} still has {bytes} bytes"
     )]
     Overlap { first: String, second: String, offset: u64, bytes: u64 },
 
@@ -128,7 +132,8 @@ pub enum GgufError {
     SplitMismatch { key: &'static str, expected: u64, found: u64 },
 
     #[error(
-        "the parts of the split model hold {found} tensors: expected {expected}, as \"split.tensors.count\" says"
+        "the parts of the split model hold {found} tensors: expected {expected}, \
+         as \"split.tensors.count\" says"
     )]
     SplitTensorCount { expected: u64, found: u64 },
 }

@@ -16,8 +16,8 @@ use crate::tensor::TensorView;
 
 /// A model's file, or all files of a split model, open and checked. Share it by reference or in an `Arc`.
 ///
-/// Every tensor is known to lie within its file, aligned, apart from all others, and as long as its shape and format
-/// need. The bytes stay in the mapped file: opening costs the header, not the weights.
+/// Every tensor is known to lie within its file, aligned, apart from all others, and as long as its shape and
+/// format need. The bytes stay in the mapped file: opening costs the header, not the weights.
 pub struct Gguf {
     metadata: Metadata,
     parts: Vec<Part>,
@@ -34,9 +34,9 @@ impl Gguf {
     /// Opens a file. The first part of a split model opens all parts, which must lie beside it.
     ///
     /// # Errors
-    /// If a file cannot be read, is not GGUF version 2 or 3 in little-endian order, ends early, or contradicts itself;
-    /// if it holds a tensor in a format that is not in [`Format::ALL`](crate::Format::ALL); if a part is missing, or
-    /// `path` is not the first.
+    /// If a file cannot be read, is not GGUF version 2 or 3 in little-endian order, ends early, or
+    /// contradicts itself; if it holds a tensor in a format that is not in
+    /// [`Format::ALL`](crate::Format::ALL); if a part is missing, or `path` is not the first.
     pub fn open(path: &Path) -> Result<Gguf> {
         let (bytes, header) = open_part(path)?;
         let split = Split::of(&header.metadata).map_err(|error| error.in_file(path))?;
@@ -95,9 +95,9 @@ impl Gguf {
         self.parts.iter().map(|part| part.bytes.len() as u64).sum()
     }
 
-    /// Tells the OS that the memory holding `tensor`'s pages of the mapped file is not needed for now: call it once the
-    /// weights have been copied elsewhere. The tensor stays readable; its pages then come from disk again. Does nothing
-    /// for a model in memory.
+    /// Tells the OS that the memory holding `tensor`'s pages of the mapped file is not needed for now: call
+    /// it once the weights have been copied elsewhere. The tensor stays readable; its pages then come
+    /// from disk again. Does nothing for a model in memory.
     pub fn release(&self, tensor: &TensorView<'_>) {
         if let Some(&(part, place)) = self.index.get(tensor.name()) {
             let part = &self.parts[part];
@@ -139,8 +139,8 @@ impl Gguf {
 }
 
 impl Metadata {
-    /// Reads only the metadata of a file, of whatever format its tensors are: enough for a tokenizer. Of a split model,
-    /// the first part has it.
+    /// Reads only the metadata of a file, of whatever format its tensors are: enough for a tokenizer. Of a
+    /// split model, the first part has it.
     ///
     /// # Errors
     /// If the file cannot be read or its header is damaged.

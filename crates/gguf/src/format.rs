@@ -71,8 +71,8 @@ impl Format {
         with_block_format!(self, B => B::BLOCK_BYTES)
     }
 
-    /// Number of bytes that `len` weights take, or `None` if they are not a whole number of blocks or the size does not
-    /// fit a `u64`.
+    /// Number of bytes that `len` weights take, or `None` if they are not a whole number of blocks or the
+    /// size does not fit a `u64`.
     pub const fn bytes_for(self, len: u64) -> Option<u64> {
         if !len.is_multiple_of(self.block_len() as u64) {
             return None;

@@ -1,8 +1,8 @@
 //! IEEE 754 binary16 and bfloat16 to and from `f32`.
 //!
-//! Four short functions instead of a dependency. They agree bit for bit with the hardware conversions (F16C, AVX-512
-//! BF16's rounding, NEON) on every input, NaNs included: a signalling NaN comes out quiet with its payload's high bits
-//! kept. That agreement is what lets a SIMD kernel be compared with the scalar oracle exactly.
+//! Four short functions instead of a dependency. The binary16 pair agrees bit for bit with x86's F16C on
+//! every input, NaNs included: a signalling NaN comes out quiet, with its payload's high bits kept. That is
+//! what lets a SIMD kernel be compared with the scalar oracle exactly.
 
 /// Quiet bit of an `f32` NaN.
 const F32_QUIET: u32 = 0x0040_0000;
@@ -33,7 +33,7 @@ pub const fn f32_to_f16(value: f32) -> u16 {
     if magnitude > 0x7f80_0000 {
         return sign | 0x7e00 | ((magnitude >> 13) & 0x3ff) as u16;
     }
-    // 65520 is halfway between the largest binary16, 65504, and the next power of two; the tie goes to infinity.
+    // 65520 is halfway between the largest binary16, 65504, and 65536; the tie goes to infinity.
     if magnitude >= 0x477f_f000 {
         return sign | 0x7c00;
     }
@@ -69,8 +69,8 @@ pub const fn f32_to_bf16(value: f32) -> u16 {
     round_shift(bits, 16) as u16
 }
 
-/// `bits / 2^shift`, rounded to nearest, ties to even; `1 <= shift <= 24`. A sum that wraps cannot occur: the callers'
-/// largest input is an infinity's bit pattern.
+/// `bits / 2^shift`, rounded to nearest, ties to even; `1 <= shift <= 24`. A sum that wraps cannot occur: the
+/// callers' largest input is an infinity's bit pattern.
 const fn round_shift(bits: u32, shift: u32) -> u32 {
     let quotient = bits >> shift;
     let just_below_half = (1 << (shift - 1)) - 1;

@@ -9,8 +9,8 @@
 //! string: len: u64 | UTF-8        array: type: u32 | count: u64 | elements
 //! ```
 //!
-//! Versions 2 and 3 share this layout (3 added big-endian files, which are refused; 1 had 32-bit lengths). The order of
-//! checks is the order of the bytes, so that the first thing wrong in the file is the one reported.
+//! Versions 2 and 3 share this layout (3 added big-endian files, which are refused; 1 had 32-bit lengths).
+//! Each record is checked as it is read; the tensors' places are checked once all are known.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -24,7 +24,7 @@ use crate::value::{Array, Value, type_id};
 
 /// Alignment of the data if `general.alignment` does not say.
 pub(crate) const DEFAULT_ALIGNMENT: u32 = 32;
-/// A larger alignment than this is taken for damage; 64 KiB is the largest in use (pages of some ARM systems).
+/// A larger alignment than this is taken for damage: nobody needs more than the largest page, 64 KiB.
 const MAX_ALIGNMENT: u32 = 1 << 20;
 /// Longest key the format allows; tensor names are held to the same.
 const MAX_NAME_BYTES: u64 = 65_535;
@@ -45,7 +45,7 @@ pub(crate) struct Header {
 pub(crate) struct TensorRecord {
     pub(crate) name: String,
     pub(crate) format: Format,
-    /// In the file's order: `dims[0]` is the length of a row. All at least 1; their product times 4 fits a `usize`.
+    /// In the file's order: `dims[0]` is the length of a row. All at least 1; as `f32` they can be addressed.
     pub(crate) dims: Vec<u64>,
     /// Where the data lies in the file; exactly as long as `dims` and `format` need.
     pub(crate) data: Range<usize>,
@@ -97,8 +97,8 @@ pub(crate) fn read(file: &[u8]) -> Result<Header> {
     Ok(Header { metadata, tensors })
 }
 
-/// Reads the header up to and including the metadata, which needs nothing of what follows. Returns the number of
-/// tensors as well, not yet checked.
+/// Reads the header up to and including the metadata, which needs nothing of what follows. Returns the number
+/// of tensors as well, not yet checked.
 pub(crate) fn read_metadata(cursor: &mut Cursor<'_>) -> Result<(u64, Metadata)> {
     let magic = cursor.bytes(4, &Item::Header)?;
     if magic != b"GGUF" {
@@ -232,8 +232,8 @@ fn read_tensor(cursor: &mut Cursor<'_>, index: u64) -> Result<UnplacedTensor> {
     Ok(UnplacedTensor { name: name.to_owned(), format, dims, bytes, offset })
 }
 
-/// The size of a tensor's data. Also makes sure that its `f32` form could be addressed, so that products of dimensions
-/// need no further checks.
+/// The size of a tensor's data. Also makes sure that its `f32` form could be addressed, so that products of
+/// dimensions need no further checks.
 fn tensor_bytes(name: &str, dims: &[u64], format: Format) -> Result<u64> {
     if dims.contains(&0) {
         return Err(GgufError::EmptyDimension { tensor: name.into(), dims: dims.into() });

@@ -1,16 +1,18 @@
 //! GGUF files: a checked memory-mapped reader, a small writer, and the block formats' scalar dequantisation.
 //!
-//! A GGUF file is a header (typed metadata, then one record per tensor) followed by the tensors' data. [`Gguf::open`]
-//! maps the file and checks the whole header against the bytes that are really there, so that whoever holds a
-//! [`TensorView`] may index its data without looking again. The weights themselves are never copied.
+//! A GGUF file is a header (typed metadata, then one record per tensor) followed by the tensors' data.
+//! [`Gguf::open`] maps the file and checks the whole header against the bytes that are really there, so that
+//! whoever holds a [`TensorView`] may index its data without looking again. The weights themselves are never
+//! copied.
 //!
-//! The dequantisation in [`blocks`] is the oracle that every faster kernel is tested against: it is written to be
-//! compared with the drawing of the block above it, not to be quick.
+//! The dequantisation in [`blocks`] is the oracle that every faster kernel is tested against: it is written
+//! to be compared with the drawing of the block above it, not to be quick.
 //!
-//! This crate knows nothing of models or devices: what a key or a tensor means is decided by those who ask for it.
+//! This crate knows nothing of models or devices: what a key or a tensor means is decided by those who ask
+//! for it.
 //!
-//! Source of the file format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>; of the block formats:
-//! `ggml-common.h` and `ggml-quants.c` of the same repository.
+//! Source of the file format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>; of the block
+//! formats: `ggml-common.h` and `ggml-quants.c` of the same repository.
 //!
 //! ```
 //! use gguf::{Format, Gguf, GgufWriter, Value};

@@ -1,4 +1,5 @@
-//! The bytes of a file: mapped from disk, embedded in the program, or in memory. The crate's only unsafe code.
+//! The bytes of a file: mapped from disk, embedded in the program, or in memory. The crate's only unsafe
+//! code.
 
 use std::fs::File;
 use std::io;
@@ -26,21 +27,24 @@ impl Mapping {
         if !file.metadata().map_err(io_error)?.is_file() {
             return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
         }
-        // SAFETY: nobody may shorten or overwrite the file while it is mapped. No program can rule that out; it is the
-        // known price of mapping, that the user who replaces a model in place under a running program pays.
+        // SAFETY: nobody may shorten or overwrite the file while it is mapped. No program can rule that out;
+        // it is the known price of mapping, that the user who replaces a model in place under a
+        // running program pays.
         let map = unsafe { Mmap::map(&file) }.map_err(io_error)?;
         Ok(Mapping::Mapped(map))
     }
 
-    /// Tells the OS that the pages wholly inside `range` may be dropped. They are read from disk again if touched.
+    /// Tells the OS that the pages wholly inside `range` may be dropped. They are read from disk again if
+    /// touched.
     pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if let Mapping::Mapped(map) = self {
             let start = range.start.next_multiple_of(PAGE);
             let end = range.end / PAGE * PAGE;
             if start < end {
-                // SAFETY: the mapping is shared, read-only and backed by the file: dropping its pages loses nothing,
-                // since the next access maps the same bytes again. Slices of it stay valid throughout.
+                // SAFETY: the mapping is shared, read-only and backed by the file: dropping its pages loses
+                // nothing, since the next access maps the same bytes again. Slices of it stay
+                // valid throughout.
                 let advised = unsafe {
                     map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
                 };
@@ -53,7 +57,8 @@ impl Mapping {
     }
 }
 
-/// The smallest page there is. Where pages are larger, those at a range's ends go too: harmless, only read again.
+/// The smallest page there is. Where pages are larger, those at a range's ends go too: harmless, only read
+/// again.
 #[cfg(unix)]
 const PAGE: usize = 4096;
 

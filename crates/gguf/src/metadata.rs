@@ -1,7 +1,7 @@
 //! The metadata of a file: typed look-ups by key.
 //!
-//! Writers disagree about integer widths and signs (`u32` here, `i32` or `u64` there for the same key), so an integer is
-//! found under any integer type if its value fits. Everything else must have the type asked for.
+//! Writers disagree about integer widths and signs (`u32` here, `i32` or `u64` there for the same key), so an
+//! integer is found under any integer type if its value fits. Everything else must have the type asked for.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

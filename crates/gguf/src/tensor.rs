@@ -5,7 +5,8 @@ use std::fmt;
 use crate::format::Format;
 use crate::header::TensorRecord;
 
-/// One tensor. A matrix of `rows x cols` weights, each row contiguous; dimensions beyond the second are stacked rows.
+/// One tensor. A matrix of `rows x cols` weights, each row contiguous; dimensions beyond the second are
+/// stacked rows.
 ///
 /// The data is exactly `rows * row_bytes` long: that was checked when the file was opened.
 #[derive(Clone, Copy)]
@@ -30,12 +31,14 @@ impl<'a> TensorView<'a> {
         self.record.format
     }
 
-    /// The stored bytes, row after row. They have the file's alignment at best, so read numbers from them as bytes.
+    /// The stored bytes, row after row. They have the file's alignment at best, so read numbers from them as
+    /// bytes.
     pub fn data(&self) -> &'a [u8] {
         self.data
     }
 
-    /// The dimensions in the file's order: `dims()[0]` is the length of a row. One to four of them, none zero.
+    /// The dimensions in the file's order: `dims()[0]` is the length of a row. One to four of them, none
+    /// zero.
     pub fn dims(&self) -> &'a [u64] {
         &self.record.dims
     }

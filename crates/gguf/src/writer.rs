@@ -39,7 +39,8 @@ impl GgufWriter {
         self
     }
 
-    /// Adds a tensor: `dims` in the file's order (`dims[0]` is the length of a row), `data` in `format`, row after row.
+    /// Adds a tensor: `dims` in the file's order (`dims[0]` is the length of a row), `data` in `format`, row
+    /// after row.
     ///
     /// # Panics
     /// If the name is there already, or `data` has not the size that `dims` and `format` need.

@@ -1,5 +1,5 @@
-//! Damaged files: cut short, overwritten, hostile. An error or a file that can be used; never a panic, and never memory
-//! out of proportion to the file.
+//! Damaged files: cut short, overwritten, hostile. An error or a file that can be used; never a panic, and
+//! never memory out of proportion to the file.
 
 mod common;
 
@@ -39,7 +39,8 @@ static ALLOCATOR: Counting = Counting;
 /// The counts are the process's, so one test at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Memory the reader may take: strings and records are larger in memory than in a file, and vectors grow by doubling.
+/// Memory the reader may take: strings and records are larger in memory than in a file, and vectors grow by
+/// doubling.
 const BYTES_PER_FILE_BYTE: usize = 16;
 /// For error messages, first allocations and what the test harness does meanwhile.
 const SPARE_BYTES: usize = 16 << 10;

@@ -1,7 +1,8 @@
 //! The formats against an independent implementation, bit for bit.
 //!
 //! `data/dequant_vectors.gguf` was written, and its expected values computed, by the PyPI package `gguf` (see
-//! `make_dequant_vectors.py`). Both sides round in `f32` after each operation in ggml's order, so nothing may differ.
+//! `make_dequant_vectors.py`). Both sides round in `f32` after each operation in ggml's order, so nothing may
+//! differ.
 
 mod common;
 

@@ -48,13 +48,15 @@ fn the_header() {
     check(
         Raw::header(3, 0, u64::MAX).bytes(&[0; 16]),
         &format!(
-            "the file ends inside the header: 18446744073709551615 bytes expected at byte 24, 16 left; {FETCH_AGAIN}"
+            "the file ends inside the header: \
+             18446744073709551615 bytes expected at byte 24, 16 left; {FETCH_AGAIN}"
         ),
     );
     check(
         Raw::header(3, 1 << 40, 0).bytes(&[0; 16]),
         &format!(
-            "the file ends inside the header: 35184372088832 bytes expected at byte 24, 16 left; {FETCH_AGAIN}"
+            "the file ends inside the header: \
+             35184372088832 bytes expected at byte 24, 16 left; {FETCH_AGAIN}"
         ),
     );
 }
@@ -157,7 +159,8 @@ fn tensor_records() {
         check(
             with_tensor(&[256], found, 0, 256),
             &format!(
-                "tensor \"t\" has ggml type {found} ({name}), which is not supported: expected one of {supported}"
+                "tensor \"t\" has ggml type {found} ({name}), which is not supported: \
+                 expected one of {supported}"
             ),
         );
     }

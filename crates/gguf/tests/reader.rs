@@ -1,4 +1,5 @@
-//! What a valid file gives: the writer's round trip, typed metadata, shapes, vocabularies, versions, releasing pages.
+//! What a valid file gives: the writer's round trip, typed metadata, shapes, vocabularies, versions,
+//! releasing pages.
 
 mod common;
 

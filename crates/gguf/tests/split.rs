@@ -123,7 +123,8 @@ fn a_renamed_or_unnamed_part_is_refused() {
     let error = Gguf::open(&dir.write("model.gguf", &bytes)).unwrap_err().to_string();
     assert!(
         error.ends_with(
-            "a model split into 3 files is named \"-00001-of-00003.gguf\": expected that ending in the file name"
+            "a model split into 3 files is named \"-00001-of-00003.gguf\": \
+             expected that ending in the file name"
         ),
         "{error}"
     );

@@ -9,7 +9,8 @@
 //! Q6_K      210  q:128 | h:64 | sc:16 (i8) | d:f16                     16 of 16     d*sc * (q-32)
 //! ```
 //!
-//! Where the bits of weight `i` lie, with `half = i / 128`, `quarter = i % 128 / 32`, `lane = i % 32`, `group = i / 32`:
+//! Where the bits of weight `i` lie, with `group = i / 32`, `lane = i % 32`, `half = group / 4` and
+//! `quarter = group % 4`:
 //!
 //! ```text
 //! 2 bits (q of Q2_K, Q3_K; h of Q6_K)   byte 32 half + lane, bits 2 quarter and up
@@ -18,7 +19,8 @@
 //! 4 bits (q of Q6_K)                    byte 64 half + 32 (quarter % 2) + lane; low half for quarters 0 and 1
 //! ```
 //!
-//! Each super-block is walked by group of 32 weights, which share everything but `lane`.
+//! A sub-block of 16 has entry `i / 16` of `sc`: in Q2_K a byte, its low half the scale and its high half the
+//! minimum `m`; in Q3_K see [`q3_k_scales`]. A sub-block of 32 has entry `group`: see [`q45_k_scale_min`].
 
 use super::{BlockFormat, block_array, f16_at, nibbles};
 
@@ -142,8 +144,8 @@ impl BlockFormat for Q6_K {
 
 /// Unpacks the 16 six-bit scales of Q3_K, with the offset of 32 taken off: -32 to 31.
 ///
-/// Scale `s` has its low four bits in byte `s % 8` (low half for `s < 8`) and its high two in byte `8 + s % 4`, bits
-/// `2 (s / 4)` and up.
+/// Scale `s` has its low four bits in byte `s % 8`, in the low half for `s < 8`. Its high two are in byte
+/// `8 + s % 4`, at bit `2 (s / 4)`.
 pub fn q3_k_scales(packed: &[u8; 12]) -> [i8; 16] {
     std::array::from_fn(|s| {
         let (first, last) = nibbles(packed[s % 8]);

@@ -1,11 +1,11 @@
 //! The block formats, each as one [`BlockFormat`]: the byte layout and the scalar dequantisation.
 //!
 //! Every format cuts a row into blocks of [`BLOCK_LEN`](BlockFormat::BLOCK_LEN) weights, each block stored in
-//! [`BLOCK_BYTES`](BlockFormat::BLOCK_BYTES) bytes; blocks depend on nothing outside themselves. Numbers of more than one
-//! byte are little-endian and a block has no alignment, so it is read byte by byte.
+//! [`BLOCK_BYTES`](BlockFormat::BLOCK_BYTES) bytes; blocks depend on nothing outside themselves. Numbers of
+//! more than one byte are little-endian and a block has no alignment, so it is read byte by byte.
 //!
-//! All arithmetic is `f32` in the order ggml uses (`dequantize_row_*` in `ggml-quants.c`), one rounding per written
-//! operation, never fused. Dequantised values are therefore reproducible to the bit.
+//! All arithmetic is `f32` in the order ggml uses (`dequantize_row_*` in `ggml-quants.c`), one rounding per
+//! written operation, never fused. Dequantised values are therefore reproducible to the bit.
 //!
 //! | module | formats |
 //! | --- | --- |

@@ -9,8 +9,8 @@
 //! Q8_0    d:f16 | q:32 (i8)                                   q * d
 //! ```
 //!
-//! The 16 bytes of 4-bit numbers hold weight `i` in the low half of byte `i`, and weight `i + 16` in its high half. In
-//! the 5-bit formats `h` is a 32-bit word whose bit `i` is the fifth bit of weight `i`.
+//! The 16 bytes of 4-bit numbers hold weight `i` in the low half of byte `i`, and weight `i + 16` in its high
+//! half. In the 5-bit formats `h` is a 32-bit word whose bit `i` is the fifth bit of weight `i`.
 
 use super::{BlockFormat, block_array, f16_at, nibbles};
 

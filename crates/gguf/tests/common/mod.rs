@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use gguf::{Array, Format, Gguf, GgufWriter, Value};
 
-/// One tensor of every format (two rows of 256 weights of arbitrary bits) and one key of every value type. Its last
-/// tensor ends at the file's last byte.
+/// One tensor of every format (two rows of 256 weights of arbitrary bits) and one key of every value type.
+/// Its last tensor ends at the file's last byte.
 pub fn small_file() -> Vec<u8> {
     small_writer().write()
 }
