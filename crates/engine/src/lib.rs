@@ -1,1 +1,34 @@
 //! Continuous batching: sequences, paged KV blocks, scheduler, sampler and the engine thread.
+//!
+//! A request's life: [`EngineHandle::submit`] checks it on the caller's thread and makes a sequence of it. The engine's
+//! thread queues the sequence; the scheduler gives it pages and takes its tokens, in chunks, into the steps that a
+//! [`Runner`] computes; when all have run, the sampler chooses the next token from the sequence's row of logits, and so on
+//! until the sequence ends. Its events arrive in a [`RequestStream`]. How steps are composed never shows in them.
+//!
+//! This crate knows no model and no device: it sees both through [`Runner`].
+#![forbid(unsafe_code)]
+
+mod admission;
+mod block_manager;
+mod engine;
+mod error;
+mod events;
+mod handle;
+mod options;
+mod request;
+mod runner;
+mod sampler;
+mod sampling_params;
+mod scheduler;
+mod sequence;
+mod stop;
+mod text;
+
+pub use engine::{Engine, EngineStats};
+pub use error::{EngineError, Result, RunError};
+pub use events::{EventSink, RequestStream};
+pub use handle::EngineHandle;
+pub use options::EngineOptions;
+pub use request::{Completion, Event, FinishReason, Request, TokenEvent, TokenLogprobs, Usage};
+pub use runner::{Runner, RunnerSpec};
+pub use sampling_params::SamplingParams;

@@ -1,0 +1,149 @@
+//! The engine: sequences in, events out, one step at a time.
+//!
+//! A step cancels what nobody wants any more, plans a batch, runs it and gives every sequence that is up to date its next
+//! token. [`Engine::start`] repeats it on a thread of its own for as long as there is work.
+
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use model::Batch;
+use tokenizer::Tokenizer;
+
+use crate::admission::Admission;
+use crate::block_manager::BlockManager;
+use crate::error::{EngineError, Result};
+use crate::handle::{Command, EngineHandle};
+use crate::options::EngineOptions;
+use crate::runner::{Runner, RunnerSpec};
+use crate::sampler::Sampler;
+use crate::scheduler::Scheduler;
+use crate::sequence::Sequence;
+
+/// Generates for many sequences at a time with one model.
+#[derive(Debug)]
+pub struct Engine<R> {
+    runner: R,
+    vocab_size: usize,
+    scheduler: Scheduler,
+    sampler: Sampler,
+    batch: Batch,
+    stats: EngineStats,
+}
+
+/// What an engine has done since it started, and what it is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EngineStats {
+    /// Steps that ran.
+    pub steps: u64,
+    /// Tokens that ran in them: prompts, generated tokens and both again after a preemption.
+    pub tokens: u64,
+    /// Tokens that were generated.
+    pub generated_tokens: u64,
+    /// How often a sequence lost its pages to an older one.
+    pub preemptions: u64,
+    /// Sequences with pages.
+    pub running: usize,
+    /// Sequences without.
+    pub waiting: usize,
+    /// Pages in use.
+    pub used_pages: usize,
+    /// Pages of the pool.
+    pub num_pages: usize,
+}
+
+impl<R: Runner> Engine<R> {
+    /// Starts an engine on a thread of its own. It stops when the last clone of the handle is dropped.
+    ///
+    /// Without a tokenizer, events have no text and nothing but `stop_token_ids` and `max_tokens` ends a sequence.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidOption`] if the options contradict the runner's limits; [`EngineError::Spawn`] if there is
+    /// no thread to be had.
+    pub fn start(
+        runner: R,
+        tokenizer: Option<Arc<Tokenizer>>,
+        options: EngineOptions,
+    ) -> Result<EngineHandle> {
+        let spec = runner.spec();
+        let engine = Self::new(runner, options)?;
+        let stats = Arc::new(Mutex::new(engine.stats));
+        let (commands, receiver) = mpsc::channel();
+        let published = Arc::clone(&stats);
+        let thread = thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || engine.run(&receiver, &published))
+            .map_err(|error| EngineError::Spawn(error.to_string()))?;
+        Ok(EngineHandle::new(Admission::new(spec, tokenizer), commands, stats, thread))
+    }
+
+    pub(crate) fn new(runner: R, options: EngineOptions) -> Result<Self> {
+        let RunnerSpec { limits, page_size, num_pages, vocab_size, .. } = runner.spec();
+        let scheduler_limits = options.resolve(&runner.spec())?;
+        Ok(Self {
+            runner,
+            vocab_size,
+            scheduler: Scheduler::new(scheduler_limits, BlockManager::new(page_size, num_pages)),
+            sampler: Sampler::default(),
+            batch: Batch::new(limits, page_size),
+            stats: EngineStats { num_pages, ..EngineStats::default() },
+        })
+    }
+
+    /// Takes commands and steps until it is told to stop.
+    fn run(mut self, commands: &Receiver<Command>, published: &Mutex<EngineStats>) {
+        loop {
+            // A thread with nothing to do waits for a command; one with work only looks for any.
+            let command = if self.scheduler.is_idle() {
+                commands.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                commands.try_recv()
+            };
+            match command {
+                Ok(Command::Submit(seq)) => self.add(*seq),
+                Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => {
+                    self.step();
+                    *published.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn add(&mut self, seq: Sequence) {
+        self.scheduler.add(seq);
+    }
+
+    /// Runs one step, if there is a sequence that wants one.
+    pub(crate) fn step(&mut self) {
+        self.scheduler.cancel_closed();
+        if !self.scheduler.is_idle() {
+            self.scheduler.schedule(&mut self.batch);
+            self.run_batch();
+        }
+        debug_assert_eq!(self.scheduler.check_integrity(), Ok(()));
+        self.stats.preemptions = self.scheduler.num_preemptions();
+        self.stats.running = self.scheduler.num_running();
+        self.stats.waiting = self.scheduler.num_waiting();
+        self.stats.used_pages = self.scheduler.num_used_pages();
+    }
+
+    fn run_batch(&mut self) {
+        let logits = match self.runner.run(&self.batch) {
+            Ok(logits) => logits,
+            Err(error) => {
+                tracing::error!(%error, sequences = self.scheduler.num_running(), "step failed");
+                return self.scheduler.fail_running(&EngineError::Run(error));
+            }
+        };
+        let num_rows = self.batch.num_logit_rows();
+        assert_eq!(logits.len(), num_rows * self.vocab_size, "the runner returned logits of another shape");
+        self.scheduler.commit(|row_idx, seq| {
+            let row = &logits[row_idx * self.vocab_size..][..self.vocab_size];
+            seq.advance(row, &mut self.sampler);
+        });
+        self.stats.steps += 1;
+        self.stats.tokens += self.batch.num_tokens() as u64;
+        self.stats.generated_tokens += num_rows as u64;
+    }
+}

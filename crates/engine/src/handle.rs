@@ -1,0 +1,115 @@
+//! The caller's side of an engine's thread.
+
+use std::fmt;
+use std::sync::mpsc::{SendError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use crate::admission::Admission;
+use crate::engine::EngineStats;
+use crate::error::{EngineError, Result};
+use crate::events::{EventSink, RequestStream, TaggedSink};
+use crate::request::{Event, Request};
+use crate::sequence::Sequence;
+
+/// Submits requests to an engine. Clones share it; when the last one is dropped, the engine stops.
+#[derive(Clone)]
+pub struct EngineHandle {
+    shared: Arc<Shared>,
+}
+
+/// What an engine's thread is told.
+pub(crate) enum Command {
+    Submit(Box<Sequence>),
+    Stop,
+}
+
+struct Shared {
+    admission: Admission,
+    commands: Sender<Command>,
+    stats: Arc<Mutex<EngineStats>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl EngineHandle {
+    pub(crate) fn new(
+        admission: Admission,
+        commands: Sender<Command>,
+        stats: Arc<Mutex<EngineStats>>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        let thread = Mutex::new(Some(thread));
+        Self { shared: Arc::new(Shared { admission, commands, stats, thread }) }
+    }
+
+    /// Queues a request; its events are the stream's. Dropping the stream cancels it.
+    ///
+    /// The queue has no bound: whoever has many requests keeps a few times as many as run in it and submits the next when
+    /// one ends.
+    ///
+    /// # Errors
+    /// The reason why the request can never be served: an empty prompt, a token out of the vocabulary, a parameter out of
+    /// its range, a length beyond the context or beyond all KV pages. [`EngineError::Stopped`] if the engine has stopped.
+    pub fn submit(&self, request: Request) -> Result<RequestStream> {
+        let (sink, stream) = RequestStream::new();
+        self.submit_with(request, sink)?;
+        Ok(stream)
+    }
+
+    /// Queues a request whose events go, with its `tag`, to a channel that many requests share. Once the receiver is
+    /// dropped, each of them is cancelled when it has something to send.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit); nothing is sent then.
+    pub fn submit_to(&self, request: Request, tag: u64, events: &Sender<(u64, Event)>) -> Result<()> {
+        self.submit_with(request, TaggedSink { tag, events: events.clone(), closed: false })
+    }
+
+    /// Queues a request whose events go to `sink`.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit); nothing is sent then.
+    pub fn submit_with(&self, request: Request, sink: impl EventSink + 'static) -> Result<()> {
+        let seq = self.shared.admission.admit(request, sink)?;
+        self.shared.commands.send(Command::Submit(Box::new(seq))).map_err(|SendError(command)| {
+            if let Command::Submit(mut seq) = command {
+                seq.events.forget();
+            }
+            EngineError::Stopped
+        })
+    }
+
+    /// The figures after the latest step.
+    pub fn stats(&self) -> EngineStats {
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends every request with [`EngineError::Stopped`] and waits until the engine's thread has ended.
+    pub fn shutdown(&self) {
+        self.shared.stop();
+    }
+}
+
+impl fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineHandle").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn stop(&self) {
+        // A failure means that the thread has ended already.
+        let _ = self.commands.send(Command::Stop);
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        // The last handle may be dropped by an event sink, on the engine's own thread, which cannot wait for itself.
+        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+            tracing::error!("the engine's thread ended by a panic");
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

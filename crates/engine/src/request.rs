@@ -1,0 +1,120 @@
+//! What is asked of the engine and what it answers.
+
+use crate::error::{EngineError, Result};
+use crate::sampling_params::SamplingParams;
+
+/// One sequence to generate.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Request {
+    /// The prompt as the model shall see it; nothing (such as BOS) is added.
+    pub prompt_token_ids: Vec<u32>,
+    /// How tokens are chosen and when generation ends.
+    pub params: SamplingParams,
+}
+
+/// What happens to a request: any number of tokens, then exactly one `Finished` or `Error`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A token was generated.
+    Token(TokenEvent),
+    /// Generation ended as the request wanted it to.
+    Finished {
+        /// Why.
+        reason: FinishReason,
+        /// What it took.
+        usage: Usage,
+    },
+    /// Generation ended early.
+    Error(EngineError),
+}
+
+/// One generated token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenEvent {
+    /// The token, which may be the one that ends the sequence.
+    pub token_id: u32,
+    /// Text that this token completes: whole characters only, and none that may turn out to be the beginning of a stop
+    /// string. Often empty; the last token brings all that was held back. Always empty without a tokenizer.
+    pub text: String,
+    /// Log-probabilities, if the request asked for them.
+    pub logprobs: Option<TokenLogprobs>,
+}
+
+/// Natural logarithms of the model's own probabilities, before bias, penalties and temperature.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprobs {
+    /// That of the generated token.
+    pub logprob: f32,
+    /// The most likely tokens with theirs, most likely first, equal ones by ascending id. The generated token is in this
+    /// list only if it belongs there.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end-of-generation token, a stop token or a stop string.
+    Stop,
+    /// `max_tokens` were generated, or the context is full.
+    Length,
+}
+
+impl FinishReason {
+    /// The name that OpenAI's API gives it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// Token counts of a finished request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens generated, the one that ended the sequence included.
+    pub completion_tokens: usize,
+    /// Prompt tokens whose K and V were found in the cache when the sequence was first given pages.
+    pub cached_tokens: usize,
+}
+
+/// All of a request's events in one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// The generated tokens.
+    pub token_ids: Vec<u32>,
+    /// Their text.
+    pub text: String,
+    /// Of each token, if asked for; otherwise empty.
+    pub logprobs: Vec<TokenLogprobs>,
+    /// Why the sequence ended.
+    pub reason: FinishReason,
+    /// What it took.
+    pub usage: Usage,
+}
+
+impl Completion {
+    /// Gathers the events of one request.
+    ///
+    /// # Errors
+    /// The error that ended the request; [`EngineError::Stopped`] if the events end before it does.
+    pub fn collect(events: impl IntoIterator<Item = Event>) -> Result<Self> {
+        let (mut token_ids, mut text, mut logprobs) = (Vec::new(), String::new(), Vec::new());
+        for event in events {
+            match event {
+                Event::Token(token) => {
+                    token_ids.push(token.token_id);
+                    text.push_str(&token.text);
+                    logprobs.extend(token.logprobs);
+                }
+                Event::Finished { reason, usage } => {
+                    return Ok(Self { token_ids, text, logprobs, reason, usage });
+                }
+                Event::Error(error) => return Err(error),
+            }
+        }
+        Err(EngineError::Stopped)
+    }
+}

@@ -1,0 +1,125 @@
+//! How a request's tokens are chosen and when generation ends.
+
+use crate::error::{EngineError, Result};
+
+/// How a request's tokens are chosen and when generation ends.
+///
+/// The names, ranges and defaults are those of OpenAI's API and, where it has none, of vLLM. The operations apply to the
+/// logits in this order: `logit_bias`, `repetition_penalty`, `frequency_penalty`, `presence_penalty`, `temperature`,
+/// `top_k`, `top_p`, `min_p`; then one number is drawn from the request's own generator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingParams {
+    /// Divides the logits. 0 is greedy: the highest logit, of equal ones the lowest id, and nothing is drawn. At least 0.
+    pub temperature: f32,
+    /// Keeps this many of the most likely tokens, of equal ones the lowest ids. 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the fewest most likely tokens whose probabilities reach this sum (those that `top_k` kept count as 1),
+    /// never less than one. 0 to 1; 1 keeps all.
+    pub top_p: f32,
+    /// Keeps the tokens at least this many times as likely as the most likely one. 0 to 1; 0 keeps all.
+    pub min_p: f32,
+    /// Divides the logit of a token that occurs in the prompt or was generated, if it is positive, and multiplies it
+    /// otherwise. Greater than 0; 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Subtracted from a token's logit as many times as it was generated. 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// Subtracted from the logit of a token that was generated. 0 changes nothing.
+    pub presence_penalty: f32,
+    /// Seeds the request's generator. Equal requests with equal seeds give equal tokens, whatever else is running.
+    pub seed: u64,
+    /// Added to the logits of these tokens; of a token that is named twice, both count. Minus infinity forbids a token.
+    pub logit_bias: Vec<(u32, f32)>,
+    /// Strings that end generation; neither they nor what follows is in the text. The one that is complete first counts.
+    pub stop: Vec<String>,
+    /// Tokens that end generation, beside the tokenizer's end-of-generation tokens. They have no text.
+    pub stop_token_ids: Vec<u32>,
+    /// Generates on after an end-of-generation token, as after any other.
+    pub ignore_eos: bool,
+    /// Most tokens to generate; at least 1. Without it the context, or the whole page pool if that is smaller, is filled.
+    pub max_tokens: Option<usize>,
+    /// The first tokens, so many, end nothing: stop tokens are not sampled and stop strings not looked for in them.
+    pub min_tokens: usize,
+    /// Asks for log-probabilities: of each generated token and of so many of the most likely ones.
+    pub logprobs: Option<usize>,
+}
+
+impl Default for SamplingParams {
+    /// Draws from the model's own distribution until it ends the text.
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+            logit_bias: Vec::new(),
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+            max_tokens: None,
+            min_tokens: 0,
+            logprobs: None,
+        }
+    }
+}
+
+impl SamplingParams {
+    /// Greedy decoding.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Checks every field that can be judged without a model.
+    ///
+    /// # Errors
+    /// [`EngineError::InvalidParam`] for the first field that is out of its range.
+    pub fn validate(&self) -> Result<()> {
+        let unit = 0.0..=1.0;
+        let floats = [
+            ("temperature", self.temperature, self.temperature >= 0.0, "a number of at least 0"),
+            ("top_p", self.top_p, unit.contains(&self.top_p), "0 to 1"),
+            ("min_p", self.min_p, unit.contains(&self.min_p), "0 to 1"),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                self.repetition_penalty > 0.0,
+                "a number above 0",
+            ),
+            ("frequency_penalty", self.frequency_penalty, true, "a finite number"),
+            ("presence_penalty", self.presence_penalty, true, "a finite number"),
+        ];
+        for (name, value, in_range, expected) in floats {
+            check(in_range && value.is_finite(), name, expected, || value.to_string())?;
+        }
+        for &(token_id, bias) in &self.logit_bias {
+            let expected = "finite numbers, or minus infinity to forbid a token";
+            check(bias < f32::INFINITY, "logit_bias", expected, || format!("{bias} for token {token_id}"))?;
+        }
+        for (i, stop) in self.stop.iter().enumerate() {
+            check(!stop.is_empty(), "stop", "strings that are not empty", || {
+                format!("an empty one at index {i}")
+            })?;
+        }
+        if let Some(max_tokens) = self.max_tokens {
+            check(max_tokens >= 1, "max_tokens", "at least 1", || max_tokens.to_string())?;
+            let expected = format!("at most max_tokens, which is {max_tokens}");
+            check(self.min_tokens <= max_tokens, "min_tokens", &expected, || self.min_tokens.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Whether any penalty depends on the tokens so far.
+    pub(crate) fn has_penalties(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0
+    }
+}
+
+fn check(holds: bool, name: &'static str, expected: &str, found: impl Fn() -> String) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(EngineError::InvalidParam { name, expected: expected.to_owned(), found: found() })
+}
