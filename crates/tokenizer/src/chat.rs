@@ -1,0 +1,225 @@
+//! Chats: a model's own Jinja template (`tokenizer.chat_template`) turns messages into its prompt.
+//!
+//! Templates are written for Hugging Face's `transformers`, which renders them with Python's Jinja: blocks swallow the line
+//! break after them and the blanks before them, Python's string and dictionary methods are there, and the globals below.
+//! Whatever a template does with a message's content, control tokens spelled in it stay text: see [`crate::guard`].
+
+use std::borrow::Cow;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, ErrorKind, context};
+
+use crate::error::{Result, TokenizerError};
+use crate::guard::{Guard, StandIns};
+use crate::time::strftime;
+
+/// What one participant said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatMessage {
+    /// Who: `system`, `user`, `assistant`, or what else the template knows. ASCII letters, digits, `_` and `-`.
+    pub role: String,
+    /// What: any text.
+    pub content: String,
+}
+
+impl ChatMessage {
+    /// A message of `role` that says `content`.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        ChatMessage { role: role.into(), content: content.into() }
+    }
+}
+
+/// Whether a prompt ends with the beginning of the assistant's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GenerationPrompt {
+    /// For the model to answer.
+    Add,
+    /// The chat as it is.
+    Omit,
+}
+
+/// A model's chat template. Made by [`Tokenizer::from_gguf`](crate::Tokenizer::from_gguf).
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    /// Why the template does not parse, if it does not.
+    syntax_error: Option<String>,
+    tokens: TemplateTokens,
+    guard: Guard,
+}
+
+/// The special tokens that templates refer to by variables, as text.
+#[derive(Debug)]
+pub(crate) struct TemplateTokens {
+    pub(crate) bos: Option<String>,
+    pub(crate) eos: Option<String>,
+    pub(crate) unknown: Option<String>,
+    pub(crate) padding: Option<String>,
+}
+
+/// A rendered chat in which every character that could make a control token of a message's content is another.
+pub(crate) struct Rendered {
+    text: String,
+    stand_ins: StandIns,
+}
+
+/// The template's name in error messages.
+const NAME: &str = "chat_template";
+
+/// Steps (or 64 bytes each) that a template may take: thousands of messages, but no endless work for a hostile file.
+const FUEL: u64 = 10_000_000;
+
+impl ChatTemplate {
+    pub(crate) fn new<'v>(
+        source: &str,
+        tokens: TemplateTokens,
+        control_tokens: impl Iterator<Item = &'v str>,
+    ) -> Self {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.expect("the delimiters are the usual ones"));
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        environment.add_filter("tojson", tojson);
+        let added = environment.add_template_owned(NAME, without_generation_tags(source));
+        let syntax_error = added.err().map(|error| error.to_string());
+        ChatTemplate { environment, syntax_error, tokens, guard: Guard::new(source, control_tokens) }
+    }
+
+    /// The chat as text, for people: which control tokens are the template's and which a message's does not show.
+    ///
+    /// # Errors
+    /// If the template refuses these messages, or a role is not a word.
+    pub fn render(&self, messages: &[ChatMessage], prompt: GenerationPrompt) -> Result<String> {
+        let rendered = self.render_guarded(messages, prompt)?;
+        Ok(rendered.restore(rendered.guarded()).into_owned())
+    }
+
+    pub(crate) fn render_guarded(
+        &self,
+        messages: &[ChatMessage],
+        prompt: GenerationPrompt,
+    ) -> Result<Rendered> {
+        self.check_syntax()?;
+        for (index, ChatMessage { role, .. }) in messages.iter().enumerate() {
+            // Templates write roles into control tokens (`<|user|>`), so they cannot be guarded like content.
+            let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+            if role.is_empty() || !role.chars().all(is_word) {
+                return Err(TokenizerError::Role { index, role: role.clone() });
+            }
+        }
+        let failed = |error: minijinja::Error| TokenizerError::ChatTemplateFailed(error.to_string());
+        let stand_ins = self.guard.stand_ins(messages.iter().map(|message| message.content.as_str()))?;
+        let messages: Vec<Value> = messages
+            .iter()
+            .map(|ChatMessage { role, content }| context! { role, content => self.guard.hide(content, &stand_ins) })
+            .collect();
+        let TemplateTokens { bos, eos, unknown, padding } = &self.tokens;
+        let variables = context! {
+            messages,
+            add_generation_prompt => prompt == GenerationPrompt::Add,
+            bos_token => bos.as_deref().unwrap_or_default(),
+            eos_token => eos.as_deref().unwrap_or_default(),
+            unk_token => unknown.as_deref().unwrap_or_default(),
+            pad_token => padding.as_deref().unwrap_or_default(),
+            tools => (),
+            documents => (),
+        };
+        let text = self.environment.get_template(NAME).and_then(|template| template.render(variables));
+        Ok(Rendered { text: text.map_err(failed)?, stand_ins })
+    }
+
+    pub(crate) fn check_syntax(&self) -> Result<()> {
+        match &self.syntax_error {
+            None => Ok(()),
+            Some(error) => Err(TokenizerError::ChatTemplateSyntax(error.clone())),
+        }
+    }
+}
+
+impl Rendered {
+    /// The text to look for control tokens in.
+    pub(crate) fn guarded(&self) -> &str {
+        &self.text
+    }
+
+    /// A part of it as it should read.
+    pub(crate) fn restore<'t>(&self, part: &'t str) -> Cow<'t, str> {
+        self.stand_ins.restore(part)
+    }
+}
+
+/// `transformers` marks what the assistant said for training; for a prompt the tags mean nothing.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(len) = rest[start..].find("%}") else { break };
+        let (before, tag) = (&rest[..start], &rest[start + 2..start + len]);
+        let word = tag.trim_matches('-').trim();
+        let dash = |has| if has { "-" } else { "" };
+        out.push_str(before);
+        match word {
+            "generation" | "endgeneration" => {
+                // A block that does nothing, so that the white space round it is still treated as round a block.
+                let (left, right) = (dash(tag.starts_with('-')), dash(tag.ends_with('-')));
+                let word = if word == "generation" { "if true" } else { "endif" };
+                out.push_str(&format!("{{%{left} {word} {right}%}}"));
+            }
+            _ => out.push_str(&rest[start..start + len + 2]),
+        }
+        rest = &rest[start + len + 2..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Error> {
+    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// The current date and time (UTC) in C's format.
+fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    strftime(&format, now).map_err(|specifier| {
+        let message = format!("strftime_now: format {specifier:?} is not supported");
+        minijinja::Error::new(ErrorKind::InvalidOperation, message)
+    })
+}
+
+/// Jinja's `tojson` as `transformers` has it: without the escapes that HTML needs.
+fn tojson(
+    value: &Value,
+    indent: Option<Value>,
+    options: Kwargs,
+) -> std::result::Result<Value, minijinja::Error> {
+    // Python's options that only restate what is done anyway.
+    for restated in ["ensure_ascii", "separators", "sort_keys"] {
+        options.get::<Option<Value>>(restated)?;
+    }
+    let indent = indent.or(options.get("indent")?);
+    let html_safe = minijinja::filters::tojson(value, indent, Kwargs::from_iter::<[(String, Value); 0]>([]))?;
+    let mut json = String::new();
+    let mut rest = html_safe.as_str().unwrap_or_default();
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        json.push_str(before);
+        let plain = [("\\u003c", '<'), ("\\u003e", '>'), ("\\u0026", '&'), ("\\u0027", '\'')];
+        match plain.iter().find(|(escaped, _)| escape.starts_with(escaped)) {
+            Some((escaped, c)) => {
+                json.push(*c);
+                rest = &escape[escaped.len()..];
+            }
+            None => {
+                json.push_str(&escape[..2]); // every escape of JSON begins with two ASCII characters
+                rest = &escape[2..];
+            }
+        }
+    }
+    json.push_str(rest);
+    Ok(json.into())
+}

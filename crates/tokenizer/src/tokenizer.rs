@@ -1,0 +1,237 @@
+//! The tokenizer itself: which parts of a text are special tokens, and what is put round it.
+
+use gguf::Gguf;
+
+use crate::bpe::{Bpe, decode_text};
+use crate::chat::{ChatMessage, ChatTemplate, GenerationPrompt, TemplateTokens};
+use crate::detokenizer::{ControlTokens, Detokenizer};
+use crate::error::{Result, TokenizerError};
+use crate::special::{Fragment, Matcher};
+use crate::spm::{SPACE, Spm};
+use crate::vocab::{Kind, Model, Roles, Vocab};
+
+/// A model's vocabulary, both ways. Nothing in it changes after it is built; threads share it.
+#[derive(Debug)]
+pub struct Tokenizer {
+    encoder: Encoder,
+    /// What each token is in text.
+    bytes: Vec<Box<[u8]>>,
+    kinds: Vec<Kind>,
+    roles: Roles,
+    add_space_prefix: bool,
+    /// Finds user-defined tokens, which are special in any text.
+    user_defined: Matcher,
+    /// Finds control tokens.
+    control: Matcher,
+    /// Finds both.
+    special: Matcher,
+    chat_template: Option<ChatTemplate>,
+}
+
+#[derive(Debug)]
+enum Encoder {
+    Spm(Spm),
+    Bpe(Bpe),
+}
+
+/// What control tokens spelled in a text are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// Text like any other: for what a user wrote.
+    Text,
+    /// Control tokens: for what a program wrote.
+    Parse,
+}
+
+/// Whether a text gets the BOS (and EOS) that the file's policy asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bos {
+    /// Added if the file's policy is to add it: `tokenizer.ggml.add_bos_token`, `add_eos_token`, or the kind's default.
+    Add,
+    /// Not added.
+    Skip,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a file: the metadata under `tokenizer.`; neither architecture nor tensors matter.
+    ///
+    /// # Errors
+    /// If a key is missing or malformed, or names a model (other than `llama` and `gpt2`) or pre-tokenizer that is not
+    /// supported. A chat template that does not parse is an error of [`Tokenizer::chat_template`] only.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
+        let metadata = gguf.metadata();
+        let vocab = Vocab::read(metadata)?;
+        let encoder = match &vocab.model {
+            Model::Spm { scores } => Encoder::Spm(Spm::new(&vocab, scores)?),
+            Model::Bpe { merges, pre } => Encoder::Bpe(Bpe::new(&vocab, merges, pre)),
+        };
+        let bytes = (0..vocab.texts.len()).map(|id| text_bytes(&vocab, id)).collect::<Result<_>>()?;
+        let is_control = |kind| matches!(kind, Kind::Control | Kind::Unknown);
+        let chat_template = metadata.str("tokenizer.chat_template")?.map(|source| {
+            let text = |id: Option<u32>| id.map(|id| vocab.texts[id as usize].clone());
+            let roles = &vocab.roles;
+            let tokens = TemplateTokens {
+                bos: text(roles.bos),
+                eos: text(roles.eos),
+                unknown: text(roles.unknown),
+                padding: text(roles.padding),
+            };
+            ChatTemplate::new(source, tokens, vocab.special_tokens(is_control).map(|token| token.text))
+        });
+        Ok(Tokenizer {
+            encoder,
+            bytes,
+            user_defined: Matcher::new(vocab.special_tokens(|kind| kind == Kind::UserDefined)),
+            control: Matcher::new(vocab.special_tokens(is_control)),
+            special: Matcher::new(
+                vocab.special_tokens(move |kind| is_control(kind) || kind == Kind::UserDefined),
+            ),
+            chat_template,
+            add_space_prefix: vocab.add_space_prefix,
+            kinds: vocab.kinds,
+            roles: vocab.roles,
+        })
+    }
+
+    /// The tokens of `text`. An empty text has none but those that [`Bos::Add`] adds.
+    pub fn encode(&self, text: &str, special: Special, bos: Bos) -> Vec<u32> {
+        let mut encoding = Encoding::new(self);
+        let matcher = match special {
+            Special::Text => &self.user_defined,
+            Special::Parse => &self.special,
+        };
+        if bos == Bos::Add {
+            encoding.tokens.extend(self.roles.added_bos);
+        }
+        matcher.split(text, |fragment| encoding.push(fragment));
+        if bos == Bos::Add {
+            encoding.tokens.extend(self.roles.added_eos);
+        }
+        encoding.tokens
+    }
+
+    /// The tokens of a chat, by the model's template, with the BOS that the file's policy asks for if the template does
+    /// not write it. Control tokens come from the template alone: in a message's content they are plain text.
+    ///
+    /// # Errors
+    /// If there is no template, it does not parse, or it refuses these messages; or if a role is not a word.
+    pub fn apply_chat_template(
+        &self,
+        messages: &[ChatMessage],
+        prompt: GenerationPrompt,
+    ) -> Result<Vec<u32>> {
+        let rendered = self.chat_template()?.render_guarded(messages, prompt)?;
+        let mut encoding = Encoding::new(self);
+        self.control.split(rendered.guarded(), |fragment| match fragment {
+            Fragment::Token(_) => encoding.push(fragment),
+            Fragment::Text(text) => {
+                self.user_defined.split(&rendered.restore(text), |fragment| encoding.push(fragment));
+            }
+        });
+        let mut tokens = encoding.tokens;
+        if let Some(bos) = self.roles.added_bos.filter(|&bos| tokens.first() != Some(&bos)) {
+            tokens.insert(0, bos);
+        }
+        Ok(tokens)
+    }
+
+    /// The model's chat template.
+    ///
+    /// # Errors
+    /// If the file has none, or it does not parse.
+    pub fn chat_template(&self) -> Result<&ChatTemplate> {
+        let template = self.chat_template.as_ref().ok_or(TokenizerError::NoChatTemplate)?;
+        template.check_syntax()?;
+        Ok(template)
+    }
+
+    /// The text of `tokens`, as a [`Detokenizer`] makes it: not UTF-8 becomes U+FFFD, ids beyond the vocabulary are
+    /// nothing, a SentencePiece vocabulary's space at the beginning is taken off.
+    pub fn decode(&self, tokens: &[u32], control: ControlTokens) -> String {
+        let mut detokenizer = self.detokenizer().control_tokens(control);
+        let mut text: String = tokens.iter().map(|&id| detokenizer.push(self, id)).collect();
+        text.push_str(&detokenizer.finish());
+        text
+    }
+
+    /// For turning tokens into text as they come. Of a new text; see [`Detokenizer::continuing`].
+    pub fn detokenizer(&self) -> Detokenizer {
+        Detokenizer::new(self.add_space_prefix)
+    }
+
+    /// The bytes a token stands for, not always whole characters. None for an id beyond the vocabulary.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.bytes.get(id as usize).map_or(&[], |bytes| bytes)
+    }
+
+    /// Number of tokens.
+    pub fn vocab_size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The token that begins a text.
+    pub fn bos(&self) -> Option<u32> {
+        self.roles.bos
+    }
+
+    /// The token that ends a text.
+    pub fn eos(&self) -> Option<u32> {
+        self.roles.eos
+    }
+
+    /// All tokens after which generation ends (end of text, of turn, of message, ..), ascending.
+    pub fn eog_tokens(&self) -> &[u32] {
+        &self.roles.eog
+    }
+
+    /// Whether generation ends after this token.
+    pub fn is_eog(&self, id: u32) -> bool {
+        self.roles.eog.binary_search(&id).is_ok()
+    }
+
+    /// Whether the token steers the model and has no text of its own.
+    pub fn is_control(&self, id: u32) -> bool {
+        matches!(self.kinds.get(id as usize), Some(Kind::Control | Kind::Unknown))
+    }
+
+    /// Whether encoding puts a space in front of a text after this token.
+    pub(crate) fn adds_space_after(&self, id: u32) -> bool {
+        self.add_space_prefix
+            && matches!(self.kinds.get(id as usize), Some(Kind::Control | Kind::UserDefined))
+    }
+}
+
+/// Tokens being put together, fragment by fragment.
+struct Encoding<'a> {
+    tokenizer: &'a Tokenizer,
+    tokens: Vec<u32>,
+    /// Whether a text that comes next gets the space prefix: at the beginning and after a special token.
+    prefixes: bool,
+}
+
+impl<'a> Encoding<'a> {
+    fn new(tokenizer: &'a Tokenizer) -> Self {
+        Encoding { tokenizer, tokens: Vec::new(), prefixes: tokenizer.add_space_prefix }
+    }
+
+    fn push(&mut self, fragment: Fragment<'_>) {
+        match (fragment, &self.tokenizer.encoder) {
+            (Fragment::Token(id), _) => self.tokens.push(id),
+            (Fragment::Text(text), Encoder::Spm(spm)) => spm.encode(text, self.prefixes, &mut self.tokens),
+            (Fragment::Text(text), Encoder::Bpe(bpe)) => bpe.encode(text, &mut self.tokens),
+        }
+        self.prefixes = self.tokenizer.add_space_prefix && matches!(fragment, Fragment::Token(_));
+    }
+}
+
+/// The bytes that a token stands for in text.
+fn text_bytes(vocab: &Vocab<'_>, id: usize) -> Result<Box<[u8]>> {
+    let text = &vocab.texts[id];
+    Ok(match (vocab.kinds[id], &vocab.model) {
+        (Kind::Byte, _) => [vocab.byte(id)?].into(),
+        (Kind::Control | Kind::Unknown, _) => text.as_bytes().into(),
+        (_, Model::Spm { .. }) => text.replace(SPACE, " ").into_bytes().into(),
+        (Kind::UserDefined, Model::Bpe { .. }) => text.as_bytes().into(),
+        (_, Model::Bpe { .. }) => decode_text(text).into(),
+    })
+}

@@ -1,0 +1,262 @@
+//! The vocabulary as a file's metadata describes it: the keys `tokenizer.ggml.*` of the
+//! [GGUF specification](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), with llama.cpp's defaults for those
+//! that are missing.
+//!
+//! [`Vocab`] lives while a [`Tokenizer`](crate::Tokenizer) is built from it; it knows nothing of how text is split.
+
+use gguf::Metadata;
+
+use crate::error::{Result, TokenizerError};
+use crate::pre::{self, PreTokenizer};
+use crate::special::SpecialToken;
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const SCORES: &str = "tokenizer.ggml.scores";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const MERGES: &str = "tokenizer.ggml.merges";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
+const PADDING: &str = "tokenizer.ggml.padding_token_id";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
+const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+
+/// Keys that name tokens after which generation ends.
+const EOG_KEYS: [&str; 6] = [
+    EOS,
+    "tokenizer.ggml.eot_token_id",
+    "tokenizer.ggml.eom_token_id",
+    "tokenizer.ggml.fim_pad_token_id",
+    "tokenizer.ggml.fim_rep_token_id",
+    "tokenizer.ggml.fim_sep_token_id",
+];
+
+/// Tokens after which generation ends in every model that has them, for files whose keys do not name them. The list is
+/// llama.cpp's. Like there, such a token is a control token also where the file calls it user-defined; unlike there, a
+/// normal token is left alone, for in Qwen's vocabulary `</s>` is a piece of HTML.
+const EOG_TEXTS: [&str; 25] = [
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+    "</s>",
+    "<eos>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<｜end▁of▁sentence｜>",
+    "<end_of_utterance>",
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
+    "<|file_sep|>",
+];
+
+/// What a token is for: `tokenizer.ggml.token_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Normal,
+    Unknown,
+    /// Steers the model. Never comes out of plain text.
+    Control,
+    /// Found in text as written, before anything else.
+    UserDefined,
+    Unused,
+    /// Stands for one byte, which its text names as `<0xFF>`.
+    Byte,
+}
+
+/// How text becomes tokens: `tokenizer.ggml.model`.
+pub(crate) enum Model<'g> {
+    /// `llama`: SentencePiece's BPE, merged by score. One score a token.
+    Spm { scores: Vec<f32> },
+    /// `gpt2`: byte-level BPE, merged by rank. `merges` are pairs separated by a space, the first merged first.
+    Bpe { merges: &'g [String], pre: &'static PreTokenizer },
+}
+
+/// Tokens that have a role, by the file's metadata.
+#[derive(Debug)]
+pub(crate) struct Roles {
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
+    pub(crate) unknown: Option<u32>,
+    pub(crate) padding: Option<u32>,
+    /// Put in front of a text, if the file's policy is to add one.
+    pub(crate) added_bos: Option<u32>,
+    /// Put after a text, if the file's policy is to add one.
+    pub(crate) added_eos: Option<u32>,
+    /// Tokens after which generation ends, ascending.
+    pub(crate) eog: Vec<u32>,
+}
+
+/// A file's vocabulary; token `i` is described by element `i` of each list.
+pub(crate) struct Vocab<'g> {
+    pub(crate) texts: &'g [String],
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) model: Model<'g>,
+    pub(crate) roles: Roles,
+    /// Whether a text gets a space put in front, and one that follows a special token too.
+    pub(crate) add_space_prefix: bool,
+    /// Whether special tokens (all but a few) take the white space that follows them.
+    strips_right: bool,
+}
+
+impl<'g> Vocab<'g> {
+    pub(crate) fn read(metadata: &'g Metadata) -> Result<Self> {
+        let model = metadata.str(MODEL)?.ok_or(TokenizerError::MissingKey { key: MODEL })?;
+        let texts = metadata.strings(TOKENS)?.ok_or(TokenizerError::MissingKey { key: TOKENS })?;
+        let model = match model {
+            "llama" => Model::Spm { scores: read_scores(metadata, texts.len())? },
+            "gpt2" => Model::Bpe {
+                merges: metadata.strings(MERGES)?.ok_or(TokenizerError::MissingKey { key: MERGES })?,
+                pre: read_pre(metadata)?,
+            },
+            _ => {
+                let supported = vec!["llama", "gpt2"];
+                return Err(TokenizerError::Unsupported { key: MODEL, found: model.into(), supported });
+            }
+        };
+        let kinds = read_kinds(metadata, texts)?;
+        let add_space_prefix = metadata.bool(ADD_SPACE_PREFIX)?.unwrap_or(matches!(model, Model::Spm { .. }));
+        let roles = Roles::read(metadata, texts, &kinds, &model)?;
+        // Microsoft's Phi-3 tokenizers say `rstrip` of their added tokens. No key holds this, so the name must do.
+        let name = metadata.str("general.name").ok().flatten().unwrap_or_default().to_lowercase();
+        let strips_right = name.contains("phi-3") || name.contains("phi3");
+        Ok(Vocab { texts, kinds, model, roles, add_space_prefix, strips_right })
+    }
+
+    /// The tokens of those kinds that `wanted` says, as special tokens.
+    pub(crate) fn special_tokens(
+        &self,
+        wanted: impl Fn(Kind) -> bool + Clone,
+    ) -> impl Iterator<Item = SpecialToken<'g>> + Clone {
+        let tokens = (0..).zip(self.texts).zip(&self.kinds);
+        tokens.filter(move |(_, kind)| wanted(**kind)).map(|((id, text), _)| SpecialToken {
+            id,
+            text,
+            strips_right: self.strips_right && !["<unk>", "<s>", "<|endoftext|>"].contains(&text.as_str()),
+        })
+    }
+
+    /// The byte that a token of kind [`Kind::Byte`] stands for.
+    pub(crate) fn byte(&self, id: usize) -> Result<u8> {
+        let text = &self.texts[id];
+        let digits = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+        let byte = digits.filter(|hex| hex.len() == 2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        byte.ok_or_else(|| TokenizerError::Element {
+            key: TOKENS,
+            index: id,
+            found: format!("{text:?}"),
+            expected: "\"<0x00>\" to \"<0xFF>\", as its type is byte",
+        })
+    }
+}
+
+impl Roles {
+    fn read(metadata: &Metadata, texts: &[String], kinds: &[Kind], model: &Model<'_>) -> Result<Self> {
+        let in_range = |id: &u32| (*id as usize) < texts.len();
+        let id = |key: &'static str| match metadata.u32(key)? {
+            Some(found) if !in_range(&found) => {
+                Err(TokenizerError::TokenOutOfRange { key, found, vocab_size: texts.len() })
+            }
+            id => Ok(id),
+        };
+        let (default_bos, default_eos, default_unknown, default_add_bos) = match model {
+            Model::Spm { .. } => (Some(1), Some(2), Some(0), true),
+            Model::Bpe { pre, .. } => (None, None, None, pre.add_bos),
+        };
+        let bos = id(BOS)?.or(default_bos.filter(in_range));
+        let eos = id(EOS)?.or(default_eos.filter(in_range));
+        let unknown = id(UNKNOWN)?.or(default_unknown.filter(in_range));
+        // Nothing but chat templates asks for it, and files that have none are known to write nonsense here.
+        let padding = metadata.u32(PADDING).ok().flatten().filter(in_range);
+
+        let add_bos = metadata.bool(ADD_BOS)?;
+        let add_eos = metadata.bool(ADD_EOS)?;
+        if add_bos == Some(true) && bos.is_none() {
+            return Err(TokenizerError::NoTokenToAdd { flag: ADD_BOS, key: BOS });
+        }
+        if add_eos == Some(true) && eos.is_none() {
+            return Err(TokenizerError::NoTokenToAdd { flag: ADD_EOS, key: EOS });
+        }
+
+        let mut eog: Vec<u32> = eos.into_iter().collect();
+        for key in EOG_KEYS {
+            eog.extend(id(key)?);
+        }
+        let named =
+            texts.iter().zip(kinds).map(|(text, kind)| *kind == Kind::Control && ends_generation(text));
+        eog.extend((0..).zip(named).filter(|(_, named)| *named).map(|(id, _)| id));
+        eog.sort_unstable();
+        eog.dedup();
+        Ok(Roles {
+            bos,
+            eos,
+            unknown,
+            padding,
+            added_bos: bos.filter(|_| add_bos.unwrap_or(default_add_bos)),
+            added_eos: eos.filter(|_| add_eos.unwrap_or(false)),
+            eog,
+        })
+    }
+}
+
+/// A missing pre-tokenizer is `default`, as in llama.cpp, which did not always write the key.
+fn read_pre(metadata: &Metadata) -> Result<&'static PreTokenizer> {
+    let name = metadata.str(PRE)?.unwrap_or("default");
+    pre::by_name(name).ok_or_else(|| TokenizerError::Unsupported {
+        key: PRE,
+        found: name.into(),
+        supported: pre::supported().collect(),
+    })
+}
+
+/// Without scores all tokens merge alike, leftmost first, as in llama.cpp.
+fn read_scores(metadata: &Metadata, n_tokens: usize) -> Result<Vec<f32>> {
+    let scores = metadata.f32s(SCORES)?.unwrap_or_else(|| vec![0.0; n_tokens]);
+    check_length(SCORES, n_tokens, scores.len())?;
+    Ok(scores)
+}
+
+fn read_kinds(metadata: &Metadata, texts: &[String]) -> Result<Vec<Kind>> {
+    let types = metadata.i32s(TYPES)?;
+    if let Some(types) = &types {
+        check_length(TYPES, texts.len(), types.len())?;
+    }
+    let kind = |(index, text): (usize, &String)| match types.as_ref().map(|types| types[index]) {
+        // Without types the text is all there is to go by.
+        None | Some(2..=5) if ends_generation(text) => Ok(Kind::Control),
+        None | Some(1) => Ok(Kind::Normal),
+        Some(2) => Ok(Kind::Unknown),
+        Some(3) => Ok(Kind::Control),
+        Some(4) => Ok(Kind::UserDefined),
+        Some(5) => Ok(Kind::Unused),
+        Some(6) => Ok(Kind::Byte),
+        Some(other) => {
+            let found = other.to_string();
+            Err(TokenizerError::Element { key: TYPES, index, found, expected: "1 to 6" })
+        }
+    };
+    texts.iter().enumerate().map(kind).collect()
+}
+
+fn ends_generation(text: &str) -> bool {
+    EOG_TEXTS.contains(&text)
+}
+
+fn check_length(key: &'static str, expected: usize, found: usize) -> Result<()> {
+    if found == expected { Ok(()) } else { Err(TokenizerError::ArrayLength { key, expected, found }) }
+}

@@ -1,0 +1,40 @@
+//! Published test vectors: vocabularies of real models with texts and the ids they become.
+//!
+//! `tests/vocab` holds files of llama.cpp's `models` folder as they are there. An `.inp` has texts separated by a line
+//! `__ggml_vocab_test__`; its `.out` has the ids of one text a line, without BOS.
+
+use std::fs;
+use std::path::PathBuf;
+
+use gguf::Gguf;
+use tokenizer::{Bos, ControlTokens, Special, Tokenizer};
+
+fn check(vocab: &str, n_texts: usize) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vocab").join(vocab);
+    let read = |extension| fs::read_to_string(path.with_extension(extension)).unwrap();
+    let tokenizer = Tokenizer::from_gguf(&Gguf::open(&path).unwrap()).unwrap();
+    let (texts, outputs) = (read("gguf.inp"), read("gguf.out"));
+    let cases: Vec<_> = texts.split("\n__ggml_vocab_test__\n").zip(outputs.lines()).collect();
+    assert_eq!(cases.len(), n_texts);
+    for (text, ids) in cases {
+        let expected: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
+        let tokens = tokenizer.encode(text, Special::Text, Bos::Skip);
+        assert_eq!(tokens, expected, "{vocab}: {text:?}");
+        assert_eq!(tokenizer.decode(&tokens, ControlTokens::Hide), text, "{vocab}: {tokens:?}");
+    }
+}
+
+#[test]
+fn gpt_2() {
+    check("ggml-vocab-gpt-2.gguf", 46);
+}
+
+#[test]
+fn qwen2() {
+    check("ggml-vocab-qwen2.gguf", 46);
+}
+
+#[test]
+fn phi_3() {
+    check("ggml-vocab-phi-3.gguf", 46);
+}
