@@ -1,1 +1,21 @@
-//! The CPU backend of RusTorch Llama.
+//! The CPU backend: a thread pool, repacked weights, and kernels chosen at start-up for the machine's instructions.
+//!
+//! Work is split so that one thread computes a whole output element, in an order that the weights fix: results are the
+//! same bits for any number of threads and any batch. Within a matrix product a thread takes a run of tiles (16 rows
+//! each) and reads each once for all tokens of the batch.
+
+mod activations;
+mod aligned;
+mod backend;
+mod disjoint;
+mod kernels;
+mod kv_cache;
+mod matrix;
+mod pack;
+mod pool;
+mod tile;
+
+pub use backend::{CpuBackend, CpuBuffer, CpuOptions};
+pub use kernels::Isa;
+pub use kv_cache::CpuKvCache;
+pub use matrix::CpuMatrix;

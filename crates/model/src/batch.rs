@@ -123,6 +123,20 @@ impl Batch {
         assert!(self.logit_rows.len() <= self.limits.max_logit_rows, "batch exceeds its logit row limit");
     }
 
+    /// Becomes a copy of `other`, reusing the buffers.
+    pub fn copy_from(&mut self, other: &Batch) {
+        self.token_ids.clone_from(&other.token_ids);
+        self.positions.clone_from(&other.positions);
+        self.slot_mapping.clone_from(&other.slot_mapping);
+        self.seq_of_row.clone_from(&other.seq_of_row);
+        self.cu_seqlens_q.clone_from(&other.cu_seqlens_q);
+        self.context_lens.clone_from(&other.context_lens);
+        self.block_tables.clone_from(&other.block_tables);
+        self.logit_rows.clone_from(&other.logit_rows);
+        self.limits = other.limits;
+        self.page_size = other.page_size;
+    }
+
     /// `T`.
     pub fn num_tokens(&self) -> usize {
         self.token_ids.len()

@@ -1,0 +1,514 @@
+//! [`Backend`] on the CPU.
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+
+use gguf::TensorView;
+use model::{Backend, Batch, BatchLimits, Error, KvShape, Linear, QkvShape, Result, RopeShape, RopeStyle};
+
+use crate::activations::ActBlock;
+use crate::disjoint::Disjoint;
+use crate::kernels::{HeadRows, Isa, Kernels, KvElement, MAX_TOKENS, Reference, TileKernel, TileOut};
+use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
+use crate::matrix::CpuMatrix;
+use crate::pool::ThreadPool;
+use crate::tile::{BLOCK, TILE_ROWS};
+
+/// What the CPU backend may use.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CpuOptions {
+    /// Threads; the physical cores when `None`.
+    pub threads: Option<NonZeroUsize>,
+    /// Instruction set; the machine's best when `None`.
+    pub isa: Option<Isa>,
+}
+
+/// The CPU as a device.
+pub struct CpuBackend {
+    pool: ThreadPool,
+    kernels: Kernels,
+    /// Quantised activations of the matmul under way; grown by `alloc`, never during a step.
+    activations: Mutex<Vec<ActBlock>>,
+}
+
+/// f32 values, `[rows, cols]`.
+pub struct CpuBuffer {
+    cols: usize,
+    values: Vec<f32>,
+}
+
+impl CpuBuffer {
+    fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.cols..][..self.cols]
+    }
+
+    fn check_rows(&self, rows: usize) {
+        assert!(rows * self.cols <= self.values.len(), "buffer holds fewer than {rows} rows");
+    }
+}
+
+impl CpuBackend {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the machine lacks the instruction set asked for, or the threads cannot be started.
+    pub fn new(options: CpuOptions) -> Result<Self> {
+        let isa = options.isa.unwrap_or_else(Isa::detect);
+        let kernels = Kernels::new(isa).ok_or_else(|| {
+            let available: Vec<_> =
+                Isa::ALL.iter().filter(|isa| isa.is_available()).map(|isa| isa.name()).collect();
+            Error::InvalidValue {
+                what: "instruction set".to_owned(),
+                expected: format!("one of this machine's: {}", available.join(", ")),
+                found: isa.to_string(),
+            }
+        })?;
+        let threads = options.threads.map_or_else(num_cpus::get_physical, NonZeroUsize::get);
+        let pool =
+            ThreadPool::new(threads).map_err(|error| Error::Device(format!("starting threads: {error}")))?;
+        Ok(Self { pool, kernels, activations: Mutex::new(Vec::new()) })
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.kernels.isa()
+    }
+
+    /// The number of threads in use.
+    pub fn num_threads(&self) -> usize {
+        self.pool.num_threads()
+    }
+
+    /// Calls `each(row, its values)` for the first `rows` rows, several at a time.
+    fn for_rows(&self, rows: usize, out: &mut CpuBuffer, each: impl Fn(usize, &mut [f32]) + Sync) {
+        out.check_rows(rows);
+        let cols = out.cols;
+        let values = Disjoint::new(&mut out.values);
+        self.pool.run(rows, |row| {
+            // SAFETY: each task takes the row of its own number.
+            each(row, unsafe { values.slice(row * cols, cols) });
+        });
+    }
+
+    /// Quantises the first `rows` rows of `x` into the scratch buffer.
+    fn quantize(&self, rows: usize, x: &CpuBuffer, scratch: &mut Vec<ActBlock>) {
+        let blocks = x.cols / BLOCK;
+        if scratch.len() < rows * blocks {
+            scratch.resize(rows * blocks, ActBlock::default());
+        }
+        let out = Disjoint::new(scratch);
+        self.pool.run(rows, |row| {
+            // SAFETY: each task takes the blocks of its own row.
+            self.kernels.quantize_row(x.row(row), unsafe { out.slice(row * blocks, blocks) });
+        });
+    }
+
+    /// Calls `each(token, kv head, its slice of out)` for every row of the plan, several at a time.
+    /// `out` is `[T, num_kv_heads * width]`.
+    fn for_heads(
+        &self,
+        plan: &Batch,
+        num_kv_heads: usize,
+        out: &mut CpuBuffer,
+        each: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) {
+        out.check_rows(plan.num_tokens());
+        let width = out.cols / num_kv_heads;
+        let values = Disjoint::new(&mut out.values);
+        self.pool.run(plan.num_tokens() * num_kv_heads, |task| {
+            // SAFETY: each task takes the columns of its own head in its own row.
+            each(task / num_kv_heads, task % num_kv_heads, unsafe { values.slice(task * width, width) });
+        });
+    }
+
+    fn attend<E: KvElement>(
+        &self,
+        plan: &Batch,
+        shape: QkvShape,
+        qkv: &CpuBuffer,
+        (cache, pages, layer): (&CpuKvCache, &LayerPages<E>, usize),
+        out: &mut CpuBuffer,
+    ) {
+        let group_cols = shape.q_cols() / shape.num_kv_heads;
+        self.for_heads(plan, shape.num_kv_heads, out, |row, kv_head, out| {
+            let block_table = plan.block_table(plan.seq_of_row[row] as usize);
+            let rows = HeadRows {
+                queries: &qkv.row(row)[kv_head * group_cols..][..group_cols],
+                context: plan.positions[row] as usize + 1,
+                scale: score_scale(shape),
+            };
+            let k = cache.rows(&pages.k[layer], block_table, kv_head);
+            let v = cache.rows(&pages.v[layer], block_table, kv_head);
+            self.kernels.attend(&rows, k, v, out);
+        });
+    }
+
+    fn scores<E: KvElement>(
+        &self,
+        plan: &Batch,
+        shape: QkvShape,
+        qkv: &CpuBuffer,
+        (cache, pages, layer): (&CpuKvCache, &LayerPages<E>, usize),
+        scores: &mut CpuBuffer,
+    ) {
+        let stride = scores.cols / shape.num_heads;
+        let group_cols = shape.q_cols() / shape.num_kv_heads;
+        self.for_heads(plan, shape.num_kv_heads, scores, |row, kv_head, out| {
+            let block_table = plan.block_table(plan.seq_of_row[row] as usize);
+            let context = plan.positions[row] as usize + 1;
+            let queries = &qkv.row(row)[kv_head * group_cols..][..group_cols];
+            let rows = Reference { rows: queries, context, stride, scale: score_scale(shape) };
+            self.kernels.scores(&rows, cache.rows(&pages.k[layer], block_table, kv_head), out);
+        });
+    }
+
+    fn values<E: KvElement>(
+        &self,
+        plan: &Batch,
+        shape: QkvShape,
+        scores: &CpuBuffer,
+        (cache, pages, layer): (&CpuKvCache, &LayerPages<E>, usize),
+        out: &mut CpuBuffer,
+    ) {
+        let stride = scores.cols / shape.num_heads;
+        let group_cols = scores.cols / shape.num_kv_heads;
+        self.for_heads(plan, shape.num_kv_heads, out, |row, kv_head, out| {
+            let block_table = plan.block_table(plan.seq_of_row[row] as usize);
+            let context = plan.positions[row] as usize + 1;
+            let weights = &scores.row(row)[kv_head * group_cols..][..group_cols];
+            let rows = Reference { rows: weights, context, stride, scale: 1.0 };
+            self.kernels.values(&rows, cache.rows(&pages.v[layer], block_table, kv_head), out);
+        });
+    }
+}
+
+/// `1 / sqrt(head_dim)`.
+fn score_scale(shape: QkvShape) -> f32 {
+    1.0 / (shape.head_dim as f32).sqrt()
+}
+
+impl Backend for CpuBackend {
+    type Buffer = CpuBuffer;
+    type Matrix = CpuMatrix;
+    type KvCache = CpuKvCache;
+    type Plan = Batch;
+
+    fn load(&self, tensor: TensorView<'_>) -> Result<CpuMatrix> {
+        CpuMatrix::load(&self.pool, tensor)
+    }
+
+    fn matrix_bytes(&self, matrix: &CpuMatrix) -> u64 {
+        matrix.bytes() as u64
+    }
+
+    fn alloc(&self, rows: usize, cols: usize) -> Result<CpuBuffer> {
+        let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocks = rows * (cols / BLOCK);
+        let len = scratch.len();
+        if blocks > len {
+            scratch.try_reserve_exact(blocks - len).map_err(|_| out_of_memory("activations", blocks, 64))?;
+            scratch.resize(blocks, ActBlock::default());
+        }
+        self.upload_with(rows, cols, |_| {})
+    }
+
+    fn upload(&self, rows: usize, cols: usize, values: &[f32]) -> Result<CpuBuffer> {
+        self.upload_with(rows, cols, |out| out.copy_from_slice(values))
+    }
+
+    fn alloc_kv_cache(&self, shape: KvShape) -> Result<CpuKvCache> {
+        CpuKvCache::new(shape)
+    }
+
+    fn alloc_plan(&self, limits: BatchLimits) -> Result<Batch> {
+        Ok(Batch::new(limits, 1))
+    }
+
+    fn plan(&self, batch: &Batch, plan: &mut Batch) -> Result<()> {
+        plan.copy_from(batch);
+        Ok(())
+    }
+
+    fn embed(&self, plan: &Batch, table: &CpuMatrix, out: &mut CpuBuffer) {
+        self.for_rows(plan.num_tokens(), out, |row, out| table.row(plan.token_ids[row] as usize, out));
+    }
+
+    fn rms_norm(&self, rows: usize, x: &CpuBuffer, weight: &CpuBuffer, eps: f32, out: &mut CpuBuffer) {
+        self.for_rows(rows, out, |row, out| self.kernels.rms_norm(x.row(row), &weight.values, eps, out));
+    }
+
+    fn add_rms_norm(
+        &self,
+        rows: usize,
+        x: &mut CpuBuffer,
+        delta: &CpuBuffer,
+        weight: &CpuBuffer,
+        eps: f32,
+        out: &mut CpuBuffer,
+    ) {
+        x.check_rows(rows);
+        let cols = x.cols;
+        let x = Disjoint::new(&mut x.values);
+        self.for_rows(rows, out, |row, out| {
+            // SAFETY: each task takes the row of its own number.
+            let x = unsafe { x.slice(row * cols, cols) };
+            self.kernels.add(x, delta.row(row));
+            self.kernels.rms_norm(x, &weight.values, eps, out);
+        });
+    }
+
+    fn add(&self, rows: usize, x: &mut CpuBuffer, delta: &CpuBuffer) {
+        self.for_rows(rows, x, |row, x| self.kernels.add(x, delta.row(row)));
+    }
+
+    fn matmul(&self, rows: usize, x: &CpuBuffer, weight: &Linear<Self>, out: &mut CpuBuffer) {
+        out.check_rows(rows);
+        assert_eq!(out.cols, weight.parts.iter().map(|p| p.rows).sum::<usize>(), "matmul: output columns");
+        let kernels: Vec<_> = weight.parts.iter().map(|p| self.kernels.tile_kernel(p.format)).collect();
+        let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
+        if kernels.iter().any(|kernel| matches!(kernel, TileKernel::Quant(_))) {
+            self.quantize(rows, x, &mut scratch);
+        }
+        let product = Product {
+            kernels: &self.kernels,
+            rows,
+            x,
+            quantized: &scratch,
+            bias: weight.bias.as_ref().map(|bias| bias.values.as_slice()),
+            out_cols: out.cols,
+            out: Disjoint::new(&mut out.values),
+        };
+        let mut first_col = 0;
+        for (part, kernel) in weight.parts.iter().zip(kernels) {
+            assert_eq!(part.cols, x.cols, "matmul: inner dimension");
+            let run = tiles_per_task(part, self.pool.num_threads());
+            self.pool.run(part.num_tiles().div_ceil(run), |task| {
+                let tiles = task * run..part.num_tiles().min((task + 1) * run);
+                product.multiply_tiles(part, kernel, tiles, first_col);
+            });
+            first_col += part.rows;
+        }
+    }
+
+    fn rope_store_kv(
+        &self,
+        plan: &Batch,
+        shape: QkvShape,
+        rope: RopeShape,
+        table: &CpuBuffer,
+        qkv: &mut CpuBuffer,
+        cache: &mut CpuKvCache,
+        layer: usize,
+    ) {
+        let kv_shape = cache.shape;
+        match &mut cache.pages {
+            Pages::F16(pages) => self.rope_store(plan, shape, rope, table, qkv, kv_shape, pages, layer),
+            Pages::F32(pages) => self.rope_store(plan, shape, rope, table, qkv, kv_shape, pages, layer),
+        }
+    }
+
+    fn paged_attention(
+        &self,
+        plan: &Batch,
+        shape: QkvShape,
+        qkv: &CpuBuffer,
+        cache: &CpuKvCache,
+        layer: usize,
+        out: &mut CpuBuffer,
+    ) {
+        match &cache.pages {
+            Pages::F16(pages) => self.attend(plan, shape, qkv, (cache, pages, layer), out),
+            Pages::F32(pages) => self.attend(plan, shape, qkv, (cache, pages, layer), out),
+        }
+    }
+
+    fn attention_scores(
+        &self,
+        plan: &Batch,
+        shape: QkvShape,
+        qkv: &CpuBuffer,
+        cache: &CpuKvCache,
+        layer: usize,
+        scores: &mut CpuBuffer,
+    ) {
+        match &cache.pages {
+            Pages::F16(pages) => self.scores(plan, shape, qkv, (cache, pages, layer), scores),
+            Pages::F32(pages) => self.scores(plan, shape, qkv, (cache, pages, layer), scores),
+        }
+    }
+
+    fn attention_softmax(&self, plan: &Batch, shape: QkvShape, scores: &mut CpuBuffer) {
+        self.for_heads(plan, shape.num_heads, scores, |row, _, scores| {
+            self.kernels.softmax(&mut scores[..plan.positions[row] as usize + 1]);
+        });
+    }
+
+    fn attention_values(
+        &self,
+        plan: &Batch,
+        shape: QkvShape,
+        scores: &CpuBuffer,
+        cache: &CpuKvCache,
+        layer: usize,
+        out: &mut CpuBuffer,
+    ) {
+        match &cache.pages {
+            Pages::F16(pages) => self.values(plan, shape, scores, (cache, pages, layer), out),
+            Pages::F32(pages) => self.values(plan, shape, scores, (cache, pages, layer), out),
+        }
+    }
+
+    fn swiglu(&self, rows: usize, gate_up: &CpuBuffer, out: &mut CpuBuffer) {
+        let inner = out.cols;
+        self.for_rows(rows, out, |row, out| {
+            let (gate, up) = gate_up.row(row).split_at(inner);
+            self.kernels.swiglu(gate, up, out);
+        });
+    }
+
+    fn gather_rows(&self, plan: &Batch, x: &CpuBuffer, out: &mut CpuBuffer) {
+        self.for_rows(plan.num_logit_rows(), out, |row, out| {
+            out.copy_from_slice(x.row(plan.logit_rows[row] as usize));
+        });
+    }
+
+    fn read_into(&self, buffer: &CpuBuffer, out: &mut [f32]) -> Result<()> {
+        out.copy_from_slice(&buffer.values[..out.len()]);
+        Ok(())
+    }
+}
+
+impl CpuBackend {
+    fn upload_with(&self, rows: usize, cols: usize, fill: impl FnOnce(&mut [f32])) -> Result<CpuBuffer> {
+        let len = rows * cols;
+        // Asks first, since `vec!` aborts on failure; `vec!` then has the system zero the memory on first touch.
+        Vec::<f32>::new().try_reserve_exact(len).map_err(|_| out_of_memory("a buffer", len, 4))?;
+        let mut values = vec![0.0; len];
+        fill(&mut values);
+        Ok(CpuBuffer { cols, values })
+    }
+
+    #[allow(clippy::too_many_arguments)] // The operation's operands, with the cache's element type resolved.
+    fn rope_store<E: KvElement>(
+        &self,
+        plan: &Batch,
+        shape: QkvShape,
+        rope: RopeShape,
+        table: &CpuBuffer,
+        qkv: &mut CpuBuffer,
+        cache: KvShape,
+        pages: &mut LayerPages<E>,
+        layer: usize,
+    ) {
+        let k_pages = Disjoint::new(&mut pages.k[layer]);
+        let v_pages = Disjoint::new(&mut pages.v[layer]);
+        let (q_cols, kv_cols) = (shape.q_cols(), shape.num_kv_heads * shape.head_dim);
+        self.for_rows(plan.num_tokens(), qkv, |row, qkv| {
+            let turns = &table.row(plan.positions[row] as usize)[..rope.dim];
+            let (queries_and_keys, values) = qkv.split_at_mut(q_cols + kv_cols);
+            for head in queries_and_keys.chunks_exact_mut(shape.head_dim) {
+                rotate(head, turns, rope.style);
+            }
+            let keys = &queries_and_keys[q_cols..];
+            let slot = plan.slot_mapping[row] as usize;
+            let (page, offset) = (slot / cache.page_size, slot % cache.page_size);
+            for head in 0..shape.num_kv_heads {
+                let at = ((page * shape.num_kv_heads + head) * cache.page_size + offset) * shape.head_dim;
+                let source = head * shape.head_dim..(head + 1) * shape.head_dim;
+                for (pages, source) in [(&k_pages, &keys[source.clone()]), (&v_pages, &values[source])] {
+                    // SAFETY: every row of a batch has a slot of its own (an invariant of `Batch`).
+                    for (out, &value) in unsafe { pages.slice(at, shape.head_dim) }.iter_mut().zip(source) {
+                        *out = E::narrow(value);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// One matrix product under way: what every task of it shares.
+struct Product<'a> {
+    kernels: &'a Kernels,
+    /// Tokens.
+    rows: usize,
+    x: &'a CpuBuffer,
+    quantized: &'a [ActBlock],
+    bias: Option<&'a [f32]>,
+    out_cols: usize,
+    out: Disjoint<'a, f32>,
+}
+
+impl Product<'_> {
+    /// Multiplies a run of tiles with all tokens. Tokens are the outer loop: their activations stay in the first cache
+    /// while the run's tiles, small enough for the second, pass by.
+    fn multiply_tiles(
+        &self,
+        part: &CpuMatrix,
+        kernel: TileKernel,
+        tiles: std::ops::Range<usize>,
+        first_col: usize,
+    ) {
+        let blocks = part.cols / BLOCK;
+        let mut sums = TileOut::default();
+        for first in (0..self.rows).step_by(MAX_TOKENS) {
+            let n = MAX_TOKENS.min(self.rows - first);
+            for tile_idx in tiles.clone() {
+                let tile = part.tile(tile_idx);
+                match kernel {
+                    TileKernel::Quant(kernel) => {
+                        let x = &self.quantized[first * blocks..][..n * blocks];
+                        self.kernels.quant_tile(kernel, tile, x, n, &mut sums);
+                    }
+                    TileKernel::Float(kernel) => {
+                        let x = &self.x.values[first * part.cols..][..n * part.cols];
+                        self.kernels.float_tile(kernel, tile, x, n, &mut sums);
+                    }
+                }
+                let row = tile_idx * TILE_ROWS;
+                let count = TILE_ROWS.min(part.rows - row);
+                for (t, sums) in sums[..n].iter().enumerate() {
+                    self.store(first + t, first_col + row, &sums[..count]);
+                }
+            }
+        }
+    }
+
+    fn store(&self, token: usize, col: usize, sums: &[f32]) {
+        // SAFETY: a task writes the columns of its own tiles; tiles of a stack have columns of their own.
+        let out = unsafe { self.out.slice(token * self.out_cols + col, sums.len()) };
+        out.copy_from_slice(sums);
+        if let Some(bias) = self.bias {
+            for (out, bias) in out.iter_mut().zip(&bias[col..]) {
+                *out += bias;
+            }
+        }
+    }
+}
+
+/// Bytes of weights that a task keeps in the second-level cache while its tokens pass.
+const TASK_BYTES: usize = 256 << 10;
+
+/// Tiles of a task: few enough for the cache and for every thread to find work, many enough to be worth a draw.
+fn tiles_per_task(matrix: &CpuMatrix, threads: usize) -> usize {
+    let by_cache = TASK_BYTES / matrix.tile_bytes.max(1);
+    let by_balance = matrix.num_tiles() / (4 * threads);
+    by_cache.min(by_balance).max(1)
+}
+
+/// Turns the leading `turns.len()` dimensions of a head; `turns` holds `(cos, sin)` pairs.
+fn rotate(head: &mut [f32], turns: &[f32], style: RopeStyle) {
+    let half = turns.len() / 2;
+    for (pair, turn) in turns.as_chunks::<2>().0.iter().enumerate() {
+        let (a, b) = match style {
+            RopeStyle::Interleaved => (2 * pair, 2 * pair + 1),
+            RopeStyle::Halves => (pair, pair + half),
+        };
+        let (x, y) = (head[a], head[b]);
+        head[a] = x * turn[0] - y * turn[1];
+        head[b] = x * turn[1] + y * turn[0];
+    }
+}
+
+fn out_of_memory(what: &str, elements: usize, bytes: u64) -> Error {
+    Error::OutOfMemory { what: what.to_owned(), needed: elements as u64 * bytes }
+}

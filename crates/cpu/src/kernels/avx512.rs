@@ -1,0 +1,209 @@
+//! Matrix tiles of quantised weights on AVX-512 VNNI. Pseudo-code and order of sums: see `quant`, the portable twin;
+//! tile layout: see `tile`.
+//!
+//! A record is unpacked into eight registers once and multiplied with up to eight tokens: eight four-way byte dot
+//! products, one conversion and one or two fused multiply-adds for each. A token's four activation bytes come as an
+//! embedded broadcast.
+
+use std::arch::x86_64::*;
+
+use gguf::Format;
+
+use super::{MAX_TOKENS, QuantTile, TileOut};
+use crate::activations::ActBlock;
+use crate::tile::{GROUPS, Planes, Scales, TILE_ROWS, TileFormat, with_tile_format};
+
+/// The kernel of a quantised format.
+pub(super) fn quant_tile(format: Format) -> Option<QuantTile> {
+    Some(with_tile_format!(format, F => tile::<F> as QuantTile, _ => return None))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
+fn tile<F: TileFormat>(tile: &[u8], x: &[ActBlock], n: usize, out: &mut TileOut) {
+    match n {
+        1 => tokens::<F, 1>(tile, x, out),
+        2 => tokens::<F, 2>(tile, x, out),
+        3 => tokens::<F, 3>(tile, x, out),
+        4 => tokens::<F, 4>(tile, x, out),
+        5 => tokens::<F, 5>(tile, x, out),
+        6 => tokens::<F, 6>(tile, x, out),
+        7 => tokens::<F, 7>(tile, x, out),
+        MAX_TOKENS => tokens::<F, MAX_TOKENS>(tile, x, out),
+        _ => panic!("quant tile: {n} tokens, expected 1 to {MAX_TOKENS}"),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
+fn tokens<F: TileFormat, const N: usize>(tile: &[u8], x: &[ActBlock], out: &mut TileOut) {
+    let blocks = x.len() / N;
+    assert!(x.len() == N * blocks, "quant tile: tokens");
+    assert_eq!(tile.len(), blocks / F::RECORDS * F::BYTES, "quant tile: size");
+    let x: [&[ActBlock]; N] = std::array::from_fn(|t| &x[t * blocks..][..blocks]);
+    let mut sums = [_mm512_setzero_ps(); N];
+    for (super_idx, super_block) in tile.chunks_exact(F::BYTES).enumerate() {
+        let (header, records) = super_block.split_at(F::SCALES.bytes());
+        let d = load_halves(&header[..32]);
+        let d_min = if F::SCALES.has_min() { load_halves(&header[32..64]) } else { d };
+        for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
+            let q = unpack::<F>(record);
+            let block_idx = super_idx * F::RECORDS + record_idx;
+            if F::SCALES.halves() == 1 {
+                let (scale, min) = record_scales::<F>(header, d, d_min, record_idx);
+                for t in 0..N {
+                    let x = &x[t][block_idx];
+                    let integer = dot::<F>(&q, x, 0..GROUPS, x.neg_sum);
+                    sums[t] = accumulate::<F>(sums[t], integer, scale, min, x.scale, x.scaled_sum);
+                }
+            } else {
+                let (scale_0, min_0) = record_scales::<F>(header, d, d_min, 2 * record_idx);
+                let (scale_1, min_1) = record_scales::<F>(header, d, d_min, 2 * record_idx + 1);
+                for t in 0..N {
+                    let x = &x[t][block_idx];
+                    let low = dot::<F>(&q, x, 0..GROUPS / 2, x.neg_halves[0]);
+                    let high = dot::<F>(&q, x, GROUPS / 2..GROUPS, x.neg_halves[1]);
+                    sums[t] = accumulate::<F>(sums[t], low, scale_0, min_0, x.scale, x.scaled_halves[0]);
+                    sums[t] = accumulate::<F>(sums[t], high, scale_1, min_1, x.scale, x.scaled_halves[1]);
+                }
+            }
+        }
+    }
+    for (out, sum) in out.iter_mut().zip(sums) {
+        // SAFETY: `out` is 16 floats; the store needs no alignment.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+    }
+}
+
+/// `-OFFSET * sum(x) + sum over the groups' columns of q * x`, by row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot<F: TileFormat>(
+    q: &[__m512i; GROUPS],
+    x: &ActBlock,
+    groups: std::ops::Range<usize>,
+    neg_sum: i32,
+) -> __m512i {
+    let mut sum = match F::OFFSET_LOG2 {
+        Some(log2) => _mm512_sll_epi32(_mm512_set1_epi32(neg_sum), _mm_cvtsi32_si128(log2 as i32)),
+        None => _mm512_setzero_si512(),
+    };
+    for g in groups {
+        let four = [x.q[4 * g], x.q[4 * g + 1], x.q[4 * g + 2], x.q[4 * g + 3]].map(|q| q as u8);
+        sum = _mm512_dpbusd_epi32(sum, q[g], _mm512_set1_epi32(i32::from_le_bytes(four)));
+    }
+    sum
+}
+
+/// `sum + integer * (scale * x_scale) - min * scaled_sum`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn accumulate<F: TileFormat>(
+    sum: __m512,
+    integer: __m512i,
+    scale: __m512,
+    min: __m512,
+    x_scale: f32,
+    scaled_sum: f32,
+) -> __m512 {
+    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x_scale));
+    let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integer), scale, sum);
+    if F::SCALES.has_min() { _mm512_fnmadd_ps(min, _mm512_set1_ps(scaled_sum), sum) } else { sum }
+}
+
+/// Scale and minimum of sub-block `sub` by row; the minimum is meaningless for formats without one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
+fn record_scales<F: TileFormat>(header: &[u8], d: __m512, d_min: __m512, sub: usize) -> (__m512, __m512) {
+    let lanes = |at: usize| load_16(&header[at + sub * TILE_ROWS..][..TILE_ROWS]);
+    let unsigned = |bytes: __m128i| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+    match F::SCALES {
+        Scales::D => (d, d),
+        Scales::DM => (d, _mm512_sub_ps(_mm512_setzero_ps(), d_min)),
+        Scales::DMinBytes => {
+            let (scale, min) = (unsigned(lanes(64)), unsigned(lanes(64 + 8 * TILE_ROWS)));
+            (_mm512_mul_ps(d, scale), _mm512_mul_ps(d_min, min))
+        }
+        Scales::DMinNibbles => {
+            let both = lanes(64);
+            let low = _mm_set1_epi8(15);
+            let scale = unsigned(_mm_and_si128(both, low));
+            let min = unsigned(_mm_and_si128(_mm_srli_epi16::<4>(both), low));
+            (_mm512_mul_ps(d, scale), _mm512_mul_ps(d_min, min))
+        }
+        Scales::DSigned32 | Scales::DSigned16 => {
+            let scale = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(lanes(32)));
+            (_mm512_mul_ps(d, scale), d)
+        }
+    }
+}
+
+/// A record's quants, a register a group.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn unpack<F: TileFormat>(record: &[u8]) -> [__m512i; GROUPS] {
+    let (lines, _) = record.as_chunks::<64>();
+    let two_bits = |first: usize| -> [__m512i; GROUPS] {
+        let mask = _mm512_set1_epi8(3);
+        std::array::from_fn(|g| {
+            let line = load_64(&lines[first + g % 2]);
+            _mm512_and_si512(_mm512_srl_epi16(line, _mm_cvtsi32_si128((g / 2 * 2) as i32)), mask)
+        })
+    };
+    let four_bits = || -> [__m512i; GROUPS] {
+        let mask = _mm512_set1_epi8(15);
+        std::array::from_fn(|g| {
+            let line = load_64(&lines[g % 4]);
+            let line = if g < 4 { line } else { _mm512_srli_epi16::<4>(line) };
+            _mm512_and_si512(line, mask)
+        })
+    };
+    // Adds `value` where bit `g` of the line is set.
+    let with_bit = |q: [__m512i; GROUPS], line: usize, value: i8| -> [__m512i; GROUPS] {
+        let bits = load_64(&lines[line]);
+        std::array::from_fn(|g| {
+            let set = _mm512_test_epi8_mask(bits, _mm512_set1_epi8((1u8 << g) as i8));
+            _mm512_mask_add_epi8(q[g], set, q[g], _mm512_set1_epi8(value))
+        })
+    };
+    let q = match F::PLANES {
+        Planes::B2 => two_bits(0),
+        Planes::B2B1 => with_bit(two_bits(0), 2, 4),
+        Planes::B4 => four_bits(),
+        Planes::B4B1 => with_bit(four_bits(), 4, 16),
+        Planes::B4B2 => {
+            let (low, high) = (four_bits(), two_bits(4));
+            std::array::from_fn(|g| _mm512_or_si512(low[g], _mm512_slli_epi16::<4>(high[g])))
+        }
+        Planes::B8 => std::array::from_fn(|g| load_64(&lines[g])),
+    };
+    match F::LOOKUP {
+        None => q,
+        Some(code) => {
+            let code = _mm512_broadcast_i32x4(load_16(code));
+            q.map(|q| _mm512_shuffle_epi8(code, q))
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_64(line: &[u8; 64]) -> __m512i {
+    // SAFETY: the reference is to 64 bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn load_16(bytes: &[u8]) -> __m128i {
+    let bytes: &[u8; 16] = bytes.try_into().expect("16 bytes");
+    // SAFETY: the reference is to 16 bytes; the load needs no alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
+
+/// 16 f16 values, widened.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_halves(bytes: &[u8]) -> __m512 {
+    let bytes: &[u8; 32] = bytes.try_into().expect("32 bytes");
+    // SAFETY: the reference is to 32 bytes; the load needs no alignment.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) })
+}

@@ -1,0 +1,332 @@
+//! The kernels, compiled once for each instruction set, and the table that picks among them at start-up.
+//!
+//! Each module here is plain Rust over fixed-size arrays, marked `#[inline(always)]`, which the compiler vectorises for
+//! whatever instructions the function it lands in may use. [`isa_table!`] lands every kernel in one such function per
+//! instruction set; hand-written kernels replace single entries. Nothing is chosen by how the crate was compiled.
+//!
+//! Within a table an output's summation order is fixed by the weights alone; tables may differ from one another in the
+//! last bits (fused multiply-adds).
+
+#![allow(clippy::needless_range_loop)] // Lanes of several arrays are indexed together, as in the pseudo-code.
+
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod exp;
+mod float;
+mod quant;
+mod rows;
+
+use std::fmt;
+use std::str::FromStr;
+
+use gguf::Format;
+
+use crate::activations::{ActBlock, quantize_row};
+use crate::tile::{TILE_ROWS, with_tile_format};
+
+pub(crate) use attention::{HeadRows, KvElement, KvRows, Reference};
+pub(crate) use quant::unpack_row;
+
+/// Tokens that a tile kernel serves with one pass over its weights.
+pub(crate) const MAX_TOKENS: usize = 8;
+
+/// What a tile kernel computes: `[token][row of the tile]`.
+pub(crate) type TileOut = [[f32; TILE_ROWS]; MAX_TOKENS];
+
+/// An instruction set that kernels are compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// What every CPU of the architecture has.
+    Portable,
+    /// x86-64 with AVX2, FMA and F16C (2013 onwards).
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI: hand-written matrix kernels on byte dot products.
+    Avx512,
+}
+
+impl Isa {
+    /// Every instruction set, the best last.
+    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+
+    /// Whether this machine can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => false,
+        }
+    }
+
+    /// The best instruction set of this machine.
+    pub fn detect() -> Isa {
+        Isa::ALL.into_iter().rfind(|isa| isa.is_available()).unwrap_or(Isa::Portable)
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| {
+            let names: Vec<_> = Isa::ALL.iter().map(|isa| isa.name()).collect();
+            format!("instruction set: expected one of {}, found '{name}'", names.join(", "))
+        })
+    }
+}
+
+/// `(tile, activations of n tokens, n, out)`; `n` is 1 to [`MAX_TOKENS`], each token's blocks are contiguous.
+type QuantTile = unsafe fn(&[u8], &[ActBlock], usize, &mut TileOut);
+/// `(tile, x of n tokens, n, out)`; `n` is 1 to [`MAX_TOKENS`], each token's columns are contiguous.
+type FloatTile = unsafe fn(&[u8], &[f32], usize, &mut TileOut);
+
+/// One instruction set's kernels. The entries may use its instructions, so calling one requires that the machine has
+/// them; [`Kernels::new`] alone makes a table and checks that it does. The methods are the safe way in.
+pub(crate) struct Kernels {
+    isa: Isa,
+    quant_tile: fn(Format) -> Option<QuantTile>,
+    float_tile: fn(Format) -> Option<FloatTile>,
+    quantize_row: unsafe fn(&[f32], &mut [ActBlock]),
+    rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
+    add: unsafe fn(&mut [f32], &[f32]),
+    swiglu: unsafe fn(&[f32], &[f32], &mut [f32]),
+    softmax: unsafe fn(&mut [f32]),
+    f16: AttentionKernels<u16>,
+    f32: AttentionKernels<f32>,
+}
+
+/// The attention kernels over a cache of `E`.
+pub(crate) struct AttentionKernels<E: KvElement> {
+    attend: unsafe fn(&HeadRows<'_>, KvRows<'_, E>, KvRows<'_, E>, &mut [f32]),
+    scores: unsafe fn(&Reference<'_>, KvRows<'_, E>, &mut [f32]),
+    values: unsafe fn(&Reference<'_>, KvRows<'_, E>, &mut [f32]),
+}
+
+/// A module whose `KERNELS` holds every portable kernel compiled with the given target features, but for the named
+/// replacement of the quantised matrix kernel.
+macro_rules! isa_table {
+    ($module:ident, $isa:expr, [$($feature:literal)?], $quant_tile:expr) => {
+        mod $module {
+            use super::*;
+
+            pub(super) const KERNELS: Kernels = Kernels {
+                isa: $isa,
+                quant_tile: $quant_tile,
+                float_tile,
+                quantize_row: quantize,
+                rms_norm,
+                add,
+                swiglu,
+                softmax,
+                f16: AttentionKernels { attend, scores, values },
+                f32: AttentionKernels { attend, scores, values },
+            };
+
+            #[allow(dead_code)] // Not where a hand-written kernel replaces it.
+            pub(super) fn quant_tile(format: Format) -> Option<QuantTile> {
+                $(#[target_feature(enable = $feature)])?
+                fn tile<F: crate::tile::TileFormat>(tile: &[u8], x: &[ActBlock], n: usize, out: &mut TileOut) {
+                    quant::tile::<F>(tile, x, n, out);
+                }
+                Some(with_tile_format!(format, F => tile::<F> as QuantTile, _ => return None))
+            }
+
+            fn float_tile(format: Format) -> Option<FloatTile> {
+                $(#[target_feature(enable = $feature)])?
+                fn tile<W: float::FloatWeight>(tile: &[u8], x: &[f32], n: usize, out: &mut TileOut) {
+                    float::tile::<W>(tile, x, n, out);
+                }
+                match format {
+                    Format::F32 => Some(tile::<float::F32>),
+                    Format::F16 => Some(tile::<float::F16>),
+                    Format::BF16 => Some(tile::<float::BF16>),
+                    _ => None,
+                }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            fn quantize(x: &[f32], out: &mut [ActBlock]) {
+                quantize_row(x, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+                rows::rms_norm(x, weight, eps, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn add(x: &mut [f32], delta: &[f32]) {
+                rows::add(x, delta);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+                rows::swiglu(gate, up, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn softmax(x: &mut [f32]) {
+                rows::softmax(x);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn attend<E: KvElement>(rows: &HeadRows<'_>, k: KvRows<'_, E>, v: KvRows<'_, E>, out: &mut [f32]) {
+                attention::attend(rows, k, v, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn scores<E: KvElement>(rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
+                attention::scores(rows, k, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn values<E: KvElement>(rows: &Reference<'_>, v: KvRows<'_, E>, out: &mut [f32]) {
+                attention::values(rows, v, out);
+            }
+        }
+    };
+}
+
+isa_table!(portable_table, Isa::Portable, [], quant_tile);
+#[cfg(target_arch = "x86_64")]
+isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], quant_tile);
+#[cfg(target_arch = "x86_64")]
+isa_table!(
+    avx512_table,
+    Isa::Avx512,
+    ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"],
+    avx512::quant_tile
+);
+
+impl Kernels {
+    /// The kernels of `isa`, or `None` when this machine lacks it.
+    pub fn new(isa: Isa) -> Option<Kernels> {
+        if !isa.is_available() {
+            return None;
+        }
+        match isa {
+            Isa::Portable => Some(portable_table::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Some(avx2_table::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Some(avx512_table::KERNELS),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => None,
+        }
+    }
+
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The tile kernel of a format.
+    pub fn tile_kernel(&self, format: Format) -> TileKernel {
+        match (self.quant_tile)(format) {
+            Some(kernel) => TileKernel::Quant(kernel),
+            None => TileKernel::Float((self.float_tile)(format).expect("every format has a tile kernel")),
+        }
+    }
+}
+
+/// The kernel that multiplies one tile of 16 rows with up to [`MAX_TOKENS`] tokens.
+#[derive(Clone, Copy)]
+pub(crate) enum TileKernel {
+    /// Takes quantised activations.
+    Quant(QuantTile),
+    /// Takes f32 activations.
+    Float(FloatTile),
+}
+
+/// Safe methods over the table's entries.
+macro_rules! entries {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*);)*) => {
+        impl Kernels {
+            $($(#[$doc])*
+            #[inline]
+            pub fn $name(&self, $($arg: $ty),*) {
+                // SAFETY: the machine has this table's instructions: `Kernels::new` checked.
+                unsafe { (self.$name)($($arg),*) }
+            })*
+        }
+    };
+}
+
+entries! {
+    /// Quantises a row of whole 32-column blocks.
+    quantize_row(x: &[f32], out: &mut [ActBlock]);
+    /// `out = x / sqrt(mean(x^2) + eps) * weight`.
+    rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+    /// `x += delta`.
+    add(x: &mut [f32], delta: &[f32]);
+    /// `out = silu(gate) * up`.
+    swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
+    /// `x = exp(x - max(x)) / sum(exp(x - max(x)))`.
+    softmax(x: &mut [f32]);
+}
+
+impl Kernels {
+    /// Fused attention of one token's query heads over one cached head; `out: [group, head_dim]`.
+    #[inline]
+    pub fn attend<E: KvElement>(
+        &self,
+        rows: &HeadRows<'_>,
+        k: KvRows<'_, E>,
+        v: KvRows<'_, E>,
+        out: &mut [f32],
+    ) {
+        // SAFETY: the machine has this table's instructions: `Kernels::new` checked.
+        unsafe { (E::kernels(self).attend)(rows, k, v, out) }
+    }
+
+    /// Reference attention, step 1; `out: [group, stride]`.
+    #[inline]
+    pub fn scores<E: KvElement>(&self, rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
+        // SAFETY: as in `attend`.
+        unsafe { (E::kernels(self).scores)(rows, k, out) }
+    }
+
+    /// Reference attention, step 3; `out: [group, head_dim]`.
+    #[inline]
+    pub fn values<E: KvElement>(&self, rows: &Reference<'_>, v: KvRows<'_, E>, out: &mut [f32]) {
+        // SAFETY: as in `attend`.
+        unsafe { (E::kernels(self).values)(rows, v, out) }
+    }
+
+    /// `out[t] = tile * x[t]` for the `n` tokens of `x`.
+    #[inline]
+    pub fn quant_tile(&self, kernel: QuantTile, tile: &[u8], x: &[ActBlock], n: usize, out: &mut TileOut) {
+        // SAFETY: kernels are had from `tile_kernel` of a table, and tables from `Kernels::new`, which checked that
+        // the machine has the instructions.
+        unsafe { kernel(tile, x, n, out) }
+    }
+
+    /// `out[t] = tile * x[t]` for the `n` tokens of `x`.
+    #[inline]
+    pub fn float_tile(&self, kernel: FloatTile, tile: &[u8], x: &[f32], n: usize, out: &mut TileOut) {
+        // SAFETY: as in `quant_tile`.
+        unsafe { kernel(tile, x, n, out) }
+    }
+}

@@ -1,0 +1,83 @@
+//! Weight matrices on the CPU: tiles of 16 rows, repacked at load by all threads.
+
+use gguf::{Format, TensorView};
+use model::{Error, Result};
+
+use crate::aligned::AlignedBytes;
+use crate::disjoint::Disjoint;
+use crate::kernels::unpack_row;
+use crate::pack::pack_tile;
+use crate::pool::ThreadPool;
+use crate::tile::{TILE_ROWS, TileFormat, with_tile_format};
+
+/// A weight matrix `[rows, cols]`, rows padded with zeros to whole tiles.
+pub struct CpuMatrix {
+    pub(crate) format: Format,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) tile_bytes: usize,
+    tiles: AlignedBytes,
+}
+
+impl CpuMatrix {
+    pub(crate) fn load(pool: &ThreadPool, tensor: TensorView<'_>) -> Result<Self> {
+        let (format, rows, cols) = (tensor.format(), tensor.rows(), tensor.cols());
+        let tile_bytes = tile_bytes(format, cols);
+        let len = rows.div_ceil(TILE_ROWS) * tile_bytes;
+        let mut tiles = AlignedBytes::zeroed(len).ok_or_else(|| Error::OutOfMemory {
+            what: format!("weights of {}", tensor.name()),
+            needed: len as u64,
+        })?;
+        let out = Disjoint::new(tiles.as_mut_slice());
+        pool.run(rows.div_ceil(TILE_ROWS), |tile_idx| {
+            let first = tile_idx * TILE_ROWS;
+            let count = TILE_ROWS.min(rows - first);
+            let mut source: [&[u8]; TILE_ROWS] = [&[]; TILE_ROWS];
+            for (i, row) in source[..count].iter_mut().enumerate() {
+                *row = tensor.row(first + i);
+            }
+            // SAFETY: each task takes the range of its own tile.
+            let tile = unsafe { out.slice(tile_idx * tile_bytes, tile_bytes) };
+            with_tile_format!(format, F => pack_tile::<F>(&source[..count], tile),
+                _ => pack_float_tile(&source[..count], format.block_bytes(), tile));
+        });
+        Ok(Self { format, rows, cols, tile_bytes, tiles })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.tiles.as_slice().len()
+    }
+
+    pub(crate) fn num_tiles(&self) -> usize {
+        self.rows.div_ceil(TILE_ROWS)
+    }
+
+    pub(crate) fn tile(&self, tile_idx: usize) -> &[u8] {
+        &self.tiles.as_slice()[tile_idx * self.tile_bytes..][..self.tile_bytes]
+    }
+
+    /// Dequantises one row; `out: [cols]`. Bit for bit what the file's own dequantisation gives.
+    pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
+        let (tile, lane) = (self.tile(row / TILE_ROWS), row % TILE_ROWS);
+        with_tile_format!(self.format, F => unpack_row::<F>(tile, lane, out), _ => {
+            let bytes = self.format.block_bytes();
+            for (column, out) in tile.chunks_exact(TILE_ROWS * bytes).zip(out) {
+                self.format.dequantize(&column[lane * bytes..][..bytes], std::slice::from_mut(out));
+            }
+        });
+    }
+}
+
+fn tile_bytes(format: Format, cols: usize) -> usize {
+    with_tile_format!(format, F => cols / F::FORMAT.block_len() * F::BYTES,
+        _ => cols * TILE_ROWS * format.block_bytes())
+}
+
+/// Float weights of `bytes` bytes each: `[column][16 rows]`.
+fn pack_float_tile(rows: &[&[u8]], bytes: usize, tile: &mut [u8]) {
+    for (row, source) in rows.iter().enumerate() {
+        for (column, weight) in tile.chunks_exact_mut(TILE_ROWS * bytes).zip(source.chunks_exact(bytes)) {
+            column[row * bytes..][..bytes].copy_from_slice(weight);
+        }
+    }
+}

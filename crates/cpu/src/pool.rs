@@ -1,0 +1,262 @@
+//! A thread pool for work that comes every few microseconds.
+//!
+//! [`ThreadPool::run`] splits a job into numbered tasks that the caller and the workers draw from one counter, so a
+//! slow core does less instead of holding the others up. A worker that the system has not scheduled yet is not waited
+//! for: it joins a job only while tasks remain, and the caller waits for those alone that joined. Between jobs workers
+//! spin briefly, then park.
+//!
+//! Which thread runs a task never shows in its result: tasks write disjoint outputs and share no accumulator.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+
+type Task<'a> = dyn Fn(usize) + Sync + 'a;
+
+/// The job under way. Written by the caller of `run` before it opens the job, read by workers that joined it.
+struct Job {
+    task: *const Task<'static>,
+    num_tasks: usize,
+}
+
+struct Shared {
+    /// `epoch << 32 | OPEN | workers that joined this epoch`.
+    state: AtomicU64,
+    /// Workers that left the current epoch.
+    left: AtomicUsize,
+    next_task: AtomicUsize,
+    job: UnsafeCell<Job>,
+    panicked: AtomicBool,
+    stop: AtomicBool,
+    /// One flag a worker: set while it is parked or about to be.
+    parked: Vec<AtomicBool>,
+}
+
+// SAFETY: `job` is written only while no worker is inside a job (see `run`) and read only by workers that joined.
+unsafe impl Sync for Shared {}
+// SAFETY: the raw pointer in `job` is dereferenced only while the closure it points to is borrowed by `run`.
+unsafe impl Send for Shared {}
+
+const OPEN: u64 = 1 << 31;
+const JOINED: u64 = OPEN - 1;
+
+/// Rounds of spinning before a waiting thread gives its core away; some tens of microseconds.
+const SPINS: u32 = 20_000;
+
+/// A fixed set of threads. Dropping it joins them.
+pub(crate) struct ThreadPool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Handles to unpark, by worker.
+    threads: Vec<Thread>,
+    /// Held during a job: jobs of several callers take turns.
+    turn: Mutex<()>,
+}
+
+impl ThreadPool {
+    /// A pool in which `num_threads` threads work, the caller of `run` included.
+    pub fn new(num_threads: usize) -> std::io::Result<Self> {
+        let num_workers = num_threads.max(1) - 1;
+        let nothing: &'static Task<'static> = &|_| {};
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            left: AtomicUsize::new(0),
+            next_task: AtomicUsize::new(0),
+            job: UnsafeCell::new(Job { task: nothing, num_tasks: 0 }),
+            panicked: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            parked: (0..num_workers).map(|_| AtomicBool::new(false)).collect(),
+        });
+        let mut pool = Self { shared, workers: Vec::new(), threads: Vec::new(), turn: Mutex::new(()) };
+        for worker_idx in 0..num_workers {
+            let shared = Arc::clone(&pool.shared);
+            let worker = thread::Builder::new()
+                .name(format!("rustorch-cpu-{worker_idx}"))
+                .spawn(move || shared.work(worker_idx))?;
+            pool.threads.push(worker.thread().clone());
+            pool.workers.push(worker);
+        }
+        Ok(pool)
+    }
+
+    /// Threads that work, the caller included.
+    pub fn num_threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `task(i)` once for every `i` in `0..num_tasks`, in any order and on any of the threads.
+    ///
+    /// # Panics
+    /// When a task panicked, after all threads have left the job.
+    pub fn run(&self, num_tasks: usize, task: impl Fn(usize) + Sync) {
+        if num_tasks <= 1 || self.workers.is_empty() {
+            (0..num_tasks).for_each(task);
+            return;
+        }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = &*self.shared;
+        let task: &Task<'_> = &task;
+        // SAFETY: only the lifetime changes. No thread uses the pointer after this call: it ends when every worker
+        // that joined has left, and a closed job takes no new ones.
+        let task: *const Task<'static> =
+            unsafe { std::mem::transmute::<&Task<'_>, &'static Task<'static>>(task) };
+        // SAFETY: the previous job is closed and its workers have left, so nobody reads `job`; `turn` excludes writers.
+        unsafe { *shared.job.get() = Job { task, num_tasks } };
+        shared.next_task.store(0, Ordering::Relaxed);
+        shared.left.store(0, Ordering::Relaxed);
+        let epoch = (shared.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
+        shared.state.store((epoch << 32) | OPEN, Ordering::SeqCst);
+        for (parked, thread) in shared.parked.iter().zip(&self.threads) {
+            if parked.load(Ordering::SeqCst) {
+                thread.unpark();
+            }
+        }
+
+        shared.draw_tasks();
+
+        let joined = shared.state.fetch_and(!OPEN, Ordering::AcqRel) & JOINED;
+        let mut spins = 0;
+        while shared.left.load(Ordering::Acquire) as u64 != joined {
+            spins += 1;
+            if spins < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+        }
+        if shared.panicked.swap(false, Ordering::Relaxed) {
+            panic!("a task of the thread pool panicked");
+        }
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for thread in &self.threads {
+            thread.unpark();
+        }
+        for worker in self.workers.drain(..) {
+            // A worker catches its tasks' panics, so there is nothing to report.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    /// A worker's life: wait for a job, join it if it is still open, draw tasks, leave.
+    fn work(&self, worker_idx: usize) {
+        let mut last_epoch = 0;
+        while let Some(epoch) = self.wait_for_job(worker_idx, last_epoch) {
+            last_epoch = epoch;
+            if self.join(epoch) {
+                self.draw_tasks();
+                self.left.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
+    /// The epoch of the next open job, or `None` when the pool is being dropped.
+    fn wait_for_job(&self, worker_idx: usize, last_epoch: u64) -> Option<u64> {
+        let open_epoch = || {
+            let state = self.state.load(Ordering::SeqCst);
+            (state & OPEN != 0 && state >> 32 != last_epoch).then_some(state >> 32)
+        };
+        loop {
+            for _ in 0..SPINS {
+                if self.stop.load(Ordering::Relaxed) {
+                    return None;
+                }
+                if let Some(epoch) = open_epoch() {
+                    return Some(epoch);
+                }
+                std::hint::spin_loop();
+            }
+            // The flag goes up before the last look, and `run` opens the job before it looks at the flag: one of the
+            // two sees the other.
+            self.parked[worker_idx].store(true, Ordering::SeqCst);
+            if open_epoch().is_none() && !self.stop.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            self.parked[worker_idx].store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Counts this worker into the job of `epoch`, unless it has closed meanwhile.
+    fn join(&self, epoch: u64) -> bool {
+        let mut state = self.state.load(Ordering::Acquire);
+        while state & OPEN != 0 && state >> 32 == epoch {
+            match self.state.compare_exchange_weak(state, state + 1, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => state = now,
+            }
+        }
+        false
+    }
+
+    /// Runs tasks until none is left. Panics are kept for the caller of `run`.
+    fn draw_tasks(&self) {
+        // SAFETY: the calling thread has joined the job (or is the one that wrote it), so `job` is not being written.
+        let Job { task, num_tasks } = unsafe { &*self.job.get() };
+        // SAFETY: `run` keeps the closure borrowed until every thread that joined has left.
+        let task = unsafe { &**task };
+        loop {
+            let i = self.next_task.fetch_add(1, Ordering::Relaxed);
+            if i >= *num_tasks {
+                return;
+            }
+            if catch_unwind(AssertUnwindSafe(|| task(i))).is_err() {
+                self.panicked.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_for_any_number_of_threads() {
+        for threads in 1..=5 {
+            let pool = ThreadPool::new(threads).unwrap();
+            for num_tasks in [0, 1, 2, 7, 100, 3] {
+                let counts: Vec<AtomicUsize> = (0..num_tasks).map(|_| AtomicUsize::new(0)).collect();
+                for _ in 0..50 {
+                    pool.run(num_tasks, |i| {
+                        counts[i].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 50), "{threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn callers_on_several_threads_take_turns() {
+        let pool = ThreadPool::new(3).unwrap();
+        let total = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        pool.run(5, |i| {
+                            total.fetch_add(i, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(total.into_inner(), 4 * 100 * 10);
+    }
+
+    #[test]
+    fn a_panicking_task_panics_the_caller_and_spares_the_pool() {
+        let pool = ThreadPool::new(3).unwrap();
+        let result = catch_unwind(AssertUnwindSafe(|| pool.run(10, |i| assert_ne!(i, 7))));
+        assert!(result.is_err());
+        let count = AtomicUsize::new(0);
+        pool.run(10, |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(count.into_inner(), 10);
+    }
+}
