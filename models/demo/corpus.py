@@ -16,9 +16,11 @@ import sys
 import plots_deeds
 import plots_heart
 import plots_lost
+import plots_world
 from grammar import new_story
 
-PLOTS = plots_lost.PLOTS + plots_heart.PLOTS + plots_deeds.PLOTS
+PLOTS = plots_lost.PLOTS + plots_heart.PLOTS + plots_deeds.PLOTS + plots_world.PLOTS
+ALL_PLOTS, PLOT_WEIGHTS = [p for p, _ in PLOTS], [w for _, w in PLOTS]
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 
 ASKS = ["Tell me a story about {gist}", "Tell me a story about {gist}", "Tell me a story about {gist}",
@@ -33,7 +35,7 @@ ASKS_ANY = ["Tell me a story", "Can you tell me a story?", "Please tell me a sto
             "Once upon a time", "Please write a story", "I cannot sleep. Tell me a story", "Tell me a fairy tale"]
 MORE = ["Another one, please", "Tell me another story", "One more!", "Can I hear another story?", "Again, please",
         "That was nice. Tell me another one"]
-THEMES = {"lost": "losing something", "friend": "friendship", "share": "sharing", "brave": "being brave", "help": "helping others",
+THEMES = {"lost": "losing something", "friend": "friendship", "miss": "missing a friend", "share": "sharing", "brave": "being brave", "help": "helping others",
           "practice": "learning something new", "team": "working together", "listen": "listening", "honest": "telling the truth",
           "gift": "giving", "proud": "being proud", "wonder": "something strange", "patience": "being patient",
           "home": "coming home", "wish": "a wish", "kind": "being kind", "trade": "trading", "rest": "bedtime"}
@@ -67,9 +69,12 @@ def title_case(text):
 def write_story(rng):
     """One story, with its gist ("a fox who lost a kite"), title, theme and questions about it."""
     s = new_story(rng)
-    plot = rng.choices([p for p, _ in PLOTS], [w for _, w in PLOTS])[0]
-    plot(s)
     h = s.cast["h"]
+    if s.chance(0.25):
+        plot = s.lean(h.name or h.noun, ALL_PLOTS, n=2, p=1.0)
+    else:
+        plot = rng.choices(ALL_PLOTS, PLOT_WEIGHTS)[0]
+    plot(s)
     roll = rng.random()
     if h.name_told and h.kind == "child":
         who = h.name if roll < 0.4 else f"{h.plain} named {h.name}" if roll < 0.8 else h.plain
@@ -138,7 +143,7 @@ def write_chat(rng):
 
 def document(seed, index):
     rng = random.Random(seed * 1_000_003 + index)
-    if rng.random() < 0.35:
+    if rng.random() < 0.45:
         return write_chat(rng)
     s = write_story(rng)
     return f"{s.title}\n\n{s.text()}" if rng.random() < 0.05 else s.text()

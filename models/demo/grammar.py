@@ -5,8 +5,8 @@ looked up in the story. A slot that starts a sentence is capitalised by itself; 
 a capital, which is needed after a question or an exclamation inside quotes.
 """
 
-import random
 from functools import lru_cache
+from zlib import crc32
 
 import lexicon as lx
 
@@ -139,6 +139,13 @@ class Story:
     def pick(self, options):
         return options[int(self.rng.random() * len(options))]
 
+    def lean(self, key, options, n=3, p=0.5):
+        """Mostly one of the n options that this key prefers: so foxes differ from bears as well as from foxes."""
+        if self.chance(p):
+            start = crc32(f"{key}/{len(options)}".encode())
+            return options[(start + int(self.rng.random() * n) * 7) % len(options)]
+        return self.pick(options)
+
     def chance(self, p):
         return self.rng.random() < p
 
@@ -210,9 +217,9 @@ def make_animal(s, avoid=(), need="", common=0.35, named=0.6, pool=None):
     gender = s.pick("mf")
     names = lx.PET_M if gender == "m" else lx.PET_F
     taken = {w.name for w in s.cast.values() if isinstance(w, Who)} | {w.name for w in avoid}
-    name = s.pick([n for n in names if n not in taken]) if s.chance(named) else None
+    name = s.lean(noun, [n for n in names if n not in taken]) if s.chance(named) else None
     adjs = [a for a in lx.ADJS if not (a in ("tiny", "little", "small") and "big" in skills and s.chance(0.8))]
-    return Who("animal", noun, gender, name, s.pick(adjs), home, skills)
+    return Who("animal", noun, gender, name, s.lean(noun, adjs, p=0.3), home, skills)
 
 
 def make_child(s):
@@ -244,7 +251,9 @@ def make_hero(s):
 def make_friend(s, *others, need="", named=0.45):
     """Another character; when it can, of the other gender, so that "he" and "she" stay clear."""
     for _ in range(4):
-        w = make_animal(s, others, need, common=0.25, named=named)
+        near = s.lean(others[-1].name or others[-1].noun, list(lx.ANIMALS), n=4, p=0.4)
+        fits = all(near != o.noun for o in others) and (not need or need in lx.ANIMALS[near][1].split())
+        w = make_animal(s, others, need, common=0.25, named=named, pool=[near] if fits else None)
         if w.gender != others[0].gender:
             break
     return w
@@ -272,18 +281,20 @@ def new_story(rng):
     """A story with its hero, a place, food, weather, and sometimes a pet at the hero's side."""
     s = Story(rng)
     c = s.cast
-    c["h"] = make_hero(s)
-    c["p"] = s.pick(lx.PLACES)
-    c["food"] = s.pick(lx.FOODS)
-    c["hobby"] = s.pick(lx.HOBBIES)
+    h = c["h"] = make_hero(s)
+    own = h.name or h.noun
+    habitat = lx.HABITAT.get(h.noun)
+    c["p"] = s.pick([p for p in lx.PLACES if p.n in habitat]) if habitat and s.chance(0.7) else s.lean(own, lx.PLACES, p=0.3)
+    c["food"] = s.pick(lx.LIKES[h.noun]) if h.noun in lx.LIKES and s.chance(0.5) else s.pick(lx.FOODS)
+    c["hobby"] = s.lean(own, lx.HOBBIES)
     c["spot"], c["spot2"], c["spot3"] = rng.sample(c["p"].spots, 3)
     mood = s.pick(["sunny", "sunny", "windy", "rainy", "snowy", "spring", "autumn"])
     c["weather"], c["sky"] = lx.WEATHER[mood], s.pick(lx.SKY[mood])
     plural = c["food"].endswith("s")
     c["it"] = "them" if plural else "it"
-    if c["h"].kind == "child" and s.chance(0.3):
+    if h.kind == "child" and s.chance(0.3):
         noun = s.pick(lx.PETS)
-        gender = "f" if c["h"].gender == "m" else "m"
+        gender = "f" if h.gender == "m" else "m"
         name = s.pick(lx.PET_F if gender == "f" else lx.PET_M)
         c["pet"] = Who("pet", noun, gender, name, s.pick(["little", "brown", "white", "black", "funny"]), "")
     return s
@@ -368,8 +379,7 @@ def opening(s, day=True):
         s.say(line)
     choose_trait(s)
     s.maybe(0.35, "{h.He} was [very |]{trait}", "Everyone [liked|loved] {h.him} because {h.he} was so {trait}",
-            "{h.He} had [a big smile and a good heart|bright eyes and a "
-            "warm smile|many dreams]")
+            s.lean(s.cast["h"].call if s.cast["h"].name_told else s.cast["h"].noun, lx.HABITS, n=2, p=0.6))
     if not started and day:
         s.para(0.4)
         s.say(*DAY_AT if at_place else DAY_AT + DAY_TO)

@@ -74,6 +74,25 @@ ANIMALS = {
 # Weighted towards the animals people ask a story about.
 COMMON = ["fox", "rabbit", "bear", "mouse", "cat", "dog", "bird", "owl", "squirrel", "frog", "turtle", "duck"]
 
+# What an animal likes to eat, and where it is mostly met; other animals eat and go anywhere.
+LIKES = {"rabbit": ["carrots", "cabbage"], "bear": ["honey", "berries"], "mouse": ["cheese", "corn"], "squirrel": ["nuts", "pears"],
+         "monkey": ["bananas", "melon"], "panda": ["berries", "bananas"], "bird": ["cherries", "berries"], "pig": ["corn", "apples"],
+         "horse": ["apples", "carrots"], "pony": ["apples", "carrots"], "hedgehog": ["mushrooms", "plums"], "cow": ["corn", "cabbage"],
+         "elephant": ["peaches", "bananas"], "parrot": ["nuts", "peaches"], "fox": ["plums", "cherries"], "hen": ["corn", "bread"],
+         "duck": ["bread", "peas"], "dragon": ["soup", "hot peppers"], "bee": ["honey", "jam"], "goat": ["cabbage", "pears"]}
+_WOODS = ("the forest", "the woods", "the hill", "the mountain", "the valley")
+_WATER = ("the river", "the pond", "the beach", "the island")
+_FARM = ("the farm", "the meadow", "the hill", "the village", "the garden")
+_JUNGLE = ("the jungle", "the island", "the river", "the valley")
+_HOUSE = ("the garden", "the park", "the town", "the village", "the farm")
+HABITAT = {
+    **dict.fromkeys(("fox", "bear", "squirrel", "owl", "deer", "wolf", "badger", "hedgehog", "raccoon", "unicorn", "mole", "bat"), _WOODS),
+    **dict.fromkeys(("duck", "frog", "turtle", "beaver", "otter", "penguin", "seal", "crab", "swan"), _WATER),
+    **dict.fromkeys(("rabbit", "pig", "cow", "horse", "sheep", "goat", "hen", "chick", "donkey", "goose", "pony", "mouse", "bee"), _FARM),
+    **dict.fromkeys(("lion", "elephant", "monkey", "giraffe", "parrot", "tiger", "panda", "koala", "dinosaur"), _JUNGLE),
+    **dict.fromkeys(("cat", "dog", "puppy", "kitten", "bird", "robot", "snail", "butterfly", "ladybug"), _HOUSE),
+}
+
 ADJS = ["little", "little", "little", "little", "small", "young", "tiny", "brave", "kind", "curious", "clever",
         "shy", "happy", "gentle", "friendly", "quiet", "playful", "silly", "cheerful", "sleepy", "lonely", "hungry"]
 ADJS_OLD = ["old", "wise", "wise old", "kind old", "gray"]
@@ -236,7 +255,8 @@ FOUND = {
 }
 
 FOODS = ["honey cake", "apple pie", "berries", "bread", "carrots", "cookies", "soup", "nuts", "pears", "cherries",
-         "strawberries", "pancakes", "cheese", "corn", "plums", "muffins", "honey", "mushrooms", "melon", "peaches"]
+         "strawberries", "pancakes", "cheese", "corn", "plums", "muffins", "honey", "mushrooms", "melon", "peaches",
+         "bananas", "cabbage", "apples", "peas", "jam", "hot peppers"]
 PLANTS = [("sunflower", "seed"), ("pumpkin", "seed"), ("apple tree", "seed"), ("rose", "bulb"), ("bean plant", "bean"),
           ("tulip", "bulb"), ("cherry tree", "stone"), ("oak tree", "acorn"), ("strawberry plant", "plant"),
           ("lemon tree", "seed")]
@@ -247,9 +267,18 @@ HOBBIES = ["sing songs", "pick flowers", "chase butterflies", "count the stars",
            "explore new paths", "watch the sunset", "read stories", "roll down the hill", "play with leaves",
            "build towers of stones", "take long walks", "swing under the trees", "learn new things", "help others"]
 
+# A second sentence about the hero.
+HABITS = ["{h.He} had a big smile and a good heart", "{h.He} had bright eyes and a warm smile", "{h.He} had many dreams",
+          "{h.He} was always the first to wake up", "{h.He} asked a lot of questions", "{h.He} never sat still for long",
+          "{h.He} liked to think about big things", "{h.He} had a soft voice", "{h.He} laughed at everything",
+          "{h.He} knew every path by heart", "{h.He} always carried a small bag", "{h.He} wore a little green hat",
+          "{h.He} was not very big, but {h.he} was not afraid of work", "{h.He} could whistle like the wind",
+          "{h.He} was always hungry", "{h.He} liked to sleep late", "{h.He} hummed all day long"]
+
 MORALS = {
     "lost": ["to take good care of special things", "that friends can find what we cannot", "to ask for help",
              "never to give up looking"],
+    "miss": ["that true friends always come back", "that waiting is easier with hope", "that friends stay close even when they are far away"],
     "friend": ["that a friend can look very different", "to say hello first",
                "that everyone needs a friend", "that being kind is the way to make friends"],
     "share": ["that sharing makes food taste better", "that it feels good to share",

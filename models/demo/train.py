@@ -3,7 +3,7 @@
     python train.py --out checkpoint
 
 Writes `model.safetensors` (f32, the names of Hugging Face's Llama, rotary pairs half a head apart),
-`config.json` and `loss.jsonl`. Every document is used once; validation documents have another seed.
+`config.json` and `loss.jsonl`. Validation documents come from another seed.
 """
 
 import argparse
@@ -202,8 +202,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", default="tokenizer.json")
     parser.add_argument("--out", default="checkpoint")
-    parser.add_argument("--stories", type=int, default=1_200_000)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--stories", type=int, default=2_000_000)
+    parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--lr", type=float, default=3e-3)
