@@ -30,15 +30,16 @@ pub(crate) struct Bpe {
 impl Bpe {
     pub(crate) fn new(vocab: &Vocab<'_>, merges: &[String], pre: &PreTokenizer) -> Self {
         let mut symbols = Symbols::new(vocab);
-        let bytes = Box::new(std::array::from_fn(|byte| {
-            symbols.number(String::from(byte_to_char(byte as u8)).into())
-        }));
+        let mut number = |byte| symbols.number(byte_to_char(byte).encode_utf8(&mut [0; 4]));
+        let bytes = Box::new(std::array::from_fn(|byte| number(byte as u8)));
         let mut pairs = HashMap::with_capacity(merges.len());
+        let mut joined = String::new();
         for (rank, line) in (0..).zip(merges) {
-            // The left side may itself begin with a space in vocabularies that are not byte-level.
             let Some((left, right)) = split_merge(line) else { continue };
-            let id = symbols.number(Cow::Owned([left, right].concat()));
-            let pair = (symbols.number(left.into()), symbols.number(right.into()));
+            joined.clear();
+            joined.extend([left, right]);
+            let pair = (symbols.number(left), symbols.number(right));
+            let id = symbols.number(&joined);
             pairs.entry(pair).or_insert(Merge { priority: u32::MAX - rank, id });
         }
         let words = match pre.ignore_merges {
@@ -94,11 +95,11 @@ impl<'g> Symbols<'g> {
         Symbols { numbers, next: vocab.texts.len() as u32 }
     }
 
-    fn number(&mut self, text: Cow<'_, str>) -> u32 {
-        if let Some(&number) = self.numbers.get(&text) {
+    fn number(&mut self, text: &str) -> u32 {
+        if let Some(&number) = self.numbers.get(text) {
             return number;
         }
-        self.numbers.insert(Cow::Owned(text.into_owned()), self.next);
+        self.numbers.insert(Cow::Owned(text.to_owned()), self.next);
         self.next += 1;
         self.next - 1
     }
@@ -114,7 +115,7 @@ impl<'g> Vocab<'g> {
     }
 }
 
-/// The two sides of a merge.
+/// The two sides of a merge, which a space separates. The left side may itself begin with one.
 fn split_merge(line: &str) -> Option<(&str, &str)> {
     let after_first = line.chars().next()?.len_utf8();
     let space = after_first + line[after_first..].find(' ')?;

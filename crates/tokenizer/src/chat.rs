@@ -85,6 +85,8 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", tojson);
+        // Jinja's None is not iterable, minijinja's is; templates ask `tools is iterable`.
+        environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         let added = environment.add_template_owned(NAME, without_generation_tags(source));
         let syntax_error = added.err().map(|error| error.to_string());
         ChatTemplate { environment, syntax_error, tokens, guard: Guard::new(source, control_tokens) }

@@ -71,8 +71,7 @@ impl Guard {
 
     /// Chooses stand-ins for a chat with these messages.
     pub(crate) fn stand_ins<'m>(&self, messages: impl Iterator<Item = &'m str>) -> Result<StandIns> {
-        let is_private = |c: &char| matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}');
-        let used: HashSet<char> = messages.flat_map(str::chars).filter(is_private).collect();
+        let used: HashSet<char> = messages.flat_map(str::chars).filter(|&c| is_private(c)).collect();
         let mut free =
             ('\u{f0000}'..='\u{10ffff}').chain('\u{e000}'..='\u{f8ff}').filter(|c| !used.contains(c));
         let pairs = self.guarded.iter().map(|&c| Some((c, free.next()?))).collect::<Option<_>>();
@@ -100,17 +99,25 @@ impl Guard {
 impl StandIns {
     /// The text with the characters that stand-ins stand for.
     pub(crate) fn restore<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let original = |c| self.0.iter().find(|&&(_, stand_in)| stand_in == c).map(|&(original, _)| original);
-        if text.chars().all(|c| original(c).is_none()) {
+        if !text.contains(is_private) {
             return text.into();
         }
-        text.chars().map(|c| original(c).unwrap_or(c)).collect()
+        let original = |c| match self.0.iter().find(|&&(_, stand_in)| stand_in == c) {
+            Some(&(original, _)) if is_private(c) => original,
+            _ => c,
+        };
+        text.chars().map(original).collect()
     }
 
     fn of(&self, c: char) -> Option<char> {
         let at = self.0.binary_search_by_key(&c, |&(original, _)| original).ok()?;
         Some(self.0[at].1)
     }
+}
+
+/// Whether Unicode leaves the character to its users.
+fn is_private(c: char) -> bool {
+    matches!(c, '\u{e000}'..='\u{f8ff}' | '\u{f0000}'..='\u{10ffff}')
 }
 
 /// Whether a text in which `literal` occurs could have `token` over the literal's character `at`.

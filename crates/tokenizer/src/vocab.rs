@@ -35,9 +35,8 @@ const EOG_KEYS: [&str; 6] = [
 ];
 
 /// Tokens after which generation ends in every model that has them, for files whose keys do not name them. The list is
-/// llama.cpp's. Like there, such a token is a control token also where the file calls it user-defined; unlike there, a
-/// normal token is left alone, for in Qwen's vocabulary `</s>` is a piece of HTML.
-const EOG_TEXTS: [&str; 25] = [
+/// llama.cpp's. Like there, such a token is a control token whatever type the file gives it.
+const EOG_TEXTS: [&str; 24] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -45,7 +44,6 @@ const EOG_TEXTS: [&str; 25] = [
     "<|endoftext|>",
     "<|end_of_text|>",
     "<|eom_id|>",
-    "</s>",
     "<eos>",
     "<EOT>",
     "_<EOT>",
@@ -64,6 +62,9 @@ const EOG_TEXTS: [&str; 25] = [
     "<reponame>",
     "<|file_sep|>",
 ];
+
+/// The same, unless the file calls it a normal token: in Qwen's vocabulary it is a piece of HTML.
+const EOG_UNLESS_NORMAL: &str = "</s>";
 
 /// What a token is for: `tokenizer.ggml.token_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,8 +198,7 @@ impl Roles {
         for key in EOG_KEYS {
             eog.extend(id(key)?);
         }
-        let named =
-            texts.iter().zip(kinds).map(|(text, kind)| *kind == Kind::Control && ends_generation(text));
+        let named = texts.iter().zip(kinds).map(|(text, &kind)| ends_generation(text, kind));
         eog.extend((0..).zip(named).filter(|(_, named)| *named).map(|(id, _)| id));
         eog.sort_unstable();
         eog.dedup();
@@ -236,25 +236,26 @@ fn read_kinds(metadata: &Metadata, texts: &[String]) -> Result<Vec<Kind>> {
     if let Some(types) = &types {
         check_length(TYPES, texts.len(), types.len())?;
     }
-    let kind = |(index, text): (usize, &String)| match types.as_ref().map(|types| types[index]) {
-        // Without types the text is all there is to go by.
-        None | Some(2..=5) if ends_generation(text) => Ok(Kind::Control),
-        None | Some(1) => Ok(Kind::Normal),
-        Some(2) => Ok(Kind::Unknown),
-        Some(3) => Ok(Kind::Control),
-        Some(4) => Ok(Kind::UserDefined),
-        Some(5) => Ok(Kind::Unused),
-        Some(6) => Ok(Kind::Byte),
-        Some(other) => {
-            let found = other.to_string();
-            Err(TokenizerError::Element { key: TYPES, index, found, expected: "1 to 6" })
-        }
+    let kind = |(index, text): (usize, &String)| {
+        let kind = match types.as_ref().map_or(1, |types| types[index]) {
+            1 => Kind::Normal,
+            2 => Kind::Unknown,
+            3 => Kind::Control,
+            4 => Kind::UserDefined,
+            5 => Kind::Unused,
+            6 => Kind::Byte,
+            other => {
+                let found = other.to_string();
+                return Err(TokenizerError::Element { key: TYPES, index, found, expected: "1 to 6" });
+            }
+        };
+        Ok(if ends_generation(text, kind) { Kind::Control } else { kind })
     };
     texts.iter().enumerate().map(kind).collect()
 }
 
-fn ends_generation(text: &str) -> bool {
-    EOG_TEXTS.contains(&text)
+fn ends_generation(text: &str, kind: Kind) -> bool {
+    EOG_TEXTS.contains(&text) || (text == EOG_UNLESS_NORMAL && kind != Kind::Normal)
 }
 
 fn check_length(key: &'static str, expected: usize, found: usize) -> Result<()> {

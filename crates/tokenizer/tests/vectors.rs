@@ -3,19 +3,19 @@
 //! `tests/vocab` holds files of llama.cpp's `models` folder as they are there. An `.inp` has texts separated by a line
 //! `__ggml_vocab_test__`; its `.out` has the ids of one text a line, without BOS.
 
+mod support;
+
 use std::fs;
-use std::path::PathBuf;
 
-use gguf::Gguf;
-use tokenizer::{Bos, ControlTokens, Special, Tokenizer};
+use support::{published, published_path};
+use tokenizer::{Bos, ControlTokens, Special};
 
-fn check(vocab: &str, n_texts: usize) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vocab").join(vocab);
-    let read = |extension| fs::read_to_string(path.with_extension(extension)).unwrap();
-    let tokenizer = Tokenizer::from_gguf(&Gguf::open(&path).unwrap()).unwrap();
+fn check(vocab: &str) {
+    let tokenizer = published(vocab);
+    let read = |extension| fs::read_to_string(published_path(vocab).with_extension(extension)).unwrap();
     let (texts, outputs) = (read("gguf.inp"), read("gguf.out"));
     let cases: Vec<_> = texts.split("\n__ggml_vocab_test__\n").zip(outputs.lines()).collect();
-    assert_eq!(cases.len(), n_texts);
+    assert_eq!(cases.len(), 46);
     for (text, ids) in cases {
         let expected: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
         let tokens = tokenizer.encode(text, Special::Text, Bos::Skip);
@@ -26,15 +26,15 @@ fn check(vocab: &str, n_texts: usize) {
 
 #[test]
 fn gpt_2() {
-    check("ggml-vocab-gpt-2.gguf", 46);
+    check("gpt-2");
 }
 
 #[test]
 fn qwen2() {
-    check("ggml-vocab-qwen2.gguf", 46);
+    check("qwen2");
 }
 
 #[test]
 fn phi_3() {
-    check("ggml-vocab-phi-3.gguf", 46);
+    check("phi-3");
 }
