@@ -1,0 +1,166 @@
+//! The models that stand for all that files of the `llama` architecture hold: one for each block format, the mixtures
+//! that quantisers write, and one for each variation of the architecture; and the token sequences to run them on.
+
+use gguf::Format;
+
+use crate::{Formats, ModelSpec, Rng, RopeScaling, YarnRamp};
+
+/// A model under the name of its file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TestModel {
+    /// Unique; lower case.
+    pub name: String,
+    /// What it is.
+    pub spec: ModelSpec,
+}
+
+/// Lengths of [`sequences`]: one token, a few, and both sides of the 32 and 64 that kernels and pages are cut by.
+pub const SEQUENCE_LENGTHS: [usize; 6] = [1, 2, 7, 33, 64, 70];
+
+/// Random token ids below `vocab`, one sequence for each of [`SEQUENCE_LENGTHS`].
+pub fn sequences(vocab: usize) -> Vec<Vec<u32>> {
+    let mut rng = Rng::new(0x5e9);
+    SEQUENCE_LENGTHS.iter().map(|&len| (0..len).map(|_| rng.below(vocab as u32)).collect()).collect()
+}
+
+/// All models.
+pub fn all() -> Vec<TestModel> {
+    let mut models = formats();
+    models.extend(mixtures());
+    models.extend(variations());
+    models
+}
+
+fn formats() -> Vec<TestModel> {
+    let of = |format: Format| model(&format.name().to_lowercase(), |spec| spec.formats = format.into());
+    Format::ALL.into_iter().map(of).collect()
+}
+
+/// The mixtures of formats that llama.cpp's quantiser writes under these names.
+fn mixtures() -> Vec<TestModel> {
+    let mixture = |name: &str, rule: Format, exceptions: &[(&'static str, Format)]| {
+        model(name, |spec| spec.formats = Formats { rule, exceptions: exceptions.to_vec() })
+    };
+    let high = Format::Q6_K;
+    let medium = |name: &str, rule: Format| {
+        mixture(
+            name,
+            rule,
+            &[
+                ("blk.0.attn_v", high),
+                ("blk.0.ffn_down", high),
+                ("attn_output", rule),
+                ("output.weight", high),
+            ],
+        )
+    };
+    vec![
+        medium("mix_q4_k_m", Format::Q4_K),
+        medium("mix_q5_k_m", Format::Q5_K),
+        mixture(
+            "mix_q3_k_m",
+            Format::Q3_K,
+            &[
+                ("blk.0.attn_v", Format::Q5_K),
+                ("attn_v", Format::Q4_K),
+                ("blk.0.ffn_down", Format::Q5_K),
+                ("ffn_down", Format::Q4_K),
+                ("attn_output", Format::Q4_K),
+                ("output.weight", high),
+            ],
+        ),
+        mixture(
+            "mix_q2_k",
+            Format::Q2_K,
+            &[
+                ("attn_v", Format::Q3_K),
+                ("ffn_down", Format::Q3_K),
+                ("attn_output", Format::Q3_K),
+                ("output.weight", high),
+            ],
+        ),
+        model("tied_q4_k_m", |spec| {
+            spec.tied_embeddings = true;
+            let exceptions = vec![("attn_v", high), ("ffn_down", high), ("token_embd", high)];
+            spec.formats = Formats { rule: Format::Q4_K, exceptions };
+        }),
+    ]
+}
+
+fn variations() -> Vec<TestModel> {
+    let yarn = |spec: &mut ModelSpec, attn_factor: Option<f32>, ramp: Option<YarnRamp>| {
+        spec.context = 4096;
+        spec.rope_scaling =
+            RopeScaling::Yarn { factor: 4.0, original_context: Some(1024), attn_factor, ramp };
+    };
+    vec![
+        model("mha", |spec| spec.kv_heads = spec.heads),
+        model("one_kv_head", |spec| spec.kv_heads = 1),
+        model("short_heads", |spec| spec.head_dim = 40),
+        model("long_heads", |spec| (spec.heads, spec.head_dim) = (2, 192)),
+        model("tied", |spec| spec.tied_embeddings = true),
+        model("biases", |spec| spec.biases = true),
+        model("odd_widths", |spec| {
+            (spec.hidden, spec.heads, spec.kv_heads, spec.head_dim, spec.ffn, spec.vocab) =
+                (100, 5, 1, 20, 171, 301)
+        }),
+        model("large_eps", |spec| spec.norm_eps = 0.1),
+        model("rope_base", |spec| spec.rope_base = 500_000.0),
+        model("rope_factors", |spec| (spec.rope_base, spec.rope_factors_to) = (500_000.0, Some(8.0))),
+        model("rope_linear", |spec| spec.rope_scaling = RopeScaling::Linear { factor: 2.5 }),
+        model("rope_linear_old", |spec| spec.rope_scaling = RopeScaling::LegacyLinear { factor: 4.0 }),
+        model("rope_yarn", |spec| yarn(spec, None, None)),
+        model("rope_yarn_attn", |spec| yarn(spec, Some(0.8), None)),
+        model("rope_yarn_ramp", |spec| {
+            yarn(spec, None, Some(YarnRamp { ext_factor: 0.7, beta_fast: 16.0, beta_slow: 2.0 }));
+        }),
+        model("rope_yarn_context", |spec| {
+            spec.context = 2048;
+            spec.rope_factors_to = Some(3.0);
+            spec.rope_scaling =
+                RopeScaling::Yarn { factor: 8.0, original_context: None, attn_factor: None, ramp: None };
+        }),
+        model("everything_q8_0", |spec| {
+            (spec.heads, spec.kv_heads, spec.head_dim) = (6, 3, 32);
+            (spec.biases, spec.tied_embeddings) = (true, true);
+            (spec.rope_factors_to, spec.formats) = (Some(8.0), Format::Q8_0.into());
+        }),
+    ]
+}
+
+fn model(name: &str, change: impl FnOnce(&mut ModelSpec)) -> TestModel {
+    // Weights of its own for each name, whatever comes before it in the list.
+    let seed = name.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(257) + u64::from(byte));
+    let mut spec = ModelSpec { seed, ..ModelSpec::default() };
+    change(&mut spec);
+    TestModel { name: name.to_owned(), spec }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use gguf::Gguf;
+
+    use super::*;
+
+    #[test]
+    fn every_model_is_a_readable_file_under_a_name_and_with_weights_of_its_own() {
+        let (mut names, mut weights) = (HashSet::new(), HashSet::new());
+        for TestModel { name, spec } in all() {
+            let gguf = Gguf::from_vec(spec.to_gguf()).unwrap();
+            let norm = gguf.tensor("output_norm.weight").unwrap().data().to_vec();
+            assert!(weights.insert(norm), "{name}: the weights of another model");
+            assert!(names.insert(name.clone()), "{name}: given twice");
+            let tokens = gguf.metadata().strings("tokenizer.ggml.tokens").unwrap().unwrap();
+            assert_eq!(tokens.iter().collect::<HashSet<_>>().len(), spec.vocab, "{name}: tokens");
+        }
+    }
+
+    #[test]
+    fn a_specification_gives_the_same_bytes_each_time() {
+        let spec = ModelSpec { formats: Format::Q4_K.into(), ..ModelSpec::default() };
+        assert_eq!(spec.to_gguf(), spec.to_gguf());
+        assert_ne!(spec.to_gguf(), ModelSpec { seed: 2, ..spec }.to_gguf());
+    }
+}

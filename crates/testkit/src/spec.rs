@@ -1,0 +1,268 @@
+//! Random models of the `llama` architecture as GGUF files, with every variation that such files hold.
+
+use gguf::{Format, GgufWriter, Value};
+
+use crate::blocks::random_blocks;
+use crate::{Rng, vocab};
+
+/// How the file says that positions are stretched. The names are those of the metadata keys under `rope.`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// No key.
+    None,
+    /// `scaling.type = linear`, `scaling.factor`.
+    Linear {
+        /// Divides every angle.
+        factor: f32,
+    },
+    /// `scale_linear`: what converters wrote before the `scaling` group.
+    LegacyLinear {
+        /// Divides every angle.
+        factor: f32,
+    },
+    /// `scaling.type = yarn`, `scaling.factor` and what else is given.
+    Yarn {
+        /// Divides the angles of slow pairs.
+        factor: f32,
+        /// `scaling.original_context_length`; the context length when absent.
+        original_context: Option<u32>,
+        /// `scaling.attn_factor`; 1 when absent.
+        attn_factor: Option<f32>,
+        /// `scaling.yarn_ext_factor`, `.yarn_beta_fast` and `.yarn_beta_slow`; 1, 32 and 1 when absent.
+        ramp: Option<YarnRamp>,
+    },
+}
+
+/// YaRN's constants, for files that state their own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct YarnRamp {
+    /// How much of the ramp is applied.
+    pub ext_factor: f32,
+    /// Turns within the original context above which a pair is kept.
+    pub beta_fast: f32,
+    /// Turns below which a pair is interpolated.
+    pub beta_slow: f32,
+}
+
+/// Which format each matrix has. Vectors (norms, biases, RoPE factors) are always F32, as converters write them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Formats {
+    /// Of the matrices that no exception names.
+    pub rule: Format,
+    /// Part of a tensor's name, and its format; the first that fits counts.
+    pub exceptions: Vec<(&'static str, Format)>,
+}
+
+impl Formats {
+    /// The format of a matrix.
+    pub fn of(&self, tensor: &str) -> Format {
+        let exception = self.exceptions.iter().find(|(part, _)| tensor.contains(part));
+        exception.map_or(self.rule, |&(_, format)| format)
+    }
+}
+
+impl From<Format> for Formats {
+    fn from(rule: Format) -> Self {
+        Self { rule, exceptions: Vec::new() }
+    }
+}
+
+/// A model to make. Start from [`ModelSpec::default`] and change fields.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSpec {
+    /// `embedding_length`.
+    pub hidden: usize,
+    /// `attention.head_count`.
+    pub heads: usize,
+    /// `attention.head_count_kv`; the key is left out when it equals `heads`.
+    pub kv_heads: usize,
+    /// `attention.key_length` and `.value_length`; the keys are left out when it is `hidden / heads`.
+    pub head_dim: usize,
+    /// `block_count`.
+    pub layers: usize,
+    /// `feed_forward_length`.
+    pub ffn: usize,
+    /// Tokens.
+    pub vocab: usize,
+    /// `context_length`.
+    pub context: usize,
+    /// `attention.layer_norm_rms_epsilon`.
+    pub norm_eps: f32,
+    /// `rope.freq_base`.
+    pub rope_base: f32,
+    /// Context extension.
+    pub rope_scaling: RopeScaling,
+    /// The tensor `rope_freqs.weight`, rising from 1 to this figure (Llama 3.1 and later).
+    pub rope_factors_to: Option<f32>,
+    /// No `output.weight`: the embedding table serves as the LM head.
+    pub tied_embeddings: bool,
+    /// A bias beside every matrix of the layers.
+    pub biases: bool,
+    /// Formats of the matrices.
+    pub formats: Formats,
+    /// Of the weights.
+    pub seed: u64,
+}
+
+/// Two layers with grouped-query attention in F32, every width a multiple of 256, so that any format fits.
+impl Default for ModelSpec {
+    fn default() -> Self {
+        Self {
+            hidden: 256,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 64,
+            layers: 2,
+            ffn: 512,
+            vocab: 384,
+            context: 512,
+            norm_eps: 1e-5,
+            rope_base: 10000.0,
+            rope_scaling: RopeScaling::None,
+            rope_factors_to: None,
+            tied_embeddings: false,
+            biases: false,
+            formats: Format::F32.into(),
+            seed: 1,
+        }
+    }
+}
+
+impl ModelSpec {
+    /// The model as a GGUF file: the same bytes for the same specification, on every platform.
+    ///
+    /// Matrices have a standard deviation of `1 / sqrt(cols)`, which keeps activations of order 1 through any number of
+    /// layers, as training does.
+    ///
+    /// # Panics
+    /// When a matrix's columns are not whole blocks of its format.
+    pub fn to_gguf(&self) -> Vec<u8> {
+        let mut file = GgufWriter::new();
+        self.write_metadata(&mut file);
+        vocab::write(&mut file, self.vocab);
+        self.write_tensors(&mut file);
+        file.write()
+    }
+
+    fn write_metadata(&self, file: &mut GgufWriter) {
+        file.metadata("general.architecture", Value::String("llama".into()));
+        file.metadata("general.name", Value::String("random test model".into()));
+        file.metadata("general.quantization_version", Value::U32(2));
+        let mut count = |name: &str, value: usize| {
+            file.metadata(&format!("llama.{name}"), Value::U32(value as u32));
+        };
+        count("vocab_size", self.vocab);
+        count("context_length", self.context);
+        count("embedding_length", self.hidden);
+        count("block_count", self.layers);
+        count("feed_forward_length", self.ffn);
+        count("attention.head_count", self.heads);
+        if self.kv_heads != self.heads {
+            count("attention.head_count_kv", self.kv_heads);
+        }
+        if self.head_dim * self.heads != self.hidden {
+            count("attention.key_length", self.head_dim);
+            count("attention.value_length", self.head_dim);
+        }
+        count("rope.dimension_count", self.head_dim);
+        file.metadata("llama.attention.layer_norm_rms_epsilon", Value::F32(self.norm_eps));
+        file.metadata("llama.rope.freq_base", Value::F32(self.rope_base));
+        self.write_rope_scaling(file);
+    }
+
+    fn write_rope_scaling(&self, file: &mut GgufWriter) {
+        let mut put = |name: &str, value: Value| {
+            file.metadata(&format!("llama.rope.{name}"), value);
+        };
+        match self.rope_scaling {
+            RopeScaling::None => {}
+            RopeScaling::Linear { factor } => {
+                put("scaling.type", Value::String("linear".into()));
+                put("scaling.factor", Value::F32(factor));
+            }
+            RopeScaling::LegacyLinear { factor } => put("scale_linear", Value::F32(factor)),
+            RopeScaling::Yarn { factor, original_context, attn_factor, ramp } => {
+                put("scaling.type", Value::String("yarn".into()));
+                put("scaling.factor", Value::F32(factor));
+                if let Some(tokens) = original_context {
+                    put("scaling.original_context_length", Value::U32(tokens));
+                }
+                if let Some(attn_factor) = attn_factor {
+                    put("scaling.attn_factor", Value::F32(attn_factor));
+                }
+                if let Some(YarnRamp { ext_factor, beta_fast, beta_slow }) = ramp {
+                    put("scaling.yarn_ext_factor", Value::F32(ext_factor));
+                    put("scaling.yarn_beta_fast", Value::F32(beta_fast));
+                    put("scaling.yarn_beta_slow", Value::F32(beta_slow));
+                }
+            }
+        }
+    }
+
+    fn write_tensors(&self, file: &mut GgufWriter) {
+        let (hidden, ffn) = (self.hidden, self.ffn);
+        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let mut tensors = Tensors { file, formats: &self.formats, rng: Rng::new(self.seed) };
+        tensors.matrix("token_embd", self.vocab, hidden);
+        if let Some(last) = self.rope_factors_to {
+            let pairs = self.head_dim / 2;
+            let step = (last - 1.0) / (pairs - 1) as f32;
+            let factors: Vec<f32> = (0..pairs).map(|i| 1.0 + step * i as f32).collect();
+            tensors.vector("rope_freqs.weight", &factors);
+        }
+        for layer in 0..self.layers {
+            let name = |part: &str| format!("blk.{layer}.{part}");
+            tensors.norm(&name("attn_norm"), hidden);
+            tensors.norm(&name("ffn_norm"), hidden);
+            for (part, rows, cols) in [
+                ("attn_q", q, hidden),
+                ("attn_k", kv, hidden),
+                ("attn_v", kv, hidden),
+                ("attn_output", hidden, q),
+                ("ffn_gate", ffn, hidden),
+                ("ffn_up", ffn, hidden),
+                ("ffn_down", hidden, ffn),
+            ] {
+                tensors.matrix(&name(part), rows, cols);
+                if self.biases {
+                    tensors.bias(&name(part), rows);
+                }
+            }
+        }
+        tensors.norm("output_norm", hidden);
+        if !self.tied_embeddings {
+            tensors.matrix("output", self.vocab, hidden);
+        }
+    }
+}
+
+struct Tensors<'a> {
+    file: &'a mut GgufWriter,
+    formats: &'a Formats,
+    rng: Rng,
+}
+
+impl Tensors<'_> {
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) {
+        let name = format!("{name}.weight");
+        let format = self.formats.of(&name);
+        let sigma = 1.0 / (cols as f32).sqrt();
+        let data = random_blocks(format, rows * cols, sigma, &mut self.rng);
+        self.file.tensor(&name, &[cols as u64, rows as u64], format, data);
+    }
+
+    fn norm(&mut self, name: &str, len: usize) {
+        let values: Vec<f32> = (0..len).map(|_| self.rng.uniform(0.5, 1.5)).collect();
+        self.vector(&format!("{name}.weight"), &values);
+    }
+
+    fn bias(&mut self, name: &str, len: usize) {
+        let values = self.rng.normals(len, 0.2);
+        self.vector(&format!("{name}.bias"), &values);
+    }
+
+    fn vector(&mut self, name: &str, values: &[f32]) {
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.file.tensor(name, &[values.len() as u64], Format::F32, data);
+    }
+}
