@@ -1,1 +1,60 @@
-fn main() {}
+//! The command line: one subcommand a module, the options of model commands in [`model_args`].
+//!
+//! Results go to standard output, everything else to standard error. Exit status: 0 done, 1 the run failed, 2 usage.
+#![forbid(unsafe_code)]
+
+mod batch;
+mod generate;
+mod inspect;
+mod logits;
+mod model_args;
+mod output;
+mod perplexity;
+mod tokenize;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Batched inference of Llama-family models from GGUF files.
+#[derive(Parser)]
+#[command(name = "rustorch", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Generate(generate::Args),
+    Batch(batch::Args),
+    Tokenize(tokenize::Args),
+    Logits(logits::Args),
+    Inspect(inspect::Args),
+    Perplexity(perplexity::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Generate(args) => generate::run(args),
+        Command::Batch(args) => batch::run(args),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Logits(args) => logits::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has read enough, as `head` does.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

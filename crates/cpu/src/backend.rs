@@ -15,7 +15,7 @@ use crate::pool::ThreadPool;
 use crate::tile::{BLOCK, TILE_ROWS};
 
 /// What the CPU backend may use.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CpuOptions {
     /// Threads; the physical cores when `None`.
     pub threads: Option<NonZeroUsize>,

@@ -14,6 +14,7 @@ mod engine;
 mod error;
 mod events;
 mod handle;
+mod model_runner;
 mod options;
 mod request;
 mod runner;
@@ -24,10 +25,16 @@ mod sequence;
 mod stop;
 mod text;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use engine::{Engine, EngineStats};
 pub use error::{EngineError, Result, RunError};
 pub use events::{EventSink, RequestStream};
 pub use handle::EngineHandle;
+pub use model_runner::{ModelRunner, kv_shape};
 pub use options::EngineOptions;
 pub use request::{Completion, Event, FinishReason, Request, TokenEvent, TokenLogprobs, Usage};
 pub use runner::{Runner, RunnerSpec};

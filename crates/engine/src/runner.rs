@@ -34,3 +34,13 @@ pub struct RunnerSpec {
     /// Most tokens of one sequence, prompt and generated.
     pub max_seq_len: usize,
 }
+
+impl<R: Runner + ?Sized> Runner for Box<R> {
+    fn spec(&self) -> RunnerSpec {
+        (**self).spec()
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<&[f32], RunError> {
+        (**self).run(batch)
+    }
+}

@@ -110,8 +110,10 @@ pub struct LlamaConfig {
     pub kv_dtype: KvDtype,
     /// Tokens of a KV page. Results do not depend on it.
     pub page_size: usize,
-    /// Most tokens of one pass over the weights; longer prompts are split. Results do not depend on it.
+    /// Most tokens of one pass over the weights, over all sequences. Results do not depend on it.
     pub max_batch_tokens: usize,
+    /// Most tokens of one sequence in a pass; longer prompts are split. Results do not depend on it.
+    pub prompt_chunk: usize,
 }
 
 impl LlamaConfig {
@@ -156,6 +158,7 @@ impl LlamaConfig {
             kv_dtype: KvDtype::default(),
             page_size: Self::DEFAULT_PAGE_SIZE,
             max_batch_tokens: Self::DEFAULT_MAX_BATCH_TOKENS,
+            prompt_chunk: Self::DEFAULT_MAX_BATCH_TOKENS,
         };
         config.validate()?;
         Ok(config)
@@ -182,6 +185,12 @@ impl LlamaConfig {
     /// Sets the tokens of a KV page.
     pub fn with_page_size(mut self, tokens: usize) -> Self {
         self.page_size = tokens;
+        self
+    }
+
+    /// Sets the most tokens of one sequence in a pass.
+    pub fn with_prompt_chunk(mut self, tokens: usize) -> Self {
+        self.prompt_chunk = tokens;
         self
     }
 
@@ -234,6 +243,7 @@ impl LlamaConfig {
             ("batch_size", self.batch_size),
             ("page_size", self.page_size),
             ("max_batch_tokens", self.max_batch_tokens),
+            ("prompt_chunk", self.prompt_chunk),
         ];
         for (field, value) in positive {
             check(value >= 1, field, "at least 1", value)?;

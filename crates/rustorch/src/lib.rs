@@ -1,1 +1,46 @@
-//! Batched inference of Llama-family models from GGUF files.
+//! Batched inference of Llama-family models from GGUF files: many sequences, one pass over the weights.
+//!
+//! [`LlamaModel`] gives logits: its batch is a set of slots, each caching one sequence, and
+//! [`forward_batch`](LlamaModel::forward_batch) serves all of them in one ragged pass. [`Weights::start_engine`] gives
+//! text: an engine on its own thread with continuous batching over a pool of KV pages.
+//!
+//! On a given device the logits of a sequence are the same bits whether it runs alone or in any batch, in any slot, with
+//! its prompt in one chunk or many, whatever the page size and the number of CPU threads.
+//!
+//! ```
+//! use rustorch_llama::{LlamaConfig, LlamaModel, demo};
+//!
+//! let gguf = demo::gguf();
+//! let config = LlamaConfig::from_gguf(&gguf)?.with_batch_size(2).with_max_seq_len(64);
+//! let mut model = LlamaModel::load(&gguf, config, Default::default())?;
+//! let logits = model.forward_batch(&[&[1, 2, 3], &[4]])?;
+//! assert_eq!((logits.len(), logits[0].len()), (2, model.config().vocab_size));
+//! # Ok::<(), rustorch_llama::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod demo;
+mod device;
+mod error;
+mod kv_cache;
+mod model;
+mod perplexity;
+mod weights;
+
+pub use ::model::{AttentionMode, KvDtype, LlamaConfig, RopeConfig, RopeScaling, RopeStyle};
+pub use cpu::{CpuOptions, Isa};
+pub use engine::{
+    Completion, EngineError, EngineHandle, EngineStats, Event, EventSink, FinishReason, Request,
+    RequestStream, SamplingParams, TokenEvent, TokenLogprobs, Usage,
+};
+pub use gguf::{Format, Gguf, Metadata};
+pub use tokenizer::{
+    Bos, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Special, Tokenizer, TokenizerError,
+};
+
+pub use device::Device;
+pub use error::{Error, Result};
+pub use kv_cache::KvCache;
+pub use model::LlamaModel;
+pub use perplexity::{Perplexity, perplexity};
+pub use weights::{EngineConfig, LoadOptions, Weights};

@@ -1,6 +1,6 @@
 //! The tokenizer itself: which parts of a text are special tokens, and what is put round it.
 
-use gguf::Gguf;
+use gguf::{Gguf, Metadata};
 
 use crate::bpe::{Bpe, decode_text};
 use crate::chat::{ChatMessage, ChatTemplate, GenerationPrompt, TemplateTokens};
@@ -59,7 +59,14 @@ impl Tokenizer {
     /// If a key is missing or malformed, or names a model (other than `llama` and `gpt2`) or pre-tokenizer that is not
     /// supported. A chat template that does not parse is an error of [`Tokenizer::chat_template`] only.
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
-        let metadata = gguf.metadata();
+        Self::from_metadata(gguf.metadata())
+    }
+
+    /// As [`Tokenizer::from_gguf`], for a file of which only the metadata was read.
+    ///
+    /// # Errors
+    /// As `from_gguf`.
+    pub fn from_metadata(metadata: &Metadata) -> Result<Tokenizer> {
         let vocab = Vocab::read(metadata)?;
         let encoder = match &vocab.model {
             Model::Spm { scores } => Encoder::Spm(Spm::new(&vocab, scores)?),

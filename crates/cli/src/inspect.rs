@@ -1,0 +1,109 @@
+//! `rustorch inspect`
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write;
+
+use anyhow::Result;
+use rustorch_llama::{Format, Gguf, LlamaConfig, RopeScaling};
+
+use crate::model_args::ModelArgs;
+use crate::output::{bytes, grouped};
+
+/// Show what a model file holds and what running it takes
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// List every tensor
+    #[arg(long)]
+    tensors: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let gguf = args.model.file.open()?;
+    let mut text = String::new();
+    describe_file(&gguf, &mut text)?;
+    // A vocabulary or another architecture still has a file to describe.
+    match args.model.config(&gguf) {
+        Ok(config) => describe_model(&gguf, &config, &mut text)?,
+        Err(error) => writeln!(text, "\nnot runnable     {error:#}")?,
+    }
+    describe_formats(&gguf, args.tensors, &mut text)?;
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn describe_file(gguf: &Gguf, out: &mut String) -> Result<()> {
+    let metadata = gguf.metadata();
+    let text = |key| metadata.str(key).ok().flatten().unwrap_or("-").to_owned();
+    writeln!(out, "name             {}", text("general.name"))?;
+    writeln!(out, "architecture     {}", text("general.architecture"))?;
+    let parameters: u64 = gguf.tensors().map(|t| t.dims().iter().product::<u64>()).sum();
+    writeln!(out, "parameters       {}", grouped(parameters))?;
+    writeln!(out, "file             {}", bytes(gguf.file_bytes()))?;
+    writeln!(out, "tokenizer        {} (pre {})", text("tokenizer.ggml.model"), text("tokenizer.ggml.pre"))?;
+    Ok(())
+}
+
+fn describe_model(gguf: &Gguf, config: &LlamaConfig, out: &mut String) -> Result<()> {
+    let trained = LlamaConfig::from_gguf(gguf)?.max_seq_len;
+    let scaling = match config.rope.scaling {
+        RopeScaling::None => "no scaling".to_owned(),
+        RopeScaling::Linear { factor } => format!("linear scaling by {factor}"),
+        RopeScaling::Yarn { factor, original_context, .. } => {
+            format!("YaRN by {factor} from {original_context} tokens")
+        }
+    };
+    writeln!(out, "layers           {}", config.num_layers)?;
+    writeln!(out, "hidden size      {}", config.hidden_size)?;
+    writeln!(out, "feed-forward     {}", config.intermediate_size)?;
+    writeln!(
+        out,
+        "attention        {} heads of {}, {} KV heads",
+        config.num_heads, config.head_dim, config.num_kv_heads
+    )?;
+    writeln!(out, "RoPE             base {}, {} dimensions, {scaling}", config.rope.base, config.rope.dim)?;
+    writeln!(out, "vocabulary       {}", grouped(config.vocab_size as u64))?;
+    writeln!(out, "context          {} tokens here, {trained} trained", config.max_seq_len)?;
+
+    let per_token = config.kv_bytes_per_token();
+    let per_seq = per_token * (config.pages_per_seq() * config.page_size) as u64;
+    let weights: u64 = gguf.tensors().map(|t| t.data().len() as u64).sum();
+    let all = per_seq * config.batch_size as u64;
+    writeln!(out, "\nmemory")?;
+    writeln!(out, "  weights        {}", bytes(weights))?;
+    writeln!(out, "  KV per token   {}", bytes(per_token))?;
+    writeln!(out, "  KV per seq.    {} ({} tokens)", bytes(per_seq), config.max_seq_len)?;
+    writeln!(out, "  KV in all      {} ({} sequences)", bytes(all), config.batch_size)?;
+    writeln!(out, "  total          {}", bytes(weights + all))?;
+    Ok(())
+}
+
+fn describe_formats(gguf: &Gguf, list: bool, out: &mut String) -> Result<()> {
+    let mut by_format: BTreeMap<Format, (usize, u64, u64)> = BTreeMap::new();
+    for tensor in gguf.tensors() {
+        let entry = by_format.entry(tensor.format()).or_default();
+        entry.0 += 1;
+        entry.1 += tensor.dims().iter().product::<u64>();
+        entry.2 += tensor.data().len() as u64;
+    }
+    writeln!(out, "\nformat     tensors      weights        bytes")?;
+    for (format, (tensors, weights, size)) in by_format {
+        writeln!(
+            out,
+            "{:<10} {tensors:>7} {:>12} {:>12}",
+            format.to_string(),
+            grouped(weights),
+            bytes(size)
+        )?;
+    }
+    if list {
+        writeln!(out, "\ntensor                               format     shape")?;
+        for tensor in gguf.tensors() {
+            let shape: Vec<String> = tensor.dims().iter().map(u64::to_string).collect();
+            writeln!(out, "{:<36} {:<10} {}", tensor.name(), tensor.format().to_string(), shape.join(" x "))?;
+        }
+    }
+    Ok(())
+}

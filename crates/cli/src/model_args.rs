@@ -1,0 +1,181 @@
+//! The options that every command that runs a model shares.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use rustorch_llama::{
+    AttentionMode, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, Isa, KvDtype, LlamaConfig,
+    LlamaModel, LoadOptions, Tokenizer, Weights, demo,
+};
+
+/// Which file.
+#[derive(clap::Args, Clone)]
+pub struct FileArgs {
+    /// GGUF file (of a split model, its first part), or `demo` for the embedded demo model
+    #[arg(short, long, value_name = "PATH", default_value = "demo")]
+    pub model: PathBuf,
+}
+
+impl FileArgs {
+    pub fn is_demo(&self) -> bool {
+        self.model == Path::new("demo")
+    }
+
+    pub fn open(&self) -> Result<Gguf> {
+        if self.is_demo() { Ok(demo::gguf()) } else { Ok(Gguf::open(&self.model)?) }
+    }
+
+    /// What the model is called in answers: the file's name without its extension.
+    pub fn name(&self) -> String {
+        self.model.file_stem().unwrap_or(self.model.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    pub fn tokenizer(&self, gguf: &Gguf) -> Result<Arc<Tokenizer>> {
+        let tokenizer = Tokenizer::from_gguf(gguf).with_context(|| self.model.display().to_string())?;
+        Ok(Arc::new(tokenizer))
+    }
+}
+
+/// Which file, and how to run it.
+#[derive(clap::Args, Clone)]
+#[command(next_help_heading = "Model options")]
+pub struct ModelArgs {
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// Longest sequence in tokens, prompt and output together [default: the smaller of the model's and 4096]
+    #[arg(short, long, value_name = "TOKENS")]
+    pub ctx: Option<NonZeroUsize>,
+    /// CPU threads [default: the physical cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+    /// Element type of the KV cache
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    pub kv_type: KvType,
+    /// Memory for the KV cache, such as 512M or 8G [default: what batch-size sequences of full length take]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub kv_memory: Option<u64>,
+    /// Tokens of a KV page
+    #[arg(long, value_name = "TOKENS", default_value = "32")]
+    pub page_size: NonZeroUsize,
+    /// Sequences that run together
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub batch_size: NonZeroUsize,
+    /// Most prompt tokens of one sequence in a pass
+    #[arg(long, value_name = "TOKENS", default_value = "512")]
+    pub chunk: NonZeroUsize,
+    /// Attention kernels: fused, or the unfused three-step reference
+    #[arg(long, value_name = "KIND", default_value = "fused")]
+    pub attention: Attention,
+    /// CPU instruction set: portable, avx2 or avx512 [default: the machine's best]
+    #[arg(long, value_name = "NAME")]
+    pub isa: Option<Isa>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+}
+
+#[derive(ValueEnum, Clone, Copy)]
+pub enum KvType {
+    F16,
+    F32,
+}
+
+#[derive(ValueEnum, Clone, Copy)]
+pub enum Attention {
+    Fused,
+    Reference,
+}
+
+impl ModelArgs {
+    /// The configuration that these options make of a file's.
+    pub fn config(&self, gguf: &Gguf) -> Result<LlamaConfig> {
+        let config = LlamaConfig::from_gguf(gguf).with_context(|| self.file.model.display().to_string())?;
+        let ctx = self.ctx.map_or(config.max_seq_len.min(LlamaModel::DEFAULT_MAX_SEQ_LEN), NonZeroUsize::get);
+        let config = config
+            .with_max_seq_len(ctx)
+            .with_batch_size(self.batch_size.get())
+            .with_page_size(self.page_size.get())
+            .with_prompt_chunk(self.chunk.get())
+            .with_kv_dtype(match self.kv_type {
+                KvType::F16 => KvDtype::F16,
+                KvType::F32 => KvDtype::F32,
+            });
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Loads the weights, with a progress bar if it takes long enough to be seen.
+    pub fn load(&self, gguf: &Gguf, config: LlamaConfig) -> Result<Weights> {
+        let bar = ProgressBar::new(0).with_style(
+            ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
+                .expect("the template is valid"),
+        );
+        let mut progress = |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        };
+        let options = LoadOptions {
+            device: Device::Cpu(CpuOptions { threads: self.threads, isa: self.isa }),
+            attention: match self.attention {
+                Attention::Fused => AttentionMode::Fused,
+                Attention::Reference => AttentionMode::Reference,
+            },
+            progress: Some(&mut progress),
+        };
+        let weights =
+            Weights::load(gguf, config, options).with_context(|| self.file.model.display().to_string());
+        bar.finish_and_clear();
+        weights
+    }
+
+    /// Loads the model and starts an engine for it.
+    pub fn start_engine(&self) -> Result<(EngineHandle, Arc<Tokenizer>, Weights)> {
+        let gguf = self.file.open()?;
+        let tokenizer = self.file.tokenizer(&gguf)?;
+        let weights = self.load(&gguf, self.config(&gguf)?)?;
+        let options = EngineConfig { kv_memory: self.kv_memory, ..EngineConfig::default() };
+        let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), options)?;
+        Ok((engine, tokenizer, weights))
+    }
+}
+
+/// `512M`, `8G`, `1.5GiB` or plain bytes. Units are powers of 1024.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let shift = match unit.to_ascii_uppercase().trim_end_matches('B').trim_end_matches('I') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(format!("expected a unit of K, M, G or T, found '{unit}'")),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| format!("expected a number, found '{number}'"))?;
+    if !(number.is_finite() && number > 0.0) {
+        return Err("expected a size above 0".to_owned());
+    }
+    Ok((number * (1u64 << shift) as f64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_take_the_usual_units() {
+        for (text, expect) in
+            [("100", 100), ("1K", 1024), ("1.5GiB", 3 << 29), ("2mb", 2 << 20), ("1 T", 1 << 40)]
+        {
+            assert_eq!(parse_size(text), Ok(expect), "{text}");
+        }
+        for text in ["", "G", "-1G", "0", "1X", "1e400", "nan"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}
