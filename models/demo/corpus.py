@@ -16,47 +16,148 @@ import sys
 import plots_deeds
 import plots_heart
 import plots_lost
+import plots_trips
 import plots_world
 from grammar import new_story
 
-PLOTS = plots_lost.PLOTS + plots_heart.PLOTS + plots_deeds.PLOTS + plots_world.PLOTS
+PLOTS = plots_lost.PLOTS + plots_heart.PLOTS + plots_deeds.PLOTS + plots_trips.PLOTS + plots_world.PLOTS
 ALL_PLOTS, PLOT_WEIGHTS = [p for p, _ in PLOTS], [w for _, w in PLOTS]
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 
-ASKS = ["Tell me a story about {gist}", "Tell me a story about {gist}", "Tell me a story about {gist}",
-        "Can you tell me a story about {gist}?", "Please tell me a story about {gist}", "Write a story about {gist}",
-        "Write a short story about {gist}", "Tell me a short story about {gist}", "I want to hear a story about {gist}",
-        "Give me a story about {gist}", "Give me a bedtime story about {gist}", "Could you write a story about {gist}?",
-        "Story about {gist}", "Hello! Please tell me a story about {gist}", "I would like a story about {gist}",
-        "Do you know a story about {gist}?", "Write a story for children about {gist}", "A story about {gist}, please",
-        "Make up a story about {gist}", "Tell us about {gist}"]
-ASKS_ANY = ["Tell me a story", "Can you tell me a story?", "Please tell me a story", "Write a story", "Tell me a bedtime story",
-            "I want a story", "Tell me something nice", "Story please", "Write a short story for my child", "Tell me a short story",
-            "Once upon a time", "Please write a story", "I cannot sleep. Tell me a story", "Tell me a fairy tale"]
-MORE = ["Another one, please", "Tell me another story", "One more!", "Can I hear another story?", "Again, please",
-        "That was nice. Tell me another one"]
-THEMES = {"lost": "losing something", "friend": "friendship", "miss": "missing a friend", "share": "sharing", "brave": "being brave", "help": "helping others",
-          "practice": "learning something new", "team": "working together", "listen": "listening", "honest": "telling the truth",
-          "gift": "giving", "proud": "being proud", "wonder": "something strange", "patience": "being patient",
-          "home": "coming home", "wish": "a wish", "kind": "being kind", "trade": "trading", "rest": "bedtime"}
-LEADS = ["Here is a story about {gist}.", "Of course! Here is a story about {gist}.", "Yes! This is a story about {gist}."]
-SYSTEMS = ["You are a kind storyteller.", "You tell stories to children.", "You are a helpful assistant.",
-           "You are a friendly storyteller. Use simple words."]
+ASKS = [
+    "Tell me a story about {gist}",
+    "Tell me a story about {gist}",
+    "Tell me a story about {gist}",
+    "Can you tell me a story about {gist}?",
+    "Please tell me a story about {gist}",
+    "Write a story about {gist}",
+    "Write a short story about {gist}",
+    "Tell me a short story about {gist}",
+    "I want to hear a story about {gist}",
+    "Give me a story about {gist}",
+    "Give me a bedtime story about {gist}",
+    "Could you write a story about {gist}?",
+    "Story about {gist}",
+    "Hello! Please tell me a story about {gist}",
+    "I would like a story about {gist}",
+    "Do you know a story about {gist}?",
+    "Write a story for children about {gist}",
+    "A story about {gist}, please",
+    "Make up a story about {gist}",
+    "Tell us about {gist}",
+]
+ASKS_ANY = [
+    "Tell me a story",
+    "Can you tell me a story?",
+    "Please tell me a story",
+    "Write a story",
+    "Tell me a bedtime story",
+    "I want a story",
+    "Tell me something nice",
+    "Story please",
+    "Write a short story for my child",
+    "Tell me a short story",
+    "Once upon a time",
+    "Please write a story",
+    "I cannot sleep. Tell me a story",
+    "Tell me a fairy tale",
+]
+MORE = [
+    "Another one, please",
+    "Tell me another story",
+    "One more!",
+    "Can I hear another story?",
+    "Again, please",
+    "That was nice. Tell me another one",
+]
+THEMES = {
+    "lost": "losing something",
+    "friend": "friendship",
+    "miss": "missing a friend",
+    "share": "sharing",
+    "brave": "being brave",
+    "help": "helping others",
+    "practice": "learning something new",
+    "team": "working together",
+    "listen": "listening",
+    "honest": "telling the truth",
+    "gift": "giving",
+    "proud": "being proud",
+    "wonder": "something strange",
+    "patience": "being patient",
+    "home": "coming home",
+    "wish": "a wish",
+    "kind": "being kind",
+    "trade": "trading",
+    "rest": "bedtime",
+}
+LEADS = [
+    "Here is a story about {gist}.",
+    "Of course! Here is a story about {gist}.",
+    "Yes! This is a story about {gist}.",
+]
+SYSTEMS = [
+    "You are a kind storyteller.",
+    "You tell stories to children.",
+    "You are a helpful assistant.",
+    "You are a friendly storyteller. Use simple words.",
+]
 SMALL_TALK = [
-    (["Hello", "Hi", "Hi!", "Hello!", "Good morning", "Hey", "Hello there", "Good evening"],
-     ["Hello! Would you like to hear a story?", "Hi! I know many stories. What shall the story be about?",
-      "Hello! Tell me an animal, and I will tell you a story about it."]),
-    (["Who are you?", "What are you?", "What is your name?", "Are you a person?", "What can you do?", "What do you know?"],
-     ["I am a very small story model. I only know how to tell simple stories.",
-      "I am a small language model that tells stories for children.",
-      "I can tell little stories about animals and children. Would you like one?"]),
-    (["What is two plus two?", "What is the capital of France?", "How is the weather today?", "Write a program", "Explain physics",
-      "What is 2+2?", "How do I cook rice?", "Translate this", "Who is the president?", "What time is it?", "Help me with my homework",
-      "What is the meaning of life?", "Write some code", "How far is the moon?", "What is Rust?"],
-     ["I am sorry, I do not know that. I am a very small model, and I only know stories. Would you like one?",
-      "I do not know. But I can tell you a story!", "That is too hard for me. I only tell little stories."]),
-    (["Thank you", "Thanks!", "Thank you!", "Goodbye", "Bye", "Good night"],
-     ["You are welcome! Good night, and sweet dreams.", "You are welcome! Come back for another story.", "Goodbye! Sleep well."]),
+    (
+        ["Hello", "Hi", "Hi!", "Hello!", "Good morning", "Hey", "Hello there", "Good evening"],
+        [
+            "Hello! Would you like to hear a story?",
+            "Hi! I know many stories. What shall the story be about?",
+            "Hello! Tell me an animal, and I will tell you a story about it.",
+        ],
+    ),
+    (
+        [
+            "Who are you?",
+            "What are you?",
+            "What is your name?",
+            "Are you a person?",
+            "What can you do?",
+            "What do you know?",
+        ],
+        [
+            "I am a very small story model. I only know how to tell simple stories.",
+            "I am a small language model that tells stories for children.",
+            "I can tell little stories about animals and children. Would you like one?",
+        ],
+    ),
+    (
+        [
+            "What is two plus two?",
+            "What is the capital of France?",
+            "How is the weather today?",
+            "Write a program",
+            "Explain physics",
+            "What is 2+2?",
+            "How do I cook rice?",
+            "Translate this",
+            "Who is the president?",
+            "What time is it?",
+            "Help me with my homework",
+            "What is the meaning of life?",
+            "Write some code",
+            "How far is the moon?",
+            "What is Rust?",
+        ],
+        [
+            "I am sorry, I do not know that. I am a very small model, and I only know stories. Would you like one?",
+            "I do not know. But I can tell you a story!",
+            "That is too hard for me. I only tell little stories.",
+        ],
+    ),
+    (
+        ["Thank you", "Thanks!", "Thank you!", "Goodbye", "Bye", "Good night"],
+        [
+            "You are welcome! Good night, and sweet dreams.",
+            "You are welcome! Come back for another story.",
+            "Goodbye! Sleep well.",
+        ],
+    ),
 ]
 
 

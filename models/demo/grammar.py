@@ -9,6 +9,7 @@ from functools import lru_cache
 from zlib import crc32
 
 import lexicon as lx
+import props
 
 PRONOUNS = {
     "m": {"he": "he", "him": "him", "his": "his", "himself": "himself", "child": "boy"},
@@ -112,7 +113,7 @@ def _parse_sequence(text, pos, stops):
         parts.append(text[start:pos])
         if text[pos] == "{":
             end = text.index("}", pos)
-            name, _, attr = text[pos + 1:end].partition(".")
+            name, _, attr = text[pos + 1 : end].partition(".")
             force = name[0].isupper() or attr[:1].isupper()
             parts.append(("slot", name[0].lower() + name[1:], attr and attr[0].lower() + attr[1:], force))
             pos = end + 1
@@ -125,7 +126,7 @@ def _parse_sequence(text, pos, stops):
             pos += 1
         start = pos
     parts.append(text[start:pos])
-    return tuple(p for p in parts if p), pos, text[pos:pos + 1]
+    return tuple(p for p in parts if p), pos, text[pos : pos + 1]
 
 
 class Story:
@@ -225,11 +226,27 @@ def make_animal(s, avoid=(), need="", common=0.35, named=0.6, pool=None):
 def make_child(s):
     gender = s.pick("mf")
     name = s.pick(lx.BOYS if gender == "m" else lx.GIRLS)
-    home = s.pick(["in a small house near the park", "in a cottage at the edge of the woods", "in a little town",
-                   "in a house with a red door", "on a farm", "in a village by the sea", "in a tall house in the city"])
+    home = s.pick(
+        [
+            "in a small house near the park",
+            "in a cottage at the edge of the woods",
+            "in a little town",
+            "in a house with a red door",
+            "on a farm",
+            "in a village by the sea",
+            "in a tall house in the city",
+        ]
+    )
     noun = PRONOUNS[gender]["child"]
-    return Who("child", noun, gender, name, s.pick(["little", "little", "young", "kind", "clever", "curious", "happy",
-                                                   "shy", "brave", "cheerful"]), home, "run")
+    return Who(
+        "child",
+        noun,
+        gender,
+        name,
+        s.pick(["little", "little", "young", "kind", "clever", "curious", "happy", "shy", "brave", "cheerful"]),
+        home,
+        "run",
+    )
 
 
 def make_role(s):
@@ -237,8 +254,15 @@ def make_role(s):
     gender, home = lx.ROLES[noun]
     gender = gender or s.pick("mf")
     name = s.pick(lx.BOYS if gender == "m" else lx.GIRLS) if s.chance(0.4) else None
-    return Who("role", noun, gender, name, s.pick(["young", "kind", "old", "clever", "friendly", "lonely", "gentle",
-                                                  "cheerful", "little"]), home, "run")
+    return Who(
+        "role",
+        noun,
+        gender,
+        name,
+        s.pick(["young", "kind", "old", "clever", "friendly", "lonely", "gentle", "cheerful", "little"]),
+        home,
+        "run",
+    )
 
 
 def make_hero(s):
@@ -271,9 +295,9 @@ def make_elder(s, hero, family=False):
 
 
 def make_thing(s, kind=None):
-    kind = kind or s.pick(list(lx.THINGS))
-    looks = lx.COLORS if s.chance(0.6) else lx.LOOKS[kind]
-    noun = s.pick(lx.THINGS[kind])
+    kind = kind or s.pick(list(props.THINGS))
+    looks = props.COLORS if s.chance(0.6) else props.LOOKS[kind]
+    noun = s.pick(props.THINGS[kind])
     return Thing(noun, s.pick([look for look in looks if look not in noun]), kind)
 
 
@@ -284,9 +308,11 @@ def new_story(rng):
     h = c["h"] = make_hero(s)
     own = h.name or h.noun
     habitat = lx.HABITAT.get(h.noun)
-    c["p"] = s.pick([p for p in lx.PLACES if p.n in habitat]) if habitat and s.chance(0.7) else s.lean(own, lx.PLACES, p=0.3)
-    c["food"] = s.pick(lx.LIKES[h.noun]) if h.noun in lx.LIKES and s.chance(0.5) else s.pick(lx.FOODS)
-    c["hobby"] = s.lean(own, lx.HOBBIES)
+    c["p"] = (
+        s.pick([p for p in lx.PLACES if p.n in habitat]) if habitat and s.chance(0.7) else s.lean(own, lx.PLACES, p=0.3)
+    )
+    c["food"] = s.pick(lx.LIKES[h.noun]) if h.noun in lx.LIKES and s.chance(0.5) else s.pick(props.FOODS)
+    c["hobby"] = s.lean(own, props.HOBBIES)
     c["spot"], c["spot2"], c["spot3"] = rng.sample(c["p"].spots, 3)
     mood = s.pick(["sunny", "sunny", "windy", "rainy", "snowy", "spring", "autumn"])
     c["weather"], c["sky"] = lx.WEATHER[mood], s.pick(lx.SKY[mood])
@@ -357,10 +383,17 @@ OPEN_DAY = [
     "Last [summer|winter|spring|week], {h.intro} had a big adventure {p.at}",
 ]
 
-DAY_TO = ["One {weather} [day|morning|afternoon], {h} went {p.to}", "In the [morning|afternoon], {h} went {p.to}",
-          "It was a {weather} day. {sky} {h} went {p.to}", "One day, {h} decided to go {p.to}"]
-DAY_AT = ["One day, {h} [went for a walk|was playing|was walking] {p.at}", "One {weather} [day|morning], {h} was {p.at}. {sky}",
-          "One {weather} [day|morning], {h} [went for a walk|was playing|was walking] {p.at}"]
+DAY_TO = [
+    "One {weather} [day|morning|afternoon], {h} went {p.to}",
+    "In the [morning|afternoon], {h} went {p.to}",
+    "It was a {weather} day. {sky} {h} went {p.to}",
+    "One day, {h} decided to go {p.to}",
+]
+DAY_AT = [
+    "One day, {h} [went for a walk|was playing|was walking] {p.at}",
+    "One {weather} [day|morning], {h} was {p.at}. {sky}",
+    "One {weather} [day|morning], {h} [went for a walk|was playing|was walking] {p.at}",
+]
 
 
 def opening(s, day=True):
@@ -378,8 +411,12 @@ def opening(s, day=True):
         at_place = "{p." in line
         s.say(line)
     choose_trait(s)
-    s.maybe(0.35, "{h.He} was [very |]{trait}", "Everyone [liked|loved] {h.him} because {h.he} was so {trait}",
-            s.lean(s.cast["h"].call if s.cast["h"].name_told else s.cast["h"].noun, lx.HABITS, n=2, p=0.6))
+    s.maybe(
+        0.35,
+        "{h.He} was [very |]{trait}",
+        "Everyone [liked|loved] {h.him} because {h.he} was so {trait}",
+        s.lean(s.cast["h"].call if s.cast["h"].name_told else s.cast["h"].noun, props.HABITS, n=2, p=0.6),
+    )
     if not started and day:
         s.para(0.4)
         s.say(*DAY_AT if at_place else DAY_AT + DAY_TO)
@@ -387,33 +424,64 @@ def opening(s, day=True):
     elif started:
         s.maybe(0.3, "{sky}")
 
+
 def choose_trait(s):
     """Gives `trait` a value that differs from the adjective the story has just used."""
     adj = s.cast["h"].adj
-    s.cast["trait"] = s.pick([a for a in ("kind", "curious", "brave", "clever", "gentle", "friendly", "cheerful",
-                                          "helpful", "careful", "funny") if a != adj])
+    s.cast["trait"] = s.pick(
+        [
+            a
+            for a in (
+                "kind",
+                "curious",
+                "brave",
+                "clever",
+                "gentle",
+                "friendly",
+                "cheerful",
+                "helpful",
+                "careful",
+                "funny",
+            )
+            if a != adj
+        ]
+    )
 
 
 def ending(s, pair=False):
     """Thanks, the moral, and the last sentence."""
     c = s.cast
-    c["moral"] = s.pick(lx.MORALS[s.theme])
+    c["moral"] = s.pick(props.MORALS[s.theme])
     s.para(0.5)
     pet(s, "{pet.call} was happy too", "{pet.call} [jumped|danced|ran around] [happily|with joy]")
-    s.maybe(0.75, "{h} learned {moral}", "That day, {h} learned {moral}", "And {h} never forgot {moral}",
-            "Now {h} knew {moral}",
-            "{h} smiled. {h.He} had learned {moral}", "From then on, {h} always remembered {moral}")
+    s.maybe(
+        0.75,
+        "{h} learned {moral}",
+        "That day, {h} learned {moral}",
+        "And {h} never forgot {moral}",
+        "Now {h} knew {moral}",
+        "{h} smiled. {h.He} had learned {moral}",
+        "From then on, {h} always remembered {moral}",
+    )
     if pair:
-        s.maybe(0.7, "From that day on, {h} and {f} were [best|good|the best of] friends",
-                "After that, {h} and {f} played together every day",
-                "{h} and {f} [walked home together|watched the sun go down together|laughed and danced]",
-                "They [stayed friends forever|were friends from that day on|lived happily ever after]",
-                "And they were never lonely again")
+        s.maybe(
+            0.7,
+            "From that day on, {h} and {f} were [best|good|the best of] friends",
+            "After that, {h} and {f} played together every day",
+            "{h} and {f} [walked home together|watched the sun go down together|laughed and danced]",
+            "They [stayed friends forever|were friends from that day on|lived happily ever after]",
+            "And they were never lonely again",
+        )
     else:
-        s.maybe(0.6, "That night, {h} [slept very well|went to bed with a smile|fell asleep under the stars]",
-                "{h} went home with a [happy|warm|full] heart", "{h} was [very |so ]happy",
-                "And {h} lived happily ever after", "It was the best day [ever|of the year]",
-                "{h} smiled all the way home")
+        s.maybe(
+            0.6,
+            "That night, {h} [slept very well|went to bed with a smile|fell asleep under the stars]",
+            "{h} went home with a [happy|warm|full] heart",
+            "{h} was [very |so ]happy",
+            "And {h} lived happily ever after",
+            "It was the best day [ever|of the year]",
+            "{h} smiled all the way home",
+        )
     if s.chance(0.3):
         s.para(0.6)
         s.say("The end")

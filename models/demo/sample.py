@@ -12,6 +12,8 @@ import numpy as np
 from jinja2 import Template
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from corpus import document
+
 
 class Model:
     """Llama with a KV cache of one sequence; RoPE turns dimensions 2i and 2i + 1."""
@@ -21,7 +23,11 @@ class Model:
         self.meta = {k: f.contents() for k, f in reader.fields.items()}
         self.w = {t.name: gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float64) for t in reader.tensors}
         get = lambda key: self.meta["llama." + key]  # noqa: E731
-        self.layers, self.heads, self.kv_heads = get("block_count"), get("attention.head_count"), get("attention.head_count_kv")
+        self.layers, self.heads, self.kv_heads = (
+            get("block_count"),
+            get("attention.head_count"),
+            get("attention.head_count_kv"),
+        )
         self.dim, self.eps = get("rope.dimension_count"), get("attention.layer_norm_rms_epsilon")
         self.freq = get("rope.freq_base") ** (-np.arange(0, self.dim, 2) / self.dim)
         self.reset()
@@ -93,14 +99,32 @@ def generate(model, tok, ids, temperature, rng, limit):
     return tok.decode(out), False
 
 
+def mean_loss(model, tok, n, seed=1_001):
+    """Mean loss in nats per token, EOS included, over the first n validation documents of `train.py`."""
+    special = {i: model.meta[f"tokenizer.ggml.{i}_token_id"] for i in ("bos", "eos")}
+    total = count = 0
+    for i in range(n):
+        ids = [special["bos"]] + tok.encode(document(seed, i)).ids + [special["eos"]]
+        model.reset()
+        for token, target in zip(ids, ids[1:]):
+            logits = model.step(token)
+            top = logits.max()
+            total += top + np.log(np.exp(logits - top).sum()) - logits[target]
+            count += 1
+    return total / count, count
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-m", "--model", default="demo.gguf")
-    parser.add_argument("-p", "--prompt", action="append", required=True)
+    parser.add_argument("-p", "--prompt", action="append", default=[])
     parser.add_argument("-t", "--temperature", type=float, default=0.0)
     parser.add_argument("-n", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--chat", action="store_true")
+    parser.add_argument(
+        "--loss", type=int, default=0, metavar="N", help="also print the loss over N validation documents"
+    )
     args = parser.parse_args()
     model = Model(args.model)
     tok = tokenizer_of(model.meta)
@@ -109,10 +133,13 @@ def main():
         text = bos + prompt
         if args.chat:
             text = Template(model.meta["tokenizer.chat_template"]).render(
-                messages=[{"role": "user", "content": prompt}], bos_token=bos, add_generation_prompt=True)
+                messages=[{"role": "user", "content": prompt}], bos_token=bos, add_generation_prompt=True
+            )
         rng = np.random.default_rng(args.seed)
         out, stopped = generate(model, tok, tok.encode(text).ids, args.temperature, rng, args.n)
         print(f"=== {prompt}\n{out}\n{'[stop]' if stopped else '[limit]'}\n")
+    if args.loss:
+        print("loss %.4f nats over %d tokens" % mean_loss(model, tok, args.loss))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ and no score has to be turned back into a merge order, as SentencePiece vocabula
 
 import argparse
 
-from corpus import IM_END, IM_START, documents
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from corpus import IM_END, IM_START, documents
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 CONTROL = [BOS, EOS, IM_START, IM_END]  # ids 0..3
@@ -21,8 +22,12 @@ def train(texts):
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tok.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB_SIZE, special_tokens=CONTROL, show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE,
+        special_tokens=CONTROL,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     tok.train_from_iterator(texts, trainer)
     return tok
 

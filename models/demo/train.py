@@ -18,9 +18,10 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from corpus import document
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
+
+from corpus import document
 
 BOS_ID, EOS_ID = 0, 1
 IGNORE = -100
@@ -147,7 +148,7 @@ def packed_rows(tokenizer_path, n, seed, length):
     with mp.get_context("fork").Pool() as pool:
         for ids, lengths in pool.imap(_tokens, jobs):
             for doc in np.split(ids, np.cumsum(lengths)[:-1]):
-                doc = doc[:length + 1]
+                doc = doc[: length + 1]
                 if row and sum(map(len, row)) + len(doc) > length + 1:
                     rows.append(np.concatenate(row))
                     row = []
@@ -155,7 +156,7 @@ def packed_rows(tokenizer_path, n, seed, length):
     rows.append(np.concatenate(row))
     packed = np.full((len(rows), length + 1), EOS_ID, np.uint16)
     for i, r in enumerate(rows):
-        packed[i, :len(r)] = r
+        packed[i, : len(r)] = r
         tokens += len(r)
         used.append(len(r))
     return packed, np.array(used), tokens
@@ -181,8 +182,10 @@ def loss_of(model, x, y, amp):
 
 @torch.no_grad()
 def validate(model, rows, used, args, device):
-    losses = [loss_of(model, *batch(rows, used, np.arange(i, min(i + args.batch, len(rows))), device), False).item()
-              for i in range(0, len(rows), args.batch)]
+    losses = [
+        loss_of(model, *batch(rows, used, np.arange(i, min(i + args.batch, len(rows))), device), False).item()
+        for i in range(0, len(rows), args.batch)
+    ]
     return sum(losses) / len(losses)
 
 
@@ -193,8 +196,11 @@ def sample(model, tok, prompt, temperature, seed, device, limit=300):
     start = len(ids)
     while len(ids) < start + limit and ids[-1] != EOS_ID:
         logits = model(torch.tensor([ids], device=device))[0, -1].float().cpu()
-        ids.append(int(logits.argmax()) if temperature == 0 else
-                   int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=g)))
+        ids.append(
+            int(logits.argmax())
+            if temperature == 0
+            else int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=g))
+        )
     return tok.decode(ids[start:], skip_special_tokens=False)
 
 
@@ -217,9 +223,14 @@ def main():
 
     start = time.time()
     rows, used, tokens = packed_rows(args.tokenizer, args.stories, args.seed, args.length)
-    val_rows, val_used, val_tokens = packed_rows(args.tokenizer, max(args.stories // 200, 200), 1_000 + args.seed, args.length)
-    print(f"data: {args.stories} documents, {tokens} tokens in {len(rows)} rows, validation {val_tokens} tokens, "
-          f"{time.time() - start:.0f} s", flush=True)
+    val_rows, val_used, val_tokens = packed_rows(
+        args.tokenizer, max(args.stories // 200, 200), 1_000 + args.seed, args.length
+    )
+    print(
+        f"data: {args.stories} documents, {tokens} tokens in {len(rows)} rows, validation {val_tokens} tokens, "
+        f"{time.time() - start:.0f} s",
+        flush=True,
+    )
 
     config = Config()
     raw = Llama(config).to(device)
@@ -227,8 +238,12 @@ def main():
     n_params = sum(p.numel() for p in raw.parameters())
     matrices = [p for p in raw.parameters() if p.dim() == 2]
     vectors = [p for p in raw.parameters() if p.dim() == 1]
-    opt = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
-                            lr=args.lr, betas=(0.9, 0.95), fused=device == "cuda")
+    opt = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+        lr=args.lr,
+        betas=(0.9, 0.95),
+        fused=device == "cuda",
+    )
     warmup = min(200, args.steps // 10 + 1)
     order = np.random.default_rng(args.seed)
     perm, at = order.permutation(len(rows)), 0
@@ -237,10 +252,13 @@ def main():
     for step in range(args.steps):
         if at + args.batch > len(perm):
             perm, at = order.permutation(len(rows)), 0
-        x, y = batch(rows, used, perm[at:at + args.batch], device)
+        x, y = batch(rows, used, perm[at : at + args.batch], device)
         at += args.batch
-        lr = args.lr * (step + 1) / warmup if step < warmup else \
-            args.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (args.steps - warmup))))
+        lr = (
+            args.lr * (step + 1) / warmup
+            if step < warmup
+            else args.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (args.steps - warmup))))
+        )
         for group in opt.param_groups:
             group["lr"] = lr
         loss = loss_of(model, x, y, device == "cuda")
@@ -250,23 +268,45 @@ def main():
         opt.step()
         running.append(loss.detach())
         if (step + 1) % 250 == 0 or step + 1 == args.steps:
-            entry = {"step": step + 1, "train_loss": round(torch.stack(running).mean().item(), 4),
-                     "validation_loss": round(validate(raw, val_rows, val_used, args, device), 4),
-                     "seconds": round(time.time() - start, 1)}
+            entry = {
+                "step": step + 1,
+                "train_loss": round(torch.stack(running).mean().item(), 4),
+                "validation_loss": round(validate(raw, val_rows, val_used, args, device), 4),
+                "seconds": round(time.time() - start, 1),
+            }
             running = []
             print(json.dumps(entry), flush=True)
             log.write(json.dumps(entry) + "\n")
             log.flush()
 
-    save_file({k: v.float().cpu().contiguous() for k, v in raw.state_dict().items()},
-              os.path.join(args.out, "model.safetensors"))
+    save_file(
+        {k: v.float().cpu().contiguous() for k, v in raw.state_dict().items()},
+        os.path.join(args.out, "model.safetensors"),
+    )
     with open(os.path.join(args.out, "config.json"), "w") as f:
-        json.dump({**asdict(config), "train": vars(args), "parameters": n_params, "train_tokens": tokens,
-                   "validation_tokens": val_tokens, "validation_loss": entry["validation_loss"],
-                   "train_loss": entry["train_loss"]}, f, indent=1)
+        json.dump(
+            {
+                **asdict(config),
+                "train": vars(args),
+                "parameters": n_params,
+                "train_tokens": tokens,
+                "validation_tokens": val_tokens,
+                "validation_loss": entry["validation_loss"],
+                "train_loss": entry["train_loss"],
+            },
+            f,
+            indent=1,
+        )
     tok = Tokenizer.from_file(args.tokenizer)
-    for i, prompt in enumerate(["Once upon a time, there was a little fox", "One day,", "Lily was", "Tim and his dog",
-                                "<|im_start|>user\nTell me a story about a rabbit who lost a kite.<|im_end|>\n<|im_start|>assistant\n"]):
+    for i, prompt in enumerate(
+        [
+            "Once upon a time, there was a little fox",
+            "One day,",
+            "Lily was",
+            "Tim and his dog",
+            "<|im_start|>user\nTell me a story about a rabbit who lost a kite.<|im_end|>\n<|im_start|>assistant\n",
+        ]
+    ):
         for temperature in (0, 0.8):
             print(f"--- {temperature}: {prompt}>>{sample(raw, tok, prompt, temperature, i, device)}", flush=True)
 
