@@ -18,17 +18,11 @@ use crate::text::TextStream;
 pub(crate) struct Admission {
     spec: RunnerSpec,
     tokenizer: Option<Arc<Tokenizer>>,
-    /// Every end-of-generation token of the tokenizer.
-    eog_token_ids: Vec<u32>,
 }
 
 impl Admission {
     pub fn new(spec: RunnerSpec, tokenizer: Option<Arc<Tokenizer>>) -> Self {
-        let eog_token_ids = match &tokenizer {
-            Some(tokenizer) => (0..spec.vocab_size as u32).filter(|&id| tokenizer.is_eog(id)).collect(),
-            None => Vec::new(),
-        };
-        Self { spec, tokenizer, eog_token_ids }
+        Self { spec, tokenizer }
     }
 
     /// A sequence for `request` that reports to `sink`, which is not called if it is refused.
@@ -42,8 +36,8 @@ impl Admission {
         }
 
         let mut stop_token_ids = std::mem::take(&mut params.stop_token_ids);
-        if !params.ignore_eos {
-            stop_token_ids.extend_from_slice(&self.eog_token_ids);
+        if let Some(tokenizer) = self.tokenizer.as_ref().filter(|_| !params.ignore_eos) {
+            stop_token_ids.extend_from_slice(tokenizer.eog_tokens());
         }
         let stop = std::mem::take(&mut params.stop);
         Ok(Sequence {

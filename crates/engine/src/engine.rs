@@ -128,6 +128,16 @@ impl<R: Runner> Engine<R> {
         self.stats.used_pages = self.scheduler.num_used_pages();
     }
 
+    #[cfg(test)]
+    pub(crate) fn stats(&self) -> EngineStats {
+        self.stats
+    }
+
+    #[cfg(test)]
+    pub(crate) fn check_integrity(&self) -> std::result::Result<(), String> {
+        self.scheduler.check_integrity()
+    }
+
     fn run_batch(&mut self) {
         let logits = match self.runner.run(&self.batch) {
             Ok(logits) => logits,

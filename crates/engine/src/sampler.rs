@@ -1,8 +1,8 @@
 //! From a row of logits to a token.
 //!
 //! The token depends on the row and on the sequence's own [`SamplingState`], never on what else is in the step. Nothing
-//! here sorts a whole vocabulary: `top_k` selects, and `top_p` sorts only as far as its sum reaches. Equal logits are
-//! ordered by token id, so that every selection has one answer.
+//! here sorts a vocabulary: `top_k` and `top_p` find the least likely token to keep by selection. Equal logits are ordered
+//! by token id, so that every selection has one answer.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -13,8 +13,8 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use crate::request::TokenLogprobs;
 use crate::sampling_params::SamplingParams;
 
-/// Tokens that `top_p` sorts first; where they are not enough, four times as many, and so on.
-const FIRST_SORTED: usize = 64;
+/// Candidates that `top_p` is first taken to keep: most distributions are steep.
+const FIRST_GUESS: usize = 256;
 
 /// What sampling remembers of a sequence. It stays with the sequence when its pages are taken away.
 #[derive(Debug, Clone)]
@@ -51,7 +51,9 @@ impl SamplingState {
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
     scores: Vec<f32>, // [vocab_size]
+    /// In the order of their ids, so that the draw does not depend on how they were selected.
     candidates: Vec<Candidate>,
+    scratch: Vec<Candidate>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -121,7 +123,6 @@ impl Sampler {
         if (1..self.candidates.len()).contains(&top_k) {
             self.candidates.select_nth_unstable_by(top_k - 1, Candidate::order);
             self.candidates.truncate(top_k);
-            // The selection leaves them in an order that is an implementation detail of the standard library.
             self.candidates.sort_unstable_by_key(|candidate| candidate.token_id);
         }
     }
@@ -135,25 +136,27 @@ impl Sampler {
         Some(())
     }
 
-    /// Keeps the fewest most likely candidates whose probabilities reach `top_p`, most likely first.
+    /// Keeps the fewest most likely candidates whose probabilities reach `top_p`.
     fn keep_nucleus(&mut self, top_p: f32) {
         let wanted = f64::from(top_p) * total(&self.candidates);
-        let (mut num_sorted, mut sum) = (0, 0.0);
-        while num_sorted < self.candidates.len() {
-            let rest = &mut self.candidates[num_sorted..];
-            let num_next = (3 * num_sorted).max(FIRST_SORTED).min(rest.len());
-            if num_next < rest.len() {
-                rest.select_nth_unstable_by(num_next - 1, Candidate::order);
+        self.scratch.clone_from(&self.candidates);
+        // The least likely candidate to keep is in `rest`, and those before it weigh `sum`.
+        let (mut rest, mut sum) = (self.scratch.as_mut_slice(), 0.0);
+        let mut guess = FIRST_GUESS;
+        while rest.len() > 1 {
+            let num_upper = guess.min(rest.len() / 2);
+            rest.select_nth_unstable_by(num_upper, Candidate::order);
+            let (upper, lower) = rest.split_at_mut(num_upper);
+            let sum_upper = total(upper);
+            if sum + sum_upper >= wanted {
+                (rest, guess) = (upper, usize::MAX);
+            } else {
+                (rest, guess) = (lower, guess.saturating_mul(8));
+                sum += sum_upper;
             }
-            rest[..num_next].sort_unstable_by(Candidate::order);
-            for i in 0..num_next {
-                sum += f64::from(rest[i].weight);
-                if sum >= wanted {
-                    self.candidates.truncate(num_sorted + i + 1);
-                    return;
-                }
-            }
-            num_sorted += num_next;
+        }
+        if let Some(least) = rest.first() {
+            self.candidates.retain(|candidate| candidate.order(least).is_le());
         }
     }
 }
@@ -212,4 +215,201 @@ fn pick(candidates: &[Candidate], uniform: f64) -> u32 {
 /// Sum of the weights, added in order.
 fn total(candidates: &[Candidate]) -> f64 {
     candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAN: f32 = f32::NAN;
+    const INF: f32 = f32::INFINITY;
+
+    fn sample(logits: &[f32], params: &SamplingParams) -> (Option<u32>, Sampler) {
+        let mut sampler = Sampler::default();
+        let token_id = sampler.sample(logits, params, &mut SamplingState::new(params, &[]), &[]);
+        (token_id, sampler)
+    }
+
+    /// The tokens that may be drawn, ascending.
+    fn kept(logits: &[f32], params: &SamplingParams) -> Vec<u32> {
+        let (token_id, sampler) = sample(logits, params);
+        let mut kept: Vec<u32> = sampler.candidates.iter().map(|candidate| candidate.token_id).collect();
+        kept.sort_unstable();
+        assert!(token_id.is_some_and(|token_id| kept.contains(&token_id)));
+        kept
+    }
+
+    /// The scores that `params` make of `logits`, after the given prompt and generated tokens.
+    fn adjusted(logits: &[f32], params: SamplingParams, prompt: &[u32], generated: &[u32]) -> Vec<f32> {
+        let mut state = SamplingState::new(&params, prompt);
+        generated.iter().for_each(|&token_id| state.count(token_id));
+        let mut sampler = Sampler::default();
+        sampler.sample(logits, &params, &mut state, &[]);
+        sampler.scores
+    }
+
+    #[test]
+    fn greedy_takes_the_highest_logit_and_of_equal_ones_the_first() {
+        let check = |logits: &[f32], expect| {
+            assert_eq!(sample(logits, &SamplingParams::greedy()).0, expect, "{logits:?}");
+            // Near temperature 0 no other token has any weight.
+            let near = SamplingParams { temperature: 1e-9, top_k: 1, ..SamplingParams::default() };
+            assert_eq!(sample(logits, &near).0, expect, "{logits:?}");
+        };
+        check(&[1.0, 3.0, 2.0], Some(1));
+        check(&[1.0, 3.0, 3.0], Some(1));
+        check(&[-0.0, -1.0, -2.0], Some(0));
+        check(&[NAN, 1.0, NAN, 2.0], Some(3));
+        check(&[-INF, -1e30], Some(1));
+        check(&[0.0, INF, f32::MAX], Some(1));
+        check(&[NAN, -INF], None);
+        check(&[], None);
+    }
+
+    #[test]
+    fn penalties_follow_their_definitions() {
+        let default = SamplingParams::default();
+        let logits = [2.0, -2.0, 4.0, 0.5];
+        let repetition = SamplingParams { repetition_penalty: 2.0, ..default.clone() };
+        assert_eq!(adjusted(&logits, repetition.clone(), &[0, 0, 1], &[2, 2]), [1.0, -4.0, 2.0, 0.5]);
+        let frequency = SamplingParams { frequency_penalty: 0.25, ..default.clone() };
+        assert_eq!(adjusted(&logits, frequency, &[0, 1], &[2, 1, 2]), [2.0, -2.25, 3.5, 0.5]);
+        let presence = SamplingParams { presence_penalty: 1.0, ..default.clone() };
+        assert_eq!(adjusted(&logits, presence, &[0, 1], &[2, 1, 2]), [2.0, -3.0, 3.0, 0.5]);
+        let bias = SamplingParams { logit_bias: vec![(3, 1.0), (1, -INF), (3, 0.5)], ..default.clone() };
+        assert_eq!(adjusted(&logits, bias, &[], &[]), [2.0, -INF, 4.0, 2.0]);
+        let all = SamplingParams { logit_bias: vec![(1, 6.0)], frequency_penalty: 0.5, ..repetition };
+        assert_eq!(adjusted(&logits, all, &[1], &[2]), [2.0, 2.0, 1.5, 0.5]);
+        let extreme = SamplingParams { logit_bias: vec![(0, f32::MAX)], repetition_penalty: 1e-9, ..default };
+        assert_eq!(sample(&[f32::MAX, 0.0], &extreme).0, Some(0));
+    }
+
+    #[test]
+    fn equal_logits_are_kept_by_ascending_id() {
+        let params =
+            |top_k, top_p, min_p| SamplingParams { top_k, top_p, min_p, ..SamplingParams::default() };
+        let flat = [1.0; 200];
+        assert_eq!(kept(&flat, &params(3, 1.0, 0.0)), [0, 1, 2]);
+        assert_eq!(kept(&flat, &params(0, 0.015, 0.0)), [0, 1, 2]);
+        assert_eq!(kept(&flat, &params(0, 0.5, 0.0)), (0..100).collect::<Vec<_>>());
+        assert_eq!(kept(&flat, &params(8, 0.5, 0.0)), [0, 1, 2, 3]);
+        assert_eq!(kept(&flat, &params(0, 0.0, 0.0)), [0]);
+        assert_eq!(kept(&flat, &params(0, 1.0, 1.0)).len(), 200);
+        assert_eq!(kept(&[0.0, 2.0, 1.0, 2.0, NAN], &params(3, 1.0, 0.0)), [1, 2, 3]);
+        assert_eq!(kept(&[0.0, 2.0, 1.0, 2.0, NAN], &params(99, 1.0, 0.0)), [0, 1, 2, 3]);
+    }
+
+    proptest! {
+        /// Against the definitions, with a full sort in float64.
+        #[test]
+        fn what_is_kept_is_what_the_definitions_keep(
+            logits in prop::collection::vec(-12.0f32..12.0, 1..400),
+            temperature in 0.2f32..3.0,
+            top_k in prop::option::of(1..300usize),
+            nucleus in prop::option::of(0..400usize),
+            min_p in prop::option::of(0.0f32..0.5),
+        ) {
+            let max = logits.iter().copied().fold(-INF, f32::max);
+            let weight = |&score: &f32| (f64::from(score - max) / f64::from(temperature)).exp();
+            let mut sorted: Vec<(u32, f64)> = (0..).zip(logits.iter().map(weight)).collect();
+            sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+            sorted.truncate(top_k.unwrap_or(sorted.len()));
+            let mut top_p = 1.0;
+            if let Some(size) = nucleus {
+                // Half way into the last token's share, so that rounding does not decide.
+                let size = size % sorted.len() + 1;
+                let total: f64 = sorted.iter().map(|(_, weight)| weight).sum();
+                let before: f64 = sorted[..size - 1].iter().map(|(_, weight)| weight).sum();
+                let share = sorted[size - 1].1 / total;
+                prop_assume!(share > 1e-4);
+                top_p = (before / total + share / 2.0) as f32;
+                sorted.truncate(size);
+            }
+            if let Some(min_p) = min_p {
+                prop_assume!(sorted.iter().all(|(_, weight)| (weight - f64::from(min_p)).abs() > 1e-5));
+                sorted.retain(|&(_, weight)| weight >= f64::from(min_p));
+            }
+            let mut expect: Vec<u32> = sorted.iter().map(|&(token_id, _)| token_id).collect();
+            expect.sort_unstable();
+
+            let params = SamplingParams {
+                temperature,
+                top_k: top_k.unwrap_or(0),
+                top_p,
+                min_p: min_p.unwrap_or(0.0),
+                ..SamplingParams::default()
+            };
+            prop_assert_eq!(kept(&logits, &params), expect);
+        }
+    }
+
+    #[test]
+    fn tokens_are_drawn_as_often_as_they_are_likely() {
+        const NUM_DRAWS: u32 = 20_000;
+        // Of 1 - 1e-5 of all seeds, for 5 degrees of freedom.
+        const CHI_SQUARE: f64 = 30.9;
+        let probabilities: [f32; 6] = [0.05, 0.4, 0.1, 0.25, 0.15, 0.05];
+        let logits = probabilities.map(f32::ln);
+        for top_p in [1.0, 0.9999] {
+            let params = SamplingParams { seed: 1, top_p, ..SamplingParams::default() };
+            let mut state = SamplingState::new(&params, &[]);
+            let mut counts = [0; 6];
+            for _ in 0..NUM_DRAWS {
+                let token_id = Sampler::default().sample(&logits, &params, &mut state, &[]);
+                counts[token_id.expect("finite logits") as usize] += 1;
+            }
+            let deviation = |(&p, &count): (&f32, &i32)| {
+                let expected = f64::from(p) * f64::from(NUM_DRAWS);
+                (f64::from(count) - expected).powi(2) / expected
+            };
+            let chi_square: f64 = probabilities.iter().zip(&counts).map(deviation).sum();
+            assert!(chi_square < CHI_SQUARE, "{counts:?}: {chi_square}");
+        }
+    }
+
+    #[test]
+    fn a_token_takes_one_draw() {
+        let params = SamplingParams { seed: 9, top_k: 2, ..SamplingParams::default() };
+        let (mut state, mut other) = (SamplingState::new(&params, &[]), SamplingState::new(&params, &[]));
+        for _ in 0..10 {
+            Sampler::default().sample(&[1.0, 2.0, 3.0], &params, &mut state, &[]);
+            other.draw();
+        }
+        assert_eq!(state.rng, other.rng);
+        let greedy = SamplingParams { seed: 9, ..SamplingParams::greedy() };
+        Sampler::default().sample(&[1.0], &greedy, &mut state, &[]);
+        assert_eq!(state.rng, other.rng);
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_tokens_in_every_release() {
+        let params = SamplingParams { seed: 42, ..SamplingParams::default() };
+        let mut state = SamplingState::new(&params, &[]);
+        let draws = [(); 4].map(|()| (state.draw() * 1e6) as u32);
+        // xoshiro256++ seeded through SplitMix64, as its authors advise.
+        assert_eq!(draws, [814_305, 318_821, 983_894, 701_135]);
+    }
+
+    #[test]
+    fn logprobs_are_those_of_the_model() {
+        let logits = [1.0, 3.0, NAN, 3.0, 2.0];
+        let sum: f64 = [1.0f64, 3.0, 3.0, 2.0].map(f64::exp).iter().sum();
+        let logprob = |logit: f64| (logit - sum.ln()) as f32;
+        let check = |token_id, num_top, expect: (f32, &[(u32, f32)])| {
+            let found = Sampler::default().logprobs(&logits, token_id, num_top);
+            let close = |a: f32, b: f32| (a - b).abs() < 1e-6;
+            assert!(close(found.logprob, expect.0), "{found:?}");
+            assert_eq!(found.top.len(), expect.1.len(), "{found:?}");
+            for (found, expect) in found.top.iter().zip(expect.1) {
+                assert!(found.0 == expect.0 && close(found.1, expect.1), "{found:?} {expect:?}");
+            }
+        };
+        let all = [(1, logprob(3.0)), (3, logprob(3.0)), (4, logprob(2.0)), (0, logprob(1.0))];
+        check(0, 0, (logprob(1.0), &[]));
+        check(4, 1, (logprob(2.0), &all[..1]));
+        check(3, 3, (logprob(3.0), &all[..3]));
+        check(3, 100, (logprob(3.0), &all));
+    }
 }

@@ -1,0 +1,159 @@
+//! The engine on its own thread: many callers, shutdown, and the end of the thread itself.
+
+use std::sync::mpsc;
+use std::thread;
+
+use model::Batch;
+
+use crate::engine::{Engine, EngineStats};
+use crate::error::{EngineError, RunError};
+use crate::handle::EngineHandle;
+use crate::options::EngineOptions;
+use crate::request::{Completion, Event, Request};
+use crate::runner::{Runner, RunnerSpec};
+use crate::sampling_params::SamplingParams;
+use crate::testing::{FakeRunner, generate_alone, spec, tokenizer};
+
+fn start(runner: impl Runner) -> EngineHandle {
+    Engine::start(runner, Some(tokenizer()), EngineOptions::default()).expect("sizes that agree")
+}
+
+fn request(seed: u64) -> Request {
+    let params = SamplingParams { seed, max_tokens: Some(12), ..SamplingParams::default() };
+    Request { prompt_token_ids: vec![1, 3, 4 + seed as u32 % 4], params }
+}
+
+/// A request that does not end by itself within a test.
+fn long_request() -> Request {
+    let params = SamplingParams { ignore_eos: true, max_tokens: None, ..SamplingParams::default() };
+    Request { prompt_token_ids: vec![1], params }
+}
+
+/// Runs a step whenever the test says so.
+struct SteppedRunner {
+    runner: FakeRunner,
+    steps: mpsc::Receiver<()>,
+}
+
+impl Runner for SteppedRunner {
+    fn spec(&self) -> RunnerSpec {
+        self.runner.spec()
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<&[f32], RunError> {
+        // Once the test no longer says anything, steps run freely.
+        let _ = self.steps.recv();
+        self.runner.run(batch)
+    }
+}
+
+fn start_stepped() -> (EngineHandle, mpsc::Sender<()>) {
+    let (sender, steps) = mpsc::channel();
+    (start(SteppedRunner { runner: FakeRunner::new(spec()), steps }), sender)
+}
+
+#[test]
+fn many_threads_share_an_engine() {
+    let engine = start(FakeRunner::new(spec()));
+    thread::scope(|scope| {
+        for caller in 0..4 {
+            let engine = engine.clone();
+            scope.spawn(move || {
+                for seed in caller * 8..caller * 8 + 8 {
+                    let completion = engine.submit(request(seed)).and_then(|stream| stream.completion());
+                    let expect = generate_alone(spec(), Some(&tokenizer()), request(seed));
+                    assert_eq!(completion, Ok(expect), "seed {seed}");
+                }
+            });
+        }
+    });
+    engine.shutdown();
+    let EngineStats { running, waiting, used_pages, .. } = engine.stats();
+    assert_eq!((running, waiting, used_pages), (0, 0, 0));
+}
+
+#[test]
+fn many_requests_share_a_channel() {
+    let engine = start(FakeRunner::new(spec()));
+    let (sender, receiver) = mpsc::channel();
+    for tag in 0..20 {
+        engine.submit_to(request(tag), tag, &sender).expect("a request that fits");
+    }
+    drop(sender);
+    let mut events = vec![Vec::new(); 20];
+    for (tag, event) in receiver {
+        events[tag as usize].push(event);
+    }
+    for (tag, events) in (0..).zip(events) {
+        let expect = generate_alone(spec(), Some(&tokenizer()), request(tag));
+        assert_eq!(Completion::collect(events), Ok(expect), "tag {tag}");
+    }
+}
+
+#[test]
+fn a_refused_request_sends_nothing() {
+    let engine = start(FakeRunner::new(spec()));
+    let (sender, receiver) = mpsc::channel();
+    let empty = Request { prompt_token_ids: Vec::new(), ..request(0) };
+    assert_eq!(engine.submit_to(empty, 0, &sender), Err(EngineError::EmptyPrompt));
+    engine.shutdown();
+    assert_eq!(engine.submit_to(request(0), 0, &sender), Err(EngineError::Stopped));
+    drop(sender);
+    assert_eq!(receiver.recv(), Err(mpsc::RecvError));
+}
+
+#[test]
+fn a_shutdown_ends_every_stream() {
+    let (engine, steps) = start_stepped();
+    let streams: Vec<_> =
+        (0..6).map(|_| engine.submit(long_request()).expect("a request that fits")).collect();
+    steps.send(()).expect("the engine runs");
+    drop(steps);
+    engine.shutdown();
+    engine.shutdown();
+    for stream in streams {
+        // A sequence may have reached its length before the shutdown did.
+        let events: Vec<Event> = stream.collect();
+        let ended = |event: &&Event| !matches!(event, Event::Token(_));
+        assert_eq!(events.iter().filter(ended).count(), 1);
+        assert!(events.last().as_ref().is_some_and(ended));
+    }
+    assert_eq!(engine.submit(request(0)).err(), Some(EngineError::Stopped));
+}
+
+#[test]
+fn dropping_the_last_handle_ends_every_stream() {
+    let (engine, steps) = start_stepped();
+    let clone = engine.clone();
+    let stream = engine.submit(long_request()).expect("a request that fits");
+    drop(engine);
+    steps.send(()).expect("the engine runs");
+    let mut stream = stream;
+    assert!(matches!(stream.recv(), Some(Event::Token(_))));
+    drop(steps);
+    drop(clone);
+    assert!(matches!(stream.last(), Some(Event::Error(EngineError::Stopped) | Event::Finished { .. })));
+}
+
+/// Breaks the contract of [`Runner::run`].
+struct ShortRunner;
+
+impl Runner for ShortRunner {
+    fn spec(&self) -> RunnerSpec {
+        spec()
+    }
+
+    fn run(&mut self, _batch: &Batch) -> Result<&[f32], RunError> {
+        Ok(&[])
+    }
+}
+
+#[test]
+fn a_panic_of_the_thread_leaves_nobody_waiting() {
+    let engine = start(ShortRunner);
+    let (sender, receiver) = mpsc::channel();
+    engine.submit_to(request(0), 7, &sender).expect("a request that fits");
+    assert_eq!(receiver.recv(), Ok((7, Event::Error(EngineError::Stopped))));
+    engine.shutdown();
+    assert_eq!(engine.submit(request(0)).err(), Some(EngineError::Stopped));
+}
