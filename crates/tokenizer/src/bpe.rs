@@ -1,11 +1,11 @@
 //! Byte-level BPE: `tokenizer.ggml.model` = `gpt2`.
 //!
-//! A pre-tokenizer cuts the text into words. A word's bytes are symbols; of the neighbours that the file's merges name the
-//! pair named first is merged first, of equals the leftmost.
+//! A pre-tokenizer cuts the text into words. A word's bytes are symbols; of the neighbours that the file's
+//! merges name the pair named first is merged first, of equals the leftmost.
 //!
-//! Files spell tokens in GPT-2's alphabet, in which every byte is a printable character. It is undone once, at load, so
-//! that text is merged as the bytes it is. The pairs are by number, not by text: a symbol's number is its token, or, for
-//! what stands only halfway to a token, the next free one.
+//! Files spell tokens in GPT-2's alphabet, in which every byte is a printable character. It is undone once,
+//! at load, so that text is merged as the bytes it is. The pairs are by number, not by text: a symbol's
+//! number is its token, or, for what stands only halfway to a token, the next free one.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -122,7 +122,8 @@ fn split_merge(line: &str) -> Option<(&str, &str)> {
     Some((&line[..space], &line[space + 1..]))
 }
 
-/// The bytes that a token's text stands for; a character that is not in GPT-2's alphabet stands for its own UTF-8.
+/// The bytes that a token's text stands for; a character that is not in GPT-2's alphabet stands for its own
+/// UTF-8.
 pub(crate) fn decode_text(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for c in text.chars() {

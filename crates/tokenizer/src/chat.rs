@@ -1,8 +1,9 @@
 //! Chats: a model's own Jinja template (`tokenizer.chat_template`) turns messages into its prompt.
 //!
-//! Templates are written for Hugging Face's `transformers`, which renders them with Python's Jinja: blocks swallow the line
-//! break after them and the blanks before them, Python's string and dictionary methods are there, and the globals below.
-//! Whatever a template does with a message's content, control tokens spelled in it stay text: see [`crate::guard`].
+//! Templates are written for Hugging Face's `transformers`, which renders them with Python's Jinja: blocks
+//! swallow the line break after them and the blanks before them, Python's string and dictionary methods are
+//! there, and the globals below. Whatever a template does with a message's content, control tokens spelled in
+//! it stay text: see [`crate::guard`].
 
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,7 +19,8 @@ use crate::time::strftime;
 /// What one participant said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatMessage {
-    /// Who: `system`, `user`, `assistant`, or what else the template knows. ASCII letters, digits, `_` and `-`.
+    /// Who: `system`, `user`, `assistant`, or another that the template knows; a word of ASCII letters,
+    /// digits, `_` and `-`.
     pub role: String,
     /// What: any text.
     pub content: String,
@@ -44,8 +46,6 @@ pub enum GenerationPrompt {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    /// Why the template does not parse, if it does not.
-    syntax_error: Option<String>,
     tokens: TemplateTokens,
     guard: Guard,
 }
@@ -59,7 +59,7 @@ pub(crate) struct TemplateTokens {
     pub(crate) padding: Option<String>,
 }
 
-/// A rendered chat in which every character that could make a control token of a message's content is another.
+/// A rendered chat in which stand-ins guard what messages say.
 pub(crate) struct Rendered {
     text: String,
     stand_ins: StandIns,
@@ -68,7 +68,8 @@ pub(crate) struct Rendered {
 /// The template's name in error messages.
 const NAME: &str = "chat_template";
 
-/// Steps (or 64 bytes each) that a template may take: thousands of messages, but no endless work for a hostile file.
+/// Steps that a template may take, or 64 bytes it may make: enough for thousands of messages, but a hostile
+/// file cannot keep a thread busy for ever.
 const FUEL: u64 = 10_000_000;
 
 impl ChatTemplate {
@@ -76,7 +77,7 @@ impl ChatTemplate {
         source: &str,
         tokens: TemplateTokens,
         control_tokens: impl Iterator<Item = &'v str>,
-    ) -> Self {
+    ) -> std::result::Result<Self, minijinja::Error> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.expect("the delimiters are the usual ones"));
@@ -87,12 +88,12 @@ impl ChatTemplate {
         environment.add_filter("tojson", tojson);
         // Jinja's None is not iterable, minijinja's is; templates ask `tools is iterable`.
         environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
-        let added = environment.add_template_owned(NAME, without_generation_tags(source));
-        let syntax_error = added.err().map(|error| error.to_string());
-        ChatTemplate { environment, syntax_error, tokens, guard: Guard::new(source, control_tokens) }
+        environment.add_template_owned(NAME, without_generation_tags(source))?;
+        Ok(ChatTemplate { environment, tokens, guard: Guard::new(source, control_tokens) })
     }
 
-    /// The chat as text, for people: which control tokens are the template's and which a message's does not show.
+    /// The chat as text, for people. It does not show which control tokens are the template's; to tokenise it,
+    /// use [`Tokenizer::apply_chat_template`](crate::Tokenizer::apply_chat_template).
     ///
     /// # Errors
     /// If the template refuses these messages, or a role is not a word.
@@ -106,7 +107,6 @@ impl ChatTemplate {
         messages: &[ChatMessage],
         prompt: GenerationPrompt,
     ) -> Result<Rendered> {
-        self.check_syntax()?;
         for (index, ChatMessage { role, .. }) in messages.iter().enumerate() {
             // Templates write roles into control tokens (`<|user|>`), so they cannot be guarded like content.
             let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -114,12 +114,12 @@ impl ChatTemplate {
                 return Err(TokenizerError::Role { index, role: role.clone() });
             }
         }
-        let failed = |error: minijinja::Error| TokenizerError::ChatTemplateFailed(error.to_string());
         let stand_ins = self.guard.stand_ins(messages.iter().map(|message| message.content.as_str()))?;
-        let messages: Vec<Value> = messages
-            .iter()
-            .map(|ChatMessage { role, content }| context! { role, content => self.guard.hide(content, &stand_ins) })
-            .collect();
+        let message = |ChatMessage { role, content }: &ChatMessage| {
+            let content = self.guard.hide(content, &stand_ins);
+            context! { role, content }
+        };
+        let messages: Vec<Value> = messages.iter().map(message).collect();
         let TemplateTokens { bos, eos, unknown, padding } = &self.tokens;
         let variables = context! {
             messages,
@@ -132,14 +132,11 @@ impl ChatTemplate {
             documents => (),
         };
         let text = self.environment.get_template(NAME).and_then(|template| template.render(variables));
+        let failed = |error: minijinja::Error| {
+            let message = error.to_string(); // may quote messages
+            TokenizerError::ChatTemplateFailed(stand_ins.restore(&message).into_owned())
+        };
         Ok(Rendered { text: text.map_err(failed)?, stand_ins })
-    }
-
-    pub(crate) fn check_syntax(&self) -> Result<()> {
-        match &self.syntax_error {
-            None => Ok(()),
-            Some(error) => Err(TokenizerError::ChatTemplateSyntax(error.clone())),
-        }
     }
 }
 
@@ -167,7 +164,7 @@ fn without_generation_tags(source: &str) -> String {
         out.push_str(before);
         match word {
             "generation" | "endgeneration" => {
-                // A block that does nothing, so that the white space round it is still treated as round a block.
+                // A block that does nothing: the white space round it is to be treated as round a block.
                 let (left, right) = (dash(tag.starts_with('-')), dash(tag.ends_with('-')));
                 let word = if word == "generation" { "if true" } else { "endif" };
                 out.push_str(&format!("{{%{left} {word} {right}%}}"));
@@ -199,11 +196,9 @@ fn tojson(
     indent: Option<Value>,
     options: Kwargs,
 ) -> std::result::Result<Value, minijinja::Error> {
-    // Python's options that only restate what is done anyway.
-    for restated in ["ensure_ascii", "separators", "sort_keys"] {
-        options.get::<Option<Value>>(restated)?;
-    }
     let indent = indent.or(options.get("indent")?);
+    options.get::<Option<bool>>("ensure_ascii")?; // templates set it to false, which is all there is here
+    options.assert_all_used()?;
     let html_safe = minijinja::filters::tojson(value, indent, Kwargs::from_iter::<[(String, Value); 0]>([]))?;
     let mut json = String::new();
     let mut rest = html_safe.as_str().unwrap_or_default();

@@ -1,12 +1,14 @@
 //! From tokens to text, as they come.
 //!
-//! A token is bytes, not characters: one character may be spread over several tokens. What is not yet a whole character is
-//! held back until it is one, or can no longer become one; then it becomes U+FFFD, one for each maximal invalid part, as in
-//! [`String::from_utf8_lossy`]. So the pieces together are the same text however the tokens arrive.
+//! A token is bytes, not characters: one character may be spread over several tokens. What is not yet a whole
+//! character is held back until it is one, or can no longer become one; then it becomes U+FFFD, one for each
+//! maximal invalid part, as in [`String::from_utf8_lossy`]. So the pieces together are the same text however
+//! the tokens arrive.
 
 use crate::tokenizer::Tokenizer;
 
-/// Turns one sequence's tokens into text. Made by [`Tokenizer::detokenizer`]; a clone goes on from the same point.
+/// Turns one sequence's tokens into text. Made by [`Tokenizer::detokenizer`]; a clone goes on from the same
+/// point.
 #[derive(Clone, Debug)]
 pub struct Detokenizer {
     /// The beginning of a character; at most three bytes between calls.
@@ -31,8 +33,8 @@ impl Detokenizer {
         Detokenizer { held: Vec::new(), strips_space, control: ControlTokens::Hide }
     }
 
-    /// Of a text that goes on where another ended, such as what a model adds to a prompt: a space at its beginning is a
-    /// space, not the one that a SentencePiece vocabulary puts in front of every text.
+    /// Of a text that goes on where another ended, such as what a model adds to a prompt: a space at its
+    /// beginning is a space, not the one that a SentencePiece vocabulary puts in front of every text.
     #[must_use]
     pub fn continuing(mut self) -> Self {
         self.strips_space = false;

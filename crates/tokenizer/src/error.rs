@@ -42,7 +42,8 @@ pub enum TokenizerError {
     ChatTemplateFailed(String),
 
     #[error(
-        "message {index} has the role {role:?}; expected a word of ASCII letters, digits, '_' and '-', such as \"user\""
+        "message {index} has the role {role:?}; expected a word of ASCII letters, digits, '_' and '-', \
+         such as \"user\""
     )]
     Role { index: usize, role: String },
 }

@@ -1,19 +1,21 @@
 //! Keeps what a message says from being read as what the template says.
 //!
-//! A rendered chat is one text, and control tokens are found in it by their spelling; `<|im_end|>` in a message would end
-//! the turn. The template may do anything with a message before it is in that text: trim, slice, split, join, compare it.
-//! So where the content lies can only be told from the characters themselves.
+//! A rendered chat is one text, and control tokens are found in it by their spelling; `<|im_end|>` in a
+//! message would end the turn. The template may do anything with a message before it is in that text: trim,
+//! slice, split, join, compare it. So where the content lies can only be told from the characters themselves.
 //!
-//! Hence every character of a message that a control token could be made of ([`Guard::guarded`]: its signs, `<|>_`) is
-//! replaced before rendering by a stand-in: a private-use code point that occurs in no message of this chat, and so cannot
-//! be forged. No control token matches where a stand-in is, whatever was cut or joined. Afterwards, in the text between
-//! control tokens, each stand-in becomes its character again. Letters, digits and white space stay as they are, and so does
-//! the number of characters: `trim`, `length` and `message.content[1:]` see what they would have seen.
+//! Hence every character of a message that a control token could be made of ([`Guard::guarded`]: its signs,
+//! `<|>_`) is replaced before rendering by a stand-in: a private-use code point that occurs nowhere in this
+//! chat, its template and the control tokens, and so cannot be forged. No control token matches where a
+//! stand-in is, whatever was cut or joined. Afterwards, in the text between control tokens, each stand-in
+//! becomes its character again. Letters, digits and white space stay as they are, and so does the number of
+//! characters: `trim`, `length` and `message.content[1:]` see what they would have seen.
 //!
-//! What templates test messages for are strings in their source (`'</think>' in content`). These must still be found, so
-//! where a message has such a string, its characters stay if the string itself shows that no control token covers them:
-//! after `<` in `</think>` no control token goes on with `/think>`. Only a template that deletes a part of such a string,
-//! or that writes a control token's signs itself round the content (`<|{{ content }}|>`), could be played.
+//! What templates test messages for are strings in their source (`'</think>' in content`). These must still
+//! be found, so where a message has such a string, its characters stay if the string itself shows that no
+//! control token covers them: after `<` in `</think>` no control token goes on with `/think>`. Only a
+//! template that deletes a part of such a string, or that writes a control token's signs itself round the
+//! content (`<|{{ content }}|>`), could be played.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
@@ -26,13 +28,15 @@ pub(crate) struct Guard {
     /// Of these characters every control token has at least one.
     guarded: BTreeSet<char>,
     literals: Vec<Literal>,
+    /// Private-use characters of the template and of control tokens, which must not be stand-ins.
+    taken: HashSet<char>,
 }
 
 /// A string in the template's source.
 #[derive(Debug)]
 struct Literal {
     text: String,
-    /// Where (in bytes) it has characters that would be guarded elsewhere, but that no control token covers here.
+    /// Where it has characters (at which bytes) that are guarded elsewhere, but that no control token covers.
     harmless: Vec<usize>,
 }
 
@@ -48,9 +52,8 @@ impl Guard {
         let is_sign = |c: &&char| !c.is_alphanumeric() && !c.is_whitespace();
         let mut guarded = BTreeSet::new();
         for token in &control_tokens {
-            let before = guarded.len();
             guarded.extend(token.iter().filter(is_sign));
-            if guarded.len() == before && !token.iter().any(|c| guarded.contains(c)) {
+            if !token.iter().any(|c| guarded.contains(c)) {
                 guarded.insert(token[0]);
             }
         }
@@ -66,14 +69,16 @@ impl Guard {
             (!harmless.is_empty()).then_some(Literal { text, harmless })
         });
         let literals = literals.collect();
-        Guard { guarded, literals }
+        let chars = source.chars().chain(control_tokens.iter().flatten().copied());
+        let taken = chars.filter(|&c| is_private(c)).collect();
+        Guard { guarded, literals, taken }
     }
 
     /// Chooses stand-ins for a chat with these messages.
     pub(crate) fn stand_ins<'m>(&self, messages: impl Iterator<Item = &'m str>) -> Result<StandIns> {
         let used: HashSet<char> = messages.flat_map(str::chars).filter(|&c| is_private(c)).collect();
-        let mut free =
-            ('\u{f0000}'..='\u{10ffff}').chain('\u{e000}'..='\u{f8ff}').filter(|c| !used.contains(c));
+        let all = ('\u{f0000}'..='\u{10ffff}').chain('\u{e000}'..='\u{f8ff}');
+        let mut free = all.filter(|c| !used.contains(c) && !self.taken.contains(c));
         let pairs = self.guarded.iter().map(|&c| Some((c, free.next()?))).collect::<Option<_>>();
         pairs.map(StandIns).ok_or_else(|| {
             TokenizerError::ChatTemplateFailed("the messages use up Unicode's private-use characters".into())
@@ -102,11 +107,8 @@ impl StandIns {
         if !text.contains(is_private) {
             return text.into();
         }
-        let original = |c| match self.0.iter().find(|&&(_, stand_in)| stand_in == c) {
-            Some(&(original, _)) if is_private(c) => original,
-            _ => c,
-        };
-        text.chars().map(original).collect()
+        let original = |c| self.0.iter().find(|&&(_, stand_in)| stand_in == c).map(|&(original, _)| original);
+        text.chars().map(|c| original(c).unwrap_or(c)).collect()
     }
 
     fn of(&self, c: char) -> Option<char> {

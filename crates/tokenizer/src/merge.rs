@@ -1,15 +1,15 @@
-//! Pairwise merging, the heart of both kinds of vocabulary: of all neighbouring symbols the pair of highest priority is
-//! joined (of equals the leftmost), until no pair can be joined.
+//! Pairwise merging, the heart of both kinds of vocabulary: of all neighbouring symbols the pair of highest
+//! priority is joined (of equals the leftmost), until no pair can be joined.
 //!
-//! A heap of candidates and a linked list of symbols make it O(n log n), so a megabyte without a space is no trouble. A
-//! candidate is never removed from the heap: symbols only grow, so one whose two symbols no longer have the length they
-//! had together is stale, and is skipped when it comes up.
+//! A heap of candidates and a linked list of symbols make it O(n log n), so a megabyte without a space is no
+//! trouble. A candidate is never removed from the heap: symbols only grow, so one whose two symbols no longer
+//! have the length they had together is stale, and is skipped when it comes up.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// A stretch of the text, `start..end` in bytes, and the id of what it spells, if that is known.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Symbol {
     pub(crate) id: Option<u32>,
     pub(crate) start: usize,
@@ -87,5 +87,48 @@ impl Symbol {
     /// Whether the left neighbour has taken this symbol's text.
     fn is_swallowed(&self) -> bool {
         self.start == self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Merge, Symbol, merge};
+
+    /// The definition: look at all pairs, join the best, until there is none.
+    fn merge_slowly(
+        mut symbols: Vec<Symbol>,
+        rule: impl Fn(&Symbol, &Symbol) -> Option<Merge>,
+    ) -> Vec<Symbol> {
+        loop {
+            let pairs = symbols.windows(2).enumerate();
+            let possible = pairs.filter_map(|(i, pair)| Some((i, rule(&pair[0], &pair[1])?)));
+            // `max_by_key` takes the last of equals, so the other way round it takes the leftmost.
+            let Some((left, merge)) = possible.rev().max_by_key(|(_, merge)| merge.priority) else {
+                return symbols;
+            };
+            let right = symbols.remove(left + 1);
+            symbols[left] = Symbol { id: Some(merge.id), start: symbols[left].start, end: right.end };
+        }
+    }
+
+    proptest! {
+        /// Few letters and few priorities, so that there are many ties and chains of merges.
+        #[test]
+        fn agrees_with_the_definition(
+            text in "[abc]{0,40}",
+            priorities in prop::collection::vec(prop::option::of(0_u32..5), 64),
+        ) {
+            let rule = |left: &Symbol, right: &Symbol| {
+                let bytes = text[left.start..right.end].bytes();
+                let hash = bytes.fold(7, |hash: usize, byte| (hash * 31 + usize::from(byte)) % 1009);
+                let priority = priorities[hash % 64].filter(|_| right.end - left.start <= 9)?;
+                Some(Merge { priority, id: hash as u32 })
+            };
+            let letter = |start| Symbol { id: None, start, end: start + 1 };
+            let letters: Vec<Symbol> = (0..text.len()).map(letter).collect();
+            prop_assert_eq!(merge(letters.clone(), rule), merge_slowly(letters, rule));
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! Pre-tokenizers: how text is cut into words before byte-level BPE, by `tokenizer.ggml.pre`.
 //!
-//! A pre-tokenizer is a list of patterns. The first cuts the text into what it matches and what lies between; the next
-//! cuts each of these pieces again, and so on, as in a sequence of Hugging Face's `Split` (isolated). The table below has
-//! the patterns of llama.cpp and of the models' own `tokenizer.json`; where the former approximates the latter (letter
-//! case beyond ASCII), it has the latter, which the model was trained with.
+//! A pre-tokenizer is a list of patterns. The first cuts the text into what it matches and what lies between;
+//! the next cuts each of these pieces again, and so on, as in a sequence of Hugging Face's `Split`
+//! (isolated). The table below has the patterns of llama.cpp and of the models' own `tokenizer.json`; where
+//! the former approximates the latter (case and marks of letters beyond ASCII), it has the latter, which the
+//! model was trained with.
 //!
-//! Most patterns end in `\s+(?!\S)|\s+`: a run of white space leaves its last character to the word after it. A regular
-//! expression proper has no look-ahead. Instead the run is a pattern of its own that is tried last ([`Pattern::then_space`])
-//! and gives its last character back. So all matching takes linear time, whatever the text: there is no back-tracking
-//! that could run into a limit.
+//! Most patterns end in `\s+(?!\S)|\s+`: a run of white space leaves its last character to the word after it.
+//! A regular expression proper has no look-ahead. Instead the run is a pattern of its own that is tried last
+//! ([`Pattern::then_space`]) and gives its last character back. So all matching takes linear time, whatever
+//! the text: there is no back-tracking that could run into a limit.
 
 use regex_automata::Input;
 use regex_automata::meta::Regex;
@@ -27,37 +28,39 @@ pub(crate) struct PreTokenizer {
 #[derive(Debug)]
 struct Pattern {
     regex: &'static str,
-    /// Whether white space that the expression does not match is a word too, less the last character of a run.
+    /// Whether a run of white space that the expression does not match is a word, less its last character.
     then_space: bool,
 }
 
-const fn all_of(regex: &'static str) -> Pattern {
+/// Words are what the expression matches, and what lies between.
+const fn exactly(regex: &'static str) -> Pattern {
     Pattern { regex, then_space: false }
 }
 
-const fn words(regex: &'static str) -> Pattern {
+/// The expression goes on with `|\s+(?!\S)|\s+`.
+const fn and_space(regex: &'static str) -> Pattern {
     Pattern { regex, then_space: true }
 }
 
-const GPT2: Pattern = words(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+");
+const GPT2: Pattern = and_space(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+");
 
-const LLAMA3: Pattern = words(concat!(
+const LLAMA3: Pattern = and_space(concat!(
     r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
 ));
 
-const QWEN2: Pattern = words(concat!(
+const QWEN2: Pattern = and_space(concat!(
     r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
 ));
 
-const QWEN35: Pattern = words(concat!(
+const QWEN35: Pattern = and_space(concat!(
     r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}",
     r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+"
 ));
 
 /// OpenAI's `o200k`: words change at a capital letter, and keep their contraction.
-const GPT4O: Pattern = words(concat!(
+const GPT4O: Pattern = and_space(concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?",
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
@@ -65,22 +68,22 @@ const GPT4O: Pattern = words(concat!(
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+"
 ));
 
-const TEKKEN: Pattern = words(concat!(
+const TEKKEN: Pattern = and_space(concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+"
 ));
 
-const BLOOM: Pattern = all_of(r" ?[^(\s|.,!?…。，、।۔،)]+");
+const BLOOM: Pattern = exactly(r" ?[^(\s|.,!?…。，、।۔،)]+");
 
-const DIGIT: Pattern = all_of(r"\p{N}");
-const UP_TO_3_DIGITS: Pattern = all_of(r"\p{N}{1,3}");
-const LINE_BREAK: Pattern = all_of(r"[\r\n]");
-const CJK: Pattern = all_of(r"[\x{800}-\x{9fa5}\x{ac00}-\x{d7ff}]+");
-const CJK_AND_KANA: Pattern = all_of(r"[\x{4e00}-\x{9fa5}\x{3040}-\x{30ff}]+");
+const DIGIT: Pattern = exactly(r"\p{N}");
+const UP_TO_3_DIGITS: Pattern = exactly(r"\p{N}{1,3}");
+const LINE_BREAK: Pattern = exactly(r"[\r\n]");
+const CJK: Pattern = exactly(r"[\x{800}-\x{9fa5}\x{ac00}-\x{d7ff}]+");
+const CJK_AND_KANA: Pattern = exactly(r"[\x{4e00}-\x{9fa5}\x{3040}-\x{30ff}]+");
 
 /// DeepSeek's letters: those with case, of the Latin, Greek, Cyrillic and some other scripts.
-const CASED_WORD: Pattern = all_of(concat!(
+const CASED_WORD: Pattern = exactly(concat!(
     r"\s?[A-Za-z",
     r"\x{b5}\x{c0}-\x{d6}\x{d8}-\x{f6}\x{f8}-\x{1ba}\x{1bc}-\x{1bf}\x{1c4}-\x{293}\x{295}-\x{2af}",
     r"\x{370}-\x{373}\x{376}\x{377}\x{37b}-\x{37d}\x{37f}\x{386}\x{388}-\x{38a}\x{38c}\x{38e}-\x{3a1}",
@@ -99,27 +102,30 @@ const CASED_WORD: Pattern = all_of(concat!(
     r"]+"
 ));
 
-const DEEPSEEK_V3: Pattern = words(concat!(
+const DEEPSEEK_V3: Pattern = and_space(concat!(
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"##,
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+"
 ));
 
 /// Every pre-tokenizer that is supported; the first name is the one to list.
 static PRE_TOKENIZERS: &[PreTokenizer] = &[
-    plain(&["default"], &[all_of(r"[\p{P}$+<=>^~|]+"), GPT2, all_of(r"\p{N}+"), all_of("[0-9][0-9][0-9]")]),
+    by_patterns(
+        &["default"],
+        &[exactly(r"[\p{P}$+<=>^~|]+"), GPT2, exactly(r"\p{N}+"), exactly("[0-9][0-9][0-9]")],
+    ),
     PreTokenizer {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
         patterns: &[LLAMA3],
         ignore_merges: true,
         add_bos: true,
     },
-    plain(&["smaug-bpe", "dbrx", "chatglm-bpe", "glm4"], &[LLAMA3]),
-    plain(
+    by_patterns(&["smaug-bpe", "dbrx", "chatglm-bpe", "glm4"], &[LLAMA3]),
+    by_patterns(
         &["qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "grok-2", "kormo", "solar-open"],
         &[QWEN2],
     ),
-    plain(&["qwen35"], &[QWEN35]),
-    plain(
+    by_patterns(&["qwen35"], &[QWEN35]),
+    by_patterns(
         &[
             "gpt-2",
             "mpt",
@@ -143,45 +149,45 @@ static PRE_TOKENIZERS: &[PreTokenizer] = &[
         ],
         &[GPT2],
     ),
-    plain(
+    by_patterns(
         &["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"],
         &[DIGIT, GPT2],
     ),
-    plain(&["falcon"], &[all_of(r"[\p{P}$+<=>^~|`]+"), GPT2, all_of("[0-9][0-9][0-9]")]),
-    plain(
+    by_patterns(&["falcon"], &[exactly(r"[\p{P}$+<=>^~|`]+"), GPT2, exactly("[0-9][0-9][0-9]")]),
+    by_patterns(
         &["deepseek-llm"],
         &[
             LINE_BREAK,
             CASED_WORD,
-            all_of(r"\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3000}-\x{3002}]+"),
-            all_of(r"\s+$"),
+            exactly(r"\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3000}-\x{3002}]+"),
+            exactly(r"\s+$"),
             CJK,
-            all_of(r"\p{N}+"),
+            exactly(r"\p{N}+"),
         ],
     ),
-    plain(&["deepseek-coder"], &[LINE_BREAK, all_of(r"\s?\p{L}+"), all_of(r"\s?\p{P}+"), CJK, DIGIT]),
-    plain(&["deepseek-v3", "hunyuan-dense", "joyai-llm"], &[UP_TO_3_DIGITS, CJK_AND_KANA, DEEPSEEK_V3]),
+    by_patterns(&["deepseek-coder"], &[LINE_BREAK, exactly(r"\s?\p{L}+"), exactly(r"\s?\p{P}+"), CJK, DIGIT]),
+    by_patterns(&["deepseek-v3", "hunyuan-dense", "joyai-llm"], &[UP_TO_3_DIGITS, CJK_AND_KANA, DEEPSEEK_V3]),
     PreTokenizer { names: &["tekken"], patterns: &[TEKKEN], ignore_merges: true, add_bos: true },
-    plain(&["gpt-4o", "llama4", "kanana2", "minimax-m2"], &[GPT4O]),
-    plain(&["poro-chat", "bloom", "gpt3-finnish"], &[BLOOM]),
-    plain(&["viking"], &[BLOOM, DIGIT]),
-    plain(
+    by_patterns(&["gpt-4o", "llama4", "kanana2", "minimax-m2"], &[GPT4O]),
+    by_patterns(&["poro-chat", "bloom", "gpt3-finnish"], &[BLOOM]),
+    by_patterns(&["viking"], &[BLOOM, DIGIT]),
+    by_patterns(
         &["bailingmoe", "bailingmoe2", "llada-moe"],
-        &[words(concat!(
+        &[and_space(concat!(
             r"'[sSdDmMtT]|'[lL][lL]|'[vV][eE]|'[rR][eE]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
             r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]"
         ))],
     ),
-    plain(
+    by_patterns(
         &["seed-coder"],
-        &[words(concat!(
+        &[and_space(concat!(
             r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
             r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+"
         ))],
     ),
 ];
 
-const fn plain(names: &'static [&'static str], patterns: &'static [Pattern]) -> PreTokenizer {
+const fn by_patterns(names: &'static [&'static str], patterns: &'static [Pattern]) -> PreTokenizer {
     PreTokenizer { names, patterns, ignore_merges: false, add_bos: false }
 }
 

@@ -1,7 +1,8 @@
 //! Finding the tokens that are matched as written, before the text between them is tokenised.
 //!
-//! Where several match, the leftmost wins and of those the longest, as in Hugging Face's tokenizers. (llama.cpp looks for
-//! the longest first, anywhere; the two differ only where one such token overlaps the end of another.)
+//! Where several match, the leftmost wins and of those the longest, as in Hugging Face's tokenizers.
+//! (llama.cpp looks for the longest first, anywhere; the two differ only where one such token overlaps the
+//! end of another.)
 
 use aho_corasick::{AhoCorasick, MatchKind};
 

@@ -1,8 +1,8 @@
 //! SentencePiece-style vocabularies: `tokenizer.ggml.model` = `llama`.
 //!
-//! Spaces become `▁`; characters are symbols; of the neighbours that spell a token the pair whose token has the highest
-//! score is merged first, of equals the leftmost. A character without a token becomes one token per byte of its UTF-8.
-//! There is no list of merges: the scores are the list.
+//! Spaces become `▁`; characters are symbols; of the neighbours that spell a token the pair whose token has
+//! the highest score is merged first, of equals the leftmost. A character without a token becomes one token
+//! per byte of its UTF-8. There is no list of merges: the scores are the list.
 
 use std::collections::HashMap;
 

@@ -59,8 +59,8 @@ pub(crate) fn strftime(format: &str, seconds: u64) -> Result<String, String> {
 
 /// Year, month (from 1) and day (from 1) of the Gregorian calendar, `days` after the first of January 1970.
 ///
-/// Years are counted from March, so that the leap day comes last in each year, each 4 years, each century and each 400
-/// years (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
+/// Years are counted from March, so that the leap day comes last in each year, each 4 years, each century and
+/// each 400 years (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
 fn civil_date(days: u64) -> (u64, u64, u64) {
     const DAYS_PER_ERA: u64 = 146_097; // 400 years
     let since_era = days + 719_468; // from the first of March of year 0

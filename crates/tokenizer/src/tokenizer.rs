@@ -25,7 +25,8 @@ pub struct Tokenizer {
     control: Matcher,
     /// Finds both.
     special: Matcher,
-    chat_template: Option<ChatTemplate>,
+    /// An error is why the template does not parse.
+    chat_template: Option<std::result::Result<ChatTemplate, String>>,
 }
 
 #[derive(Debug)]
@@ -46,18 +47,21 @@ pub enum Special {
 /// Whether a text gets the BOS (and EOS) that the file's policy asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bos {
-    /// Added if the file's policy is to add it: `tokenizer.ggml.add_bos_token`, `add_eos_token`, or the kind's default.
+    /// Added if the file's policy is to add it: `tokenizer.ggml.add_bos_token`, `add_eos_token`, or the
+    /// kind's default.
     Add,
     /// Not added.
     Skip,
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of a file: the metadata under `tokenizer.`; neither architecture nor tensors matter.
+    /// Reads the tokenizer of a file: the metadata under `tokenizer.`; neither architecture nor tensors
+    /// matter.
     ///
     /// # Errors
-    /// If a key is missing or malformed, or names a model (other than `llama` and `gpt2`) or pre-tokenizer that is not
-    /// supported. A chat template that does not parse is an error of [`Tokenizer::chat_template`] only.
+    /// If a key is missing or malformed, or names a model (other than `llama` and `gpt2`) or pre-tokenizer
+    /// that is not supported. A chat template that does not parse is an error of [`Tokenizer::chat_template`]
+    /// only.
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
         Self::from_metadata(gguf.metadata())
     }
@@ -83,7 +87,8 @@ impl Tokenizer {
                 unknown: text(roles.unknown),
                 padding: text(roles.padding),
             };
-            ChatTemplate::new(source, tokens, vocab.special_tokens(is_control).map(|token| token.text))
+            let control_tokens = vocab.special_tokens(is_control).map(|token| token.text);
+            ChatTemplate::new(source, tokens, control_tokens).map_err(|error| error.to_string())
         });
         Ok(Tokenizer {
             encoder,
@@ -117,8 +122,9 @@ impl Tokenizer {
         encoding.tokens
     }
 
-    /// The tokens of a chat, by the model's template, with the BOS that the file's policy asks for if the template does
-    /// not write it. Control tokens come from the template alone: in a message's content they are plain text.
+    /// The tokens of a chat, by the model's template, with the BOS that the file's policy asks for if the
+    /// template does not write it. Control tokens come from the template alone: in a message's content they
+    /// are plain text.
     ///
     /// # Errors
     /// If there is no template, it does not parse, or it refuses these messages; or if a role is not a word.
@@ -147,13 +153,15 @@ impl Tokenizer {
     /// # Errors
     /// If the file has none, or it does not parse.
     pub fn chat_template(&self) -> Result<&ChatTemplate> {
-        let template = self.chat_template.as_ref().ok_or(TokenizerError::NoChatTemplate)?;
-        template.check_syntax()?;
-        Ok(template)
+        match &self.chat_template {
+            None => Err(TokenizerError::NoChatTemplate),
+            Some(Err(error)) => Err(TokenizerError::ChatTemplateSyntax(error.clone())),
+            Some(Ok(template)) => Ok(template),
+        }
     }
 
-    /// The text of `tokens`, as a [`Detokenizer`] makes it: not UTF-8 becomes U+FFFD, ids beyond the vocabulary are
-    /// nothing, a SentencePiece vocabulary's space at the beginning is taken off.
+    /// The text of `tokens`, as a [`Detokenizer`] makes it: not UTF-8 becomes U+FFFD, ids beyond the
+    /// vocabulary are nothing, a SentencePiece vocabulary's space at the beginning is taken off.
     pub fn decode(&self, tokens: &[u32], control: ControlTokens) -> String {
         let mut detokenizer = self.detokenizer().control_tokens(control);
         let mut text: String = tokens.iter().map(|&id| detokenizer.push(self, id)).collect();

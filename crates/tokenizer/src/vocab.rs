@@ -1,8 +1,9 @@
-//! The vocabulary as a file's metadata describes it: the keys `tokenizer.ggml.*` of the
-//! [GGUF specification](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), with llama.cpp's defaults for those
-//! that are missing.
+//! The vocabulary as a file's metadata describes it: the keys `tokenizer.ggml.*` of the [GGUF
+//! specification](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), with llama.cpp's defaults for
+//! those that are missing.
 //!
-//! [`Vocab`] lives while a [`Tokenizer`](crate::Tokenizer) is built from it; it knows nothing of how text is split.
+//! [`Vocab`] lives while a [`Tokenizer`](crate::Tokenizer) is built from it; it knows nothing of how text is
+//! split.
 
 use gguf::Metadata;
 
@@ -34,8 +35,8 @@ const EOG_KEYS: [&str; 6] = [
     "tokenizer.ggml.fim_sep_token_id",
 ];
 
-/// Tokens after which generation ends in every model that has them, for files whose keys do not name them. The list is
-/// llama.cpp's. Like there, such a token is a control token whatever type the file gives it.
+/// Tokens after which generation ends in every model that has them, for files whose keys do not name them.
+/// The list is llama.cpp's. Like there, such a token is a control token whatever type the file gives it.
 const EOG_TEXTS: [&str; 24] = [
     "<|eot_id|>",
     "<|im_end|>",
@@ -84,7 +85,8 @@ pub(crate) enum Kind {
 pub(crate) enum Model<'g> {
     /// `llama`: SentencePiece's BPE, merged by score. One score a token.
     Spm { scores: Vec<f32> },
-    /// `gpt2`: byte-level BPE, merged by rank. `merges` are pairs separated by a space, the first merged first.
+    /// `gpt2`: byte-level BPE, merged by rank. `merges` are pairs separated by a space, the first merged
+    /// first.
     Bpe { merges: &'g [String], pre: &'static PreTokenizer },
 }
 
@@ -133,7 +135,8 @@ impl<'g> Vocab<'g> {
         let kinds = read_kinds(metadata, texts)?;
         let add_space_prefix = metadata.bool(ADD_SPACE_PREFIX)?.unwrap_or(matches!(model, Model::Spm { .. }));
         let roles = Roles::read(metadata, texts, &kinds, &model)?;
-        // Microsoft's Phi-3 tokenizers say `rstrip` of their added tokens. No key holds this, so the name must do.
+        // Microsoft's Phi-3 tokenizers say `rstrip` of their added tokens. No key holds this, so the name
+        // must do.
         let name = metadata.str("general.name").ok().flatten().unwrap_or_default().to_lowercase();
         let strips_right = name.contains("phi-3") || name.contains("phi3");
         Ok(Vocab { texts, kinds, model, roles, add_space_prefix, strips_right })

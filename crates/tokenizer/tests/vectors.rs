@@ -1,7 +1,7 @@
 //! Published test vectors: vocabularies of real models with texts and the ids they become.
 //!
-//! `tests/vocab` holds files of llama.cpp's `models` folder as they are there. An `.inp` has texts separated by a line
-//! `__ggml_vocab_test__`; its `.out` has the ids of one text a line, without BOS.
+//! `tests/vocab` holds files of llama.cpp's `models` folder as they are there. An `.inp` has texts separated
+//! by a line `__ggml_vocab_test__`; its `.out` has the ids of one text a line, without BOS.
 
 mod support;
 

@@ -25,7 +25,8 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// `<unk>`, `<s>` and `</s>` as tokens 0 to 2, then the bytes from token 3 on, then `pieces`, the first scored highest.
+    /// `<unk>`, `<s>` and `</s>` as tokens 0 to 2, then the bytes from token 3 on, then `pieces`, the first
+    /// scored highest.
     pub fn spm(pieces: &[&str]) -> Self {
         let mut vocabulary = Vocabulary { texts: vec![], scores: vec![], kinds: vec![], keys: vec![] };
         vocabulary.key("tokenizer.ggml.model", Value::String("llama".into()));
