@@ -84,7 +84,10 @@ fn check_close(
     for (i, &got) in got.iter().enumerate() {
         let (want, allowed) = (want(i), tolerance * scale(i));
         let error = (f64::from(got) - want).abs();
-        assert!(error <= allowed, "{what} [{i}]: {got}, expected {want} within {allowed:e}, off by {error:e}");
+        assert!(
+            error <= allowed,
+            "{what} [{i}]: {got}, expected {want} within {allowed:e}, off by {error:e}"
+        );
     }
 }
 

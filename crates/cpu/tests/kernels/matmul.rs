@@ -19,7 +19,10 @@ const EXACT_TOLERANCE: f64 = 2.4e-7;
 
 /// Activations in int8 with a scale for 32 are off by `max / 127 / sqrt(12)` each, `max` being about twice their
 /// deviation: half a percent.
-const INT8_TOLERANCE: f64 = 8e-3;
+const INT8_TOLERANCE: f64 = 6e-3;
+
+/// What f32 sums of 768 terms, one after the other, leave of them all together.
+const FLOAT_TOLERANCE: f64 = 1e-6;
 
 /// The shortest row, and several blocks; formats without blocks also have odd columns.
 fn cols(format: Format) -> &'static [usize] {
@@ -56,7 +59,13 @@ fn exact_activations(tokens: usize, cols: usize, rng: &mut Rng) -> Vec<f32> {
     x
 }
 
-fn matmul(backend: &CpuBackend, x: &[f32], cols: usize, weight: &Linear<CpuBackend>, rows: usize) -> Vec<f32> {
+fn matmul(
+    backend: &CpuBackend,
+    x: &[f32],
+    cols: usize,
+    weight: &Linear<CpuBackend>,
+    rows: usize,
+) -> Vec<f32> {
     let tokens = x.len() / cols;
     let x = backend.upload(tokens, cols, x).unwrap();
     let mut out = backend.alloc(tokens, rows).unwrap();
@@ -123,7 +132,7 @@ fn products_of_any_activations_agree_with_float64_up_to_their_quantisation() {
             })
             .collect();
         let want = sums(&w, &x, cols, |w, x| w * x);
-        let tolerance = if format.block_len() == 1 { EXACT_TOLERANCE } else { INT8_TOLERANCE };
+        let tolerance = if format.block_len() == 1 { FLOAT_TOLERANCE } else { INT8_TOLERANCE };
         for backend in backends() {
             let weight = linear(backend.load(file.tensor("w").unwrap()).unwrap());
             let error = relative_l2(&matmul(&backend, &x, cols, &weight, rows), &want);

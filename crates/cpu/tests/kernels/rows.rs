@@ -8,7 +8,7 @@ use super::{Chunk, backends, check_close, check_same, plan, read};
 
 /// Sums of a few hundred squares in 16 lanes, a root, a quotient, and an exponential that is good to two units in the
 /// last place.
-const TOLERANCE: f64 = 1e-6;
+const TOLERANCE: f64 = 6e-7;
 const EPS: f32 = 1e-3;
 
 /// Lengths on both sides of a vector's and a sum's 16 lanes.
