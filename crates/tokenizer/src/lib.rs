@@ -13,6 +13,20 @@
 //! The crate knows of no model and no device. The order of a text's journey: [`Tokenizer::encode`] finds
 //! special tokens (`special.rs`), gives the text between them to `spm.rs` or to `bpe.rs` (which cuts it by
 //! `pre.rs`), and these merge (`merge.rs`). The way back is [`Detokenizer`].
+//!
+//! ```no_run
+//! use gguf::Gguf;
+//! use tokenizer::{Bos, ChatMessage, GenerationPrompt, Special, Tokenizer};
+//!
+//! let tokenizer = Tokenizer::from_gguf(&Gguf::open("model.gguf".as_ref())?)?;
+//! let tokens = tokenizer.encode("Once upon a time", Special::Text, Bos::Add);
+//! let mut detokenizer = tokenizer.detokenizer();
+//! let text: String = tokens.iter().map(|&id| detokenizer.push(&tokenizer, id)).collect();
+//!
+//! let messages = [ChatMessage::new("user", "Tell me a story.")];
+//! let prompt = tokenizer.apply_chat_template(&messages, GenerationPrompt::Add)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -8,8 +8,8 @@
 //!
 //! Most patterns end in `\s+(?!\S)|\s+`: a run of white space leaves its last character to the word after it.
 //! A regular expression proper has no look-ahead. Instead the run is a pattern of its own that is tried last
-//! ([`Pattern::then_space`]) and gives its last character back. So all matching takes linear time, whatever
-//! the text: there is no back-tracking that could run into a limit.
+//! ([`Pattern::then_space`]) and gives its last character back. So a word is found in one pass over it: there
+//! is no back-tracking that could run into a limit.
 
 use regex_automata::Input;
 use regex_automata::meta::Regex;
