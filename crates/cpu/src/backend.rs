@@ -93,6 +93,7 @@ impl CpuBackend {
     /// Quantises the first `rows` rows of `x` into the scratch buffer.
     fn quantize(&self, rows: usize, x: &CpuBuffer, scratch: &mut Vec<ActBlock>) {
         let blocks = x.cols / BLOCK;
+        // `alloc` made room for every buffer of a step; uploaded ones, as tests have, may be larger.
         if scratch.len() < rows * blocks {
             scratch.resize(rows * blocks, ActBlock::default());
         }
@@ -194,7 +195,7 @@ impl Backend for CpuBackend {
     type Plan = Batch;
 
     fn load(&self, tensor: TensorView<'_>) -> Result<CpuMatrix> {
-        CpuMatrix::load(&self.pool, tensor)
+        CpuMatrix::load(&self.pool, &self.kernels, tensor)
     }
 
     fn matrix_bytes(&self, matrix: &CpuMatrix) -> u64 {
@@ -264,9 +265,8 @@ impl Backend for CpuBackend {
     fn matmul(&self, rows: usize, x: &CpuBuffer, weight: &Linear<Self>, out: &mut CpuBuffer) {
         out.check_rows(rows);
         assert_eq!(out.cols, weight.parts.iter().map(|p| p.rows).sum::<usize>(), "matmul: output columns");
-        let kernels: Vec<_> = weight.parts.iter().map(|p| self.kernels.tile_kernel(p.format)).collect();
         let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
-        if kernels.iter().any(|kernel| matches!(kernel, TileKernel::Quant(_))) {
+        if weight.parts.iter().any(|part| matches!(part.kernel, TileKernel::Quant(_))) {
             self.quantize(rows, x, &mut scratch);
         }
         let product = Product {
@@ -279,12 +279,12 @@ impl Backend for CpuBackend {
             out: Disjoint::new(&mut out.values),
         };
         let mut first_col = 0;
-        for (part, kernel) in weight.parts.iter().zip(kernels) {
+        for part in &weight.parts {
             assert_eq!(part.cols, x.cols, "matmul: inner dimension");
             let run = tiles_per_task(part, self.pool.num_threads());
             self.pool.run(part.num_tiles().div_ceil(run), |task| {
                 let tiles = task * run..part.num_tiles().min((task + 1) * run);
-                product.multiply_tiles(part, kernel, tiles, first_col);
+                product.multiply_tiles(part, tiles, first_col);
             });
             first_col += part.rows;
         }
@@ -441,20 +441,14 @@ struct Product<'a> {
 impl Product<'_> {
     /// Multiplies a run of tiles with all tokens. Tokens are the outer loop: their activations stay in the first cache
     /// while the run's tiles, small enough for the second, pass by.
-    fn multiply_tiles(
-        &self,
-        part: &CpuMatrix,
-        kernel: TileKernel,
-        tiles: std::ops::Range<usize>,
-        first_col: usize,
-    ) {
+    fn multiply_tiles(&self, part: &CpuMatrix, tiles: std::ops::Range<usize>, first_col: usize) {
         let blocks = part.cols / BLOCK;
         let mut sums = TileOut::default();
         for first in (0..self.rows).step_by(MAX_TOKENS) {
             let n = MAX_TOKENS.min(self.rows - first);
             for tile_idx in tiles.clone() {
                 let tile = part.tile(tile_idx);
-                match kernel {
+                match part.kernel {
                     TileKernel::Quant(kernel) => {
                         let x = &self.quantized[first * blocks..][..n * blocks];
                         self.kernels.quant_tile(kernel, tile, x, n, &mut sums);

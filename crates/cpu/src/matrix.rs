@@ -5,7 +5,7 @@ use model::{Error, Result};
 
 use crate::aligned::AlignedBytes;
 use crate::disjoint::Disjoint;
-use crate::kernels::unpack_row;
+use crate::kernels::{Kernels, TileKernel, unpack_row};
 use crate::pack::pack_tile;
 use crate::pool::ThreadPool;
 use crate::tile::{TILE_ROWS, TileFormat, with_tile_format};
@@ -16,11 +16,12 @@ pub struct CpuMatrix {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
     pub(crate) tile_bytes: usize,
+    pub(crate) kernel: TileKernel,
     tiles: AlignedBytes,
 }
 
 impl CpuMatrix {
-    pub(crate) fn load(pool: &ThreadPool, tensor: TensorView<'_>) -> Result<Self> {
+    pub(crate) fn load(pool: &ThreadPool, kernels: &Kernels, tensor: TensorView<'_>) -> Result<Self> {
         let (format, rows, cols) = (tensor.format(), tensor.rows(), tensor.cols());
         let tile_bytes = tile_bytes(format, cols);
         let len = rows.div_ceil(TILE_ROWS) * tile_bytes;
@@ -41,7 +42,7 @@ impl CpuMatrix {
             with_tile_format!(format, F => pack_tile::<F>(&source[..count], tile),
                 _ => pack_float_tile(&source[..count], format.block_bytes(), tile));
         });
-        Ok(Self { format, rows, cols, tile_bytes, tiles })
+        Ok(Self { format, rows, cols, tile_bytes, kernel: kernels.tile_kernel(format), tiles })
     }
 
     pub(crate) fn bytes(&self) -> usize {
