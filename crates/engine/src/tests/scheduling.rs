@@ -27,7 +27,7 @@ struct Arrival {
 }
 
 fn any_params() -> impl Strategy<Value = SamplingParams> {
-    let max_tokens = prop::option::weighted(0.9, 1..24usize);
+    let max_tokens = prop::option::weighted(0.9, prop_oneof![1..24usize, 18..24usize]);
     let penalties = (prop::sample::select(vec![1.0f32, 1.3]), prop::sample::select(vec![0.0f32, 0.5]));
     (prop::bool::weighted(0.7), any::<u64>(), max_tokens, penalties, any::<bool>(), 0..4usize, 0..2usize)
         .prop_map(|(samples, seed, max_tokens, (repetition_penalty, penalty), stops, top_k, logprobs)| {
@@ -40,7 +40,7 @@ fn any_params() -> impl Strategy<Value = SamplingParams> {
                 seed,
                 stop: if stops { vec!["ba".into(), "STOPS".into()] } else { Vec::new() },
                 // Sequences that end late compete for pages longest.
-                ignore_eos: seed % 4 > 0,
+                ignore_eos: seed % 8 > 0,
                 max_tokens,
                 logprobs: logprobs.checked_sub(1),
                 ..SamplingParams::default()
@@ -49,9 +49,11 @@ fn any_params() -> impl Strategy<Value = SamplingParams> {
 }
 
 fn any_arrival() -> impl Strategy<Value = Arrival> {
-    let prompt = prop::collection::vec(0..VOCAB_SIZE as u32, 1..20);
+    // Short prompts let more sequences in than can stay.
+    let token_ids = |len| prop::collection::vec(0..VOCAB_SIZE as u32, len);
+    let prompt = prop_oneof![3 => token_ids(1..6), 1 => token_ids(6..20)];
     let dropped = prop::option::weighted(0.2, 0..30usize);
-    (prompt, any_params(), 0..12usize, dropped).prop_map(|(prompt_token_ids, params, arrives, after)| {
+    (prompt, any_params(), 0..6usize, dropped).prop_map(|(prompt_token_ids, params, arrives, after)| {
         Arrival {
             request: Request { prompt_token_ids, params },
             arrives,
@@ -62,7 +64,7 @@ fn any_arrival() -> impl Strategy<Value = Arrival> {
 
 /// Sizes from those at which nothing ever waits to those at which hardly anything fits.
 fn any_sizes() -> impl Strategy<Value = (RunnerSpec, EngineOptions)> {
-    (1..7usize, 0..60usize, 1..24usize, 1..8usize, 1..10usize).prop_map(
+    (1..7usize, 0..24usize, 1..24usize, 1..11usize, 1..10usize).prop_map(
         |(page_size, spare_pages, budget, max_num_seqs, max_chunk)| {
             let max_num_seqs = max_num_seqs.min(budget);
             // Room for the longest request alone: 19 tokens of prompt and 23 generated.
@@ -140,7 +142,7 @@ proptest! {
     #[test]
     fn every_sequence_equals_itself_alone(
         (spec, options) in any_sizes(),
-        arrivals in prop::collection::vec(any_arrival(), 1..9),
+        arrivals in prop::collection::vec(any_arrival(), 1..13),
     ) {
         let (events, _) = run(spec, options, &arrivals);
         check_against_alone(spec, &arrivals, events);
