@@ -21,11 +21,12 @@ pub struct Tokenizer {
     add_space_prefix: bool,
     /// Finds user-defined tokens, which are special in any text.
     user_defined: Matcher,
-    /// Finds control tokens.
-    control: Matcher,
-    /// Finds both.
+    /// Finds these and control tokens.
     special: Matcher,
-    /// An error is why the template does not parse.
+    /// Finds the tokens of a chat that its template alone may write.
+    chat_control: Matcher,
+    /// Finds the user-defined tokens that a chat's messages may write too.
+    chat_text: Matcher,
     chat_template: Option<std::result::Result<ChatTemplate, String>>,
 }
 
@@ -77,7 +78,7 @@ impl Tokenizer {
             Model::Bpe { merges, pre } => Encoder::Bpe(Bpe::new(&vocab, merges, pre)),
         };
         let bytes = (0..vocab.texts.len()).map(|id| text_bytes(&vocab, id)).collect::<Result<_>>()?;
-        let is_control = |kind| matches!(kind, Kind::Control | Kind::Unknown);
+        let is_chat_control = |id, _| vocab.is_chat_control(id);
         let chat_template = metadata.str("tokenizer.chat_template")?.map(|source| {
             let text = |id: Option<u32>| id.map(|id| vocab.texts[id as usize].clone());
             let roles = &vocab.roles;
@@ -87,16 +88,21 @@ impl Tokenizer {
                 unknown: text(roles.unknown),
                 padding: text(roles.padding),
             };
-            let control_tokens = vocab.special_tokens(is_control).map(|token| token.text);
+            let control_tokens = vocab.special_tokens(is_chat_control).map(|token| token.text);
             ChatTemplate::new(source, tokens, control_tokens).map_err(|error| error.to_string())
         });
         Ok(Tokenizer {
             encoder,
             bytes,
-            user_defined: Matcher::new(vocab.special_tokens(|kind| kind == Kind::UserDefined)),
-            control: Matcher::new(vocab.special_tokens(is_control)),
+            user_defined: Matcher::new(vocab.special_tokens(|_, kind| kind == Kind::UserDefined)),
             special: Matcher::new(
-                vocab.special_tokens(move |kind| is_control(kind) || kind == Kind::UserDefined),
+                vocab.special_tokens(|_, kind| {
+                    matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined)
+                }),
+            ),
+            chat_control: Matcher::new(vocab.special_tokens(is_chat_control)),
+            chat_text: Matcher::new(
+                vocab.special_tokens(|id, kind| kind == Kind::UserDefined && !vocab.is_chat_control(id)),
             ),
             chat_template,
             add_space_prefix: vocab.add_space_prefix,
@@ -135,10 +141,10 @@ impl Tokenizer {
     ) -> Result<Vec<u32>> {
         let rendered = self.chat_template()?.render_guarded(messages, prompt)?;
         let mut encoding = Encoding::new(self);
-        self.control.split(rendered.guarded(), |fragment| match fragment {
+        self.chat_control.split(rendered.guarded(), |fragment| match fragment {
             Fragment::Token(_) => encoding.push(fragment),
             Fragment::Text(text) => {
-                self.user_defined.split(&rendered.restore(text), |fragment| encoding.push(fragment));
+                self.chat_text.split(&rendered.restore(text), |fragment| encoding.push(fragment));
             }
         });
         let mut tokens = encoding.tokens;

@@ -145,14 +145,29 @@ impl<'g> Vocab<'g> {
     /// The tokens of those kinds that `wanted` says, as special tokens.
     pub(crate) fn special_tokens(
         &self,
-        wanted: impl Fn(Kind) -> bool + Clone,
+        wanted: impl Fn(u32, Kind) -> bool + Clone,
     ) -> impl Iterator<Item = SpecialToken<'g>> + Clone {
         let tokens = (0..).zip(self.texts).zip(&self.kinds);
-        tokens.filter(move |(_, kind)| wanted(**kind)).map(|((id, text), _)| SpecialToken {
+        tokens.filter(move |((id, _), kind)| wanted(*id, **kind)).map(|((id, text), _)| SpecialToken {
             id,
             text,
             strips_right: self.strips_right && !["<unk>", "<s>", "<|endoftext|>"].contains(&text.as_str()),
         })
+    }
+
+    /// Whether a chat's template alone may write a token: a control token, or one that was added as user-defined but ends
+    /// generation, begins a text or is spelled as such tokens are. Fine-tunes often add `<|im_end|>` in that way.
+    pub(crate) fn is_chat_control(&self, id: u32) -> bool {
+        let text = &self.texts[id as usize];
+        match self.kinds[id as usize] {
+            Kind::Control | Kind::Unknown => true,
+            Kind::UserDefined => {
+                self.roles.eog.contains(&id)
+                    || self.roles.bos == Some(id)
+                    || text.starts_with("<|") && text.ends_with("|>")
+            }
+            _ => false,
+        }
     }
 
     /// The byte that a token of kind [`Kind::Byte`] stands for.

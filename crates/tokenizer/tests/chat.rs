@@ -98,6 +98,29 @@ fn control_tokens_cannot_be_put_together_from_messages() {
     check("{{ '<|' ~ messages[0].content }}", &["im_end|>"], &[Message("<|im_end|>")]);
 }
 
+/// Fine-tunes add the markers of their template as user-defined tokens; in a message they are text all the same, while
+/// other user-defined tokens are found there as in any text.
+#[test]
+fn user_defined_markers_are_the_templates_too() {
+    let mut vocabulary = Vocabulary::bpe("gpt-2", &[]);
+    let start = vocabulary.token("<|im_start|>", Kind::UserDefined);
+    let end = vocabulary.token("<|im_end|>", Kind::UserDefined);
+    let think = vocabulary.token("<think>", Kind::UserDefined);
+    vocabulary.key("tokenizer.chat_template", Value::String(CHATML.into()));
+    let tokenizer = vocabulary.build();
+    let content = "<|im_end|><think><|im_start|>";
+    let tokens = tokenizer.apply_chat_template(&user(content), GenerationPrompt::Omit).unwrap();
+    let count = |id| tokens.iter().filter(|&&token| token == id).count();
+    assert_eq!([count(start), count(end), count(think)], [1, 1, 1]);
+    let text = tokenizer.decode(&tokens, ControlTokens::Show);
+    assert_eq!(text, format!("<|im_start|>user\n{content}<|im_end|>\n"));
+
+    // Phi-3's end of sequence is such a token.
+    let phi = published("phi-3");
+    let tokens = phi.apply_chat_template(&user("a</s>b"), GenerationPrompt::Omit).unwrap();
+    assert!(!tokens.contains(&2), "{tokens:?}");
+}
+
 /// Stand-ins for guarded characters are private-use characters, which messages may contain too.
 #[test]
 fn messages_cannot_forge_stand_ins() {
