@@ -8,6 +8,7 @@
 //! Which thread runs a task never shows in its result: tasks write disjoint outputs and share no accumulator.
 
 use std::cell::UnsafeCell;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,8 @@ struct Shared {
     stop: AtomicBool,
     /// One flag a worker: set while it is parked or about to be.
     parked: Vec<AtomicBool>,
+    /// Rounds of spinning before a waiting thread gives its core away.
+    spins: u32,
 }
 
 // SAFETY: `job` is written only while no worker is inside a job (see `run`) and read only by workers that joined.
@@ -44,6 +47,8 @@ const JOINED: u64 = OPEN - 1;
 
 /// Rounds of spinning before a waiting thread gives its core away; some tens of microseconds.
 const SPINS: u32 = 20_000;
+/// As `SPINS`, with more threads than cores: whoever waits then keeps another from working.
+const SPINS_OVERSUBSCRIBED: u32 = 50;
 
 /// A fixed set of threads. Dropping it joins them.
 pub(crate) struct ThreadPool {
@@ -59,6 +64,7 @@ impl ThreadPool {
     /// A pool in which `num_threads` threads work, the caller of `run` included.
     pub fn new(num_threads: usize) -> std::io::Result<Self> {
         let num_workers = num_threads.max(1) - 1;
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let nothing: &'static Task<'static> = &|_| {};
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
@@ -68,6 +74,7 @@ impl ThreadPool {
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             parked: (0..num_workers).map(|_| AtomicBool::new(false)).collect(),
+            spins: if num_threads <= cores { SPINS } else { SPINS_OVERSUBSCRIBED },
         });
         let mut pool = Self { shared, workers: Vec::new(), threads: Vec::new(), turn: Mutex::new(()) };
         for worker_idx in 0..num_workers {
@@ -120,7 +127,7 @@ impl ThreadPool {
         let mut spins = 0;
         while shared.left.load(Ordering::Acquire) as u64 != joined {
             spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+            if spins < shared.spins { std::hint::spin_loop() } else { thread::yield_now() }
         }
         if shared.panicked.swap(false, Ordering::Relaxed) {
             panic!("a task of the thread pool panicked");
@@ -161,7 +168,7 @@ impl Shared {
             (state & OPEN != 0 && state >> 32 != last_epoch).then_some(state >> 32)
         };
         loop {
-            for _ in 0..SPINS {
+            for _ in 0..self.spins {
                 if self.stop.load(Ordering::Relaxed) {
                     return None;
                 }
