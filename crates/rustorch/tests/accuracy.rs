@@ -1,0 +1,159 @@
+//! Logits of every block format and every variation of the architecture against float64, and beside llama.cpp's.
+//!
+//! The models are random, two layers deep and made by the test kit, which also computes what is right. llama.cpp's errors
+//! on the same files were recorded by `reference/llama_cpp_errors.py`. With `--nocapture` the tests print all figures.
+
+#![allow(clippy::print_stdout)] // The table is the tests' second result.
+
+use gguf::{Format, Gguf};
+use rustorch_llama::{AttentionMode, CpuOptions, Device, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions};
+use serde_json::Value;
+use testkit::models::{self, TestModel};
+use testkit::{Reference, relative_l2};
+
+/// F32 weights and cache: rounding in f32 alone, through some 500 terms of a sum, 20 times.
+const F32_LIMIT: f64 = 2e-5;
+/// Weights of 16 bits are widened exactly, but a sum may be cut differently.
+const HALF_LIMIT: f64 = 1e-4;
+/// K and V rounded to 11 bits.
+const F16_CACHE_LIMIT: f64 = 2e-3;
+/// Quantised weights: activations are quantised too. As good as llama.cpp, give or take chance.
+const RATIO_LIMIT: f64 = 1.25;
+const QUANTIZED_LIMIT: f64 = 4.5e-2;
+/// What llama.cpp, given F32 weights and cache, may be off from the reference before one of the two is wrong.
+const ORACLE_LIMIT: f64 = 5e-6;
+
+/// llama.cpp's recorded figures.
+struct Recorded(Value);
+
+impl Recorded {
+    fn read() -> Self {
+        Self(serde_json::from_str(include_str!("reference/llama_cpp_errors.json")).unwrap())
+    }
+
+    fn number(&self, model: &str, path: &str) -> f64 {
+        let number = self.0["models"][model].pointer(path).and_then(Value::as_f64);
+        number.unwrap_or_else(|| panic!("{model}{path}: not recorded; run llama_cpp_errors.py again"))
+    }
+}
+
+/// A test model, and the right logits after each of its sequences.
+struct Case {
+    model: TestModel,
+    gguf: Gguf,
+    sequences: Vec<Vec<u32>>,
+    want: Vec<Vec<f64>>,
+}
+
+impl Case {
+    fn new(model: TestModel) -> Self {
+        let gguf = Gguf::from_vec(model.spec.to_gguf()).unwrap();
+        let sequences = models::sequences(model.spec.vocab);
+        let reference = Reference::new(&gguf);
+        let want = sequences.iter().map(|tokens| reference.logits(tokens)).collect();
+        Self { model, gguf, sequences, want }
+    }
+
+    fn named(name: &str) -> Self {
+        Self::new(models::all().into_iter().find(|model| model.name == name).unwrap())
+    }
+
+    /// The logits of all sequences in one batch.
+    fn logits(&self, kv_dtype: KvDtype, options: LoadOptions<'_>) -> Vec<Vec<f32>> {
+        let config = LlamaConfig::from_gguf(&self.gguf)
+            .unwrap()
+            .with_batch_size(self.sequences.len())
+            .with_max_seq_len(128)
+            .with_kv_dtype(kv_dtype);
+        let mut model = LlamaModel::load(&self.gguf, config, options).unwrap();
+        let sequences: Vec<&[u32]> = self.sequences.iter().map(Vec::as_slice).collect();
+        model.forward_batch(&sequences).unwrap()
+    }
+}
+
+/// Checks a model with either cache; gives the ratios of its errors to llama.cpp's.
+fn check(model: TestModel, recorded: &Recorded) -> Vec<f64> {
+    let case = Case::new(model);
+    let TestModel { name, spec } = &case.model;
+    let want = case.want.concat();
+    let norm = want.iter().map(|want| want * want).sum::<f64>().sqrt();
+    let recorded_norm = recorded.number(name, "/norm");
+    assert!(
+        (norm / recorded_norm - 1.0).abs() < 1e-9,
+        "{name}: llama.cpp's figures are those of another model: run llama_cpp_errors.py again"
+    );
+    let mut ratios = Vec::new();
+    for (kv_dtype, setting) in [(KvDtype::F32, "f32"), (KvDtype::F16, "f16")] {
+        let got = case.logits(kv_dtype, LoadOptions::default());
+        let error = relative_l2(&got.concat(), &want);
+        let peers = recorded.number(name, &format!("/{setting}/all"));
+        let limit = match (spec.formats.rule, kv_dtype) {
+            (Format::F32, KvDtype::F32) => F32_LIMIT,
+            (Format::F16 | Format::BF16, KvDtype::F32) => HALF_LIMIT,
+            (Format::F32 | Format::F16 | Format::BF16, KvDtype::F16) => F16_CACHE_LIMIT,
+            _ => QUANTIZED_LIMIT.min(RATIO_LIMIT * peers),
+        };
+        let worst = got
+            .iter()
+            .zip(&case.want)
+            .enumerate()
+            .map(|(i, (got, want))| {
+                relative_l2(got, want) / recorded.number(name, &format!("/{setting}/each/{i}"))
+            })
+            .fold(0.0, f64::max);
+        println!(
+            "{name:18} {setting} {error:9.2e} {peers:9.2e} {:6.3}   worst sequence {worst:6.3}",
+            error / peers
+        );
+        assert!(error <= limit, "{name}, {setting} cache: error {error:e}, limit {limit:e}");
+        ratios.push(error / peers);
+    }
+    ratios
+}
+
+fn is_quantized(model: &TestModel) -> bool {
+    model.spec.formats.rule.block_len() > 1
+}
+
+#[test]
+fn logits_of_float_weights_are_right_to_rounding() {
+    let recorded = Recorded::read();
+    println!("model          cache      ours llama.cpp  ratio");
+    for model in models::all().into_iter().filter(|model| !is_quantized(model)) {
+        check(model, &recorded);
+    }
+}
+
+#[test]
+fn logits_of_quantized_weights_are_as_good_as_llama_cpps() {
+    let recorded = Recorded::read();
+    println!("model          cache      ours llama.cpp  ratio");
+    let models = models::all().into_iter().filter(is_quantized);
+    let ratios: Vec<f64> = models.flat_map(|model| check(model, &recorded)).collect();
+    let mean = ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64;
+    println!("geometric mean of the ratios: {:.3}", mean.exp());
+}
+
+#[test]
+fn every_instruction_set_and_either_attention_is_right() {
+    for (name, limit) in [("short_heads", F32_LIMIT), ("everything_q8_0", QUANTIZED_LIMIT)] {
+        let case = Case::named(name);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            for attention in [AttentionMode::Fused, AttentionMode::Reference] {
+                let device = Device::Cpu(CpuOptions { isa: Some(isa), ..CpuOptions::default() });
+                let options = LoadOptions { device, attention, ..LoadOptions::default() };
+                let error = relative_l2(&case.logits(KvDtype::F32, options).concat(), &case.want.concat());
+                assert!(error <= limit, "{name}, {isa}, {attention:?}: error {error:e}, limit {limit:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_independent_implementation_agrees_with_the_reference() {
+    let recorded = Recorded::read();
+    for model in models::all().into_iter().filter(|model| model.spec.formats.rule == Format::F32) {
+        let error = recorded.number(&model.name, "/f32/all");
+        assert!(error <= ORACLE_LIMIT, "{}: llama.cpp is off by {error:e}", model.name);
+    }
+}
