@@ -8,6 +8,8 @@
 //! child's peak of resident memory with the file's size: weights stay packed, and the file's pages are given back as its
 //! tensors are repacked. Fails above [`LIMIT`] times the file plus the KV cache.
 
+#![allow(clippy::print_stdout)] // The figures are what the program is for.
+
 use std::error::Error;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -80,7 +82,11 @@ fn tiny_llama() -> ModelSpec {
         context: 2048,
         formats: Formats {
             rule: Format::Q4_K,
-            exceptions: vec![("output.weight", Format::Q6_K), ("attn_v", Format::Q6_K), ("ffn_down", Format::Q6_K)],
+            exceptions: vec![
+                ("output.weight", Format::Q6_K),
+                ("attn_v", Format::Q6_K),
+                ("ffn_down", Format::Q6_K),
+            ],
         },
         ..ModelSpec::default()
     }
