@@ -8,7 +8,7 @@ use model::{Backend, Batch, BatchLimits, Error, KvShape, Linear, QkvShape, Resul
 
 use crate::activations::ActBlock;
 use crate::disjoint::Disjoint;
-use crate::kernels::{HeadRows, Isa, Kernels, KvElement, MAX_TOKENS, Reference, TileKernel, TileOut};
+use crate::kernels::{HeadRows, Isa, Kernels, KvElement, MAX_TOKENS, Reference, TileKernel, TileOut, Tokens};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matrix::CpuMatrix;
 use crate::pool::ThreadPool;
@@ -269,6 +269,9 @@ impl Backend for CpuBackend {
         if weight.parts.iter().any(|part| matches!(part.kernel, TileKernel::Quant(_))) {
             self.quantize(rows, x, &mut scratch);
         }
+        for part in &weight.parts {
+            assert_eq!(part.cols, x.cols, "matmul: inner dimension");
+        }
         let product = Product {
             kernels: &self.kernels,
             rows,
@@ -278,16 +281,21 @@ impl Backend for CpuBackend {
             out_cols: out.cols,
             out: Disjoint::new(&mut out.values),
         };
-        let mut first_col = 0;
-        for part in &weight.parts {
-            assert_eq!(part.cols, x.cols, "matmul: inner dimension");
-            let run = tiles_per_task(part, self.pool.num_threads());
-            self.pool.run(part.num_tiles().div_ceil(run), |task| {
-                let tiles = task * run..part.num_tiles().min((task + 1) * run);
-                product.multiply_tiles(part, tiles, first_col);
-            });
-            first_col += part.rows;
-        }
+        // The parts' tasks in one job, so that threads meet once.
+        let threads = self.pool.num_threads();
+        let num_tasks = |part: &CpuMatrix| part.num_tiles().div_ceil(tiles_per_task(part, threads));
+        self.pool.run(weight.parts.iter().map(num_tasks).sum(), |mut task| {
+            let mut first_col = 0;
+            for part in &weight.parts {
+                if task < num_tasks(part) {
+                    let run = tiles_per_task(part, threads);
+                    let tiles = task * run..part.num_tiles().min((task + 1) * run);
+                    return product.multiply_tiles(part, tiles, first_col);
+                }
+                task -= num_tasks(part);
+                first_col += part.rows;
+            }
+        });
     }
 
     fn rope_store_kv(
@@ -439,30 +447,53 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Multiplies a run of tiles with all tokens. Tokens are the outer loop: their activations stay in the first cache
-    /// while the run's tiles, small enough for the second, pass by.
+    /// Multiplies a run of tiles with all tokens, a group of tokens at a time: their sums for the whole run are kept, and
+    /// the columns pass in pieces for which the group's activations stay in the first-level cache. The run itself is
+    /// small enough for the second-level cache, where the next group finds it.
     fn multiply_tiles(&self, part: &CpuMatrix, tiles: std::ops::Range<usize>, first_col: usize) {
-        let blocks = part.cols / BLOCK;
-        let mut sums = TileOut::default();
         for first in (0..self.rows).step_by(MAX_TOKENS) {
-            let n = MAX_TOKENS.min(self.rows - first);
-            for tile_idx in tiles.clone() {
-                let tile = part.tile(tile_idx);
-                match part.kernel {
-                    TileKernel::Quant(kernel) => {
-                        let x = &self.quantized[first * blocks..][..n * blocks];
-                        self.kernels.quant_tile(kernel, tile, x, n, &mut sums);
-                    }
-                    TileKernel::Float(kernel) => {
-                        let x = &self.x.values[first * part.cols..][..n * part.cols];
-                        self.kernels.float_tile(kernel, tile, x, n, &mut sums);
-                    }
+            let count = MAX_TOKENS.min(self.rows - first);
+            let mut sums = [TileOut::default(); MAX_RUN];
+            let piece = part.piece_cols(ACTIVATION_BYTES / (2 * count));
+            for first_k in (0..part.cols).step_by(piece) {
+                let cols = piece.min(part.cols - first_k);
+                for (tile_idx, sums) in tiles.clone().zip(&mut sums) {
+                    self.multiply_piece(
+                        part,
+                        part.piece(tile_idx, first_k, cols),
+                        (first, count),
+                        first_k,
+                        sums,
+                    );
                 }
+            }
+            for (tile_idx, sums) in tiles.clone().zip(&sums) {
                 let row = tile_idx * TILE_ROWS;
-                let count = TILE_ROWS.min(part.rows - row);
-                for (t, sums) in sums[..n].iter().enumerate() {
-                    self.store(first + t, first_col + row, &sums[..count]);
+                for (t, sums) in sums[..count].iter().enumerate() {
+                    self.store(first + t, first_col + row, &sums[..TILE_ROWS.min(part.rows - row)]);
                 }
+            }
+        }
+    }
+
+    fn multiply_piece(
+        &self,
+        part: &CpuMatrix,
+        piece: &[u8],
+        (first, count): (usize, usize),
+        first_k: usize,
+        sums: &mut TileOut,
+    ) {
+        match part.kernel {
+            TileKernel::Quant(kernel) => {
+                let stride = part.cols / BLOCK;
+                let values = &self.quantized[first * stride + first_k / BLOCK..];
+                self.kernels.quant_tile(kernel, piece, Tokens { values, stride, count }, sums);
+            }
+            TileKernel::Float(kernel) => {
+                let stride = part.cols;
+                let values = &self.x.values[first * stride + first_k..];
+                self.kernels.float_tile(kernel, piece, Tokens { values, stride, count }, sums);
             }
         }
     }
@@ -481,12 +512,17 @@ impl Product<'_> {
 
 /// Bytes of weights that a task keeps in the second-level cache while its tokens pass.
 const TASK_BYTES: usize = 256 << 10;
+/// Most tiles of a task: their sums for a group of tokens take 16 KiB.
+const MAX_RUN: usize = 16;
+/// Bytes of activations that stay in the first-level cache while a run's tiles pass. A column takes about two bytes a
+/// token: one quantised, one for the scales and sums of its block.
+const ACTIVATION_BYTES: usize = 16 << 10;
 
 /// Tiles of a task: few enough for the cache and for every thread to find work, many enough to be worth a draw.
 fn tiles_per_task(matrix: &CpuMatrix, threads: usize) -> usize {
     let by_cache = TASK_BYTES / matrix.tile_bytes.max(1);
     let by_balance = matrix.num_tiles() / (4 * threads);
-    by_cache.min(by_balance).max(1)
+    by_cache.min(by_balance).clamp(1, MAX_RUN)
 }
 
 /// Turns the leading `turns.len()` dimensions of a head; `turns` holds `(cos, sin)` pairs.

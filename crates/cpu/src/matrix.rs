@@ -57,6 +57,19 @@ impl CpuMatrix {
         &self.tiles.as_slice()[tile_idx * self.tile_bytes..][..self.tile_bytes]
     }
 
+    /// The most columns, at least one block, that are whole blocks and no more than `cols`.
+    pub(crate) fn piece_cols(&self, cols: usize) -> usize {
+        let block = self.format.block_len();
+        (cols / block * block).clamp(block, self.cols.max(block))
+    }
+
+    /// The columns `first..first + cols` of a tile; both whole blocks.
+    pub(crate) fn piece(&self, tile_idx: usize, first: usize, cols: usize) -> &[u8] {
+        let block = self.format.block_len();
+        let block_bytes = self.tile_bytes / (self.cols / block);
+        &self.tile(tile_idx)[first / block * block_bytes..(first + cols) / block * block_bytes]
+    }
+
     /// Dequantises one row; `out: [cols]`. Bit for bit what the file's own dequantisation gives.
     pub(crate) fn row(&self, row: usize, out: &mut [f32]) {
         let (tile, lane) = (self.tile(row / TILE_ROWS), row % TILE_ROWS);

@@ -1,7 +1,7 @@
-//! Matrix tiles of quantised weights on AVX-512 VNNI. Pseudo-code and order of sums: see `quant`, the portable twin;
-//! tile layout: see `tile`.
+//! Matrix tiles on AVX-512, quantised ones with VNNI. Pseudo-code and order of sums: see the portable twins `quant` and
+//! `float`; tile layout: see `tile`.
 //!
-//! A record is unpacked into eight registers once and multiplied with up to eight tokens: eight four-way byte dot
+//! A record is unpacked into eight registers once and multiplied with up to sixteen tokens: eight four-way byte dot
 //! products, one conversion and one or two fused multiply-adds for each. A token's four activation bytes come as an
 //! embedded broadcast.
 
@@ -9,7 +9,8 @@ use std::arch::x86_64::*;
 
 use gguf::Format;
 
-use super::{MAX_TOKENS, QuantTile, TileOut};
+use super::float::{BF16, F16, F32, FloatWeight};
+use super::{FloatTile, QuantTile, TileOut, Tokens};
 use crate::activations::ActBlock;
 use crate::tile::{GROUPS, Planes, Scales, TILE_ROWS, TileFormat, with_tile_format};
 
@@ -18,59 +19,189 @@ pub(super) fn quant_tile(format: Format) -> Option<QuantTile> {
     Some(with_tile_format!(format, F => tile::<F> as QuantTile, _ => return None))
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-fn tile<F: TileFormat>(tile: &[u8], x: &[ActBlock], n: usize, out: &mut TileOut) {
-    match n {
-        1 => tokens::<F, 1>(tile, x, out),
-        2 => tokens::<F, 2>(tile, x, out),
-        3 => tokens::<F, 3>(tile, x, out),
-        4 => tokens::<F, 4>(tile, x, out),
-        5 => tokens::<F, 5>(tile, x, out),
-        6 => tokens::<F, 6>(tile, x, out),
-        7 => tokens::<F, 7>(tile, x, out),
-        MAX_TOKENS => tokens::<F, MAX_TOKENS>(tile, x, out),
-        _ => panic!("quant tile: {n} tokens, expected 1 to {MAX_TOKENS}"),
+/// The kernel of a float format.
+pub(super) fn float_tile(format: Format) -> Option<FloatTile> {
+    match format {
+        Format::F32 => Some(float_tile_of::<F32>),
+        Format::F16 => Some(float_tile_of::<F16>),
+        Format::BF16 => Some(float_tile_of::<BF16>),
+        _ => None,
     }
 }
 
+/// Serves the tokens in groups whose sums, beside one record, fit the registers; a token's sums do not depend on its
+/// group. `$tokens` adds the products of the piece with `N` tokens and returns `N`.
+macro_rules! in_groups {
+    ($tokens:ident::<$F:ident>, $piece:expr, $x:expr, $sums:expr) => {{
+        let (piece, x, sums) = ($piece, $x, $sums);
+        let mut t = 0;
+        while t < x.count {
+            let (rest, sums) = (&x.values[t * x.stride..], &mut sums[t..]);
+            t += match x.count - t {
+                1 => $tokens::<$F, 1>(piece, rest, x.stride, sums),
+                2 => $tokens::<$F, 2>(piece, rest, x.stride, sums),
+                3 => $tokens::<$F, 3>(piece, rest, x.stride, sums),
+                4 | 5 => $tokens::<$F, 4>(piece, rest, x.stride, sums),
+                6 | 7 => $tokens::<$F, 6>(piece, rest, x.stride, sums),
+                8..=11 => $tokens::<$F, 8>(piece, rest, x.stride, sums),
+                12..=15 => $tokens::<$F, 12>(piece, rest, x.stride, sums),
+                _ => $tokens::<$F, 16>(piece, rest, x.stride, sums),
+            };
+        }
+    }};
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-fn tokens<F: TileFormat, const N: usize>(tile: &[u8], x: &[ActBlock], out: &mut TileOut) {
-    let blocks = x.len() / N;
-    assert!(x.len() == N * blocks, "quant tile: tokens");
-    assert_eq!(tile.len(), blocks / F::RECORDS * F::BYTES, "quant tile: size");
-    let x: [&[ActBlock]; N] = std::array::from_fn(|t| &x[t * blocks..][..blocks]);
+fn tile<F: TileFormat>(piece: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+    assert!(piece.len().is_multiple_of(F::BYTES), "quant tile: size");
+    in_groups!(tokens::<F>, piece, x, sums);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
+fn float_tile_of<W: Wide>(piece: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
+    assert!(piece.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
+    in_groups!(float_tokens::<W>, piece, x, sums);
+}
+
+/// A float format whose 16 weights of a column widen to a register.
+trait Wide: FloatWeight {
+    /// # Safety
+    /// The machine must have AVX-512 F.
+    unsafe fn widen_16(column: &[u8]) -> __m512;
+}
+
+impl Wide for F32 {
+    #[inline(always)]
+    unsafe fn widen_16(column: &[u8]) -> __m512 {
+        let column: &[u8; 64] = column.try_into().expect("16 weights");
+        // SAFETY: 64 bytes are read, without alignment; the caller guarantees the instructions.
+        unsafe { _mm512_loadu_ps(column.as_ptr().cast()) }
+    }
+}
+
+impl Wide for F16 {
+    #[inline(always)]
+    unsafe fn widen_16(column: &[u8]) -> __m512 {
+        // SAFETY: the caller guarantees the instructions.
+        unsafe { load_halves(column) }
+    }
+}
+
+impl Wide for BF16 {
+    #[inline(always)]
+    unsafe fn widen_16(column: &[u8]) -> __m512 {
+        let column: &[u8; 32] = column.try_into().expect("16 weights");
+        // SAFETY: 32 bytes are read, without alignment; the caller guarantees the instructions.
+        unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(column.as_ptr().cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        }
+    }
+}
+
+/// Adds the products of the piece with `N` tokens; returns `N`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
+fn float_tokens<W: Wide, const N: usize>(
+    piece: &[u8],
+    x: &[f32],
+    stride: usize,
+    out: &mut [[f32; TILE_ROWS]],
+) -> usize {
+    let cols = piece.len() / (TILE_ROWS * W::BYTES);
+    let x: [&[f32]; N] = std::array::from_fn(|t| &x[t * stride..][..cols]);
+    let out = &mut out[..N];
     let mut sums = [_mm512_setzero_ps(); N];
-    for (super_idx, super_block) in tile.chunks_exact(F::BYTES).enumerate() {
+    for t in 0..N {
+        sums[t] = load_sums(&out[t]);
+    }
+    for (k, column) in piece.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
+        prefetch(column);
+        // SAFETY: this function's own features include AVX-512 F.
+        let w = unsafe { W::widen_16(column) };
+        for t in 0..N {
+            sums[t] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[t][k]), sums[t]);
+        }
+    }
+    for t in 0..N {
+        store_sums(&mut out[t], sums[t]);
+    }
+    N
+}
+
+/// Adds the products of the piece with `N` tokens; returns `N`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
+fn tokens<F: TileFormat, const N: usize>(
+    piece: &[u8],
+    x: &[ActBlock],
+    stride: usize,
+    out: &mut [[f32; TILE_ROWS]],
+) -> usize {
+    let blocks = piece.len() / F::BYTES * F::RECORDS;
+    let x: [&[ActBlock]; N] = std::array::from_fn(|t| &x[t * stride..][..blocks]);
+    let out = &mut out[..N];
+    let mut sums = [_mm512_setzero_ps(); N];
+    for t in 0..N {
+        sums[t] = load_sums(&out[t]);
+    }
+    for (super_idx, super_block) in piece.chunks_exact(F::BYTES).enumerate() {
         let (header, records) = super_block.split_at(F::SCALES.bytes());
         let d = load_halves(&header[..32]);
         let d_min = if F::SCALES.has_min() { load_halves(&header[32..64]) } else { d };
         for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
+            prefetch(record);
             let q = unpack::<F>(record);
             let block_idx = super_idx * F::RECORDS + record_idx;
+            let (scale, min) = record_scales::<F>(header, d, d_min, record_idx * F::SCALES.halves());
             if F::SCALES.halves() == 1 {
-                let (scale, min) = record_scales::<F>(header, d, d_min, record_idx);
                 for t in 0..N {
                     let x = &x[t][block_idx];
                     let integer = dot::<F>(&q, x, 0..GROUPS, x.neg_sum);
                     sums[t] = accumulate::<F>(sums[t], integer, scale, min, x.scale, x.scaled_sum);
                 }
             } else {
-                let (scale_0, min_0) = record_scales::<F>(header, d, d_min, 2 * record_idx);
-                let (scale_1, min_1) = record_scales::<F>(header, d, d_min, 2 * record_idx + 1);
                 for t in 0..N {
                     let x = &x[t][block_idx];
-                    let low = dot::<F>(&q, x, 0..GROUPS / 2, x.neg_halves[0]);
-                    let high = dot::<F>(&q, x, GROUPS / 2..GROUPS, x.neg_halves[1]);
-                    sums[t] = accumulate::<F>(sums[t], low, scale_0, min_0, x.scale, x.scaled_halves[0]);
-                    sums[t] = accumulate::<F>(sums[t], high, scale_1, min_1, x.scale, x.scaled_halves[1]);
+                    let integer = dot::<F>(&q, x, 0..GROUPS / 2, x.neg_halves[0]);
+                    sums[t] = accumulate::<F>(sums[t], integer, scale, min, x.scale, x.scaled_halves[0]);
+                }
+                let (scale, min) = record_scales::<F>(header, d, d_min, record_idx * F::SCALES.halves() + 1);
+                for t in 0..N {
+                    let x = &x[t][block_idx];
+                    let integer = dot::<F>(&q, x, GROUPS / 2..GROUPS, x.neg_halves[1]);
+                    sums[t] = accumulate::<F>(sums[t], integer, scale, min, x.scale, x.scaled_halves[1]);
                 }
             }
         }
     }
-    for (out, sum) in out.iter_mut().zip(sums) {
-        // SAFETY: `out` is 16 floats; the store needs no alignment.
-        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+    for t in 0..N {
+        store_sums(&mut out[t], sums[t]);
     }
+    N
+}
+
+/// Asks for the weights that come a little later: the hardware does not look beyond a page, and a page is a few records.
+#[inline]
+#[target_feature(enable = "sse")]
+fn prefetch(record: &[u8]) {
+    const AHEAD: usize = 2048;
+    for line in 0..record.len().div_ceil(64) {
+        let at = record.as_ptr().wrapping_add(AHEAD + 64 * line);
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_sums(out: &mut [f32; TILE_ROWS], sums: __m512) {
+    // SAFETY: the reference is to 16 floats; the store needs no alignment.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums) };
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_sums(sums: &[f32; TILE_ROWS]) -> __m512 {
+    // SAFETY: the reference is to 16 floats; the load needs no alignment.
+    unsafe { _mm512_loadu_ps(sums.as_ptr()) }
 }
 
 /// `-OFFSET * sum(x) + sum over the groups' columns of q * x`, by row.

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! tile = [column][16 rows]
-//! for each column k, row r, token t:  out[t][r] += w[k][r] * x[t][k]        columns in order
+//! for each column k, row r, token t:  sums[t][r] += w[k][r] * x[t][k]        columns in order
 //! ```
 
-use super::{MAX_TOKENS, TileOut};
+use super::{TileOut, Tokens};
 use crate::tile::TILE_ROWS;
 
 /// A weight format that widens to f32 exactly.
@@ -53,28 +53,32 @@ pub(super) fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(magnitude | u32::from(bits & 0x8000) << 16)
 }
 
-/// Multiplies one tile with `n` tokens.
+/// Adds the products of a piece of a tile (whole columns) with each token.
 #[inline(always)]
-pub(super) fn tile<W: FloatWeight>(tile: &[u8], x: &[f32], n: usize, out: &mut TileOut) {
-    let cols = x.len() / n;
-    assert!(n <= MAX_TOKENS && x.len() == n * cols, "float tile: tokens");
-    assert_eq!(tile.len(), cols * TILE_ROWS * W::BYTES, "float tile: size");
+pub(super) fn tile<W: FloatWeight>(piece: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
+    assert!(piece.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
     let mut t = 0;
-    while n - t >= 4 {
-        tokens::<W, 4>(tile, &x[t * cols..], cols, &mut out[t..]);
+    while t + 4 <= x.count {
+        tokens::<W, 4>(piece, &x.values[t * x.stride..], x.stride, &mut sums[t..]);
         t += 4;
     }
-    while t < n {
-        tokens::<W, 1>(tile, &x[t * cols..], cols, &mut out[t..]);
+    while t < x.count {
+        tokens::<W, 1>(piece, &x.values[t * x.stride..], x.stride, &mut sums[t..]);
         t += 1;
     }
 }
 
 #[inline(always)]
-fn tokens<W: FloatWeight, const N: usize>(tile: &[u8], x: &[f32], cols: usize, out: &mut [[f32; TILE_ROWS]]) {
-    let x: [&[f32]; N] = std::array::from_fn(|t| &x[t * cols..][..cols]);
-    let mut sums = [[0f32; TILE_ROWS]; N];
-    for (k, column) in tile.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
+fn tokens<W: FloatWeight, const N: usize>(
+    piece: &[u8],
+    x: &[f32],
+    stride: usize,
+    out: &mut [[f32; TILE_ROWS]],
+) {
+    let cols = piece.len() / (TILE_ROWS * W::BYTES);
+    let x: [&[f32]; N] = std::array::from_fn(|t| &x[t * stride..][..cols]);
+    let mut sums: [[f32; TILE_ROWS]; N] = std::array::from_fn(|t| out[t]);
+    for (k, column) in piece.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
         let mut w = [0f32; TILE_ROWS];
         for r in 0..TILE_ROWS {
             w[r] = W::widen(&column[r * W::BYTES..][..W::BYTES]);

@@ -29,9 +29,21 @@ pub(crate) use attention::{HeadRows, KvElement, KvRows, Reference};
 pub(crate) use quant::unpack_row;
 
 /// Tokens that a tile kernel serves with one pass over its weights.
-pub(crate) const MAX_TOKENS: usize = 8;
+pub(crate) const MAX_TOKENS: usize = 16;
 
-/// What a tile kernel computes: `[token][row of the tile]`.
+/// Rows of activations in which one token's columns follow another's at `stride`. The tile kernels read, of each token,
+/// as many columns as their piece of the tile has.
+#[derive(Clone, Copy)]
+pub(crate) struct Tokens<'a, T> {
+    /// From the first column of the first token on.
+    pub values: &'a [T],
+    /// Elements between a token's first and the next one's.
+    pub stride: usize,
+    /// Number of tokens, 1 to [`MAX_TOKENS`].
+    pub count: usize,
+}
+
+/// What a tile kernel adds to: `[token][row of the tile]`.
 pub(crate) type TileOut = [[f32; TILE_ROWS]; MAX_TOKENS];
 
 /// An instruction set that kernels are compiled for.
@@ -105,10 +117,10 @@ impl FromStr for Isa {
     }
 }
 
-/// `(tile, activations of n tokens, n, out)`; `n` is 1 to [`MAX_TOKENS`], each token's blocks are contiguous.
-type QuantTile = unsafe fn(&[u8], &[ActBlock], usize, &mut TileOut);
-/// `(tile, x of n tokens, n, out)`; `n` is 1 to [`MAX_TOKENS`], each token's columns are contiguous.
-type FloatTile = unsafe fn(&[u8], &[f32], usize, &mut TileOut);
+/// `(piece of a tile, quantised activations, sums)`: adds the piece's products to the sums.
+type QuantTile = unsafe fn(&[u8], Tokens<'_, ActBlock>, &mut TileOut);
+/// `(piece of a tile, activations, sums)`.
+type FloatTile = unsafe fn(&[u8], Tokens<'_, f32>, &mut TileOut);
 
 /// One instruction set's kernels. The entries may use its instructions, so calling one requires that the machine has
 /// them; [`Kernels::new`] alone makes a table and checks that it does. The methods are the safe way in.
@@ -133,16 +145,16 @@ pub(crate) struct AttentionKernels<E: KvElement> {
 }
 
 /// A module whose `KERNELS` holds every portable kernel compiled with the given target features, but for the named
-/// replacement of the quantised matrix kernel.
+/// replacements of the matrix kernels.
 macro_rules! isa_table {
-    ($module:ident, $isa:expr, [$($feature:literal)?], $quant_tile:expr) => {
+    ($module:ident, $isa:expr, [$($feature:literal)?], $quant_tile:expr, $float_tile:expr) => {
         mod $module {
             use super::*;
 
             pub(super) const KERNELS: Kernels = Kernels {
                 isa: $isa,
                 quant_tile: $quant_tile,
-                float_tile,
+                float_tile: $float_tile,
                 quantize_row: quantize,
                 rms_norm,
                 add,
@@ -155,16 +167,17 @@ macro_rules! isa_table {
             #[allow(dead_code)] // Not where a hand-written kernel replaces it.
             pub(super) fn quant_tile(format: Format) -> Option<QuantTile> {
                 $(#[target_feature(enable = $feature)])?
-                fn tile<F: crate::tile::TileFormat>(tile: &[u8], x: &[ActBlock], n: usize, out: &mut TileOut) {
-                    quant::tile::<F>(tile, x, n, out);
+                fn tile<F: crate::tile::TileFormat>(tile: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+                    quant::tile::<F>(tile, x, sums);
                 }
                 Some(with_tile_format!(format, F => tile::<F> as QuantTile, _ => return None))
             }
 
-            fn float_tile(format: Format) -> Option<FloatTile> {
+            #[allow(dead_code)] // As above.
+            pub(super) fn float_tile(format: Format) -> Option<FloatTile> {
                 $(#[target_feature(enable = $feature)])?
-                fn tile<W: float::FloatWeight>(tile: &[u8], x: &[f32], n: usize, out: &mut TileOut) {
-                    float::tile::<W>(tile, x, n, out);
+                fn tile<W: float::FloatWeight>(tile: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
+                    float::tile::<W>(tile, x, sums);
                 }
                 match format {
                     Format::F32 => Some(tile::<float::F32>),
@@ -210,15 +223,16 @@ macro_rules! isa_table {
     };
 }
 
-isa_table!(portable_table, Isa::Portable, [], quant_tile);
+isa_table!(portable_table, Isa::Portable, [], quant_tile, float_tile);
 #[cfg(target_arch = "x86_64")]
-isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], quant_tile);
+isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], quant_tile, float_tile);
 #[cfg(target_arch = "x86_64")]
 isa_table!(
     avx512_table,
     Isa::Avx512,
     ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"],
-    avx512::quant_tile
+    avx512::quant_tile,
+    avx512::float_tile
 );
 
 impl Kernels {
@@ -315,18 +329,18 @@ impl Kernels {
         unsafe { (E::kernels(self).values)(rows, v, out) }
     }
 
-    /// `out[t] = tile * x[t]` for the `n` tokens of `x`.
+    /// `sums[t] += piece * x[t]`, records in order.
     #[inline]
-    pub fn quant_tile(&self, kernel: QuantTile, tile: &[u8], x: &[ActBlock], n: usize, out: &mut TileOut) {
+    pub fn quant_tile(&self, kernel: QuantTile, piece: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
         // SAFETY: kernels are had from `tile_kernel` of a table, and tables from `Kernels::new`, which checked that
         // the machine has the instructions.
-        unsafe { kernel(tile, x, n, out) }
+        unsafe { kernel(piece, x, sums) }
     }
 
-    /// `out[t] = tile * x[t]` for the `n` tokens of `x`.
+    /// `sums[t] += piece * x[t]`, columns in order.
     #[inline]
-    pub fn float_tile(&self, kernel: FloatTile, tile: &[u8], x: &[f32], n: usize, out: &mut TileOut) {
+    pub fn float_tile(&self, kernel: FloatTile, piece: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
         // SAFETY: as in `quant_tile`.
-        unsafe { kernel(tile, x, n, out) }
+        unsafe { kernel(piece, x, sums) }
     }
 }

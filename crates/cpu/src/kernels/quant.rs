@@ -3,33 +3,30 @@
 //! ```text
 //! for each record (16 rows x 32 columns), token t, row r:
 //!     i = -OFFSET * sum(x) + sum over 32 columns of q[r][k] * x[t][k]          exact
-//!     out[t][r] += i * (scale[r] * x[t].scale)                                 records in order
-//!     out[t][r] -= min[r] * (x[t].scale * sum(x))                              formats with a minimum
+//!     sums[t][r] += i * (scale[r] * x[t].scale)                                 records in order
+//!     sums[t][r] -= min[r] * (x[t].scale * sum(x))                              formats with a minimum
 //! ```
 //! Formats with scales for 16 columns do this for each half of the record.
 
 use gguf::half::f16_to_f32;
 
-use super::{MAX_TOKENS, TileOut};
+use super::{TileOut, Tokens};
 use crate::activations::ActBlock;
 use crate::tile::{BLOCK, GROUPS, Groups, Planes, Scales, TILE_ROWS, TileFormat};
 
-/// Multiplies one tile with `n` tokens.
+/// Adds the products of a piece of a tile (whole super-blocks) with each token.
 #[inline(always)]
-pub(super) fn tile<F: TileFormat>(tile: &[u8], x: &[ActBlock], n: usize, out: &mut TileOut) {
-    let blocks = x.len() / n;
-    assert!(n <= MAX_TOKENS && x.len() == n * blocks, "quant tile: tokens");
-    assert_eq!(tile.len(), blocks / F::RECORDS * F::BYTES, "quant tile: size");
-    *out = TileOut::default();
-    for (super_idx, super_block) in tile.chunks_exact(F::BYTES).enumerate() {
+pub(super) fn tile<F: TileFormat>(piece: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+    assert!(piece.len().is_multiple_of(F::BYTES), "quant tile: size");
+    for (super_idx, super_block) in piece.chunks_exact(F::BYTES).enumerate() {
         let (header, records) = super_block.split_at(F::SCALES.bytes());
         for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
             let q = unpack::<F>(record);
             let halves =
                 [record_scales::<F>(header, record_idx, 0), record_scales::<F>(header, record_idx, 1)];
-            for (t, out) in out[..n].iter_mut().enumerate() {
-                let x = &x[t * blocks + super_idx * F::RECORDS + record_idx];
-                record_times_block::<F>(&q, &halves, x, out);
+            for (t, sums) in sums[..x.count].iter_mut().enumerate() {
+                let x = &x.values[t * x.stride + super_idx * F::RECORDS + record_idx];
+                record_times_block::<F>(&q, &halves, x, sums);
             }
         }
     }
