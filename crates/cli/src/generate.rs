@@ -5,70 +5,95 @@ use std::num::NonZeroUsize;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
+use clap::builder::NonEmptyStringValueParser;
 use rustorch_llama::{
-    Bos, ChatMessage, Event, GenerationPrompt, Request, SamplingParams, Special, Tokenizer, Usage,
+    Bos, ChatMessage, EngineHandle, Event, GenerationPrompt, Request, SamplingParams, Special, Tokenizer,
+    Usage, Weights,
 };
 
-use crate::model_args::ModelArgs;
+use crate::model_args::{ModelArgs, parse_count};
 use crate::output;
 
 /// Generate text for one or more prompts, all in one batch
 ///
 /// Each prompt is printed with its continuation as it streams; of several, the first unfinished one streams while the
-/// others are held until their turn.
+/// others are held until their turn. The first prompt is sampled with --seed, the next with the number after it, and so on.
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
     /// The prompt; repeat for more
-    #[arg(short, long, value_name = "TEXT", required = true)]
+    #[arg(short, long, value_name = "TEXT", required = true, allow_hyphen_values = true)]
     prompt: Vec<String>,
-    /// Most tokens to generate for each prompt
-    #[arg(short = 'n', long, value_name = "N", default_value = "128")]
-    max_tokens: NonZeroUsize,
+    /// Most tokens to generate for each prompt [default: 128, or what the context has room for]
+    #[arg(short = 'n', long, value_name = "N", value_parser = parse_count)]
+    max_tokens: Option<NonZeroUsize>,
     /// Take each prompt for a user's message and apply the model's chat template
     #[arg(long)]
     chat: bool,
     /// System message for --chat
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    #[arg(long, value_name = "TEXT", requires = "chat", allow_hyphen_values = true)]
     system: Option<String>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// How tokens are chosen. Names and defaults are llama.cpp's.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Sampling options")]
+#[command(next_help_heading = "Sampling options", allow_negative_numbers = true)]
 struct SamplingArgs {
     /// 0 takes the most likely token each time
     #[arg(long, value_name = "X", default_value_t = 0.8)]
+    #[arg(value_parser = number("a number, 0 or more", |x| x >= 0.0))]
     temperature: f32,
     /// Sample among the K most likely tokens; 0 for all
     #[arg(long, value_name = "K", default_value_t = 40)]
     top_k: usize,
     /// Sample among the most likely tokens that make up this probability
-    #[arg(long, value_name = "P", default_value_t = 0.95)]
+    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = number(PROBABILITY, is_probability))]
     top_p: f32,
     /// Sample among tokens at least this likely relative to the most likely
-    #[arg(long, value_name = "P", default_value_t = 0.05)]
+    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = number(PROBABILITY, is_probability))]
     min_p: f32,
     /// Divide the logits of tokens that occurred already; 1 for none
     #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(value_parser = number("a number above 0", |x| x > 0.0))]
     repeat_penalty: f32,
     /// Subtract this from a token's logit for each time it was generated
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = number("a number", |_| true))]
     frequency_penalty: f32,
     /// Subtract this from a token's logit once it was generated
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = number("a number", |_| true))]
     presence_penalty: f32,
     /// End at this text, which is not printed; repeat for more
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Do not end at the model's end-of-text token
     #[arg(long)]
     ignore_eos: bool,
 }
+
+const PROBABILITY: &str = "a number from 0 to 1";
+
+fn is_probability(x: f32) -> bool {
+    (0.0..=1.0).contains(&x)
+}
+
+/// A parser for finite numbers that `permits` lets pass.
+fn number(
+    expected: &'static str,
+    permits: fn(f32) -> bool,
+) -> impl Fn(&str) -> Result<f32, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse().ok().filter(|x: &f32| x.is_finite() && permits(*x));
+        number.ok_or_else(|| format!("expected {expected}"))
+    }
+}
+
+/// Tokens generated for a prompt if the context has room for them and nothing else is asked for.
+const DEFAULT_MAX_TOKENS: usize = 128;
 
 /// One prompt's output so far.
 struct Lane {
@@ -77,37 +102,23 @@ struct Lane {
     ended: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
-    let (engine, tokenizer, _) = args.model.start_engine()?;
+pub fn run(args: &Args) -> Result<()> {
+    let (engine, tokenizer, weights) = args.model.start_engine()?;
     let (sender, events) = mpsc::channel();
     let started = Instant::now();
+    let room = room(&engine, &weights);
     for (index, prompt) in args.prompt.iter().enumerate() {
-        let request = Request {
-            prompt_token_ids: prompt_tokens(&args, &tokenizer, prompt)?,
-            params: sampling_params(&args, index),
-        };
-        engine.submit_to(request, index as u64, &sender)?;
+        request(args, index, prompt, &tokenizer, room)
+            .and_then(|request| Ok(engine.submit_to(request, index as u64, &sender)?))
+            .with_context(|| prompt_name(index))?;
     }
     drop(sender);
 
-    let several = args.prompt.len() > 1;
-    let mut lanes: Vec<Lane> = args
-        .prompt
-        .iter()
-        .enumerate()
-        .map(|(index, prompt)| Lane {
-            heading: heading(
-                several.then_some((index + 1, args.prompt.len())),
-                (!args.chat).then_some(prompt),
-            ),
-            text: String::new(),
-            ended: false,
-        })
-        .collect();
+    let mut lanes = lanes(args);
     let mut usage = Usage::default();
     let mut current = 0;
     let mut out = std::io::stdout().lock();
-    write!(out, "{}", lanes[0].heading)?;
+    write!(out, "{}", lanes[0].heading).context(STDOUT)?;
     for (index, event) in events {
         let lane = &mut lanes[index as usize];
         match event {
@@ -117,9 +128,9 @@ pub fn run(args: Args) -> Result<()> {
                 usage.prompt_tokens += used.prompt_tokens;
                 usage.completion_tokens += used.completion_tokens;
             }
-            Event::Error(error) => return Err(anyhow!(error).context(format!("prompt {}", index + 1))),
+            Event::Error(error) => return Err(anyhow!(error).context(prompt_name(index as usize))),
         }
-        print_ready(&mut lanes, &mut current, &mut out)?;
+        print_ready(&mut lanes, &mut current, &mut out).context(STDOUT)?;
     }
     let seconds = started.elapsed().as_secs_f64();
     output::note(&format!(
@@ -131,13 +142,27 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+const STDOUT: &str = "writing standard output";
+
+fn prompt_name(index: usize) -> String {
+    format!("prompt {}", index + 1)
+}
+
+fn lanes(args: &Args) -> Vec<Lane> {
+    let of = args.prompt.len();
+    let lane = |(index, prompt): (usize, &String)| {
+        let number = if of > 1 { format!("--- {}/{of}\n", index + 1) } else { String::new() };
+        // A chat's prompt is no beginning of its answer.
+        let prompt = if args.chat { "" } else { prompt };
+        Lane { heading: number + prompt, text: String::new(), ended: false }
+    };
+    args.prompt.iter().enumerate().map(lane).collect()
+}
+
 /// Prints what the current lane has, and goes on to the next whenever it has ended.
-fn print_ready(lanes: &mut [Lane], current: &mut usize, out: &mut impl Write) -> Result<()> {
+fn print_ready(lanes: &mut [Lane], current: &mut usize, out: &mut impl Write) -> std::io::Result<()> {
     while let Some(lane) = lanes.get_mut(*current) {
-        if !lane.text.is_empty() {
-            write!(out, "{}", std::mem::take(&mut lane.text))?;
-            out.flush()?;
-        }
+        write!(out, "{}", std::mem::take(&mut lane.text))?;
         if !lane.ended {
             break;
         }
@@ -147,13 +172,20 @@ fn print_ready(lanes: &mut [Lane], current: &mut usize, out: &mut impl Write) ->
             write!(out, "\n{}", next.heading)?;
         }
     }
-    out.flush()?;
-    Ok(())
+    out.flush()
 }
 
-fn heading(number: Option<(usize, usize)>, prompt: Option<&String>) -> String {
-    let number = number.map_or(String::new(), |(index, of)| format!("--- {index}/{of}\n"));
-    number + prompt.map_or("", String::as_str)
+/// The most tokens of a sequence: the context, or the KV pages if they hold less.
+fn room(engine: &EngineHandle, weights: &Weights) -> usize {
+    let config = weights.config();
+    config.max_seq_len.min(engine.stats().num_pages * config.page_size)
+}
+
+fn request(args: &Args, index: usize, prompt: &str, tokenizer: &Tokenizer, room: usize) -> Result<Request> {
+    let prompt_token_ids = prompt_tokens(args, tokenizer, prompt)?;
+    let left = room.saturating_sub(prompt_token_ids.len());
+    let max_tokens = args.max_tokens.map_or(DEFAULT_MAX_TOKENS.min(left.max(1)), NonZeroUsize::get);
+    Ok(Request { prompt_token_ids, params: sampling_params(args, index, max_tokens) })
 }
 
 fn prompt_tokens(args: &Args, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {
@@ -166,7 +198,7 @@ fn prompt_tokens(args: &Args, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec
 }
 
 /// Each prompt has a seed of its own, or equal prompts would get equal answers.
-fn sampling_params(args: &Args, index: usize) -> SamplingParams {
+fn sampling_params(args: &Args, index: usize, max_tokens: usize) -> SamplingParams {
     let sampling = &args.sampling;
     SamplingParams {
         temperature: sampling.temperature,
@@ -179,7 +211,7 @@ fn sampling_params(args: &Args, index: usize) -> SamplingParams {
         seed: args.model.seed.wrapping_add(index as u64),
         stop: sampling.stop.clone(),
         ignore_eos: sampling.ignore_eos,
-        max_tokens: Some(args.max_tokens.get()),
+        max_tokens: Some(max_tokens),
         ..SamplingParams::default()
     }
 }

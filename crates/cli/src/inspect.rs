@@ -2,22 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write;
 
 use anyhow::Result;
 use rustorch_llama::{Format, Gguf, LlamaConfig, RopeScaling};
 
 use crate::model_args::ModelArgs;
-use crate::output::{bytes, grouped};
+use crate::output::{self, bytes, grouped};
 
 /// Show what a model file holds and what running it takes
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
     /// List every tensor
     #[arg(long)]
     tensors: bool,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -26,12 +25,14 @@ pub fn run(args: &Args) -> Result<()> {
     describe_file(&gguf, &mut text)?;
     // A vocabulary or another architecture still has a file to describe.
     match args.model.config(&gguf) {
-        Ok(config) => describe_model(&gguf, &config, &mut text)?,
+        Ok(config) => {
+            describe_model(&gguf, &config, &mut text)?;
+            describe_memory(&gguf, &config, args.model.kv_memory, &mut text)?;
+        }
         Err(error) => writeln!(text, "\nnot runnable     {error:#}")?,
     }
     describe_formats(&gguf, args.tensors, &mut text)?;
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    output::print(&text)
 }
 
 fn describe_file(gguf: &Gguf, out: &mut String) -> Result<()> {
@@ -66,11 +67,16 @@ fn describe_model(gguf: &Gguf, config: &LlamaConfig, out: &mut String) -> Result
     writeln!(out, "RoPE             base {}, {} dimensions, {scaling}", config.rope.base, config.rope.dim)?;
     writeln!(out, "vocabulary       {}", grouped(config.vocab_size as u64))?;
     writeln!(out, "context          {} tokens here, {trained} trained", config.max_seq_len)?;
+    Ok(())
+}
 
+/// What weights and KV cache take. `kv_limit` bounds the pages of all sequences together.
+fn describe_memory(gguf: &Gguf, config: &LlamaConfig, kv_limit: Option<u64>, out: &mut String) -> Result<()> {
     let per_token = config.kv_bytes_per_token();
     let per_seq = per_token * (config.pages_per_seq() * config.page_size) as u64;
     let weights: u64 = gguf.tensors().map(|t| t.data().len() as u64).sum();
-    let all = per_seq * config.batch_size as u64;
+    let unbounded = per_seq * config.batch_size as u64;
+    let all = kv_limit.map_or(unbounded, |limit| limit.min(unbounded));
     writeln!(out, "\nmemory")?;
     writeln!(out, "  weights        {}", bytes(weights))?;
     writeln!(out, "  KV per token   {}", bytes(per_token))?;

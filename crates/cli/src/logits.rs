@@ -1,13 +1,12 @@
 //! `rustorch logits`
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 
-use anyhow::{Result, bail};
-use rustorch_llama::LlamaModel;
+use anyhow::{Context, Result, bail};
+use rustorch_llama::{LlamaConfig, LlamaModel};
 use serde::Serialize;
 
 use crate::model_args::ModelArgs;
-use crate::output;
 
 /// Print the logits after the last token of each sequence, as JSON lines
 ///
@@ -16,14 +15,14 @@ use crate::output;
 /// is the same, bit for bit.
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
     /// Token ids of one sequence, separated by spaces or commas; repeat for more sequences
-    #[arg(long, value_name = "IDS", required = true, value_parser = parse_ids)]
+    #[arg(long, value_name = "IDS", required = true, value_parser = parse_ids, allow_hyphen_values = true)]
     tokens: Vec<TokenIds>,
     /// Run one sequence a pass instead of all together
     #[arg(long)]
     alone: bool,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 #[derive(Clone)]
@@ -45,32 +44,41 @@ struct Line {
 pub fn run(args: &Args) -> Result<()> {
     let gguf = args.model.file.open()?;
     let sequences: Vec<&[u32]> = args.tokens.iter().map(|ids| ids.0.as_slice()).collect();
-    let num_slots = if args.alone { 1 } else { sequences.len().max(args.model.batch_size.get()) };
-    let longest = sequences.iter().map(|ids| ids.len()).max().unwrap_or(0);
-    let config = args.model.config(&gguf)?;
-    // Slots need room for what is asked, not for the whole context; a sequence beyond that is refused by its length.
-    let context = longest.clamp(1, config.max_seq_len);
-    let config = config.with_batch_size(num_slots).with_max_seq_len(context);
-    let needed =
-        num_slots as u64 * (config.pages_per_seq() * config.page_size) as u64 * config.kv_bytes_per_token();
-    if let Some(limit) = args.model.kv_memory.filter(|&limit| needed > limit) {
-        bail!(
-            "KV memory: {num_slots} sequences of {longest} tokens need {}, --kv-memory permits {}",
-            output::bytes(needed),
-            output::bytes(limit)
-        );
-    }
+    let config = slots(args, &sequences, args.model.config(&gguf)?)?;
     let mut model = LlamaModel::new(args.model.load(&gguf, config)?)?;
     let logits = if args.alone {
-        sequences.iter().map(|tokens| Ok(model.forward(tokens)?)).collect::<Result<Vec<_>>>()?
+        let passes = sequences.iter().enumerate().map(|(index, tokens)| {
+            model.forward(tokens).with_context(|| format!("pass {index} of one sequence each"))
+        });
+        passes.collect::<Result<Vec<_>>>()?
     } else {
         model.forward_batch(&sequences)?
     };
-    let mut out = BufWriter::new(std::io::stdout().lock());
+    write_lines(&sequences, logits).context("writing standard output")
+}
+
+/// Slots for what is asked: as many as sequences that run together, as long as the longest.
+fn slots(args: &Args, sequences: &[&[u32]], config: LlamaConfig) -> Result<LlamaConfig> {
+    let context = config.max_seq_len;
+    if let Some(index) = sequences.iter().position(|tokens| tokens.len() > context) {
+        let found = sequences[index].len();
+        bail!(
+            "sequence {index}: expected at most the context of {context} tokens, found {found}\n\
+             hint: raise --ctx"
+        );
+    }
+    let num_slots = if args.alone { 1 } else { sequences.len() };
+    let longest = sequences.iter().map(|tokens| tokens.len()).max().unwrap_or(0);
+    let config = config.with_batch_size(num_slots).with_max_seq_len(longest.max(1));
+    args.model.check_kv_memory(&config)?;
+    Ok(config)
+}
+
+fn write_lines(sequences: &[&[u32]], logits: Vec<Vec<f32>>) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
     for (tokens, logits) in sequences.iter().zip(logits) {
         serde_json::to_writer(&mut out, &Line { tokens: tokens.len(), logits })?;
         out.write_all(b"\n")?;
     }
-    out.flush()?;
-    Ok(())
+    out.flush()
 }

@@ -10,6 +10,7 @@ mod logits;
 mod model_args;
 mod output;
 mod perplexity;
+mod text_input;
 mod tokenize;
 
 use std::process::ExitCode;
@@ -17,8 +18,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// Batched inference of Llama-family models from GGUF files.
+///
+/// Without --model, commands run the embedded demo model, which tells children's stories.
 #[derive(Parser)]
 #[command(name = "rustorch", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Results go to standard output, everything else to standard error.\n\
+                        Exit status: 0 done, 1 the run failed, 2 wrong usage.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -36,8 +41,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Generate(args) => generate::run(args),
-        Command::Batch(args) => batch::run(args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Batch(args) => batch::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Inspect(args) => inspect::run(&args),

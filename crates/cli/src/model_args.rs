@@ -3,14 +3,17 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustorch_llama::{
     AttentionMode, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, Isa, KvDtype, LlamaConfig,
     LlamaModel, LoadOptions, Tokenizer, Weights, demo,
 };
+
+use crate::output;
 
 /// Which file.
 #[derive(clap::Args, Clone)]
@@ -47,10 +50,10 @@ pub struct ModelArgs {
     #[command(flatten)]
     pub file: FileArgs,
     /// Longest sequence in tokens, prompt and output together [default: the smaller of the model's and 4096]
-    #[arg(short, long, value_name = "TOKENS")]
+    #[arg(short, long, value_name = "TOKENS", value_parser = parse_count)]
     pub ctx: Option<NonZeroUsize>,
     /// CPU threads [default: the physical cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<NonZeroUsize>,
     /// Element type of the KV cache
     #[arg(long, value_name = "TYPE", default_value = "f16")]
@@ -59,13 +62,13 @@ pub struct ModelArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub kv_memory: Option<u64>,
     /// Tokens of a KV page
-    #[arg(long, value_name = "TOKENS", default_value = "32")]
+    #[arg(long, value_name = "TOKENS", default_value = "32", value_parser = parse_count)]
     pub page_size: NonZeroUsize,
     /// Sequences that run together
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = parse_count)]
     pub batch_size: NonZeroUsize,
     /// Most prompt tokens of one sequence in a pass
-    #[arg(long, value_name = "TOKENS", default_value = "512")]
+    #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = parse_count)]
     pub chunk: NonZeroUsize,
     /// Attention kernels: fused, or the unfused three-step reference
     #[arg(long, value_name = "KIND", default_value = "fused")]
@@ -108,13 +111,34 @@ impl ModelArgs {
         Ok(config)
     }
 
-    /// Loads the weights, with a progress bar if it takes long enough to be seen.
+    /// Refuses a KV cache that --kv-memory has no room for, for commands that give each sequence its own.
+    pub fn check_kv_memory(&self, config: &LlamaConfig) -> Result<()> {
+        let tokens = config.pages_per_seq() * config.page_size;
+        let needed = config.kv_bytes_per_token() * (config.batch_size * tokens) as u64;
+        if let Some(limit) = self.kv_memory.filter(|&limit| needed > limit) {
+            bail!(
+                "KV cache: {} sequences of {tokens} tokens, in pages of {}: expected at most the {} of --kv-memory, \
+                 found {}",
+                config.batch_size,
+                config.page_size,
+                output::bytes(limit),
+                output::bytes(needed)
+            );
+        }
+        Ok(())
+    }
+
+    /// Loads the weights, with a progress bar if it takes long enough to be read.
     pub fn load(&self, gguf: &Gguf, config: LlamaConfig) -> Result<Weights> {
-        let bar = ProgressBar::new(0).with_style(
+        let bar = ProgressBar::hidden().with_style(
             ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
                 .expect("the template is valid"),
         );
+        let started = Instant::now();
         let mut progress = |done, total| {
+            if bar.is_hidden() && started.elapsed() > SHOW_AFTER {
+                bar.set_draw_target(ProgressDrawTarget::stderr());
+            }
             bar.set_length(total);
             bar.set_position(done);
         };
@@ -143,6 +167,18 @@ impl ModelArgs {
     }
 }
 
+/// How long a load takes before it shows its progress.
+const SHOW_AFTER: Duration = Duration::from_millis(300);
+
+/// No count of a real model or machine comes near; products of two stay far from overflow.
+const MOST: usize = 1 << 24;
+
+/// A count of at least 1.
+pub fn parse_count(text: &str) -> Result<NonZeroUsize, String> {
+    let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= MOST);
+    count.ok_or_else(|| format!("expected a whole number from 1 to {MOST}"))
+}
+
 /// `512M`, `8G`, `1.5GiB` or plain bytes. Units are powers of 1024.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
@@ -165,7 +201,17 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_size;
+    use super::*;
+
+    #[test]
+    fn counts_are_whole_and_at_least_one() {
+        for (text, expect) in [("1", Some(1)), ("16777216", Some(MOST)), ("16777217", None)] {
+            assert_eq!(parse_count(text).ok().map(NonZeroUsize::get), expect, "{text}");
+        }
+        for text in ["0", "-1", "1.5", "", "a", "99999999999999999999"] {
+            assert!(parse_count(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_take_the_usual_units() {

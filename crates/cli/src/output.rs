@@ -1,17 +1,39 @@
-//! What a person reads on standard error, and how figures are written.
+//! What is printed: results, what a person reads on standard error, and how figures are written.
 
 use std::fmt::Write as _;
+use std::io::Write;
+
+use anyhow::{Context, Result};
+
+/// Prints results.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing standard output")
+}
 
 /// Prints an error with its causes.
 #[allow(clippy::print_stderr)] // This is where errors are printed.
 pub fn error(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", message(error));
 }
 
 /// Prints a line that is no result: a summary, a note.
 #[allow(clippy::print_stderr)] // This is where notes are printed.
 pub fn note(text: &str) {
     eprintln!("{text}");
+}
+
+/// An error and its causes, each said once: some messages end with that of their cause.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            let _ = write!(text, ": {cause}");
+        }
+    }
+    text
 }
 
 /// `1536` as `1.5 KiB`.
@@ -34,13 +56,15 @@ pub fn grouped(count: u64) -> String {
         if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
-        let _ = write!(out, "{digit}");
+        out.push(digit);
     }
     out
 }
 
 #[cfg(test)]
 mod tests {
+    use anyhow::anyhow;
+
     use super::*;
 
     #[test]
@@ -51,5 +75,11 @@ mod tests {
         for (count, expect) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(count), expect);
         }
+    }
+
+    #[test]
+    fn causes_are_said_once() {
+        assert_eq!(message(&anyhow!("no such file").context("a.gguf")), "a.gguf: no such file");
+        assert_eq!(message(&anyhow!("no such file").context("a.gguf: no such file")), "a.gguf: no such file");
     }
 }

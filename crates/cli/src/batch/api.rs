@@ -1,65 +1,51 @@
 //! The request bodies of OpenAI's API, as far as they are served, with the extensions that vLLM made common.
 //!
 //! Fields that nothing depends on (`model`, `user`, `metadata`) are accepted and ignored; those that would change the
-//! answer and are not supported are refused by name.
+//! answer and are not supported are refused by name. Every refusal names the field, what was expected and what was found,
+//! which derived deserialisers do not tell.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Number, Value};
+
+/// A JSON object.
+pub type Object = Map<String, Value>;
+
+/// Body of `/v1/completions`.
+pub struct CompletionBody {
+    pub common: Common,
+    pub prompt: Prompt,
+    /// Number of alternatives for each token.
+    pub logprobs: Option<usize>,
+}
+
+/// Body of `/v1/chat/completions`.
+pub struct ChatBody {
+    pub common: Common,
+    pub messages: Vec<Message>,
+    /// Number of alternatives for each token, if log-probabilities are wanted.
+    pub logprobs: Option<usize>,
+}
 
 /// Fields of both kinds of request.
-#[derive(Deserialize)]
 pub struct Common {
     pub temperature: Option<f32>,
     pub top_p: Option<f32>,
     pub n: Option<u32>,
-    pub stop: Option<OneOrMany>,
+    pub stop: Vec<String>,
     pub max_tokens: Option<usize>,
     pub presence_penalty: Option<f32>,
     pub frequency_penalty: Option<f32>,
-    pub logit_bias: Option<BTreeMap<String, f32>>,
-    /// OpenAI's seeds are signed; their bits are what counts.
-    pub seed: Option<i64>,
+    pub logit_bias: Vec<(u32, f32)>,
+    pub seed: Option<u64>,
     // vLLM's extensions
     pub top_k: Option<i64>,
     pub min_p: Option<f32>,
     pub repetition_penalty: Option<f32>,
     pub ignore_eos: Option<bool>,
-    pub stop_token_ids: Option<Vec<u32>>,
+    pub stop_token_ids: Vec<u32>,
     pub min_tokens: Option<usize>,
-}
-
-/// Body of `/v1/completions`.
-#[derive(Deserialize)]
-pub struct CompletionBody {
-    #[serde(flatten)]
-    pub common: Common,
-    pub prompt: Prompt,
-    /// Number of alternatives.
-    pub logprobs: Option<usize>,
-    pub echo: Option<bool>,
-    pub suffix: Option<String>,
-    pub best_of: Option<u32>,
-    pub stream: Option<bool>,
-}
-
-/// Body of `/v1/chat/completions`.
-#[derive(Deserialize)]
-pub struct ChatBody {
-    #[serde(flatten)]
-    pub common: Common,
-    pub messages: Vec<Message>,
-    pub max_completion_tokens: Option<usize>,
-    pub logprobs: Option<bool>,
-    pub top_logprobs: Option<usize>,
-    pub tools: Option<Vec<serde_json::Value>>,
-    pub response_format: Option<ResponseFormat>,
-    pub stream: Option<bool>,
-}
-
-#[derive(Deserialize)]
-pub struct ResponseFormat {
-    pub r#type: String,
 }
 
 /// A completion's prompt: text or token ids, one or several.
@@ -72,39 +58,201 @@ pub enum Prompt {
     TokenLists(Vec<Vec<u32>>),
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
+/// A message of a chat.
+pub struct Message {
+    pub role: String,
+    pub content: String,
 }
 
-impl OneOrMany {
-    pub fn into_vec(self) -> Vec<String> {
-        match self {
-            OneOrMany::One(text) => vec![text],
-            OneOrMany::Many(texts) => texts,
+/// Fields that would change the answer. Absent, null, false and empty they change nothing.
+const UNSUPPORTED: [&str; 17] = [
+    "allowed_token_ids",
+    "audio",
+    "bad_words",
+    "echo",
+    "functions",
+    "grammar",
+    "guided_choice",
+    "guided_grammar",
+    "guided_json",
+    "guided_regex",
+    "json_schema",
+    "prompt_embeds",
+    "stream",
+    "structured_outputs",
+    "suffix",
+    "tools",
+    "use_beam_search",
+];
+
+const NUMBER: &str = "a number";
+const COUNT: &str = "a whole number, 0 or more";
+const INTEGER: &str = "a whole number";
+const BOOL: &str = "true or false";
+const TEXT: &str = "a string";
+
+impl CompletionBody {
+    /// Reads a body, or says which field is wrong.
+    pub fn read(body: &Object) -> Result<Self, String> {
+        let common = Common::read(body)?;
+        let n = common.n.unwrap_or(1);
+        if let Some(best_of) = field::<u32>(body, "best_of", COUNT)?.filter(|&best_of| best_of != n) {
+            return Err(format!(
+                "best_of: expected it to equal n, which is {n} (else not supported), found {best_of}"
+            ));
         }
+        Ok(Self {
+            common,
+            prompt: required(body, "prompt", "a string, a list of token ids, or a list of either")?,
+            logprobs: field(body, "logprobs", COUNT)?,
+        })
     }
 }
 
-/// A message of a chat.
-#[derive(Deserialize)]
-pub struct Message {
-    pub role: String,
-    pub content: Option<Content>,
+impl ChatBody {
+    /// Reads a body, or says which field is wrong.
+    pub fn read(body: &Object) -> Result<Self, String> {
+        let mut common = Common::read(body)?;
+        common.max_tokens = field(body, "max_completion_tokens", COUNT)?.or(common.max_tokens);
+        let messages: Vec<Value> = required(body, "messages", "a list of messages")?;
+        if messages.is_empty() {
+            return Err("messages: expected at least one, found none".to_owned());
+        }
+        let messages = messages.iter().enumerate().map(|(index, message)| Message::read(index, message));
+        let messages = messages.collect::<Result<_, _>>()?;
+        let logprobs = field(body, "logprobs", BOOL)?.unwrap_or(false);
+        let top_logprobs = field(body, "top_logprobs", COUNT)?;
+        if let Some(found) = top_logprobs.filter(|&top: &usize| top > 0 && !logprobs) {
+            return Err(format!("top_logprobs: expected \"logprobs\": true beside it, found {found} alone"));
+        }
+        Ok(Self { common, messages, logprobs: logprobs.then(|| top_logprobs.unwrap_or(0)) })
+    }
 }
 
-/// A message's content: text, or parts of which only text is supported.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub enum Content {
-    Text(String),
-    Parts(Vec<Part>),
+impl Common {
+    fn read(body: &Object) -> Result<Self, String> {
+        refuse_unsupported(body)?;
+        Ok(Self {
+            temperature: field(body, "temperature", NUMBER)?,
+            top_p: field(body, "top_p", NUMBER)?,
+            n: field(body, "n", COUNT)?,
+            stop: stop(body)?,
+            max_tokens: field(body, "max_tokens", COUNT)?,
+            presence_penalty: field(body, "presence_penalty", NUMBER)?,
+            frequency_penalty: field(body, "frequency_penalty", NUMBER)?,
+            logit_bias: logit_bias(body)?,
+            seed: seed(body)?,
+            top_k: field(body, "top_k", INTEGER)?,
+            min_p: field(body, "min_p", NUMBER)?,
+            repetition_penalty: field(body, "repetition_penalty", NUMBER)?,
+            ignore_eos: field(body, "ignore_eos", BOOL)?,
+            stop_token_ids: field(body, "stop_token_ids", "a list of token ids")?.unwrap_or_default(),
+            min_tokens: field(body, "min_tokens", COUNT)?,
+        })
+    }
 }
 
-#[derive(Deserialize)]
-pub struct Part {
-    pub r#type: String,
-    pub text: Option<String>,
+impl Message {
+    fn read(index: usize, message: &Value) -> Result<Self, String> {
+        let name = |field: &str| format!("messages[{index}]{field}");
+        let Value::Object(fields) = message else {
+            return Err(mistyped(&name(""), "an object", message));
+        };
+        let role = match fields.get("role") {
+            Some(Value::String(role)) => role.clone(),
+            found => return Err(mistyped(&name(".role"), TEXT, found.unwrap_or(&Value::Null))),
+        };
+        let content = match fields.get("content") {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(parts)) => parts
+                .iter()
+                .map(|part| match (part["type"].as_str(), part["text"].as_str()) {
+                    (Some("text"), Some(text)) => Ok(text),
+                    _ => Err(mistyped(&name(".content"), "parts of type text", part)),
+                })
+                .collect::<Result<_, _>>()?,
+            Some(found) => return Err(mistyped(&name(".content"), "a string or a list of parts", found)),
+        };
+        Ok(Self { role, content })
+    }
+}
+
+fn refuse_unsupported(body: &Object) -> Result<(), String> {
+    for name in UNSUPPORTED {
+        let found = body.get(name).unwrap_or(&Value::Null);
+        let changes_nothing = match found {
+            Value::Null => true,
+            Value::Bool(value) => !value,
+            Value::Number(_) => false,
+            Value::String(text) => text.is_empty(),
+            Value::Array(values) => values.is_empty(),
+            Value::Object(fields) => fields.is_empty(),
+        };
+        if !changes_nothing {
+            return Err(mistyped(name, "none (not supported)", found));
+        }
+    }
+    match body.get("response_format") {
+        None | Some(Value::Null) => Ok(()),
+        Some(format) if format["type"] == "text" => Ok(()),
+        Some(format) => Err(mistyped("response_format", "the type text (no other is supported)", format)),
+    }
+}
+
+/// One string or a list of them.
+fn stop(body: &Object) -> Result<Vec<String>, String> {
+    match body.get("stop") {
+        Some(Value::String(text)) => Ok(vec![text.clone()]),
+        _ => Ok(field(body, "stop", "a string or a list of strings")?.unwrap_or_default()),
+    }
+}
+
+/// An object whose keys are token ids.
+fn logit_bias(body: &Object) -> Result<Vec<(u32, f32)>, String> {
+    let biases: BTreeMap<String, f32> =
+        field(body, "logit_bias", "an object of token ids and numbers")?.unwrap_or_default();
+    let parse = |(id, bias): (String, f32)| match id.parse() {
+        Ok(id) => Ok((id, bias)),
+        Err(_) => Err(format!("logit_bias: expected token ids as keys, found {id:?}")),
+    };
+    biases.into_iter().map(parse).collect()
+}
+
+/// Seeds may be signed: their bits are what counts.
+fn seed(body: &Object) -> Result<Option<u64>, String> {
+    let Some(number) = field::<Number>(body, "seed", INTEGER)? else { return Ok(None) };
+    let seed = number.as_u64().or_else(|| number.as_i64().map(i64::cast_unsigned));
+    seed.map(Some).ok_or_else(|| mistyped("seed", "a whole number of 64 bits", &Value::Number(number)))
+}
+
+/// A field that may be absent or null. `expected` says what `T` takes.
+fn field<T: DeserializeOwned>(body: &Object, name: &str, expected: &str) -> Result<Option<T>, String> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => T::deserialize(value).map(Some).map_err(|_| mistyped(name, expected, value)),
+    }
+}
+
+fn required<T: DeserializeOwned>(body: &Object, name: &str, expected: &str) -> Result<T, String> {
+    field(body, name, expected)?.ok_or_else(|| mistyped(name, expected, &Value::Null))
+}
+
+/// What is said of a value of the wrong type.
+pub fn mistyped(name: &str, expected: &str, found: &Value) -> String {
+    let found = if found.is_null() { "none".to_owned() } else { shown(found) };
+    format!("{name}: expected {expected}, found {found}")
+}
+
+/// Most characters of a value that a message repeats.
+const SHOWN: usize = 60;
+
+/// A value as JSON, its beginning if it is long.
+pub fn shown(value: &Value) -> String {
+    let mut text = value.to_string();
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push_str("..");
+    }
+    text
 }

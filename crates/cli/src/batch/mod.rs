@@ -1,25 +1,29 @@
 //! `rustorch batch`: a file of requests in, a file of results out, in bounded memory.
 //!
-//! A reader thread parses lines as places come free, so at most a few times the batch is held at once. The main thread
-//! tokenises, submits, gathers events and writes each result the moment its request ends.
+//! A reader thread brings lines as places for them come free, so at most a few times the batch is held at once. The main
+//! thread parses, tokenises and submits them, gathers events and writes each result the moment its request ends.
 
 mod api;
+mod input;
+mod progress;
 mod request;
 mod response;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{Stdout, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
-use rustorch_llama::{EngineHandle, Event, EventSink, Tokenizer};
+use rustorch_llama::{EngineError, EngineHandle, Event, EventSink, Tokenizer, Usage};
 
+use self::input::RawLine;
+use self::progress::Progress;
 use self::request::{Job, Line, LineError};
 use self::response::{Answer, OutputLine};
 use crate::model_args::ModelArgs;
@@ -29,17 +33,22 @@ use crate::output;
 ///
 /// Each input line is a request for /v1/completions or /v1/chat/completions in OpenAI's batch format, or a plain object
 /// with "prompt" or "messages" and the same fields. Each gives one output line, in the order in which they finish. A line
-/// that cannot be served gives an output line with an error and costs nothing else.
+/// that cannot be served gives an output line with an error that names its number, and costs nothing else.
+///
+/// Served are max_tokens (default 16; for chats what the context has room for), temperature (default 1), top_p, n, stop,
+/// seed, logprobs, presence_penalty, frequency_penalty and logit_bias as in OpenAI's API, and top_k, min_p,
+/// repetition_penalty, min_tokens, stop_token_ids and ignore_eos as in vLLM's. A request without a seed gets one from its
+/// custom_id and --seed: the same in any file.
 #[derive(clap::Args)]
 pub struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
     /// JSON lines to read, or - for standard input
     #[arg(short, long, value_name = "IN.jsonl")]
     input_file: PathBuf,
     /// JSON lines to write, or - for standard output; an existing file is replaced
     #[arg(short, long, value_name = "OUT.jsonl")]
     output_file: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// Requests held at once, as a multiple of the batch: enough that a free place in the batch never waits for a line.
@@ -47,28 +56,29 @@ const WINDOW: usize = 4;
 
 /// What reaches the main thread.
 enum Message {
-    Line { number: usize, bytes: usize, parsed: Result<Line, LineError> },
+    Line(RawLine),
     EndOfInput,
     ReadFailed(std::io::Error),
     Event { job: u64, choice: usize, event: Event },
 }
 
-pub fn run(args: Args) -> Result<()> {
-    let (input, input_len) = open_input(&args.input_file)?;
-    refuse_same_file(&args)?;
+pub fn run(args: &Args) -> Result<()> {
+    let (input, input_len) = input::open(&args.input_file)?;
+    refuse_same_file(args)?;
+    // Before a load that may take minutes, and without harm to an older output should it fail.
+    let output = Output::open(&args.output_file)?;
     let (engine, tokenizer, weights) = args.model.start_engine()?;
-    let output = create_output(&args.output_file)?;
-    let window = WINDOW * weights.config().batch_size;
+    output.clear()?;
 
     let (messages, receiver) = mpsc::channel();
     let (permits, allowed) = mpsc::channel();
-    for _ in 0..window {
+    for _ in 0..WINDOW * weights.config().batch_size {
         let _ = permits.send(());
     }
     let lines = messages.clone();
     thread::Builder::new()
         .name("batch-reader".to_owned())
-        .spawn(move || read_lines(input, &lines, &allowed))?;
+        .spawn(move || input::read_lines(input, &lines, &allowed))?;
 
     let mut run = Run {
         engine,
@@ -80,13 +90,10 @@ pub fn run(args: Args) -> Result<()> {
         output,
         jobs: HashMap::new(),
         next_job: 0,
-        bar: progress_bar(input_len),
-        started: Instant::now(),
-        totals: Totals::default(),
+        progress: Progress::start(input_len),
     };
-    run.serve(&receiver)?;
-    run.bar.finish_and_clear();
-    output::note(&run.totals.summary(run.started.elapsed().as_secs_f64()));
+    run.serve(&receiver, &args.input_file)?;
+    output::note(&run.progress.finish());
     Ok(())
 }
 
@@ -98,124 +105,123 @@ struct Run {
     seed: u64,
     messages: Sender<Message>,
     permits: Sender<()>,
-    output: Box<dyn Write>,
+    output: Output,
     /// Requests in flight, by job number.
     jobs: HashMap<u64, Flight>,
     next_job: u64,
-    bar: ProgressBar,
-    started: Instant,
-    totals: Totals,
+    progress: Progress,
+}
+
+/// Where an input line stands.
+#[derive(Clone, Copy)]
+struct Place {
+    number: usize,
+    bytes: u64,
 }
 
 /// A request in flight.
 struct Flight {
-    number: usize,
-    bytes: usize,
+    place: Place,
     answer: Answer,
-}
-
-#[derive(Default)]
-struct Totals {
-    requests: u64,
-    errors: u64,
-    prompt_tokens: u64,
-    completion_tokens: u64,
+    /// Set to cancel those of its sequences that still run.
+    dropped: Arc<AtomicBool>,
 }
 
 impl Run {
-    fn serve(&mut self, receiver: &Receiver<Message>) -> Result<()> {
+    fn serve(&mut self, receiver: &Receiver<Message>, input: &Path) -> Result<()> {
         let mut input_ended = false;
         while !(input_ended && self.jobs.is_empty()) {
-            let message = receiver.recv().context("the engine has stopped")?;
-            match message {
-                Message::Line { number, bytes, parsed } => match self.submit(number, bytes, parsed) {
-                    Ok(()) => {}
-                    Err(error) => self.finish(number, bytes, OutputLine::error(number, error))?,
-                },
+            match receiver.recv().context("the engine has stopped")? {
+                Message::Line(line) => self.on_line(line)?,
                 Message::EndOfInput => input_ended = true,
-                Message::ReadFailed(error) => return Err(error).context("reading the input"),
+                Message::ReadFailed(error) => return Err(error).with_context(|| input.display().to_string()),
                 Message::Event { job, choice, event } => self.on_event(job, choice, event)?,
             }
         }
-        self.output.flush().context("writing the output")?;
         Ok(())
     }
 
-    /// Submits every sequence of a line's request.
-    fn submit(
-        &mut self,
-        number: usize,
-        bytes: usize,
-        parsed: Result<Line, LineError>,
-    ) -> Result<(), LineError> {
-        let line = parsed?;
-        let Job { answer, requests } = line.prepare(&self.tokenizer, &self.model_name, self.seed)?;
-        let job = self.next_job;
+    fn on_line(&mut self, line: RawLine) -> Result<()> {
+        let place = Place { number: line.number, bytes: line.consumed };
+        let parsed = match &line.text {
+            Ok(text) => Line::parse(text, line.number),
+            Err(too_long) => Err(LineError::new(None, "invalid_json", too_long.message())),
+        };
+        let job = parsed.and_then(|line| line.prepare(&self.tokenizer, &self.model_name, self.seed));
+        match job {
+            Ok(job) => self.submit(place, job),
+            Err(error) => self.write_error(place, error),
+        }
+    }
+
+    /// Submits every sequence of a request, or none.
+    fn submit(&mut self, place: Place, job: Job) -> Result<()> {
+        let number = self.next_job;
         self.next_job += 1;
-        let custom_id = answer.custom_id.clone();
-        self.jobs.insert(job, Flight { number, bytes, answer });
-        for (choice, request) in requests.into_iter().enumerate() {
-            let sink = Sink { job, choice, messages: self.messages.clone() };
-            if let Err(error) = self.engine.submit_with(request, sink) {
-                // Choices already submitted go on; their events find no job and are dropped.
-                self.jobs.remove(&job);
-                return Err(LineError::new(Some(custom_id), "invalid_request", error.to_string()));
+        let flight = Flight { place, answer: job.answer, dropped: Arc::default() };
+        for (choice, request) in job.requests.into_iter().enumerate() {
+            let dropped = Arc::clone(&flight.dropped);
+            let sink = Sink { job: number, choice, messages: self.messages.clone(), dropped };
+            match self.engine.submit_with(request, sink) {
+                Ok(()) => {}
+                Err(EngineError::Stopped) => bail!(EngineError::Stopped),
+                Err(error) => return self.refuse(flight, "invalid_request", error),
             }
         }
+        self.jobs.insert(number, flight);
         Ok(())
     }
 
     fn on_event(&mut self, job: u64, choice: usize, event: Event) -> Result<()> {
+        // What was refused or has failed may still have events under way.
         let Some(flight) = self.jobs.get_mut(&job) else { return Ok(()) };
-        let finished = match event {
+        match event {
             Event::Token(token) => {
-                self.totals.completion_tokens += 1;
+                self.progress.token();
                 flight.answer.add_token(choice, token);
-                false
+                Ok(())
             }
-            Event::Finished { reason, usage } => flight.answer.finish(choice, reason, usage),
-            Event::Error(error) => {
-                let Some(Flight { number, bytes, answer }) = self.jobs.remove(&job) else { return Ok(()) };
-                let error = LineError::new(Some(answer.custom_id), "server_error", error.to_string());
-                return self.finish(number, bytes, OutputLine::error(number, error));
+            Event::Finished { reason, usage } => {
+                if flight.answer.finish(choice, reason, usage)
+                    && let Some(flight) = self.jobs.remove(&job)
+                {
+                    self.write_answer(flight)?;
+                }
+                Ok(())
             }
-        };
-        if finished && let Some(Flight { number, bytes, answer }) = self.jobs.remove(&job) {
-            self.totals.prompt_tokens += answer.prompt_tokens() as u64;
-            let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-            let line = OutputLine::success(number, answer, &self.tokenizer, created);
-            self.finish(number, bytes, line)?;
+            Event::Error(EngineError::Stopped) => bail!(EngineError::Stopped),
+            Event::Error(error) => match self.jobs.remove(&job) {
+                Some(flight) => self.refuse(flight, "server_error", error),
+                None => Ok(()),
+            },
         }
-        Ok(())
+    }
+
+    fn refuse(&mut self, flight: Flight, code: &'static str, error: EngineError) -> Result<()> {
+        let Flight { place, answer, dropped } = flight;
+        dropped.store(true, Ordering::Relaxed);
+        self.write_error(place, LineError::new(Some(answer.custom_id), code, error.to_string()))
+    }
+
+    fn write_answer(&mut self, flight: Flight) -> Result<()> {
+        let Flight { place, answer, .. } = flight;
+        let usage = answer.usage();
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let line = OutputLine::success(place.number, answer, &self.tokenizer, created);
+        self.write(place, &line, Some(usage))
+    }
+
+    fn write_error(&mut self, place: Place, error: LineError) -> Result<()> {
+        self.write(place, &OutputLine::error(place.number, error), None)
     }
 
     /// Writes a result and lets the reader bring the next line.
-    fn finish(&mut self, number: usize, bytes: usize, line: OutputLine) -> Result<()> {
-        let mut text = serde_json::to_string(&line).with_context(|| format!("line {number}"))?;
-        text.push('\n');
-        self.output.write_all(text.as_bytes()).context("writing the output")?;
-        self.output.flush().context("writing the output")?;
-        self.totals.requests += 1;
-        self.totals.errors += u64::from(line.is_error());
+    fn write(&mut self, place: Place, line: &OutputLine, usage: Option<Usage>) -> Result<()> {
+        self.output.write(line)?;
+        self.progress.line(place.bytes, usage);
         // The reader is gone once the input has ended.
         let _ = self.permits.send(());
-        self.bar.inc(bytes as u64);
-        let rate = self.totals.completion_tokens as f64 / self.started.elapsed().as_secs_f64();
-        self.bar.set_message(format!("{} requests, {rate:.0} tokens/s", self.totals.requests));
         Ok(())
-    }
-}
-
-impl Totals {
-    fn summary(&self, seconds: f64) -> String {
-        format!(
-            "{} requests, {} errors, {} prompt tokens, {} generated in {seconds:.1} s: {:.1} tokens/s",
-            output::grouped(self.requests),
-            output::grouped(self.errors),
-            output::grouped(self.prompt_tokens),
-            output::grouped(self.completion_tokens),
-            self.completion_tokens as f64 / seconds.max(1e-9)
-        )
     }
 }
 
@@ -224,6 +230,7 @@ struct Sink {
     job: u64,
     choice: usize,
     messages: Sender<Message>,
+    dropped: Arc<AtomicBool>,
 }
 
 impl EventSink for Sink {
@@ -233,48 +240,55 @@ impl EventSink for Sink {
     }
 
     fn is_closed(&self) -> bool {
-        false
+        self.dropped.load(Ordering::Relaxed)
     }
 }
 
-/// Reads and parses a line for each permit.
-fn read_lines(mut input: Box<dyn BufRead + Send>, messages: &Sender<Message>, permits: &Receiver<()>) {
-    let mut buffer = Vec::new();
-    let mut number = 0;
-    while permits.recv().is_ok() {
-        let message = loop {
-            buffer.clear();
-            number += 1;
-            match input.read_until(b'\n', &mut buffer) {
-                Err(error) => break Message::ReadFailed(error),
-                Ok(0) => break Message::EndOfInput,
-                // Blank lines are no requests.
-                Ok(_) if buffer.trim_ascii().is_empty() => continue,
-                Ok(bytes) => break Message::Line { number, bytes, parsed: Line::parse(&buffer, number) },
+/// Where results go, and its name in errors.
+struct Output {
+    writer: Writer,
+    name: String,
+}
+
+enum Writer {
+    File(File),
+    Stdout(Stdout),
+}
+
+impl Output {
+    /// Opens the file, or makes it. What it holds stays until it is cleared.
+    fn open(path: &Path) -> Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self {
+                writer: Writer::Stdout(std::io::stdout()),
+                name: "standard output".to_owned(),
+            });
+        }
+        let name = path.display().to_string();
+        let file = File::options().write(true).create(true).truncate(false).open(path);
+        Ok(Self { writer: Writer::File(file.with_context(|| name.clone())?), name })
+    }
+
+    fn clear(&self) -> Result<()> {
+        match &self.writer {
+            // Devices and pipes hold nothing.
+            Writer::File(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
+                file.set_len(0).with_context(|| self.name.clone())
             }
-        };
-        let ended = !matches!(message, Message::Line { .. });
-        if messages.send(message).is_err() || ended {
-            return;
+            _ => Ok(()),
         }
     }
-}
 
-fn open_input(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>)> {
-    if path == Path::new("-") {
-        return Ok((Box::new(BufReader::new(std::io::stdin())), None));
+    /// Writes a line at once and whole: whatever happens next, the output is of whole lines.
+    fn write(&mut self, line: &OutputLine) -> Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        let written = match &mut self.writer {
+            Writer::File(file) => file.write_all(&text),
+            Writer::Stdout(stdout) => stdout.write_all(&text).and_then(|()| stdout.flush()),
+        };
+        written.with_context(|| format!("writing {}", self.name))
     }
-    let file = File::open(path).with_context(|| path.display().to_string())?;
-    let len = file.metadata().ok().filter(|m| m.is_file()).map(|m| m.len());
-    Ok((Box::new(BufReader::new(file)), len))
-}
-
-fn create_output(path: &Path) -> Result<Box<dyn Write>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(std::io::stdout()));
-    }
-    let file = File::create(path).with_context(|| path.display().to_string())?;
-    Ok(Box::new(file))
 }
 
 /// Creating the output would empty the input.
@@ -282,24 +296,9 @@ fn refuse_same_file(args: &Args) -> Result<()> {
     let (input, output) = (args.input_file.canonicalize(), args.output_file.canonicalize());
     if let (Ok(input), Ok(output)) = (input, output)
         && input == output
+        && input.is_file()
     {
         bail!("{}: expected an output file other than the input", args.output_file.display());
     }
     Ok(())
-}
-
-/// On a terminal: the share of the input's bytes that is done, and the time left.
-fn progress_bar(input_len: Option<u64>) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    match input_len {
-        Some(len) => ProgressBar::new(len).with_style(
-            ProgressStyle::with_template("{bar:30} {percent}% {msg}, {eta} left")
-                .expect("the template is valid"),
-        ),
-        None => ProgressBar::new_spinner().with_style(
-            ProgressStyle::with_template("{spinner} {elapsed} {msg}").expect("the template is valid"),
-        ),
-    }
 }

@@ -19,7 +19,11 @@ pub struct Answer {
     pub custom_id: String,
     model: String,
     kind: Kind,
+    /// `[prompts * n]`
     choices: Vec<Choice>,
+    /// Choices of each prompt.
+    n: usize,
+    has_logprobs: bool,
 }
 
 #[derive(Default)]
@@ -30,9 +34,17 @@ struct Choice {
 }
 
 impl Answer {
-    pub fn new(custom_id: String, model: String, kind: Kind, num_choices: usize) -> Self {
-        let choices = (0..num_choices).map(|_| Choice::default()).collect();
-        Self { custom_id, model, kind, choices }
+    /// For `n` choices of each of `num_prompts` prompts, with log-probabilities if the request wants any.
+    pub fn new(
+        custom_id: String,
+        model: String,
+        kind: Kind,
+        num_prompts: usize,
+        n: usize,
+        logprobs: Option<usize>,
+    ) -> Self {
+        let choices = (0..num_prompts * n).map(|_| Choice::default()).collect();
+        Self { custom_id, model, kind, choices, n, has_logprobs: logprobs.is_some() }
     }
 
     pub fn add_token(&mut self, choice: usize, token: TokenEvent) {
@@ -49,9 +61,14 @@ impl Answer {
         self.choices.iter().all(|choice| choice.end.is_some())
     }
 
-    /// Tokens of all prompts, a prompt with several choices counted once per choice, as it ran.
-    pub fn prompt_tokens(&self) -> usize {
-        self.choices.iter().filter_map(|choice| choice.end).map(|(_, usage)| usage.prompt_tokens).sum()
+    /// Tokens of all, those of a prompt counted once, however many choices it has.
+    pub fn usage(&self) -> Usage {
+        let ends = || self.choices.iter().filter_map(|choice| choice.end).map(|(_, usage)| usage);
+        Usage {
+            prompt_tokens: ends().step_by(self.n).map(|usage| usage.prompt_tokens).sum(),
+            completion_tokens: ends().map(|usage| usage.completion_tokens).sum(),
+            cached_tokens: ends().step_by(self.n).map(|usage| usage.cached_tokens).sum(),
+        }
     }
 }
 
@@ -153,19 +170,19 @@ struct PromptDetails {
 impl OutputLine {
     /// The line of a request that was served.
     pub fn success(number: usize, answer: Answer, tokenizer: &Tokenizer, created: u64) -> Self {
-        let Answer { custom_id, model, kind, choices } = answer;
+        let usage = usage_body(answer.usage());
+        let Answer { custom_id, model, kind, choices, has_logprobs, .. } = answer;
         let (object, prefix) = match kind {
             Kind::Completion => ("text_completion", "cmpl"),
             Kind::Chat => ("chat.completion", "chatcmpl"),
         };
-        let usage = total_usage(&choices);
         let choices = choices
             .into_iter()
             .enumerate()
             .map(|(index, choice)| ChoiceBody {
                 index,
                 finish_reason: choice.end.map_or(FinishReason::Length, |(reason, _)| reason).as_str(),
-                content: choice_body(kind, choice, tokenizer),
+                content: choice_body(kind, choice, has_logprobs, tokenizer),
             })
             .collect();
         let body = Body { id: format!("{prefix}-{number}"), object, created, model, choices, usage };
@@ -183,43 +200,34 @@ impl OutputLine {
             error: Some(ErrorBody { code, message: format!("line {number}: {message}") }),
         }
     }
-
-    pub fn is_error(&self) -> bool {
-        self.error.is_some()
-    }
 }
 
 fn line_id(number: usize) -> String {
     format!("batch_req_{number}")
 }
 
-fn total_usage(choices: &[Choice]) -> UsageBody {
-    let sum = |count: fn(&Usage) -> usize| {
-        choices.iter().filter_map(|c| c.end).map(|(_, usage)| count(&usage)).sum()
-    };
-    let (prompt_tokens, completion_tokens) =
-        (sum(|usage| usage.prompt_tokens), sum(|usage| usage.completion_tokens));
+fn usage_body(usage: Usage) -> UsageBody {
+    let Usage { prompt_tokens, completion_tokens, cached_tokens } = usage;
     UsageBody {
         prompt_tokens,
         completion_tokens,
         total_tokens: prompt_tokens + completion_tokens,
-        prompt_tokens_details: PromptDetails { cached_tokens: sum(|usage| usage.cached_tokens) },
+        prompt_tokens_details: PromptDetails { cached_tokens },
     }
 }
 
-fn choice_body(kind: Kind, choice: Choice, tokenizer: &Tokenizer) -> ContentBody {
+fn choice_body(kind: Kind, choice: Choice, has_logprobs: bool, tokenizer: &Tokenizer) -> ContentBody {
     let Choice { text, mut tokens, .. } = choice;
     // The token that ends the text is no part of it.
     tokens.retain(|token| !tokenizer.is_eog(token.token_id));
-    let has_logprobs = !tokens.is_empty();
     match kind {
         Kind::Completion => {
             let logprobs = has_logprobs.then(|| completion_logprobs(&tokens, tokenizer));
             ContentBody::Completion { text, logprobs }
         }
         Kind::Chat => {
-            let content = tokens.iter().map(|token| token_logprob(token, tokenizer)).collect();
-            let logprobs = has_logprobs.then_some(ChatLogprobs { content, refusal: None });
+            let content = || tokens.iter().map(|token| token_logprob(token, tokenizer)).collect();
+            let logprobs = has_logprobs.then(|| ChatLogprobs { content: content(), refusal: None });
             ContentBody::Chat {
                 message: MessageBody { role: "assistant", content: text, refusal: None },
                 logprobs,
@@ -239,11 +247,13 @@ fn completion_logprobs(tokens: &[TokenEvent], tokenizer: &Tokenizer) -> Completi
     for token in tokens {
         let Some(logprobs) = &token.logprobs else { continue };
         let text = token_text(token.token_id, tokenizer);
+        // The API lists the sampled token too, whether or not it is among the most likely.
+        let listed = logprobs.top.iter().copied().chain([(token.token_id, logprobs.logprob)]);
+        out.top_logprobs.push(listed.map(|(id, logprob)| (token_text(id, tokenizer), logprob)).collect());
         out.text_offset.push(offset);
         offset += text.chars().count();
         out.tokens.push(text);
         out.token_logprobs.push(logprobs.logprob);
-        out.top_logprobs.push(logprobs.top.iter().map(|&(id, p)| (token_text(id, tokenizer), p)).collect());
     }
     out
 }
