@@ -8,11 +8,12 @@ use model::{Backend, Batch, BatchLimits, Error, KvShape, Linear, QkvShape, Resul
 
 use crate::activations::ActBlock;
 use crate::disjoint::Disjoint;
-use crate::kernels::{HeadRows, Isa, Kernels, KvElement, MAX_TOKENS, Reference, TileKernel, TileOut, Tokens};
+use crate::kernels::{HeadRows, Isa, Kernels, KvElement, Reference, TileKernel};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
+use crate::matmul::{Input, multiply};
 use crate::matrix::CpuMatrix;
 use crate::pool::ThreadPool;
-use crate::tile::{BLOCK, TILE_ROWS};
+use crate::tile::BLOCK;
 
 /// What the CPU backend may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +23,10 @@ pub struct CpuOptions {
     /// Instruction set; the machine's best when `None`.
     pub isa: Option<Isa>,
 }
+
+/// More threads than any machine has cores. Tens of thousands exhaust the process's memory maps, which aborts it in the
+/// middle of a thread's start instead of failing.
+const MAX_THREADS: usize = 4096;
 
 /// The CPU as a device.
 pub struct CpuBackend {
@@ -51,7 +56,7 @@ impl CpuBackend {
     /// Starts the threads.
     ///
     /// # Errors
-    /// When the machine lacks the instruction set asked for, or the threads cannot be started.
+    /// When the machine lacks the instruction set asked for, the threads are too many or cannot be started.
     pub fn new(options: CpuOptions) -> Result<Self> {
         let isa = options.isa.unwrap_or_else(Isa::detect);
         let kernels = Kernels::new(isa).ok_or_else(|| {
@@ -64,6 +69,13 @@ impl CpuBackend {
             }
         })?;
         let threads = options.threads.map_or_else(num_cpus::get_physical, NonZeroUsize::get);
+        if threads > MAX_THREADS {
+            return Err(Error::InvalidValue {
+                what: "threads".to_owned(),
+                expected: format!("at most {MAX_THREADS}"),
+                found: threads.to_string(),
+            });
+        }
         let pool =
             ThreadPool::new(threads).map_err(|error| Error::Device(format!("starting threads: {error}")))?;
         Ok(Self { pool, kernels, activations: Mutex::new(Vec::new()) })
@@ -269,33 +281,9 @@ impl Backend for CpuBackend {
         if weight.parts.iter().any(|part| matches!(part.kernel, TileKernel::Quant(_))) {
             self.quantize(rows, x, &mut scratch);
         }
-        for part in &weight.parts {
-            assert_eq!(part.cols, x.cols, "matmul: inner dimension");
-        }
-        let product = Product {
-            kernels: &self.kernels,
-            rows,
-            x,
-            quantized: &scratch,
-            bias: weight.bias.as_ref().map(|bias| bias.values.as_slice()),
-            out_cols: out.cols,
-            out: Disjoint::new(&mut out.values),
-        };
-        // The parts' tasks in one job, so that threads meet once.
-        let threads = self.pool.num_threads();
-        let num_tasks = |part: &CpuMatrix| part.num_tiles().div_ceil(tiles_per_task(part, threads));
-        self.pool.run(weight.parts.iter().map(num_tasks).sum(), |mut task| {
-            let mut first_col = 0;
-            for part in &weight.parts {
-                if task < num_tasks(part) {
-                    let run = tiles_per_task(part, threads);
-                    let tiles = task * run..part.num_tiles().min((task + 1) * run);
-                    return product.multiply_tiles(part, tiles, first_col);
-                }
-                task -= num_tasks(part);
-                first_col += part.rows;
-            }
-        });
+        let bias = weight.bias.as_ref().map(|bias| bias.values.as_slice());
+        let input = Input { rows, cols: x.cols, values: &x.values, quantized: &scratch };
+        multiply(&self.pool, &self.kernels, &weight.parts, bias, &input, &mut out.values);
     }
 
     fn rope_store_kv(
@@ -432,97 +420,6 @@ impl CpuBackend {
             }
         });
     }
-}
-
-/// One matrix product under way: what every task of it shares.
-struct Product<'a> {
-    kernels: &'a Kernels,
-    /// Tokens.
-    rows: usize,
-    x: &'a CpuBuffer,
-    quantized: &'a [ActBlock],
-    bias: Option<&'a [f32]>,
-    out_cols: usize,
-    out: Disjoint<'a, f32>,
-}
-
-impl Product<'_> {
-    /// Multiplies a run of tiles with all tokens, a group of tokens at a time: their sums for the whole run are kept, and
-    /// the columns pass in pieces for which the group's activations stay in the first-level cache. The run itself is
-    /// small enough for the second-level cache, where the next group finds it.
-    fn multiply_tiles(&self, part: &CpuMatrix, tiles: std::ops::Range<usize>, first_col: usize) {
-        for first in (0..self.rows).step_by(MAX_TOKENS) {
-            let count = MAX_TOKENS.min(self.rows - first);
-            let mut sums = [TileOut::default(); MAX_RUN];
-            let piece = part.piece_cols(ACTIVATION_BYTES / (2 * count));
-            for first_k in (0..part.cols).step_by(piece) {
-                let cols = piece.min(part.cols - first_k);
-                for (tile_idx, sums) in tiles.clone().zip(&mut sums) {
-                    self.multiply_piece(
-                        part,
-                        part.piece(tile_idx, first_k, cols),
-                        (first, count),
-                        first_k,
-                        sums,
-                    );
-                }
-            }
-            for (tile_idx, sums) in tiles.clone().zip(&sums) {
-                let row = tile_idx * TILE_ROWS;
-                for (t, sums) in sums[..count].iter().enumerate() {
-                    self.store(first + t, first_col + row, &sums[..TILE_ROWS.min(part.rows - row)]);
-                }
-            }
-        }
-    }
-
-    fn multiply_piece(
-        &self,
-        part: &CpuMatrix,
-        piece: &[u8],
-        (first, count): (usize, usize),
-        first_k: usize,
-        sums: &mut TileOut,
-    ) {
-        match part.kernel {
-            TileKernel::Quant(kernel) => {
-                let stride = part.cols / BLOCK;
-                let values = &self.quantized[first * stride + first_k / BLOCK..];
-                self.kernels.quant_tile(kernel, piece, Tokens { values, stride, count }, sums);
-            }
-            TileKernel::Float(kernel) => {
-                let stride = part.cols;
-                let values = &self.x.values[first * stride + first_k..];
-                self.kernels.float_tile(kernel, piece, Tokens { values, stride, count }, sums);
-            }
-        }
-    }
-
-    fn store(&self, token: usize, col: usize, sums: &[f32]) {
-        // SAFETY: a task writes the columns of its own tiles; tiles of a stack have columns of their own.
-        let out = unsafe { self.out.slice(token * self.out_cols + col, sums.len()) };
-        out.copy_from_slice(sums);
-        if let Some(bias) = self.bias {
-            for (out, bias) in out.iter_mut().zip(&bias[col..]) {
-                *out += bias;
-            }
-        }
-    }
-}
-
-/// Bytes of weights that a task keeps in the second-level cache while its tokens pass.
-const TASK_BYTES: usize = 256 << 10;
-/// Most tiles of a task: their sums for a group of tokens take 16 KiB.
-const MAX_RUN: usize = 16;
-/// Bytes of activations that stay in the first-level cache while a run's tiles pass. A column takes about two bytes a
-/// token: one quantised, one for the scales and sums of its block.
-const ACTIVATION_BYTES: usize = 16 << 10;
-
-/// Tiles of a task: few enough for the cache and for every thread to find work, many enough to be worth a draw.
-fn tiles_per_task(matrix: &CpuMatrix, threads: usize) -> usize {
-    let by_cache = TASK_BYTES / matrix.tile_bytes.max(1);
-    let by_balance = matrix.num_tiles() / (4 * threads);
-    by_cache.min(by_balance).clamp(1, MAX_RUN)
 }
 
 /// Turns the leading `turns.len()` dimensions of a head; `turns` holds `(cos, sin)` pairs.

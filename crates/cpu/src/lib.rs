@@ -10,6 +10,7 @@ mod backend;
 mod disjoint;
 mod kernels;
 mod kv_cache;
+mod matmul;
 mod matrix;
 mod pack;
 mod pool;
