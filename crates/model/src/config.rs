@@ -221,9 +221,10 @@ impl LlamaConfig {
         self.max_seq_len.div_ceil(self.page_size)
     }
 
-    /// Bytes of K and V of one token, over all layers.
+    /// Bytes of K and V of one token, over all layers; of a file whose counts no weights confirm, at most `u64::MAX`.
     pub fn kv_bytes_per_token(&self) -> u64 {
-        2 * self.num_layers as u64 * self.kv_dim() as u64 * self.kv_dtype.bytes() as u64
+        let elements = (2 * self.num_layers as u64).saturating_mul(self.kv_dim() as u64);
+        elements.saturating_mul(self.kv_dtype.bytes() as u64)
     }
 
     /// Checks the fields against each other.
