@@ -30,7 +30,11 @@ pub fn perplexity(
 ) -> Result<Perplexity> {
     let max_seq_len = model.config().max_seq_len;
     if !(4..=max_seq_len).contains(&window) {
-        let expected = format!("4 to the context of {max_seq_len}");
+        let expected = if window < 4 {
+            "at least 4".to_owned()
+        } else {
+            format!("at most the context of {max_seq_len}")
+        };
         return Err(Error::InvalidValue { what: "perplexity window", expected, found: window.to_string() });
     }
     if tokens.len() < 2 * window {
