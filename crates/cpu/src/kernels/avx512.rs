@@ -30,14 +30,14 @@ pub(super) fn float_tile(format: Format) -> Option<FloatTile> {
 }
 
 /// Serves the tokens in groups whose sums, beside one record, fit the registers; a token's sums do not depend on its
-/// group. `$tokens` adds the products of the piece with `N` tokens and returns `N`.
+/// group. `$tokens` adds the products of the piece with `N` tokens and returns `N`, which is at most `$most`.
 macro_rules! in_groups {
-    ($tokens:ident::<$F:ident>, $piece:expr, $x:expr, $sums:expr) => {{
+    ($tokens:ident::<$F:ident>, at most $most:literal, $piece:expr, $x:expr, $sums:expr) => {{
         let (piece, x, sums) = ($piece, $x, $sums);
         let mut t = 0;
         while t < x.count {
             let (rest, sums) = (&x.values[t * x.stride..], &mut sums[t..]);
-            t += match x.count - t {
+            t += match (x.count - t).min($most) {
                 1 => $tokens::<$F, 1>(piece, rest, x.stride, sums),
                 2 => $tokens::<$F, 2>(piece, rest, x.stride, sums),
                 3 => $tokens::<$F, 3>(piece, rest, x.stride, sums),
@@ -54,13 +54,14 @@ macro_rules! in_groups {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
 fn tile<F: TileFormat>(piece: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
     assert!(piece.len().is_multiple_of(F::BYTES), "quant tile: size");
-    in_groups!(tokens::<F>, piece, x, sums);
+    in_groups!(tokens::<F>, at most 16, piece, x, sums);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
 fn float_tile_of<W: Wide>(piece: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
     assert!(piece.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
-    in_groups!(float_tokens::<W>, piece, x, sums);
+    // More tokens' columns are more addresses than there are registers, and here each is used for one operation only.
+    in_groups!(float_tokens::<W>, at most 8, piece, x, sums);
 }
 
 /// A float format whose 16 weights of a column widen to a register.
