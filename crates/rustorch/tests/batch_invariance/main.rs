@@ -1,0 +1,112 @@
+//! The batch does not show: a sequence's logits, and the tokens sampled from them, are the same bits whether it runs alone
+//! or among others, in whatever order, pages, chunks and slots, before or after a preemption, on any number of threads.
+//!
+//! Three levels, each compared with the sequence alone in one chunk on one thread: [`steps`] runs a [`engine::ModelRunner`]
+//! through random steps, [`slots`] the public model through random calls, [`requests`] the engine through random
+//! requests. What the results may depend on (model, instruction set, attention, type of the cache) is [`Numerics`].
+//!
+//! The checks would pass if they compared nothing. So [`split_k`] runs the same ones over a device that sums in another
+//! order when it has more than one row, and they must fail there.
+
+mod requests;
+mod slots;
+mod split_k;
+mod steps;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use engine::ModelRunner;
+use model::{Backend, BatchLimits, Llama};
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use rustorch_llama::{AttentionMode, CpuOptions, Gguf, Isa, KvDtype, LlamaConfig, demo};
+
+/// What results may depend on, beside the model.
+#[derive(Debug, Clone, Copy)]
+struct Numerics {
+    isa: Isa,
+    attention: AttentionMode,
+    kv_dtype: KvDtype,
+}
+
+impl Numerics {
+    /// Every combination that this machine has.
+    fn all() -> Vec<Self> {
+        let mut all = Vec::new();
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            for attention in [AttentionMode::Fused, AttentionMode::Reference] {
+                all.extend([KvDtype::F16, KvDtype::F32].map(|kv_dtype| Self { isa, attention, kv_dtype }));
+            }
+        }
+        all
+    }
+
+    /// What users get.
+    fn usual() -> Self {
+        Self { isa: Isa::detect(), attention: AttentionMode::Fused, kv_dtype: KvDtype::F16 }
+    }
+
+    fn cpu_options(&self, threads: usize) -> CpuOptions {
+        CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(self.isa) }
+    }
+}
+
+/// A file under its name.
+struct TestModel {
+    name: &'static str,
+    gguf: Gguf,
+}
+
+/// The demo model, or one of the test kit's.
+fn test_model(name: &'static str) -> TestModel {
+    if name == "demo" {
+        return TestModel { name, gguf: demo::gguf() };
+    }
+    let model = testkit::models::all().into_iter().find(|model| model.name == name);
+    let file = model.expect("a model of the test kit").spec.to_gguf();
+    TestModel { name, gguf: Gguf::from_vec(file).expect("a GGUF file") }
+}
+
+/// A runner of `gguf` on `backend`, with pages of `page_size` tokens.
+fn runner<B: Backend>(
+    backend: B,
+    gguf: &Gguf,
+    numerics: Numerics,
+    page_size: usize,
+    size: impl FnOnce(&LlamaConfig) -> (BatchLimits, usize),
+) -> ModelRunner<B> {
+    let config = LlamaConfig::from_gguf(gguf)
+        .expect("a model's configuration")
+        .with_max_seq_len(MAX_SEQ_LEN)
+        .with_kv_dtype(numerics.kv_dtype)
+        .with_page_size(page_size);
+    let (limits, num_pages) = size(&config);
+    let llama = Llama::load(&backend, gguf, config, |_, _| {}).expect("a model");
+    let (backend, llama) = (Arc::new(backend), Arc::new(llama));
+    ModelRunner::new(backend, llama, limits, num_pages, numerics.attention).expect("a runner")
+}
+
+/// Context of every model here: beyond two of the 64-position blocks that attention sums in.
+const MAX_SEQ_LEN: usize = 160;
+
+/// Tries `check` on `cases` values of `strategy`, and on simpler ones when it fails.
+fn for_random<S: Strategy>(cases: u32, strategy: S, check: impl Fn(S::Value) -> Result<(), String>) {
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&strategy, |value| check(value).map_err(TestCaseError::fail));
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}
+
+/// The first difference in bits, if there is one.
+fn same_bits(got: &[f32], want: &[f32]) -> Result<(), String> {
+    if got.len() != want.len() {
+        return Err(format!("{} values, not {}", got.len(), want.len()));
+    }
+    let differs = |(got, want): (&f32, &f32)| got.to_bits() != want.to_bits();
+    match got.iter().zip(want).position(differs) {
+        None => Ok(()),
+        Some(i) => Err(format!("value {i} is {:?}, not {:?}", got[i], want[i])),
+    }
+}

@@ -1,0 +1,239 @@
+//! Random requests to the engine: tokens, text, reason and log-probabilities are compared with those of an engine that has
+//! one request at a time.
+
+use std::sync::Arc;
+
+use cpu::CpuBackend;
+use engine::{Engine, EngineOptions, Runner};
+use model::{Backend, BatchLimits};
+use proptest::prelude::*;
+use rustorch_llama::{
+    Bos, Completion, EngineHandle, EngineStats, Request, SamplingParams, Special, TokenLogprobs, Tokenizer,
+    demo,
+};
+use testkit::Rng;
+
+use super::{Numerics, TestModel, for_random, runner, same_bits, test_model};
+
+/// What must not show.
+#[derive(Debug, Clone)]
+pub struct Conditions {
+    pub threads: usize,
+    pub page_size: usize,
+    pub max_num_seqs: usize,
+    /// Beyond `max_num_seqs`.
+    pub spare_budget: usize,
+    pub max_chunk: usize,
+    /// Pages beyond those that the longest request needs.
+    pub spare_pages: usize,
+    /// Of the order of submission.
+    pub seed: u64,
+}
+
+impl Conditions {
+    /// Room for everything at once.
+    pub fn roomy() -> Self {
+        Self {
+            threads: 2,
+            page_size: 16,
+            max_num_seqs: 8,
+            spare_budget: 64,
+            max_chunk: 64,
+            spare_pages: 100,
+            seed: 1,
+        }
+    }
+}
+
+fn conditions() -> impl Strategy<Value = Conditions> {
+    (1..=4usize, 1..=64usize, 1..=8usize, 0..=64usize, 1..=64usize, 0..=8usize, any::<u64>()).prop_map(
+        |(threads, page_size, max_num_seqs, spare_budget, max_chunk, spare_pages, seed)| Conditions {
+            threads,
+            page_size,
+            max_num_seqs,
+            spare_budget,
+            max_chunk,
+            spare_pages,
+            seed,
+        },
+    )
+}
+
+/// Where prompts are cut from.
+const STORY: &str = "Once upon a time, there was a little fox who loved to chase butterflies. One day, the fox saw a \
+                     strange light behind the hill. \"What is that?\" asked his friend, a brave mouse. They took a \
+                     lantern and went through the dark forest, step by step, until they came to the river.";
+
+fn params() -> impl Strategy<Value = SamplingParams> {
+    let temperature = prop_oneof![4 => Just(1.0f32), 1 => Just(0.0), 1 => Just(0.6)];
+    let kept = (
+        prop_oneof![Just(0), 2..60usize],
+        prop_oneof![Just(1.0f32), Just(0.9)],
+        prop_oneof![Just(0.0f32), Just(0.05)],
+    );
+    let penalties = (0.8..1.5f32, -0.5..1.0f32, -0.5..1.0f32);
+    let ending =
+        (1..40usize, any::<bool>(), 0..10usize, prop::sample::subsequence(vec![".", " the ", "said"], 0..3));
+    let logit_bias = prop::collection::vec((0..2048u32, -3.0..3.0f32), 0..4);
+    let logprobs = prop::option::weighted(0.8, 0..4usize);
+    (temperature, kept, penalties, ending, logit_bias, logprobs, any::<u64>()).prop_map(
+        |(temperature, kept, penalties, ending, logit_bias, logprobs, seed)| SamplingParams {
+            temperature,
+            top_k: kept.0,
+            top_p: kept.1,
+            min_p: kept.2,
+            repetition_penalty: penalties.0,
+            frequency_penalty: penalties.1,
+            presence_penalty: penalties.2,
+            seed,
+            logit_bias,
+            stop: ending.3.into_iter().map(str::to_owned).collect(),
+            ignore_eos: ending.1,
+            max_tokens: Some(ending.0),
+            min_tokens: ending.2.min(ending.0),
+            logprobs,
+            ..SamplingParams::default()
+        },
+    )
+}
+
+fn requests() -> impl Strategy<Value = Vec<Request>> {
+    let story = tokenizer().encode(STORY, Special::Text, Bos::Add);
+    let request = (0..40usize, 1..30usize, params()).prop_map(move |(start, len, params)| Request {
+        prompt_token_ids: story[start..start + len].to_vec(),
+        params,
+    });
+    prop::collection::vec(request, 1..=8)
+}
+
+/// `n` requests that cannot end early: temperature 1, all penalties, 4 prompt tokens, 24 to generate.
+pub fn fixed(n: u64) -> Vec<Request> {
+    let story = tokenizer().encode(STORY, Special::Text, Bos::Add);
+    let request = |seed| Request {
+        prompt_token_ids: story[seed as usize..][..4].to_vec(),
+        params: SamplingParams {
+            repetition_penalty: 1.2,
+            frequency_penalty: 0.3,
+            presence_penalty: 0.2,
+            seed,
+            ignore_eos: true,
+            max_tokens: Some(24),
+            logprobs: Some(3),
+            ..SamplingParams::default()
+        },
+    };
+    (0..n).map(request).collect()
+}
+
+fn tokenizer() -> Tokenizer {
+    Tokenizer::from_gguf(&demo::gguf()).expect("the demo model's tokenizer")
+}
+
+/// Most tokens that a request can have in the cache.
+fn most_tokens(request: &Request) -> usize {
+    request.prompt_token_ids.len() + request.params.max_tokens.expect("every request here has a limit")
+}
+
+fn start<B: Backend>(
+    backend: B,
+    model: &TestModel,
+    numerics: Numerics,
+    requests: &[Request],
+    conditions: &Conditions,
+) -> EngineHandle {
+    let longest = requests.iter().map(most_tokens).max().unwrap_or(1);
+    let Conditions { page_size, max_num_seqs, spare_budget, spare_pages, max_chunk, .. } = *conditions;
+    let runner = runner(backend, &model.gguf, numerics, page_size, |config| {
+        let limits = BatchLimits {
+            max_tokens: max_num_seqs + spare_budget,
+            max_seqs: max_num_seqs,
+            max_logit_rows: max_num_seqs,
+            max_blocks: config.pages_per_seq(),
+        };
+        (limits, longest.div_ceil(page_size) + spare_pages)
+    });
+    assert!(runner.spec().max_seq_len >= longest);
+    let options = EngineOptions { max_chunk: Some(max_chunk), ..EngineOptions::default() };
+    Engine::start(runner, Some(Arc::new(tokenizer())), options).expect("an engine")
+}
+
+/// Each request by itself, its prompt in one chunk.
+pub fn alone<B: Backend>(
+    backend: B,
+    model: &TestModel,
+    numerics: Numerics,
+    requests: &[Request],
+) -> Vec<Completion> {
+    let conditions = Conditions { max_num_seqs: 1, ..Conditions::roomy() };
+    let engine = start(backend, model, numerics, requests, &conditions);
+    let run = |request: &Request| engine.submit(request.clone()).and_then(|stream| stream.completion());
+    requests.iter().map(|request| run(request).expect("a completion")).collect()
+}
+
+/// Runs `requests` together and compares what each one got with `want`.
+pub fn check<B: Backend>(
+    backend: B,
+    model: &TestModel,
+    numerics: Numerics,
+    (requests, want): (&[Request], &[Completion]),
+    conditions: &Conditions,
+) -> Result<EngineStats, String> {
+    let engine = start(backend, model, numerics, requests, conditions);
+    let mut order: Vec<usize> = (0..requests.len()).collect();
+    Rng::new(conditions.seed).shuffle(&mut order);
+    let submit = |&idx: &usize| (idx, engine.submit(requests[idx].clone()).expect("an admissible request"));
+    let streams: Vec<_> = order.iter().map(submit).collect();
+    for (idx, stream) in streams {
+        let got = stream.completion().map_err(|error| error.to_string())?;
+        same(&got, &want[idx]).map_err(|difference| format!("{numerics:?}: request {idx}: {difference}"))?;
+    }
+    engine.shutdown();
+    Ok(engine.stats())
+}
+
+fn same(got: &Completion, want: &Completion) -> Result<(), String> {
+    if (&got.token_ids, &got.text, got.reason) != (&want.token_ids, &want.text, want.reason) {
+        return Err(format!("{got:?}, not {want:?}"));
+    }
+    let ids = |logprobs: &TokenLogprobs| logprobs.top.iter().map(|&(id, _)| id).collect::<Vec<_>>();
+    let values = |logprobs: &TokenLogprobs| {
+        let top = logprobs.top.iter().map(|&(_, logprob)| logprob);
+        std::iter::once(logprobs.logprob).chain(top).collect::<Vec<_>>()
+    };
+    assert_eq!(got.logprobs.len(), want.logprobs.len());
+    for (i, (got, want)) in got.logprobs.iter().zip(&want.logprobs).enumerate() {
+        if ids(got) != ids(want) {
+            return Err(format!("most likely at token {i}: {:?}, not {:?}", ids(got), ids(want)));
+        }
+        same_bits(&values(got), &values(want))
+            .map_err(|difference| format!("log-probabilities at token {i}: {difference}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn together_is_as_alone() {
+    let model = test_model("demo");
+    for numerics in Numerics::all() {
+        let backend = |threads| CpuBackend::new(numerics.cpu_options(threads)).expect("a backend");
+        for_random(2, (requests(), conditions()), |(requests, conditions)| {
+            let want = alone(backend(1), &model, numerics, &requests);
+            check(backend(conditions.threads), &model, numerics, (&requests, &want), &conditions).map(|_| ())
+        });
+    }
+}
+
+/// The pool has pages for one whole request and a little more, and every prompt fits beside the others: so the younger
+/// requests lose their pages when the older ones grow.
+#[test]
+fn preempted_is_as_alone() {
+    let (model, numerics) = (test_model("demo"), Numerics::usual());
+    let backend = |threads| CpuBackend::new(numerics.cpu_options(threads)).expect("a backend");
+    let requests = fixed(6);
+    let want = alone(backend(1), &model, numerics, &requests);
+    for (page_size, max_chunk, spare_pages) in [(1, 64, 4), (2, 3, 6), (4, 64, 1), (4, 2, 2), (5, 1, 3)] {
+        let conditions = Conditions { page_size, max_chunk, spare_pages, ..Conditions::roomy() };
+        let stats = check(backend(2), &model, numerics, (&requests, &want), &conditions).unwrap();
+        assert!(stats.preemptions > 0, "{conditions:?}: {stats:?}");
+    }
+}

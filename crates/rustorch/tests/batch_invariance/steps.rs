@@ -1,0 +1,266 @@
+//! Random steps: which sequences take part, in which order, with how many tokens and in which pages, is drawn anew for
+//! each; now and then a sequence loses its pages and begins again. Every row of logits is compared.
+
+use cpu::CpuBackend;
+use engine::Runner;
+use model::{Backend, Batch, BatchLimits, Logits};
+use proptest::prelude::*;
+use testkit::Rng;
+
+use super::{MAX_SEQ_LEN, Numerics, TestModel, for_random, runner, same_bits, test_model};
+
+/// What must not show.
+#[derive(Debug, Clone)]
+pub struct Conditions {
+    pub threads: usize,
+    pub page_size: usize,
+    /// Of a step.
+    pub max_tokens: usize,
+    /// Of a step.
+    pub max_seqs: usize,
+    /// Most tokens of one sequence in a step.
+    pub max_chunk: usize,
+    /// Pages beyond those that the longest sequence needs.
+    pub spare_pages: usize,
+    /// How often each sequence runs.
+    pub copies: usize,
+    /// Of the choices made at each step.
+    pub seed: u64,
+}
+
+pub fn conditions() -> impl Strategy<Value = Conditions> {
+    (1..=4usize, 1..=64usize, 1..=80usize, 1..=8usize, 1..=80usize, 0..=24usize, 1..=2usize, any::<u64>())
+        .prop_map(|(threads, page_size, max_tokens, max_seqs, max_chunk, spare_pages, copies, seed)| {
+            Conditions { threads, page_size, max_tokens, max_seqs, max_chunk, spare_pages, copies, seed }
+        })
+}
+
+/// `[sequences][tokens][vocabulary]`: the logits after every token of each sequence.
+pub type AllLogits = Vec<Vec<Vec<f32>>>;
+
+/// Random sequences of these lengths.
+pub fn sequences(model: &TestModel, lengths: &[usize]) -> Vec<Vec<u32>> {
+    let vocab = model.gguf.tensor("token_embd.weight").expect("an embedding").rows();
+    let mut rng = Rng::new(7);
+    lengths.iter().map(|&len| (0..len).map(|_| rng.below(vocab as u32)).collect()).collect()
+}
+
+/// Each sequence by itself: all its tokens in one step, its pages in order.
+pub fn alone<B: Backend>(
+    backend: B,
+    model: &TestModel,
+    numerics: Numerics,
+    sequences: &[Vec<u32>],
+) -> AllLogits {
+    let limits = |max_blocks| BatchLimits {
+        max_tokens: MAX_SEQ_LEN,
+        max_seqs: 1,
+        max_logit_rows: MAX_SEQ_LEN,
+        max_blocks,
+    };
+    let mut runner = runner(backend, &model.gguf, numerics, 32, |config| {
+        (limits(config.pages_per_seq()), config.pages_per_seq())
+    });
+    let spec = runner.spec();
+    let pages: Vec<u32> = (0..spec.num_pages as u32).collect();
+    let mut batch = Batch::new(spec.limits, spec.page_size);
+    let mut all = Vec::new();
+    for tokens in sequences {
+        batch.clear();
+        batch.push(tokens, 0, &pages, Logits::All);
+        let logits = runner.run(&batch).expect("a step");
+        all.push(logits.chunks_exact(spec.vocab_size).map(<[f32]>::to_vec).collect());
+    }
+    all
+}
+
+/// Runs `sequences` in random steps and compares each row of logits with `want`.
+pub fn check<B: Backend>(
+    backend: B,
+    model: &TestModel,
+    numerics: Numerics,
+    (sequences, want): (&[Vec<u32>], &AllLogits),
+    conditions: &Conditions,
+) -> Result<(), String> {
+    let Conditions { page_size, max_tokens, spare_pages, copies, .. } = *conditions;
+    let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
+    let mut runner = runner(backend, &model.gguf, numerics, page_size, |config| {
+        let (max_seqs, max_blocks) = (conditions.max_seqs, config.pages_per_seq());
+        let limits = BatchLimits { max_tokens, max_seqs, max_logit_rows: max_tokens, max_blocks };
+        (limits, longest.div_ceil(page_size) + spare_pages)
+    });
+    let spec = runner.spec();
+    let mut batch = Batch::new(spec.limits, page_size);
+    let work = (0..copies * sequences.len()).map(|i| i % sequences.len()).collect();
+    let mut schedule = Schedule::new(sequences, work, spec.num_pages, conditions);
+    while let Some(rows) = schedule.next_step(&mut batch) {
+        let logits = runner.run(&batch).map_err(|error| error.to_string())?;
+        assert_eq!(logits.len(), rows.len() * spec.vocab_size);
+        for ((seq, position), got) in rows.into_iter().zip(logits.chunks_exact(spec.vocab_size)) {
+            same_bits(got, &want[seq][position]).map_err(|difference| {
+                format!("{}, {numerics:?}: sequence {seq}, position {position}: {difference}", model.name)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// A sequence with pages.
+struct Active {
+    seq: usize,
+    /// Tokens whose K and V are in the pages.
+    done: usize,
+    block_table: Vec<u32>,
+    /// Takes part in the step that is being drawn.
+    in_step: bool,
+}
+
+/// Draws the steps.
+struct Schedule<'a> {
+    sequences: &'a [Vec<u32>],
+    conditions: &'a Conditions,
+    rng: Rng,
+    free: Vec<u32>,
+    waiting: Vec<usize>,
+    /// In the order in which they came. Whoever lacks a page takes those of the youngest, so that the oldest gets on.
+    active: Vec<Active>,
+    /// How often a sequence may yet lose its pages for no reason.
+    whims: usize,
+}
+
+/// The sequence and the position of each of a step's logit rows.
+type Rows = Vec<(usize, usize)>;
+
+impl<'a> Schedule<'a> {
+    fn new(
+        sequences: &'a [Vec<u32>],
+        waiting: Vec<usize>,
+        num_pages: usize,
+        conditions: &'a Conditions,
+    ) -> Self {
+        let rng = Rng::new(conditions.seed);
+        let free = (0..num_pages as u32).collect();
+        Self { sequences, conditions, rng, free, waiting, active: Vec::new(), whims: 3 }
+    }
+
+    /// Fills `batch` with the next step; `None` when all have run.
+    fn next_step(&mut self, batch: &mut Batch) -> Option<Rows> {
+        batch.clear();
+        self.retire();
+        self.admit();
+        let mut rows = Rows::new();
+        let mut order: Vec<usize> = (0..self.active.len()).collect();
+        self.rng.shuffle(&mut order);
+        for idx in order {
+            // A sequence may have lost its pages to one asked before it.
+            if idx < self.active.len() && self.rng.below(4) > 0 {
+                self.push(idx, batch, &mut rows);
+            }
+        }
+        if batch.is_empty() && !self.active.is_empty() {
+            self.push(0, batch, &mut rows);
+            assert!(!batch.is_empty(), "the pool has pages for any one sequence");
+        }
+        (!batch.is_empty()).then_some(rows)
+    }
+
+    fn retire(&mut self) {
+        for active in &mut self.active {
+            active.in_step = false;
+            if active.done == self.sequences[active.seq].len() {
+                self.free.append(&mut active.block_table);
+            }
+        }
+        self.active.retain(|active| active.done < self.sequences[active.seq].len());
+        if self.whims > 0 && !self.active.is_empty() && self.rng.below(8) == 0 {
+            self.whims -= 1;
+            let victim = self.rng.below(self.active.len() as u32) as usize;
+            self.preempt(victim);
+        }
+    }
+
+    fn admit(&mut self) {
+        self.rng.shuffle(&mut self.free);
+        self.rng.shuffle(&mut self.waiting);
+        while self.active.is_empty() || self.rng.below(3) > 0 {
+            let Some(seq) = self.waiting.pop() else { return };
+            self.active.push(Active { seq, done: 0, block_table: Vec::new(), in_step: false });
+        }
+    }
+
+    fn preempt(&mut self, idx: usize) {
+        let Active { seq, block_table, .. } = self.active.remove(idx);
+        self.free.extend(block_table);
+        self.waiting.push(seq);
+    }
+
+    /// Adds a chunk of an active sequence to the step, if the step has room and there are pages for it.
+    fn push(&mut self, idx: usize, batch: &mut Batch, rows: &mut Rows) {
+        let Active { seq, done, .. } = self.active[idx];
+        let tokens = &self.sequences[seq];
+        let budget = self.conditions.max_tokens - batch.num_tokens();
+        let most = (tokens.len() - done).min(self.conditions.max_chunk).min(budget);
+        if most == 0 || batch.num_seqs() == self.conditions.max_seqs {
+            return;
+        }
+        let count = 1 + self.rng.below(most as u32) as usize;
+        let num_pages = (done + count).div_ceil(self.conditions.page_size);
+        while self.active[idx].block_table.len() < num_pages {
+            let youngest = self.active.len() - 1;
+            match self.free.pop() {
+                Some(page) => self.active[idx].block_table.push(page),
+                None if youngest == idx || self.active[youngest].in_step => return,
+                None => self.preempt(youngest),
+            }
+        }
+        let logits = match self.rng.below(3) {
+            0 if done + count < tokens.len() => Logits::Skip,
+            1 => Logits::All,
+            _ => Logits::Last,
+        };
+        let active = &mut self.active[idx];
+        batch.push(&tokens[done..done + count], done, &active.block_table, logits);
+        (active.done, active.in_step) = (done + count, true);
+        match logits {
+            Logits::Skip => {}
+            Logits::Last => rows.push((seq, active.done - 1)),
+            Logits::All => rows.extend((done..active.done).map(|position| (seq, position))),
+        }
+    }
+}
+
+/// All numerics of a model, `cases` random conditions each.
+fn check_model(name: &'static str, lengths: &[usize], cases: u32) {
+    let model = test_model(name);
+    let sequences = sequences(&model, lengths);
+    for numerics in Numerics::all() {
+        let backend = |threads| CpuBackend::new(numerics.cpu_options(threads)).expect("a backend");
+        let want = alone(backend(1), &model, numerics, &sequences);
+        for_random(cases, conditions(), |conditions| {
+            check(backend(conditions.threads), &model, numerics, (&sequences, &want), &conditions)
+        });
+    }
+}
+
+/// Around the tokens that a matrix tile serves at a time, and beyond the 64 positions that attention sums at a time.
+const LENGTHS: [usize; 5] = [1, 2, 9, 33, 70];
+
+#[test]
+fn float_models() {
+    for name in ["f32", "f16"] {
+        check_model(name, &LENGTHS, 1);
+    }
+    check_model("odd_widths", &[1, 17, 64, 65, 140], 2);
+}
+
+#[test]
+fn quantized_models() {
+    for name in ["q8_0", "mix_q4_k_m", "q3_k", "iq4_xs", "everything_q8_0"] {
+        check_model(name, &LENGTHS, 1);
+    }
+}
+
+#[test]
+fn demo_model() {
+    check_model("demo", &[1, 18, 70], 1);
+}
