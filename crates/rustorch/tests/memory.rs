@@ -1,0 +1,89 @@
+//! A step allocates nothing: buffers are made once, for the largest batch. The public model's calls return what they
+//! allocate, so they may take memory, but they keep none.
+//!
+//! The counts are of the whole process. So this file has one test, and nothing runs beside it.
+
+use std::alloc::System;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use cpu::CpuBackend;
+use engine::{ModelRunner, Runner};
+use model::{Batch, BatchLimits, Llama, Logits};
+use rustorch_llama::{AttentionMode, CpuOptions, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, demo};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+const NUM_SEQS: usize = 4;
+const NUM_STEPS: usize = 16;
+const MAX_SEQ_LEN: usize = 256;
+
+fn config(kv_dtype: KvDtype) -> LlamaConfig {
+    let config = LlamaConfig::from_gguf(&demo::gguf()).expect("the demo model's configuration");
+    config.with_max_seq_len(MAX_SEQ_LEN).with_batch_size(NUM_SEQS).with_kv_dtype(kv_dtype)
+}
+
+fn runner(isa: Isa, attention: AttentionMode, kv_dtype: KvDtype) -> ModelRunner<CpuBackend> {
+    let config = config(kv_dtype);
+    let options = CpuOptions { threads: NonZeroUsize::new(2), isa: Some(isa) };
+    let backend = Arc::new(CpuBackend::new(options).expect("a backend"));
+    let limits = BatchLimits {
+        max_tokens: 64,
+        max_seqs: NUM_SEQS,
+        max_logit_rows: NUM_SEQS,
+        max_blocks: config.pages_per_seq(),
+    };
+    let num_pages = NUM_SEQS * config.pages_per_seq();
+    let llama = Llama::load(&*backend, &demo::gguf(), config, |_, _| {}).expect("a model");
+    ModelRunner::new(backend, Arc::new(llama), limits, num_pages, attention).expect("a runner")
+}
+
+/// What `times` runs of `step` allocate, after one that may allocate more.
+fn allocated(times: usize, mut step: impl FnMut(usize)) -> Stats {
+    step(0);
+    let region = Region::new(ALLOCATOR);
+    (1..=times).for_each(&mut step);
+    region.change()
+}
+
+/// One step has a prompt chunk of one sequence and a decode of each other.
+fn runner_allocates(isa: Isa, attention: AttentionMode, kv_dtype: KvDtype) -> Stats {
+    let mut runner = runner(isa, attention, kv_dtype);
+    let spec = runner.spec();
+    let pages: Vec<Vec<u32>> = (0..NUM_SEQS)
+        .map(|seq| {
+            (seq * spec.limits.max_blocks..(seq + 1) * spec.limits.max_blocks).map(|p| p as u32).collect()
+        })
+        .collect();
+    let mut batch = Batch::new(spec.limits, spec.page_size);
+    allocated(NUM_STEPS, |step| {
+        batch.clear();
+        batch.push(&[7; 3], 3 * step, &pages[0], Logits::Last);
+        for pages in &pages[1..] {
+            batch.push(&[9], step, pages, Logits::Last);
+        }
+        runner.run(&batch).expect("a step");
+    })
+}
+
+#[test]
+fn a_step_allocates_nothing_and_a_call_keeps_nothing() {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        for attention in [AttentionMode::Fused, AttentionMode::Reference] {
+            for kv_dtype in [KvDtype::F16, KvDtype::F32] {
+                let stats = runner_allocates(isa, attention, kv_dtype);
+                assert_eq!(stats, Stats::default(), "{NUM_STEPS} steps, {isa}, {attention:?}, {kv_dtype:?}");
+            }
+        }
+    }
+
+    let mut model =
+        LlamaModel::load(&demo::gguf(), config(KvDtype::F16), LoadOptions::default()).expect("a model");
+    let stats = allocated(NUM_STEPS, |step| {
+        let sequences: [&[u32]; NUM_SEQS] = [&[5, 6], &[7], &[8], &[9]];
+        model.forward_batch_with_position(&sequences, &[2 * step, step, step, step]).expect("logits");
+    });
+    assert_eq!(stats.bytes_allocated, stats.bytes_deallocated, "{NUM_STEPS} calls of the model: {stats:?}");
+}
