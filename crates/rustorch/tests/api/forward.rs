@@ -16,8 +16,9 @@ fn one_sequence_is_a_batch_of_one_in_slot_0() {
     assert!(logits.iter().all(|logit| logit.is_finite()));
     assert_eq!(cached(&mut model), [A.len(), 0, 0]);
     assert_eq!(model.forward_with_position(A, 0).unwrap(), logits);
-    assert_eq!(model.forward_batch(&[A]).unwrap(), [logits.clone()]);
-    assert_eq!(model.forward_batch_with_position(&[A], &[0]).unwrap(), [logits]);
+    let batch = vec![logits];
+    assert_eq!(model.forward_batch(&[A]).unwrap(), batch);
+    assert_eq!(model.forward_batch_with_position(&[A], &[0]).unwrap(), batch);
     assert_eq!(cached(&mut model), [A.len(), 0, 0]);
 }
 

@@ -19,6 +19,9 @@ fn file(name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
+/// A mistake to make in a configuration.
+type Change = fn(&mut LlamaConfig);
+
 #[test]
 fn a_path_suffices() {
     let mut model = LlamaModel::from_gguf(demo_path()).unwrap();
@@ -61,7 +64,7 @@ fn a_device_can_be_chosen() {
 #[test]
 fn a_configuration_that_contradicts_the_weights_is_refused_before_they_are_loaded() {
     let path = file("contradicted.gguf", &spec().to_gguf());
-    let contradictions: [(&str, &str, &str, fn(&mut LlamaConfig)); 7] = [
+    let contradictions: [(_, _, _, Change); 7] = [
         ("vocab_size", "300", "301", |config| config.vocab_size = 301),
         ("hidden_size", "64", "128", |config| config.hidden_size = 128),
         ("num_heads", "4", "8", |config| config.num_heads = 8),
@@ -85,20 +88,20 @@ fn a_configuration_that_contradicts_the_weights_is_refused_before_they_are_loade
 
 #[test]
 fn a_configuration_that_cannot_be_is_refused() {
-    let linear = |factor| RopeScaling::Linear { factor };
-    let impossible: [(&str, Box<dyn Fn(&mut LlamaConfig)>); 12] = [
-        ("batch_size", Box::new(|config| config.batch_size = 0)),
-        ("max_seq_len", Box::new(|config| config.max_seq_len = 0)),
-        ("max_seq_len", Box::new(|config| config.max_seq_len = usize::MAX)),
-        ("page_size", Box::new(|config| config.page_size = 0)),
-        ("max_batch_tokens", Box::new(|config| config.max_batch_tokens = 0)),
-        ("prompt_chunk", Box::new(|config| config.prompt_chunk = 0)),
-        ("num_kv_heads", Box::new(|config| config.num_kv_heads = 3)),
-        ("rope.dim", Box::new(|config| config.rope.dim = 18)),
-        ("rope.dim", Box::new(|config| config.rope.dim = 7)),
-        ("rope.base", Box::new(|config| config.rope.base = f32::NAN)),
-        ("rope.scaling.factor", Box::new(move |config| config.rope.scaling = linear(0.0))),
-        ("norm_eps", Box::new(|config| config.norm_eps = -1.0)),
+    const NO_STRETCH: RopeScaling = RopeScaling::Linear { factor: 0.0 };
+    let impossible: [(_, Change); 12] = [
+        ("batch_size", |config| config.batch_size = 0),
+        ("max_seq_len", |config| config.max_seq_len = 0),
+        ("max_seq_len", |config| config.max_seq_len = usize::MAX),
+        ("page_size", |config| config.page_size = 0),
+        ("max_batch_tokens", |config| config.max_batch_tokens = 0),
+        ("prompt_chunk", |config| config.prompt_chunk = 0),
+        ("num_kv_heads", |config| config.num_kv_heads = 3),
+        ("rope.dim", |config| config.rope.dim = 18),
+        ("rope.dim", |config| config.rope.dim = 7),
+        ("rope.base", |config| config.rope.base = f32::NAN),
+        ("rope.scaling.factor", |config| config.rope.scaling = NO_STRETCH),
+        ("norm_eps", |config| config.norm_eps = -1.0),
     ];
     for (field, change) in impossible {
         let mut config = small_config();
