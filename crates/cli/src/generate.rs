@@ -12,7 +12,7 @@ use rustorch_llama::{
     Usage, Weights,
 };
 
-use crate::model_args::{ModelArgs, parse_count};
+use crate::model_args::{ModelArgs, parse_count, parse_whole};
 use crate::output;
 
 /// Generate text for one or more prompts, all in one batch
@@ -48,7 +48,7 @@ struct SamplingArgs {
     #[arg(value_parser = number("a number, 0 or more", |x| x >= 0.0))]
     temperature: f32,
     /// Sample among the K most likely tokens; 0 for all
-    #[arg(long, value_name = "K", default_value_t = 40)]
+    #[arg(long, value_name = "K", default_value_t = 40, value_parser = parse_whole::<usize>)]
     top_k: usize,
     /// Sample among the most likely tokens that make up this probability
     #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = number(PROBABILITY, is_probability))]

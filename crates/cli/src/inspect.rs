@@ -73,16 +73,16 @@ fn describe_model(gguf: &Gguf, config: &LlamaConfig, out: &mut String) -> Result
 /// What weights and KV cache take. `kv_limit` bounds the pages of all sequences together.
 fn describe_memory(gguf: &Gguf, config: &LlamaConfig, kv_limit: Option<u64>, out: &mut String) -> Result<()> {
     let per_token = config.kv_bytes_per_token();
-    let per_seq = per_token * (config.pages_per_seq() * config.page_size) as u64;
+    let per_seq = per_token.saturating_mul((config.pages_per_seq() * config.page_size) as u64);
     let weights: u64 = gguf.tensors().map(|t| t.data().len() as u64).sum();
-    let unbounded = per_seq * config.batch_size as u64;
+    let unbounded = per_seq.saturating_mul(config.batch_size as u64);
     let all = kv_limit.map_or(unbounded, |limit| limit.min(unbounded));
     writeln!(out, "\nmemory")?;
     writeln!(out, "  weights        {}", bytes(weights))?;
     writeln!(out, "  KV per token   {}", bytes(per_token))?;
     writeln!(out, "  KV per seq.    {} ({} tokens)", bytes(per_seq), config.max_seq_len)?;
     writeln!(out, "  KV in all      {} ({} sequences)", bytes(all), config.batch_size)?;
-    writeln!(out, "  total          {}", bytes(weights + all))?;
+    writeln!(out, "  total          {}", bytes(weights.saturating_add(all)))?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -77,7 +78,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME")]
     pub isa: Option<Isa>,
     /// Seed of everything random
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_whole::<u64>)]
     pub seed: u64,
 }
 
@@ -114,7 +115,7 @@ impl ModelArgs {
     /// Refuses a KV cache that --kv-memory has no room for, for commands that give each sequence its own.
     pub fn check_kv_memory(&self, config: &LlamaConfig) -> Result<()> {
         let tokens = config.pages_per_seq() * config.page_size;
-        let needed = config.kv_bytes_per_token() * (config.batch_size * tokens) as u64;
+        let needed = config.kv_bytes_per_token().saturating_mul((config.batch_size * tokens) as u64);
         if let Some(limit) = self.kv_memory.filter(|&limit| needed > limit) {
             bail!(
                 "KV cache: {} sequences of {tokens} tokens, in pages of {}: expected at most the {} of --kv-memory, \
@@ -177,6 +178,11 @@ const MOST: usize = 1 << 24;
 pub fn parse_count(text: &str) -> Result<NonZeroUsize, String> {
     let count = text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= MOST);
     count.ok_or_else(|| format!("expected a whole number from 1 to {MOST}"))
+}
+
+/// A whole number, 0 included.
+pub fn parse_whole<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a whole number, 0 or more".to_owned())
 }
 
 /// `512M`, `8G`, `1.5GiB` or plain bytes. Units are powers of 1024.

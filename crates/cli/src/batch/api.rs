@@ -104,7 +104,7 @@ impl CompletionBody {
         Ok(Self {
             common,
             prompt: required(body, "prompt", "a string, a list of token ids, or a list of either")?,
-            logprobs: field(body, "logprobs", COUNT)?,
+            logprobs: alternatives(body, "logprobs")?,
         })
     }
 }
@@ -121,8 +121,8 @@ impl ChatBody {
         let messages = messages.iter().enumerate().map(|(index, message)| Message::read(index, message));
         let messages = messages.collect::<Result<_, _>>()?;
         let logprobs = field(body, "logprobs", BOOL)?.unwrap_or(false);
-        let top_logprobs = field(body, "top_logprobs", COUNT)?;
-        if let Some(found) = top_logprobs.filter(|&top: &usize| top > 0 && !logprobs) {
+        let top_logprobs = alternatives(body, "top_logprobs")?;
+        if let Some(found) = top_logprobs.filter(|&top| top > 0 && !logprobs) {
             return Err(format!("top_logprobs: expected \"logprobs\": true beside it, found {found} alone"));
         }
         Ok(Self { common, messages, logprobs: logprobs.then(|| top_logprobs.unwrap_or(0)) })
@@ -217,6 +217,18 @@ fn logit_bias(body: &Object) -> Result<Vec<(u32, f32)>, String> {
         Err(_) => Err(format!("logit_bias: expected token ids as keys, found {id:?}")),
     };
     biases.into_iter().map(parse).collect()
+}
+
+/// Most alternatives listed for a token, as in OpenAI's chats and vLLM: a whole vocabulary would fill the memory.
+const MAX_ALTERNATIVES: usize = 20;
+
+/// Number of alternatives for each token.
+fn alternatives(body: &Object, name: &str) -> Result<Option<usize>, String> {
+    let count = field(body, name, COUNT)?;
+    match count.filter(|&count| count > MAX_ALTERNATIVES) {
+        Some(found) => Err(format!("{name}: expected at most {MAX_ALTERNATIVES}, found {found}")),
+        None => Ok(count),
+    }
 }
 
 /// Seeds may be signed: their bits are what counts.

@@ -8,7 +8,7 @@ use rustorch_llama::Usage;
 
 use crate::output::grouped;
 
-/// How often the figures beside the bar are made anew.
+/// How often tokens alone make the figures beside the bar anew.
 const REFRESH: Duration = Duration::from_millis(100);
 
 /// What a batch has done, shown as it goes if standard error is a terminal.
@@ -54,9 +54,7 @@ impl Progress {
         self.errors += u64::from(usage.is_none());
         self.prompt_tokens += usage.map_or(0, |usage| usage.prompt_tokens as u64);
         self.bar.inc(bytes);
-        if self.refreshed.elapsed() >= REFRESH {
-            self.show();
-        }
+        self.show();
     }
 
     /// Takes the bar away and sums up.

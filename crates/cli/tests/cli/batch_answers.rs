@@ -1,0 +1,377 @@
+//! `rustorch batch`: what is answered, and that it depends on the request alone.
+
+use serde_json::{Value, json};
+
+use crate::harness::{arg, folder, repository, succeed};
+
+/// The output of a run, by line of the input.
+#[track_caller]
+pub fn batch(lines: &[Value], options: &[&str]) -> Vec<Value> {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    batch_text(text.as_bytes(), options)
+}
+
+/// As [`batch`], of lines that may be anything.
+#[track_caller]
+pub fn batch_text(input: &[u8], options: &[&str]) -> Vec<Value> {
+    let output = succeed(&[&["batch", "-i", "-", "-o", "-"], options].concat(), input);
+    let mut answers: Vec<Value> = output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    answers.sort_by_key(line_number);
+    answers
+}
+
+/// The number of the input line that is answered.
+pub fn line_number(answer: &Value) -> usize {
+    answer["id"].as_str().unwrap().strip_prefix("batch_req_").unwrap().parse().unwrap()
+}
+
+/// Everything of an answer but what differs from run to run.
+fn timeless(answer: &Value) -> Value {
+    let mut answer = answer.clone();
+    assert!(answer["response"]["body"]["created"].take().as_u64().unwrap() > 1_700_000_000);
+    answer
+}
+
+fn completion(custom_id: &str, body: Value) -> Value {
+    json!({"custom_id": custom_id, "method": "POST", "url": "/v1/completions", "body": body})
+}
+
+fn chat(custom_id: &str, body: Value) -> Value {
+    json!({"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body})
+}
+
+/// The texts of an answer's choices.
+#[track_caller]
+fn texts(answer: &Value) -> Vec<String> {
+    let choices = answer["response"]["body"]["choices"].as_array().unwrap_or_else(|| panic!("{answer}"));
+    let text = |choice: &Value| {
+        choice["text"].as_str().or(choice["message"]["content"].as_str()).map(str::to_owned).unwrap()
+    };
+    choices.iter().map(text).collect()
+}
+
+#[test]
+fn an_answer_is_an_object_of_the_api() {
+    let requests = [
+        completion("a", json!({"model": "demo", "prompt": "Once upon a", "max_tokens": 2, "temperature": 0})),
+        chat(
+            "b",
+            json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0}),
+        ),
+    ];
+    let answers: Vec<Value> = batch(&requests, &[]).iter().map(timeless).collect();
+    let expect = json!([
+        {
+            "id": "batch_req_1",
+            "custom_id": "a",
+            "response": {
+                "status_code": 200,
+                "request_id": "req-1",
+                "body": {
+                    "id": "cmpl-1",
+                    "object": "text_completion",
+                    "created": null,
+                    "model": "demo",
+                    "choices": [
+                        {"index": 0, "text": " time,", "logprobs": null, "finish_reason": "length"}
+                    ],
+                    "usage": {
+                        "prompt_tokens": 4,
+                        "completion_tokens": 2,
+                        "total_tokens": 6,
+                        "prompt_tokens_details": {"cached_tokens": 0}
+                    }
+                }
+            },
+            "error": null
+        },
+        {
+            "id": "batch_req_2",
+            "custom_id": "b",
+            "response": {
+                "status_code": 200,
+                "request_id": "req-2",
+                "body": {
+                    "id": "chatcmpl-2",
+                    "object": "chat.completion",
+                    "created": null,
+                    "model": "demo",
+                    "choices": [{
+                        "index": 0,
+                        "message": {"role": "assistant", "content": "Hello", "refusal": null},
+                        "logprobs": null,
+                        "finish_reason": "length"
+                    }],
+                    "usage": {
+                        "prompt_tokens": 10,
+                        "completion_tokens": 1,
+                        "total_tokens": 11,
+                        "prompt_tokens_details": {"cached_tokens": 0}
+                    }
+                }
+            },
+            "error": null
+        }
+    ]);
+    assert_eq!(json!(answers), expect);
+}
+
+#[test]
+fn plain_lines_ask_the_same() {
+    let body = json!({"prompt": "One day", "max_tokens": 12});
+    let mut plain = body.clone();
+    plain["custom_id"] = json!("a");
+    let messages = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 12});
+    let mut plain_chat = messages.clone();
+    plain_chat["custom_id"] = json!("b");
+    let requests = [completion("a", body), plain, chat("b", messages), plain_chat];
+    let answers: Vec<_> = batch(&requests, &[]).iter().map(texts).collect();
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[2], answers[3]);
+}
+
+#[test]
+fn the_defaults_are_the_api_s() {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let requests = [
+        completion("a", json!({"prompt": "One day", "ignore_eos": true})),
+        completion(
+            "a",
+            json!({"prompt": "One day", "ignore_eos": true, "max_tokens": 16, "temperature": 1,
+                               "top_p": 1, "n": 1, "frequency_penalty": 0, "presence_penalty": 0, "stop": null,
+                               "seed": null, "logit_bias": {}, "best_of": 1, "echo": false, "suffix": ""}),
+        ),
+        completion("a", json!({"prompt": "One day", "ignore_eos": true, "temperature": 0})),
+        chat("a", json!({"messages": messages, "ignore_eos": true})),
+        chat(
+            "a",
+            json!({"messages": messages, "ignore_eos": true, "max_tokens": 9, "max_completion_tokens": 5}),
+        ),
+    ];
+    let answers = batch(&requests, &["--ctx", "64"]);
+    let usage = |index: usize, field: &str| answers[index]["response"]["body"]["usage"][field].clone();
+    assert_eq!(usage(0, "completion_tokens"), 16);
+    assert_eq!(texts(&answers[0]), texts(&answers[1]));
+    assert_ne!(texts(&answers[0]), texts(&answers[2]));
+    assert_eq!(usage(3, "total_tokens"), 64, "a chat goes on to the context");
+    assert_eq!(answers[3]["response"]["body"]["choices"][0]["finish_reason"], "length");
+    assert_eq!(usage(4, "completion_tokens"), 5);
+}
+
+#[test]
+fn a_request_may_ask_for_several_choices() {
+    let one = |id: &str, prompt: Value| completion(id, json!({"prompt": prompt, "max_tokens": 8, "seed": 3}));
+    let requests = [
+        completion("n", json!({"prompt": "One day", "max_tokens": 8, "n": 3, "seed": 3})),
+        one("list", json!(["One day", "The bird"])),
+        one("tokens", json!([0, 581, 624])),
+        one("token lists", json!([[0, 581, 624], [0, 581]])),
+        one("alone", json!("One day")),
+        completion("next seed", json!({"prompt": "One day", "max_tokens": 8, "seed": 4})),
+        completion("both", json!({"prompt": ["One day", "The bird"], "max_tokens": 8, "n": 2, "seed": 3})),
+        one("spelled", json!("Once upon")),
+    ];
+    let answers = batch(&requests, &[]);
+    let texts: Vec<_> = answers.iter().map(texts).collect();
+    assert_eq!((texts[0].len(), texts[1].len(), texts[3].len(), texts[6].len()), (3, 2, 2, 4));
+    assert_eq!(texts[0][0], texts[4][0], "the first choice has the request's seed");
+    assert_eq!(texts[0][1], texts[5][0], "the next one the seed after it");
+    assert_eq!(texts[1][0], texts[4][0]);
+    assert_eq!(texts[2], texts[7], "ids are taken as they are");
+    assert_eq!(texts[3][0], texts[7][0]);
+    assert_eq!(texts[6][..2], texts[0][..2], "prompts come one after the other");
+    for (answer, tokens) in [(0, (3, 24)), (1, (6, 16)), (6, (6, 32))] {
+        let usage = &answers[answer]["response"]["body"]["usage"];
+        assert_eq!(usage["prompt_tokens"], tokens.0, "a prompt counts once: {usage}");
+        assert_eq!(usage["completion_tokens"], tokens.1, "{usage}");
+    }
+    let indices = answers[6]["response"]["body"]["choices"].as_array().unwrap().iter().map(|c| &c["index"]);
+    assert!(indices.eq([0, 1, 2, 3].map(Value::from).iter()));
+}
+
+#[test]
+fn stop_strings_and_tokens_end_a_text() {
+    let ask = |id: &str, field: &str, value: Value| {
+        let mut body = json!({"prompt": "Once upon a time", "max_tokens": 30, "temperature": 0});
+        body[field] = value;
+        completion(id, body)
+    };
+    let requests = [
+        ask("none", "stop", json!(null)),
+        ask("one", "stop", json!(" a ")),
+        ask("list", "stop", json!(["never", " a ", "."])),
+        ask("tokens", "stop_token_ids", json!([15])),
+        ask("min", "min_tokens", json!(30)),
+        ask("bias", "logit_bias", json!({"15": -100})),
+    ];
+    let answers = batch(&requests, &[]);
+    let texts: Vec<String> = answers.iter().map(|answer| texts(answer)[0].clone()).collect();
+    let reasons: Vec<_> = answers
+        .iter()
+        .map(|answer| answer["response"]["body"]["choices"][0]["finish_reason"].clone())
+        .collect();
+    assert_eq!(reasons[..4], ["length", "stop", "stop", "stop"]);
+    assert_eq!(Some(texts[1].as_str()), texts[0].split(" a ").next());
+    assert_eq!(texts[2], texts[1]);
+    assert_eq!(texts[3], "", "token 15 is the comma after the prompt");
+    assert_eq!(texts[4], texts[0]);
+    assert!(texts[0].starts_with(',') && !texts[5].starts_with(','), "{}", texts[5]);
+}
+
+#[test]
+fn log_probabilities_have_the_shape_of_each_api() {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let requests = [
+        completion("a", json!({"prompt": "One day", "max_tokens": 4, "seed": 1, "logprobs": 2})),
+        completion("b", json!({"prompt": "One day", "max_tokens": 4, "seed": 1, "logprobs": 0})),
+        chat("c", json!({"messages": messages, "max_tokens": 3, "logprobs": true, "top_logprobs": 2})),
+        chat("d", json!({"messages": messages, "max_tokens": 3, "logprobs": true})),
+        completion(
+            "e",
+            json!({"prompt": "One day", "max_tokens": 4, "logprobs": 1, "logit_bias": {"3": 100}}),
+        ),
+    ];
+    let answers = batch(&requests, &[]);
+    let choice = |index: usize| &answers[index]["response"]["body"]["choices"][0];
+    let list = |value: &Value| value.as_array().unwrap_or_else(|| panic!("{value}")).clone();
+
+    for (index, alternatives) in [(0, 2..=3), (1, 1..=1)] {
+        let logprobs = &choice(index)["logprobs"];
+        let tokens: Vec<String> =
+            list(&logprobs["tokens"]).iter().map(|token| token.as_str().unwrap().to_owned()).collect();
+        assert_eq!(json!(tokens.concat()), choice(index)["text"]);
+        let mut offset = 0;
+        for (position, token) in tokens.iter().enumerate() {
+            assert_eq!(logprobs["text_offset"][position], offset);
+            offset += token.chars().count();
+            let logprob = &logprobs["token_logprobs"][position];
+            assert!(logprob.as_f64().is_some_and(|p| p <= 0.0), "{logprob}");
+            let top = logprobs["top_logprobs"][position].as_object().unwrap();
+            assert_eq!(&top[token], logprob, "the sampled token is listed");
+            assert!(alternatives.contains(&top.len()), "{top:?}");
+        }
+        assert_eq!(tokens.len(), 4);
+    }
+
+    for (index, alternatives) in [(2, 2), (3, 0)] {
+        let content = list(&choice(index)["logprobs"]["content"]);
+        let bytes: Vec<u8> = content
+            .iter()
+            .flat_map(|token| list(&token["bytes"]))
+            .map(|byte| u8::try_from(byte.as_u64().unwrap()).unwrap())
+            .collect();
+        assert_eq!(json!(String::from_utf8(bytes).unwrap()), choice(index)["message"]["content"]);
+        for token in &content {
+            let top = list(&token["top_logprobs"]);
+            assert_eq!(top.len(), alternatives);
+            let logprobs: Vec<f64> = top.iter().map(|t| t["logprob"].as_f64().unwrap()).collect();
+            assert!(logprobs.is_sorted_by(|a, b| a >= b), "{logprobs:?}");
+        }
+        assert_eq!(content.len(), 3);
+    }
+
+    // Token 3 ends a text, here before it began.
+    let empty = json!({"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []});
+    assert_eq!(choice(4)["text"], "");
+    assert_eq!(choice(4)["logprobs"], empty);
+}
+
+/// Requests of many kinds, none with a seed.
+fn mixture() -> Vec<Value> {
+    let prompts = ["Once upon a time", "One day, Lily", "The bird", "", "\"Hello!\" said"];
+    let mut requests = Vec::new();
+    for (index, prompt) in prompts.iter().cycle().take(20).enumerate() {
+        let id = format!("request {index}");
+        requests.push(match index % 4 {
+            0 => completion(&id, json!({"prompt": prompt, "max_tokens": 5 + index})),
+            1 => completion(
+                &id,
+                json!({"prompt": prompt, "max_tokens": 20, "n": 2, "top_p": 0.9, "top_k": 50}),
+            ),
+            2 => chat(&id, json!({"messages": [{"role": "user", "content": prompt}], "max_tokens": 25})),
+            _ => completion(
+                &id,
+                json!({"prompt": prompt.repeat(index), "max_tokens": 10,
+                                        "frequency_penalty": 0.5, "repetition_penalty": 1.1, "logprobs": 1}),
+            ),
+        });
+    }
+    requests
+}
+
+/// The choices of each answer, by custom id.
+fn by_id(answers: &[Value]) -> Vec<(String, Value)> {
+    let mut choices: Vec<_> = answers
+        .iter()
+        .map(|answer| {
+            let id = answer["custom_id"].as_str().unwrap().to_owned();
+            (id, answer["response"]["body"]["choices"].clone())
+        })
+        .collect();
+    choices.sort_by(|a, b| a.0.cmp(&b.0));
+    choices
+}
+
+#[test]
+fn the_batch_does_not_show() {
+    let requests = mixture();
+    let expect = by_id(&batch(&requests, &[]));
+    let options: [&[&str]; 5] = [
+        &["--batch-size", "1"],
+        &["--batch-size", "3", "--threads", "1"],
+        &["--chunk", "3", "--page-size", "5"],
+        // Room for one of the longest: the others wait and are preempted.
+        &["--kv-memory", "600K", "--page-size", "4"],
+        &["--batch-size", "64"],
+    ];
+    for options in options {
+        assert_eq!(by_id(&batch(&requests, options)), expect, "{options:?}");
+    }
+}
+
+#[test]
+fn a_seed_follows_from_the_custom_id_and_the_run_s_seed() {
+    let requests = mixture();
+    let expect = by_id(&batch(&requests, &[]));
+    // In another order, among others, one twice.
+    let mut others: Vec<Value> = requests.iter().rev().cloned().collect();
+    others.insert(3, completion("another", json!({"prompt": "Far away"})));
+    others.push(requests[0].clone());
+    let found = by_id(&batch(&others, &[]));
+    for answer in &expect {
+        assert_eq!(found.iter().find(|found| found.0 == answer.0), Some(answer));
+    }
+    assert_eq!(found.iter().filter(|found| **found == expect[0]).count(), 2);
+    assert_eq!(by_id(&batch(&requests, &["--seed", "0"])), expect);
+
+    let other = by_id(&batch(&requests, &["--seed", "1"]));
+    let equal = other.iter().zip(&expect).filter(|(a, b)| a == b).count();
+    assert!(equal < 3, "{equal} of {} answers are the same with another seed", expect.len());
+
+    let seeded =
+        |id: &str, seed: i64| completion(id, json!({"prompt": "One day", "max_tokens": 12, "seed": seed}));
+    let requests = [seeded("a", 5), seeded("b", 5), seeded("c", -5), seeded("d", i64::MAX)];
+    let answers = |options: &[&str]| batch(&requests, options).iter().map(texts).collect::<Vec<_>>();
+    let texts = answers(&[]);
+    assert_eq!(texts[0], texts[1], "the request's own seed counts alone");
+    assert_eq!(answers(&["--seed", "9"]), texts);
+    assert!(texts[0] != texts[2] && texts[2] != texts[3]);
+}
+
+#[test]
+fn the_shipped_prompts_are_all_answered() {
+    let output = folder("shipped_prompts").join("out.jsonl");
+    let input = repository("examples/prompts.jsonl");
+    assert_eq!(succeed(&["batch", "-i", arg(&input), "-o", arg(&output)], b""), "");
+    let read = |path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    let (requests, answers) = (read(input), read(output));
+    assert_eq!(requests.len(), answers.len());
+    for request in &requests {
+        let answer = answers.iter().find(|answer| answer["custom_id"] == request["custom_id"]).unwrap();
+        assert_eq!(answer["error"], Value::Null);
+        assert!(texts(answer)[0].split(' ').count() > 10, "{answer}");
+    }
+}

@@ -1,0 +1,82 @@
+//! `rustorch batch`: the files and streams it reads and writes.
+
+use std::fs;
+
+use crate::batch_answers::{batch_text, line_number};
+use crate::harness::{arg, fail, folder, run, succeed};
+
+const LINE: &str = r#"{"custom_id": "a", "prompt": "One day", "max_tokens": 2}"#;
+
+#[test]
+fn lines_may_end_in_any_way_and_be_blank() {
+    let check = |input: &str, numbers: &[usize]| {
+        let answers = batch_text(input.as_bytes(), &[]);
+        assert_eq!(answers.iter().map(line_number).collect::<Vec<_>>(), numbers, "{input:?}");
+        assert!(answers.iter().all(|answer| answer["error"].is_null()), "{answers:?}");
+    };
+    check("", &[]);
+    check("\n \t\n\r\n", &[]);
+    check(LINE, &[1]);
+    check(&format!("{LINE}\n"), &[1]);
+    check(&format!("{LINE}\n{LINE}"), &[1, 2]);
+    check(&format!("{LINE}\r\n{LINE}\r\n"), &[1, 2]);
+    check(&format!("\n\n  {LINE}  \n\n{LINE}\n\n"), &[3, 5]);
+    check(&format!("\u{feff}{LINE}\n"), &[1]);
+}
+
+#[test]
+fn files_and_standard_streams_are_the_same() {
+    let folder = folder("files_and_streams");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    fs::write(&input, format!("{LINE}\nnot a request\n")).unwrap();
+    let without_time = |text: String| {
+        let created = text.split("\"created\":").nth(1).unwrap().split(',').next().unwrap();
+        text.replace(created, "0")
+    };
+    // What was there before is replaced.
+    fs::write(&output, "x".repeat(10_000)).unwrap();
+    let ran = run(&["batch", "-i", arg(&input), "-o", arg(&output)], b"");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
+    let summary = "2 requests, 1 errors, 3 prompt tokens, 2 generated in ";
+    assert!(ran.stderr.starts_with(summary) && ran.stderr.ends_with(" tokens/s\n"), "{}", ran.stderr);
+    let expect = without_time(fs::read_to_string(&output).unwrap());
+    assert_eq!(expect.lines().count(), 2);
+
+    let stdin = fs::read(&input).unwrap();
+    assert_eq!(without_time(succeed(&["batch", "-i", "-", "-o", "-"], &stdin)), expect);
+    assert_eq!(without_time(succeed(&["batch", "-i", arg(&input), "-o", "-"], b"")), expect);
+    succeed(&["batch", "-i", "-", "-o", arg(&output)], &stdin);
+    assert_eq!(without_time(fs::read_to_string(&output).unwrap()), expect);
+}
+
+#[test]
+fn files_that_cannot_be_used_end_the_run() {
+    let folder = folder("unusable_files");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    fs::write(&input, LINE).unwrap();
+    fs::write(&output, "kept").unwrap();
+    let check = |args: &[&str], says: &str| {
+        fail(&[&["batch"], args].concat(), b"", 1, says);
+        assert_eq!(fs::read_to_string(&input).unwrap(), LINE);
+    };
+    check(&["-i", arg(&folder.join("nowhere.jsonl")), "-o", arg(&output)], "nowhere.jsonl: ");
+    check(&["-i", arg(&folder), "-o", arg(&output)], arg(&folder));
+    check(&["-i", arg(&input), "-o", arg(&folder)], arg(&folder));
+    check(&["-i", arg(&input), "-o", arg(&folder.join("no/out.jsonl"))], "out.jsonl: ");
+    let same = "expected an output file other than the input";
+    check(&["-i", arg(&input), "-o", arg(&input)], same);
+    let detour = folder.join("..").join(folder.file_name().unwrap()).join("in.jsonl");
+    check(&["-i", arg(&input), "-o", arg(&detour)], same);
+
+    // A model that does not load leaves an older output alone.
+    fs::write(&output, "kept").unwrap();
+    check(&["-i", arg(&input), "-o", arg(&output), "-m", "nowhere.gguf"], "nowhere.gguf: ");
+    assert_eq!(fs::read_to_string(&output).unwrap(), "kept");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_ends_the_run() {
+    let stdin = LINE.as_bytes();
+    fail(&["batch", "-i", "-", "-o", "/dev/full"], stdin, 1, "writing /dev/full: No space left on device");
+}

@@ -1,0 +1,282 @@
+//! `rustorch batch`: lines that are no requests, or ask for what cannot be done.
+
+use serde_json::{Value, json};
+
+use crate::batch_answers::{batch, batch_text, line_number};
+
+/// Refusals of lines: the line, its custom id, the error's code and what its message says after the line's number.
+fn check(cases: &[(&[u8], Option<&str>, &str, &str)]) {
+    // A good line before and after each bad one.
+    let good =
+        |index: usize| json!({"custom_id": format!("good {index}"), "prompt": "One day", "max_tokens": 2});
+    let mut input = Vec::new();
+    for (index, (line, ..)) in cases.iter().enumerate() {
+        input.extend_from_slice(format!("{}\n", good(index)).as_bytes());
+        input.extend_from_slice(line);
+        input.push(b'\n');
+    }
+    let answers = batch_text(&input, &[]);
+    assert_eq!(answers.len(), 2 * cases.len());
+
+    let texts = |answers: &[Value]| -> Vec<Value> {
+        answers.iter().map(|answer| answer["response"]["body"]["choices"].clone()).collect()
+    };
+    let (served, refused): (Vec<Value>, Vec<Value>) =
+        answers.into_iter().partition(|answer| line_number(answer) % 2 == 1);
+    let alone = batch(&(0..cases.len()).map(good).collect::<Vec<_>>(), &[]);
+    assert_eq!(texts(&served), texts(&alone), "what is refused costs nobody else");
+
+    for (answer, (line, custom_id, code, says)) in refused.iter().zip(cases) {
+        let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
+        let number = line_number(answer);
+        assert_eq!(answer["response"], Value::Null, "{line}");
+        assert_eq!(answer["error"]["code"], *code, "{line}: {answer}");
+        let custom_id = custom_id.map_or(format!("line-{number}"), str::to_owned);
+        assert_eq!(answer["custom_id"], custom_id, "{line}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        let rest = message.strip_prefix(&format!("line {number}: ")).unwrap_or_else(|| panic!("{message}"));
+        assert!(rest.starts_with(says), "{line}\n{rest}\nexpected: {says}");
+    }
+}
+
+#[test]
+fn lines_that_are_not_json_objects() {
+    let long = format!(r#"{{"custom_id": "a", "prompt": "{}"}}"#, "x".repeat(16 << 20));
+    let json = "invalid_json";
+    check(&[
+        (b"once upon a time", None, json, "not JSON: expected value at column 1"),
+        (br#"{"custom_id": "a", "prompt": }"#, None, json, "not JSON: expected value at column 30"),
+        (
+            br#"{"custom_id": "a", "prompt": "b"#,
+            None,
+            json,
+            "not JSON: EOF while parsing a string at column 31",
+        ),
+        (
+            br#"{"custom_id": "a", "prompt": "b"} {}"#,
+            None,
+            json,
+            "not JSON: trailing characters at column 35",
+        ),
+        (br#"{"custom_id": "a\ud800", "prompt": "b"}"#, None, json, "not JSON: "),
+        (b"[1, 2]", None, json, "expected a JSON object, found [1,2]"),
+        (b"null", None, json, "expected a JSON object, found null"),
+        (b"\"a\"", None, json, "expected a JSON object, found \"a\""),
+        (b"{\"prompt\": \"\xff\"}", None, json, "expected UTF-8, found byte 0xff at offset 12"),
+        (b"\xff\xfe{\0", None, json, "expected UTF-8, found byte 0xff at offset 0"),
+        (&[b'['; 10_000], None, json, "not JSON: recursion limit exceeded"),
+        (long.as_bytes(), None, json, "expected at most 16777216 bytes, found a longer line"),
+    ]);
+}
+
+#[test]
+fn objects_that_are_not_requests() {
+    let request = "invalid_request";
+    let prompt = "prompt: expected a string, a list of token ids, or a list of either, found none";
+    check(&[
+        (b"{}", None, request, prompt),
+        (br#"{"custom_id": "a"}"#, Some("a"), request, prompt),
+        (br#"{"custom_id": 5, "prompt": "b"}"#, None, request, "custom_id: expected a string, found 5"),
+        (
+            br#"{"custom_id": "a", "url": "/v1/completions"}"#,
+            Some("a"),
+            request,
+            "body: expected an object, found none",
+        ),
+        (
+            br#"{"custom_id": "a", "url": "/v1/completions", "body": "b"}"#,
+            Some("a"),
+            request,
+            "body: expected an object, found \"b\"",
+        ),
+        (br#"{"custom_id": "a", "url": "/v1/completions", "body": {}}"#, Some("a"), request, prompt),
+        (
+            br#"{"custom_id": "a", "body": {"prompt": "b"}}"#,
+            Some("a"),
+            "invalid_url",
+            "url: expected /v1/completions or /v1/chat/completions, found none",
+        ),
+        (
+            br#"{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"input": "b"}}"#,
+            Some("a"),
+            "invalid_url",
+            "url: expected /v1/completions or /v1/chat/completions, found \"/v1/embeddings\"",
+        ),
+        (
+            br#"{"custom_id": "a", "method": "GET", "url": "/v1/completions", "body": {"prompt": "b"}}"#,
+            Some("a"),
+            "invalid_method",
+            "method: expected \"POST\", found \"GET\"",
+        ),
+        (
+            br#"{"custom_id": "a", "method": 1, "url": "/v1/completions", "body": {"prompt": "b"}}"#,
+            Some("a"),
+            "invalid_method",
+            "method: expected \"POST\", found 1",
+        ),
+    ]);
+}
+
+/// Refusals of a completion with one field changed, or of a chat if the field is one of its.
+fn check_fields(cases: &[(&str, Value, &str)]) {
+    let lines: Vec<Vec<u8>> = cases
+        .iter()
+        .map(|(field, value, _)| {
+            let mut line = match *field {
+                "messages" | "top_logprobs" => {
+                    json!({"custom_id": "a", "messages": [{"role": "user", "content": "b"}], "max_tokens": 2})
+                }
+                _ => json!({"custom_id": "a", "prompt": "One day", "max_tokens": 2}),
+            };
+            line[*field] = value.clone();
+            line.to_string().into_bytes()
+        })
+        .collect();
+    let cases: Vec<_> = lines
+        .iter()
+        .zip(cases)
+        .map(|(line, (_, _, says))| (line.as_slice(), Some("a"), "invalid_request", *says))
+        .collect();
+    check(&cases);
+}
+
+#[test]
+fn fields_of_the_wrong_type() {
+    check_fields(&[
+        ("prompt", json!(5), "prompt: expected a string, a list of token ids, or a list of either, found 5"),
+        (
+            "prompt",
+            json!([1, "a"]),
+            "prompt: expected a string, a list of token ids, or a list of either, found",
+        ),
+        (
+            "prompt",
+            json!([-1]),
+            "prompt: expected a string, a list of token ids, or a list of either, found [-1]",
+        ),
+        (
+            "prompt",
+            json!([1.5]),
+            "prompt: expected a string, a list of token ids, or a list of either, found [1.5]",
+        ),
+        (
+            "prompt",
+            json!({"text": "a"}),
+            "prompt: expected a string, a list of token ids, or a list of either",
+        ),
+        ("temperature", json!("hot"), "temperature: expected a number, found \"hot\""),
+        ("top_p", json!([1]), "top_p: expected a number, found [1]"),
+        ("max_tokens", json!(-1), "max_tokens: expected a whole number, 0 or more, found -1"),
+        ("max_tokens", json!(1.5), "max_tokens: expected a whole number, 0 or more, found 1.5"),
+        ("max_tokens", json!("1"), "max_tokens: expected a whole number, 0 or more, found \"1\""),
+        ("n", json!(-1), "n: expected a whole number, 0 or more, found -1"),
+        ("stop", json!(5), "stop: expected a string or a list of strings, found 5"),
+        ("stop", json!([1]), "stop: expected a string or a list of strings, found [1]"),
+        ("seed", json!("a"), "seed: expected a whole number, found \"a\""),
+        ("seed", json!(0.5), "seed: expected a whole number of 64 bits, found 0.5"),
+        ("logit_bias", json!([1]), "logit_bias: expected an object of token ids and numbers, found [1]"),
+        ("logit_bias", json!({"a": 1}), "logit_bias: expected token ids as keys, found \"a\""),
+        ("logprobs", json!(true), "logprobs: expected a whole number, 0 or more, found true"),
+        ("ignore_eos", json!(1), "ignore_eos: expected true or false, found 1"),
+        ("stop_token_ids", json!("a"), "stop_token_ids: expected a list of token ids, found \"a\""),
+        ("messages", json!("a"), "messages: expected a list of messages, found \"a\""),
+        ("messages", json!([]), "messages: expected at least one, found none"),
+        ("messages", json!(["a"]), "messages[0]: expected an object, found \"a\""),
+        ("messages", json!([{"content": "a"}]), "messages[0].role: expected a string, found none"),
+        ("messages", json!([{"role": 1}]), "messages[0].role: expected a string, found 1"),
+        (
+            "messages",
+            json!([{"role": "user", "content": 5}]),
+            "messages[0].content: expected a string or a list of parts",
+        ),
+        (
+            "messages",
+            json!([{"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "image_url"}]}]),
+            "messages[1].content: expected parts of type text, found {\"type\":\"image_url\"}",
+        ),
+        ("messages", json!([{"role": "us er", "content": "a"}]), "message 0 has the role \"us er\""),
+    ]);
+}
+
+#[test]
+fn fields_out_of_range_or_not_supported() {
+    let words = "word ".repeat(2000);
+    check_fields(&[
+        ("prompt", json!([]), "prompt: expected at least one, found an empty list"),
+        ("prompt", json!([[]]), "prompt_token_ids: expected at least one token, found none"),
+        (
+            "prompt",
+            json!([1, 2048]),
+            "prompt_token_ids[1]: token id 2048 is out of range, expected less than 2048",
+        ),
+        (
+            "prompt",
+            json!([[1], [4_294_967_295_u32]]),
+            "prompt_token_ids[0]: token id 4294967295 is out of range",
+        ),
+        (
+            "prompt",
+            json!(words),
+            "prompt of 2004 tokens plus max_tokens 2: expected at most the context of 1024 tokens",
+        ),
+        ("max_tokens", json!(0), "max_tokens: expected at least 1, found 0"),
+        (
+            "max_tokens",
+            json!(1022),
+            "prompt of 3 tokens plus max_tokens 1022: expected at most the context of 1024",
+        ),
+        ("min_tokens", json!(3), "min_tokens: expected at most max_tokens, which is 2, found 3"),
+        ("n", json!(0), "n: expected 1 to 128 choices over all prompts, found 0"),
+        ("n", json!(129), "n: expected 1 to 128 choices over all prompts, found 129"),
+        ("temperature", json!(-1), "temperature: expected a number of at least 0, found -1"),
+        ("top_p", json!(1.5), "top_p: expected 0 to 1, found 1.5"),
+        ("min_p", json!(-0.5), "min_p: expected 0 to 1, found -0.5"),
+        ("repetition_penalty", json!(0), "repetition_penalty: expected a number above 0, found 0"),
+        (
+            "stop",
+            json!(["a", ""]),
+            "stop: expected strings that are not empty, found an empty one at index 1",
+        ),
+        ("logit_bias", json!({"2048": 1}), "logit_bias[0]: token id 2048 is out of range"),
+        ("best_of", json!(3), "best_of: expected it to equal n, which is 1 (else not supported), found 3"),
+        ("echo", json!(true), "echo: expected none (not supported), found true"),
+        ("suffix", json!("a"), "suffix: expected none (not supported), found \"a\""),
+        ("stream", json!(true), "stream: expected none (not supported), found true"),
+        ("tools", json!([{"type": "function"}]), "tools: expected none (not supported), found"),
+        ("guided_json", json!({"type": "object"}), "guided_json: expected none (not supported), found"),
+        ("response_format", json!({"type": "json_object"}), "response_format: expected the type text"),
+        ("logprobs", json!(21), "logprobs: expected at most 20, found 21"),
+        ("top_logprobs", json!(21), "top_logprobs: expected at most 20, found 21"),
+        ("top_logprobs", json!(2), "top_logprobs: expected \"logprobs\": true beside it, found 2 alone"),
+    ]);
+}
+
+#[test]
+fn one_prompt_refused_is_the_request_refused() {
+    let request = |id: &str, prompt: Value| json!({"custom_id": id, "prompt": prompt, "max_tokens": 200});
+    let requests = [request("a", json!([[1], [2], [5000]])), request("b", json!([1]))];
+    let answers = batch(&requests, &["--batch-size", "1"]);
+    assert_eq!(answers.len(), 2);
+    assert_eq!(answers[0]["response"], Value::Null);
+    assert_eq!(answers[1]["error"], Value::Null);
+}
+
+#[test]
+fn fields_of_no_consequence_are_passed_over() {
+    let request = json!({
+        "custom_id": "a",
+        "prompt": "One day",
+        "max_tokens": 2,
+        "model": "gpt-4o",
+        "user": "someone",
+        "metadata": {"key": "value"},
+        "tools": [],
+        "echo": null,
+        "service_tier": "auto",
+        "unheard_of": 1
+    });
+    let plain = json!({"custom_id": "a", "prompt": "One day", "max_tokens": 2});
+    let answers = batch(&[request, plain], &[]);
+    assert_eq!(answers[0]["error"], Value::Null);
+    assert_eq!(answers[0]["response"]["body"]["choices"], answers[1]["response"]["body"]["choices"]);
+}

@@ -1,0 +1,88 @@
+//! `rustorch inspect`
+
+use crate::harness::{arg, demo_bytes, folder, repository, run, succeed, with_key};
+
+#[track_caller]
+fn check(args: &[&str], lines: &[&str]) {
+    let ran = run(&[&["inspect"], args].concat(), b"");
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{args:?}");
+    for line in lines {
+        assert!(
+            ran.stdout.lines().any(|found| found == *line),
+            "{args:?}: {line:?} is not in\n{}",
+            ran.stdout
+        );
+    }
+}
+
+#[test]
+fn a_model_is_described() {
+    check(
+        &[],
+        &[
+            "name             RusTorch demo storyteller",
+            "architecture     llama",
+            "parameters       3,476,224",
+            "tokenizer        gpt2 (pre gpt-2)",
+            "layers           5",
+            "hidden size      256",
+            "feed-forward     512",
+            "attention        4 heads of 64, 2 KV heads",
+            "RoPE             base 10000, 64 dimensions, no scaling",
+            "vocabulary       2,048",
+            "context          1024 tokens here, 1024 trained",
+            "F32             11        2,816     11.0 KiB",
+            "Q8_0            36    3,473,408      3.5 MiB",
+        ],
+    );
+}
+
+/// 5 layers, K and V, 2 heads of 64, 2 or 4 bytes: 2.5 or 5 KiB a token.
+#[test]
+fn memory_follows_the_options() {
+    check(
+        &[],
+        &[
+            "  weights        3.5 MiB",
+            "  KV per token   2.5 KiB",
+            "  KV per seq.    2.5 MiB (1024 tokens)",
+            "  KV in all      20.0 MiB (8 sequences)",
+            "  total          23.5 MiB",
+        ],
+    );
+    let options = ["--ctx", "100", "--batch-size", "4", "--kv-type", "f32", "--page-size", "64"];
+    check(
+        &options,
+        &[
+            "context          100 tokens here, 1024 trained",
+            "  KV per token   5.0 KiB",
+            // Two pages of 64.
+            "  KV per seq.    640.0 KiB (100 tokens)",
+            "  KV in all      2.5 MiB (4 sequences)",
+        ],
+    );
+    check(&["--kv-memory", "1M"], &["  KV in all      1.0 MiB (8 sequences)"]);
+}
+
+#[test]
+fn tensors_are_listed_on_demand() {
+    let tensor = "blk.0.ffn_down.weight                Q8_0       512 x 256";
+    check(&["--tensors"], &[tensor, "output_norm.weight                   F32        256"]);
+    assert!(!succeed(&["inspect"], b"").contains("ffn_down"));
+}
+
+#[test]
+fn files_that_cannot_be_run_are_described_too() {
+    let vocabulary = repository("crates/tokenizer/tests/vocab/ggml-vocab-phi-3.gguf");
+    check(&["-m", arg(&vocabulary)], &["architecture     phi3", "parameters       0"]);
+    let text = succeed(&["inspect", "-m", arg(&vocabulary)], b"");
+    assert!(text.contains("not runnable") && text.contains("'phi3' is not supported"), "{text}");
+
+    // Counts that no tensor confirms.
+    let path = folder("inspect_counts").join("model.gguf");
+    let most = (1u32 << 24).to_le_bytes();
+    let keys = ["llama.block_count", "llama.attention.head_count", "llama.attention.head_count_kv"];
+    let bytes = keys.iter().fold(demo_bytes(), |bytes, key| with_key(bytes, key, most));
+    std::fs::write(&path, bytes).unwrap();
+    check(&["-m", arg(&path)], &["layers           16777216"]);
+}

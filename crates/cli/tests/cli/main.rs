@@ -1,0 +1,17 @@
+//! The program as its users meet it: arguments, standard streams, files, exit status.
+//!
+//! Every test runs the binary, most on the embedded demo model. What the numbers are is tested where they are computed;
+//! here it is that the commands give them, the same for the same request, and say what is wrong with what they refuse.
+
+mod batch_answers;
+mod batch_files;
+mod batch_refusals;
+mod batch_streams;
+mod generate;
+mod harness;
+mod inspect;
+mod logits;
+mod malformed;
+mod perplexity;
+mod tokenize;
+mod usage;

@@ -1,0 +1,124 @@
+//! Help, and arguments that are wrong whatever the model is.
+
+use crate::harness::{fail, run, succeed};
+
+/// Options of every command that takes a model's shape.
+const MODEL: &[&str] = &[
+    "-m, --model",
+    "-c, --ctx",
+    "--threads",
+    "--kv-type",
+    "--kv-memory",
+    "--page-size",
+    "--batch-size",
+    "--chunk",
+    "--attention",
+    "--isa",
+    "--seed",
+];
+
+#[test]
+fn help_names_every_option() {
+    let check = |command: &str, own: &[&str], shared: &[&str]| {
+        let long = succeed(&[command, "--help"], b"");
+        let short = succeed(&[command, "-h"], b"");
+        assert_eq!(succeed(&["help", command], b""), long);
+        for option in own.iter().chain(shared).chain(&["-h, --help", "-V, --version"]) {
+            for help in [&long, &short] {
+                assert!(help.contains(option), "{command}: {option} is not in\n{help}");
+            }
+        }
+        let described = |line: &&str| line.trim_start().starts_with('-');
+        let options = own.len() + shared.len() + 2;
+        assert_eq!(
+            short.lines().filter(described).count(),
+            options,
+            "{command}: untested options in\n{short}"
+        );
+    };
+    let generate = &[
+        "-p, --prompt",
+        "-n, --max-tokens",
+        "--chat",
+        "--system",
+        "--temperature",
+        "--top-k",
+        "--top-p",
+        "--min-p",
+        "--repeat-penalty",
+        "--frequency-penalty",
+        "--presence-penalty",
+        "--stop",
+        "--ignore-eos",
+    ];
+    check("generate", generate, MODEL);
+    check("batch", &["-i, --input-file", "-o, --output-file"], MODEL);
+    check("tokenize", &["--text", "--no-bos", "--special"], &["-m, --model"]);
+    check("logits", &["--tokens", "--alone"], MODEL);
+    check("inspect", &["--tensors"], MODEL);
+    check("perplexity", &["-f, --file"], MODEL);
+}
+
+#[test]
+fn the_program_s_help_lists_commands_and_exit_statuses() {
+    let help = succeed(&["--help"], b"");
+    for text in
+        ["generate", "batch", "tokenize", "logits", "inspect", "perplexity", "0 done, 1 the run failed, 2"]
+    {
+        assert!(help.contains(text), "{text} is not in\n{help}");
+    }
+    let version = succeed(&["--version"], b"");
+    assert_eq!(version, format!("rustorch {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let ran = run(&[], b"");
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
+    assert!(ran.stderr.contains("Usage: rustorch <COMMAND>"), "{}", ran.stderr);
+
+    let check = |args: &[&str], says: &str| fail(args, b"", 2, says);
+    check(&["train"], "unrecognized subcommand 'train'");
+    check(&["generate"], "--prompt <TEXT>");
+    check(&["batch", "-i", "-"], "--output-file");
+    check(&["logits"], "--tokens <IDS>");
+    check(&["perplexity"], "--file <PATH>");
+    check(&["tokenize", "--threads", "1"], "unexpected argument '--threads'");
+    check(&["inspect", "--verbose"], "unexpected argument '--verbose'");
+    check(&["logits", "--tokens", "1 a"], "expected token ids, found 'a'");
+    check(&["logits", "--tokens", "-1"], "expected token ids, found '-1'");
+    check(&["logits", "--tokens", "4294967296"], "expected token ids, found '4294967296'");
+    check(&["generate", "-p", "a", "--system", "b"], "--chat");
+
+    let count = "expected a whole number from 1 to 16777216";
+    let number = "expected a number";
+    let whole = "expected a whole number, 0 or more";
+    let options = [
+        ("--batch-size", "0", count),
+        ("--batch-size", "eight", count),
+        ("--ctx", "0", count),
+        ("--ctx", "100000000", count),
+        ("--threads", "0", count),
+        ("--chunk", "0", count),
+        ("--page-size", "0", count),
+        ("--max-tokens", "0", count),
+        ("--max-tokens", "-1", count),
+        ("--seed", "-1", whole),
+        ("--top-k", "-1", whole),
+        ("--kv-memory", "0", "expected a size above 0"),
+        ("--kv-memory", "8X", "expected a unit of K, M, G or T, found 'X'"),
+        ("--kv-type", "q8_0", "possible values: f16, f32"),
+        ("--attention", "flash", "possible values: fused, reference"),
+        ("--isa", "sse", "expected one of portable, avx2, avx512"),
+        ("--temperature", "-1", number),
+        ("--temperature", "nan", number),
+        ("--top-p", "1.5", "expected a number from 0 to 1"),
+        ("--min-p", "-0.1", "expected a number from 0 to 1"),
+        ("--repeat-penalty", "0", "expected a number above 0"),
+        ("--frequency-penalty", "inf", number),
+        ("--stop", "", "a value is required for '--stop <TEXT>'"),
+    ];
+    for (option, value, says) in options {
+        check(&["generate", "-p", "a", option, value], says);
+    }
+}
