@@ -266,15 +266,28 @@ impl LlamaConfig {
         check(base.is_finite() && base > 1.0, "rope.base", "a finite number above 1", base)?;
         let eps = self.norm_eps;
         check(eps.is_finite() && eps >= 0.0, "norm_eps", "a finite number, 0 or more", eps)?;
-        if let RopeScaling::Linear { factor } | RopeScaling::Yarn { factor, .. } = self.rope.scaling {
-            check(
-                factor.is_finite() && factor > 0.0,
-                "rope.scaling.factor",
-                "a finite number above 0",
-                factor,
-            )?;
+        self.validate_rope_scaling()
+    }
+
+    fn validate_rope_scaling(&self) -> Result<()> {
+        let positive = |field: &str, value: f32| {
+            let ok = value.is_finite() && value > 0.0;
+            check(ok, &format!("rope.scaling.{field}"), "a finite number above 0", value)
+        };
+        match self.rope.scaling {
+            RopeScaling::None => Ok(()),
+            RopeScaling::Linear { factor } => positive("factor", factor),
+            RopeScaling::Yarn { factor, original_context, attn_factor, ext_factor, beta_fast, beta_slow } => {
+                positive("factor", factor)?;
+                positive("attn_factor", attn_factor)?;
+                positive("yarn_beta_fast", beta_fast)?;
+                positive("yarn_beta_slow", beta_slow)?;
+                let unit = (0.0..=1.0).contains(&ext_factor);
+                check(unit, "rope.scaling.yarn_ext_factor", "0 to 1", ext_factor)?;
+                let field = "rope.scaling.original_context_length";
+                check(original_context > 0, field, "at least 1", original_context)
+            }
         }
-        Ok(())
     }
 
     /// Compares the fields that the weights fix with those of the file.
@@ -428,5 +441,55 @@ impl Keys<'_> {
                 found: other.to_owned(),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(scaling: RopeScaling) -> LlamaConfig {
+        LlamaConfig {
+            vocab_size: 32,
+            hidden_size: 16,
+            num_heads: 2,
+            num_kv_heads: 1,
+            head_dim: 8,
+            num_layers: 1,
+            intermediate_size: 32,
+            norm_eps: 1e-5,
+            rope: RopeConfig { base: 10000.0, dim: 8, style: RopeStyle::Interleaved, scaling },
+            max_seq_len: 64,
+            batch_size: 1,
+            kv_dtype: KvDtype::F16,
+            page_size: 16,
+            max_batch_tokens: 64,
+            prompt_chunk: 64,
+        }
+    }
+
+    #[test]
+    fn rope_scaling_must_give_finite_angles() {
+        let check = |scaling, expect: Option<&str>| {
+            let error = config(scaling).validate().err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), expect);
+        };
+        let yarn = |attn_factor, original_context, ext_factor| RopeScaling::Yarn {
+            factor: 4.0,
+            original_context,
+            attn_factor,
+            ext_factor,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+        };
+        check(RopeScaling::None, None);
+        check(yarn(1.0, 64, 1.0), None);
+        let factor = "rope.scaling.factor: expected a finite number above 0, found 0";
+        check(RopeScaling::Linear { factor: 0.0 }, Some(factor));
+        let attn = "rope.scaling.attn_factor: expected a finite number above 0, found NaN";
+        check(yarn(f32::NAN, 64, 1.0), Some(attn));
+        let context = "rope.scaling.original_context_length: expected at least 1, found 0";
+        check(yarn(1.0, 0, 1.0), Some(context));
+        check(yarn(1.0, 64, 2.0), Some("rope.scaling.yarn_ext_factor: expected 0 to 1, found 2"));
     }
 }
