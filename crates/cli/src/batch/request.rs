@@ -219,3 +219,17 @@ fn derive_seed(seed: u64, custom_id: &str) -> u64 {
     hasher.write(custom_id.as_bytes());
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values are CPython's, whose hash of bytes is SipHash-1-3: `PYTHONHASHSEED=0 python3.11 -c
+    /// 'print(hash(b"a") % 2**64)'`.
+    #[test]
+    fn seeds_are_the_same_in_every_version() {
+        assert_eq!(derive_seed(0, "a"), 4_644_417_185_603_328_019);
+        assert_eq!(derive_seed(0, "request 5"), 12_830_733_451_262_006_835);
+        assert_ne!(derive_seed(1, "a"), derive_seed(0, "a"));
+    }
+}

@@ -1,5 +1,7 @@
 //! `rustorch batch`: what is answered, and that it depends on the request alone.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::harness::{arg, folder, repository, succeed};
@@ -347,6 +349,12 @@ fn a_seed_follows_from_the_custom_id_and_the_run_s_seed() {
     let other = by_id(&batch(&requests, &["--seed", "1"]));
     let equal = other.iter().zip(&expect).filter(|(a, b)| a == b).count();
     assert!(equal < 3, "{equal} of {} answers are the same with another seed", expect.len());
+
+    let unseeded =
+        |id: &str| completion(id, json!({"prompt": "Once upon a time, there was", "max_tokens": 12}));
+    let answers = batch(&["a", "b", "c", "a"].map(unseeded), &[]);
+    let different: BTreeSet<_> = answers.iter().map(texts).collect();
+    assert_eq!(different.len(), 3, "{different:?}");
 
     let seeded =
         |id: &str, seed: i64| completion(id, json!({"prompt": "One day", "max_tokens": 12, "seed": seed}));
