@@ -103,7 +103,10 @@ struct Lane {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let (engine, tokenizer, weights) = args.model.start_engine()?;
+    // One batch for all prompts, however many.
+    let num_prompts = NonZeroUsize::new(args.prompt.len()).unwrap_or(NonZeroUsize::MIN);
+    let batch_size = args.model.batch_size.max(num_prompts);
+    let (engine, tokenizer, weights) = ModelArgs { batch_size, ..args.model.clone() }.start_engine()?;
     let (sender, events) = mpsc::channel();
     let started = Instant::now();
     let room = room(&engine, &weights);

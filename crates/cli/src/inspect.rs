@@ -12,7 +12,7 @@ use crate::output::{self, bytes, grouped};
 /// Show what a model file holds and what running it takes
 #[derive(clap::Args)]
 pub struct Args {
-    /// List every tensor
+    /// List every tensor, not one line for all layers
     #[arg(long)]
     tensors: bool,
     #[command(flatten)]
@@ -104,12 +104,40 @@ fn describe_formats(gguf: &Gguf, list: bool, out: &mut String) -> Result<()> {
             bytes(size)
         )?;
     }
-    if list {
-        writeln!(out, "\ntensor                               format     shape")?;
-        for tensor in gguf.tensors() {
-            let shape: Vec<String> = tensor.dims().iter().map(u64::to_string).collect();
-            writeln!(out, "{:<36} {:<10} {}", tensor.name(), tensor.format().to_string(), shape.join(" x "))?;
-        }
+    describe_tensors(gguf, list, out)
+}
+
+/// A line for each tensor, or one for those that differ in their layer alone.
+fn describe_tensors(gguf: &Gguf, list_all: bool, out: &mut String) -> Result<()> {
+    let mut lines: Vec<(String, String, BTreeMap<Format, usize>)> = Vec::new();
+    for tensor in gguf.tensors() {
+        let shape: Vec<String> = tensor.dims().iter().map(u64::to_string).collect();
+        let (name, shape) =
+            (if list_all { tensor.name().to_owned() } else { any_layer(tensor.name()) }, shape.join(" x "));
+        let at = lines.iter().position(|line| line.0 == name && line.1 == shape).unwrap_or_else(|| {
+            lines.push((name, shape, BTreeMap::new()));
+            lines.len() - 1
+        });
+        *lines[at].2.entry(tensor.format()).or_default() += 1;
+    }
+    if !lines.is_empty() {
+        writeln!(out, "\n{:<28} {:<16} formats", "tensor", "shape")?;
+    }
+    for (name, shape, formats) in lines {
+        let formats = formats.iter().map(|(format, count)| match count {
+            1 => format.to_string(),
+            _ => format!("{count} {format}"),
+        });
+        writeln!(out, "{name:<28} {shape:<16} {}", formats.collect::<Vec<_>>().join(", "))?;
     }
     Ok(())
+}
+
+/// `blk.7.attn_q.weight` as `blk.*.attn_q.weight`.
+fn any_layer(name: &str) -> String {
+    let layer = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+    match layer {
+        Some((index, rest)) if index.bytes().all(|b| b.is_ascii_digit()) => format!("blk.*.{rest}"),
+        _ => name.to_owned(),
+    }
 }

@@ -65,10 +65,10 @@ fn memory_follows_the_options() {
 }
 
 #[test]
-fn tensors_are_listed_on_demand() {
-    let tensor = "blk.0.ffn_down.weight                Q8_0       512 x 256";
-    check(&["--tensors"], &[tensor, "output_norm.weight                   F32        256"]);
-    assert!(!succeed(&["inspect"], b"").contains("ffn_down"));
+fn formats_are_listed_by_tensor() {
+    let norm = "output_norm.weight           256              F32";
+    check(&[], &[norm, "blk.*.ffn_down.weight        512 x 256        5 Q8_0"]);
+    check(&["--tensors"], &[norm, "blk.4.ffn_down.weight        512 x 256        Q8_0"]);
 }
 
 #[test]
