@@ -1,6 +1,6 @@
 //! `rustorch inspect`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use anyhow::Result;
@@ -110,11 +110,12 @@ fn describe_formats(gguf: &Gguf, list: bool, out: &mut String) -> Result<()> {
 /// A line for each tensor, or one for those that differ in their layer alone.
 fn describe_tensors(gguf: &Gguf, list_all: bool, out: &mut String) -> Result<()> {
     let mut lines: Vec<(String, String, BTreeMap<Format, usize>)> = Vec::new();
+    let mut line_of = HashMap::new();
     for tensor in gguf.tensors() {
         let shape: Vec<String> = tensor.dims().iter().map(u64::to_string).collect();
         let (name, shape) =
             (if list_all { tensor.name().to_owned() } else { any_layer(tensor.name()) }, shape.join(" x "));
-        let at = lines.iter().position(|line| line.0 == name && line.1 == shape).unwrap_or_else(|| {
+        let at = *line_of.entry((name.clone(), shape.clone())).or_insert_with(|| {
             lines.push((name, shape, BTreeMap::new()));
             lines.len() - 1
         });
