@@ -1,32 +1,31 @@
-//! Zeroed memory on cache-line boundaries.
+//! Large zeroed memory for weights.
 
-/// One cache line, which is also one 512-bit vector.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+use memmap2::MmapMut;
 
-/// Bytes whose first lies on a 64-byte boundary.
+/// Zeroed bytes that begin on a page, in huge pages where the system has them: weights are read from end to end for every
+/// step, and with small pages much of the time would go into finding them.
 pub(crate) struct AlignedBytes {
-    lines: Vec<Line>,
-    len: usize,
+    map: Option<MmapMut>,
 }
 
 impl AlignedBytes {
     /// `len` zero bytes, or `None` when they cannot be had.
     pub fn zeroed(len: usize) -> Option<Self> {
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(len.div_ceil(64)).ok()?;
-        lines.resize(len.div_ceil(64), Line([0; 64]));
-        Some(Self { lines, len })
+        if len == 0 {
+            return Some(Self { map: None });
+        }
+        let map = MmapMut::map_anon(len).ok()?;
+        // Only advice: without it the memory is as good, but slower.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Some(Self { map: Some(map) })
     }
 
     pub fn as_slice(&self) -> &[u8] {
-        // SAFETY: `lines` owns `len.div_ceil(64) * 64` initialised bytes, and a `Line` has no padding.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+        self.map.as_deref().unwrap_or_default()
     }
 
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        // SAFETY: as in `as_slice`, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+        self.map.as_deref_mut().unwrap_or_default()
     }
 }

@@ -6,6 +6,7 @@
 //! embedded broadcast.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use gguf::Format;
 
@@ -116,7 +117,7 @@ fn float_tokens<W: Wide, const N: usize>(
         sums[t] = load_sums(&out[t]);
     }
     for (k, column) in piece.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
-        prefetch(column);
+        prefetch(column, 0..column.len());
         // SAFETY: this function's own features include AVX-512 F.
         let w = unsafe { W::widen_16(column) };
         for t in 0..N {
@@ -149,7 +150,10 @@ fn tokens<F: TileFormat, const N: usize>(
         let d = load_halves(&header[..32]);
         let d_min = if F::SCALES.has_min() { load_halves(&header[32..64]) } else { d };
         for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
-            prefetch(record);
+            prefetch(
+                super_block,
+                record_idx * F::BYTES / F::RECORDS..(record_idx + 1) * F::BYTES / F::RECORDS,
+            );
             let q = unpack::<F>(record);
             let block_idx = super_idx * F::RECORDS + record_idx;
             let (scale, min) = record_scales::<F>(header, d, d_min, record_idx * F::SCALES.halves());
@@ -180,14 +184,14 @@ fn tokens<F: TileFormat, const N: usize>(
     N
 }
 
-/// Asks for the weights that come a little later: the hardware does not look beyond a page, and a page is a few records.
+/// Asks for the bytes `range` of what lies `AHEAD` of `start`: as far as memory is late, and further than the hardware
+/// looks, which stops at the end of a page.
 #[inline]
 #[target_feature(enable = "sse")]
-fn prefetch(record: &[u8]) {
-    const AHEAD: usize = 2048;
-    for line in 0..record.len().div_ceil(64) {
-        let at = record.as_ptr().wrapping_add(AHEAD + 64 * line);
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+fn prefetch(start: &[u8], range: Range<usize>) {
+    const AHEAD: usize = 4096;
+    for line in range.start.div_ceil(64)..range.end.div_ceil(64) {
+        _mm_prefetch::<_MM_HINT_T0>(start.as_ptr().wrapping_add(AHEAD + 64 * line).cast());
     }
 }
 
@@ -208,12 +212,7 @@ fn load_sums(sums: &[f32; TILE_ROWS]) -> __m512 {
 /// `-OFFSET * sum(x) + sum over the groups' columns of q * x`, by row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn dot<F: TileFormat>(
-    q: &[__m512i; GROUPS],
-    x: &ActBlock,
-    groups: std::ops::Range<usize>,
-    neg_sum: i32,
-) -> __m512i {
+fn dot<F: TileFormat>(q: &[__m512i; GROUPS], x: &ActBlock, groups: Range<usize>, neg_sum: i32) -> __m512i {
     let mut sum = match F::OFFSET_LOG2 {
         Some(log2) => _mm512_sll_epi32(_mm512_set1_epi32(neg_sum), _mm_cvtsi32_si128(log2 as i32)),
         None => _mm512_setzero_si512(),
