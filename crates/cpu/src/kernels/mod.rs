@@ -11,6 +11,8 @@
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod exp;
 mod float;
@@ -51,7 +53,7 @@ pub(crate) type TileOut = [[f32; TILE_ROWS]; MAX_TOKENS];
 pub enum Isa {
     /// What every CPU of the architecture has.
     Portable,
-    /// x86-64 with AVX2, FMA and F16C (2013 onwards).
+    /// x86-64 with AVX2, FMA and F16C (2013 onwards): hand-written matrix kernels on pairs of bytes.
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI: hand-written matrix kernels on byte dot products.
     Avx512,
@@ -225,7 +227,7 @@ macro_rules! isa_table {
 
 isa_table!(portable_table, Isa::Portable, [], quant_tile, float_tile);
 #[cfg(target_arch = "x86_64")]
-isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], quant_tile, float_tile);
+isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], avx2::quant_tile, avx2::float_tile);
 #[cfg(target_arch = "x86_64")]
 isa_table!(
     avx512_table,
