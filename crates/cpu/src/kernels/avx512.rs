@@ -1,6 +1,9 @@
 //! Matrix tiles on AVX-512, quantised ones with VNNI. Pseudo-code and order of sums: see the portable twins `quant` and
 //! `float`; tile layout: see `tile`.
 //!
+//! Formats with scales for 16 columns multiply the halves' integers by their integer scales and add them before anything is
+//! rounded, which their twin does after: one conversion and one fused multiply-add less.
+//!
 //! A record is unpacked into eight registers once and multiplied with up to sixteen tokens: eight four-way byte dot
 //! products, one conversion and one or two fused multiply-adds for each. A token's four activation bytes come as an
 //! embedded broadcast.
@@ -156,24 +159,33 @@ fn tokens<F: TileFormat, const N: usize>(
             );
             let q = unpack::<F>(record);
             let block_idx = super_idx * F::RECORDS + record_idx;
-            let (scale, min) = record_scales::<F>(header, d, d_min, record_idx * F::SCALES.halves());
             if F::SCALES.halves() == 1 {
+                let (scale, min) = record_scales::<F>(header, d, d_min, record_idx);
                 for t in 0..N {
                     let x = &x[t][block_idx];
                     let integer = dot::<F>(&q, x, 0..GROUPS, x.neg_sum);
-                    sums[t] = accumulate::<F>(sums[t], integer, scale, min, x.scale, x.scaled_sum);
+                    sums[t] = accumulate(sums[t], integer, scale, x.scale);
+                    if F::SCALES.has_min() {
+                        sums[t] = subtract(sums[t], min, x.scaled_sum);
+                    }
                 }
             } else {
+                // The halves' integers join while they are exact: at most 2 * 16 * 63 * 127 * 128, which 32 bits hold.
+                let scale = [0, 1].map(|half| half_scales::<F>(header, 2 * record_idx + half));
                 for t in 0..N {
                     let x = &x[t][block_idx];
-                    let integer = dot::<F>(&q, x, 0..GROUPS / 2, x.neg_halves[0]);
-                    sums[t] = accumulate::<F>(sums[t], integer, scale, min, x.scale, x.scaled_halves[0]);
+                    let low = dot::<F>(&q, x, 0..GROUPS / 2, x.neg_halves[0]);
+                    let high = dot::<F>(&q, x, GROUPS / 2..GROUPS, x.neg_halves[1]);
+                    let (low, high) = (_mm512_mullo_epi32(low, scale[0]), _mm512_mullo_epi32(high, scale[1]));
+                    sums[t] = accumulate(sums[t], _mm512_add_epi32(low, high), d, x.scale);
                 }
-                let (scale, min) = record_scales::<F>(header, d, d_min, record_idx * F::SCALES.halves() + 1);
-                for t in 0..N {
-                    let x = &x[t][block_idx];
-                    let integer = dot::<F>(&q, x, GROUPS / 2..GROUPS, x.neg_halves[1]);
-                    sums[t] = accumulate::<F>(sums[t], integer, scale, min, x.scale, x.scaled_halves[1]);
+                if F::SCALES.has_min() {
+                    let min = [0, 1].map(|half| half_mins(header, d_min, 2 * record_idx + half));
+                    for t in 0..N {
+                        let x = &x[t][block_idx];
+                        sums[t] = subtract(sums[t], min[0], x.scaled_halves[0]);
+                        sums[t] = subtract(sums[t], min[1], x.scaled_halves[1]);
+                    }
                 }
             }
         }
@@ -224,47 +236,57 @@ fn dot<F: TileFormat>(q: &[__m512i; GROUPS], x: &ActBlock, groups: Range<usize>,
     sum
 }
 
-/// `sum + integer * (scale * x_scale) - min * scaled_sum`.
+/// `sum + integer * (scale * x_scale)`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn accumulate<F: TileFormat>(
-    sum: __m512,
-    integer: __m512i,
-    scale: __m512,
-    min: __m512,
-    x_scale: f32,
-    scaled_sum: f32,
-) -> __m512 {
+fn accumulate(sum: __m512, integer: __m512i, scale: __m512, x_scale: f32) -> __m512 {
     let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x_scale));
-    let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(integer), scale, sum);
-    if F::SCALES.has_min() { _mm512_fnmadd_ps(min, _mm512_set1_ps(scaled_sum), sum) } else { sum }
+    _mm512_fmadd_ps(_mm512_cvtepi32_ps(integer), scale, sum)
 }
 
-/// Scale and minimum of sub-block `sub` by row; the minimum is meaningless for formats without one.
+/// `sum - min * scaled_sum`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn subtract(sum: __m512, min: __m512, scaled_sum: f32) -> __m512 {
+    _mm512_fnmadd_ps(min, _mm512_set1_ps(scaled_sum), sum)
+}
+
+/// Of formats with one scale for 32 columns: scale and minimum of sub-block `sub` by row; the minimum is meaningless for
+/// formats without one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,f16c")]
 fn record_scales<F: TileFormat>(header: &[u8], d: __m512, d_min: __m512, sub: usize) -> (__m512, __m512) {
     let lanes = |at: usize| load_16(&header[at + sub * TILE_ROWS..][..TILE_ROWS]);
     let unsigned = |bytes: __m128i| _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
     match F::SCALES {
-        Scales::D => (d, d),
         Scales::DM => (d, _mm512_sub_ps(_mm512_setzero_ps(), d_min)),
         Scales::DMinBytes => {
             let (scale, min) = (unsigned(lanes(64)), unsigned(lanes(64 + 8 * TILE_ROWS)));
             (_mm512_mul_ps(d, scale), _mm512_mul_ps(d_min, min))
         }
-        Scales::DMinNibbles => {
-            let both = lanes(64);
-            let low = _mm_set1_epi8(15);
-            let scale = unsigned(_mm_and_si128(both, low));
-            let min = unsigned(_mm_and_si128(_mm_srli_epi16::<4>(both), low));
-            (_mm512_mul_ps(d, scale), _mm512_mul_ps(d_min, min))
-        }
-        Scales::DSigned32 | Scales::DSigned16 => {
-            let scale = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(lanes(32)));
-            (_mm512_mul_ps(d, scale), d)
-        }
+        Scales::DSigned32 => (_mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(lanes(32)))), d),
+        Scales::D | Scales::DMinNibbles | Scales::DSigned16 => (d, d),
     }
+}
+
+/// Of formats with a scale for 16 columns: the integer scale of sub-block `sub` by row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn half_scales<F: TileFormat>(header: &[u8], sub: usize) -> __m512i {
+    let lanes = |at: usize| load_16(&header[at + sub * TILE_ROWS..][..TILE_ROWS]);
+    match F::SCALES {
+        Scales::DMinNibbles => _mm512_cvtepu8_epi32(_mm_and_si128(lanes(64), _mm_set1_epi8(15))),
+        _ => _mm512_cvtepi8_epi32(lanes(32)),
+    }
+}
+
+/// Of `DMinNibbles`: the minimum of sub-block `sub` by row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn half_mins(header: &[u8], d_min: __m512, sub: usize) -> __m512 {
+    let both = load_16(&header[64 + sub * TILE_ROWS..][..TILE_ROWS]);
+    let min = _mm_and_si128(_mm_srli_epi16::<4>(both), _mm_set1_epi8(15));
+    _mm512_mul_ps(d_min, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(min)))
 }
 
 /// A record's quants, a register a group.
