@@ -71,6 +71,20 @@ pub(crate) struct KvRows<'a, E> {
 }
 
 impl<'a, E> KvRows<'a, E> {
+    /// Where the rows of the positions from `first` on start in `layer`.
+    #[inline(always)]
+    fn find_rows(&self, first: usize, starts: &mut [usize]) {
+        let (mut block, mut offset) = (first / self.page_size, first % self.page_size);
+        for start in starts {
+            let page = self.block_table[block] as usize;
+            *start = ((page * self.num_kv_heads + self.kv_head) * self.page_size + offset) * self.head_dim;
+            offset += 1;
+            if offset == self.page_size {
+                (block, offset) = (block + 1, 0);
+            }
+        }
+    }
+
     #[inline(always)]
     fn row(&self, position: usize) -> &'a [E] {
         let page = self.block_table[position / self.page_size] as usize;
@@ -88,41 +102,131 @@ pub(crate) struct HeadRows<'a> {
     pub scale: f32,
 }
 
-/// Fused attention; `out: [group, head_dim]`.
+/// Fused attention; `out: [group, head_dim]`. Up to four heads share each widened element of K and V.
 #[inline(always)]
 pub(super) fn attend<E: KvElement>(rows: &HeadRows<'_>, k: KvRows<'_, E>, v: KvRows<'_, E>, out: &mut [f32]) {
     assert!(rows.queries.len() == out.len() && rows.context > 0, "attention: shapes");
-    for (q, out) in rows.queries.chunks_exact(k.head_dim).zip(out.chunks_exact_mut(k.head_dim)) {
-        out.fill(0.0);
-        let (mut max, mut sum) = (f32::NEG_INFINITY, 0f32);
-        let mut first = 0;
-        while first < rows.context {
-            let len = POSITIONS.min(rows.context - first);
-            let mut weights = [f32::NEG_INFINITY; POSITIONS];
-            for (i, weight) in weights[..len].iter_mut().enumerate() {
-                *weight = rows.scale * dot(q, k.row(first + i));
+    let mut at = 0;
+    while at < out.len() {
+        let (queries, out) = (&rows.queries[at..], &mut out[at..]);
+        at += k.head_dim
+            * match out.len() / k.head_dim {
+                1 => attend_heads::<E, 1>(rows, queries, k, v, out),
+                2 | 3 => attend_heads::<E, 2>(rows, queries, k, v, out),
+                _ => attend_heads::<E, 4>(rows, queries, k, v, out),
+            };
+    }
+}
+
+/// Attention of the first `G` heads of `queries`; returns `G`.
+#[inline(always)]
+fn attend_heads<E: KvElement, const G: usize>(
+    rows: &HeadRows<'_>,
+    queries: &[f32],
+    k: KvRows<'_, E>,
+    v: KvRows<'_, E>,
+    out: &mut [f32],
+) -> usize {
+    let queries = &queries[..G * k.head_dim];
+    let out = &mut out[..G * k.head_dim];
+    out.fill(0.0);
+    let (mut max, mut sum) = ([f32::NEG_INFINITY; G], [0f32; G]);
+    let mut starts = [0; POSITIONS];
+    for first in (0..rows.context).step_by(POSITIONS) {
+        let starts = &mut starts[..POSITIONS.min(rows.context - first)];
+        k.find_rows(first, starts);
+        let mut weights = [[f32::NEG_INFINITY; POSITIONS]; G];
+        for (i, &start) in starts.iter().enumerate() {
+            let dots = dots::<E, G>(queries, &k.layer[start..][..k.head_dim]);
+            for g in 0..G {
+                weights[g][i] = rows.scale * dots[g];
             }
-            let block_max = weights.iter().fold(max, |a, &b| a.max(b));
-            let correction = exp(max - block_max);
+        }
+        let mut correction = [0f32; G];
+        for g in 0..G {
+            let block_max = weights[g].iter().fold(max[g], |a, &b| a.max(b));
+            correction[g] = exp(max[g] - block_max);
             let mut lanes = [0f32; LANES];
-            for chunk in weights.as_chunks_mut::<LANES>().0 {
+            for chunk in weights[g].as_chunks_mut::<LANES>().0 {
                 for (lane, weight) in lanes.iter_mut().zip(chunk) {
                     *weight = exp(*weight - block_max);
                     *lane += *weight;
                 }
             }
-            sum = sum * correction + fold(lanes);
-            max = block_max;
-            for out in out.iter_mut() {
-                *out *= correction;
-            }
-            for (i, &weight) in weights[..len].iter().enumerate() {
-                add_scaled(out, weight, v.row(first + i));
-            }
-            first += len;
+            sum[g] = sum[g] * correction[g] + fold(lanes);
+            max[g] = block_max;
         }
-        for out in out.iter_mut() {
+        add_values(out, &correction, &weights, starts, v);
+    }
+    for (out, sum) in out.chunks_exact_mut(k.head_dim).zip(sum) {
+        for out in out {
             *out /= sum;
+        }
+    }
+    G
+}
+
+/// `q . k` of `G` heads' queries, each in 16 lanes.
+#[inline(always)]
+fn dots<E: KvElement, const G: usize>(queries: &[f32], k: &[E]) -> [f32; G] {
+    let width = k.len();
+    let mut lanes = [[0f32; LANES]; G];
+    let (chunks, tail) = k.as_chunks::<LANES>();
+    for (c, k) in chunks.iter().enumerate() {
+        let wide = k.map(E::widen);
+        for g in 0..G {
+            let q = &queries[g * width + c * LANES..][..LANES];
+            for i in 0..LANES {
+                lanes[g][i] += q[i] * wide[i];
+            }
+        }
+    }
+    for g in 0..G {
+        let q = &queries[(g + 1) * width - tail.len()..];
+        for (i, k) in tail.iter().enumerate() {
+            lanes[g][i] += q[i] * k.widen();
+        }
+    }
+    lanes.map(fold)
+}
+
+/// `out = out * correction + sum over positions of weight * v`, by head; `starts` are the positions' rows.
+#[inline(always)]
+fn add_values<E: KvElement, const G: usize>(
+    out: &mut [f32],
+    correction: &[f32; G],
+    weights: &[[f32; POSITIONS]; G],
+    starts: &[usize],
+    v: KvRows<'_, E>,
+) {
+    let whole = v.head_dim / LANES * LANES;
+    for c in (0..whole).step_by(LANES) {
+        let mut sums = [[0f32; LANES]; G];
+        for g in 0..G {
+            let out = &out[g * v.head_dim + c..][..LANES];
+            for i in 0..LANES {
+                sums[g][i] = out[i] * correction[g];
+            }
+        }
+        for (p, &start) in starts.iter().enumerate() {
+            let v = &v.layer[start + c..][..LANES];
+            for g in 0..G {
+                for i in 0..LANES {
+                    sums[g][i] += weights[g][p] * v[i].widen();
+                }
+            }
+        }
+        for g in 0..G {
+            out[g * v.head_dim + c..][..LANES].copy_from_slice(&sums[g]);
+        }
+    }
+    for g in 0..G {
+        for c in whole..v.head_dim {
+            let out = &mut out[g * v.head_dim + c];
+            *out *= correction[g];
+            for (p, &start) in starts.iter().enumerate() {
+                *out += weights[g][p] * v.layer[start + c].widen();
+            }
         }
     }
 }
@@ -142,7 +246,7 @@ pub(crate) struct Reference<'a> {
 pub(super) fn scores<E: KvElement>(rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
     for (q, out) in rows.rows.chunks_exact(k.head_dim).zip(out.chunks_exact_mut(rows.stride)) {
         for (position, score) in out[..rows.context].iter_mut().enumerate() {
-            *score = rows.scale * dot(q, k.row(position));
+            *score = rows.scale * dots::<E, 1>(q, k.row(position))[0];
         }
     }
 }
@@ -156,22 +260,6 @@ pub(super) fn values<E: KvElement>(rows: &Reference<'_>, v: KvRows<'_, E>, out: 
             add_scaled(out, weight, v.row(position));
         }
     }
-}
-
-/// `q . k` in 16 lanes.
-#[inline(always)]
-fn dot<E: KvElement>(q: &[f32], k: &[E]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let ((q, q_tail), (k, k_tail)) = (q.as_chunks::<LANES>(), k.as_chunks::<LANES>());
-    for (q, k) in q.iter().zip(k) {
-        for i in 0..LANES {
-            lanes[i] += q[i] * k[i].widen();
-        }
-    }
-    for (i, (q, k)) in q_tail.iter().zip(k_tail).enumerate() {
-        lanes[i] += q * k.widen();
-    }
-    fold(lanes)
 }
 
 /// `out += weight * v`.
