@@ -12,18 +12,27 @@
 //! the prompt's chunks or the batch, and K and V come from the cache alone, as rounded there: so a token's result
 //! depends on nothing but its sequence.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m512, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_loadu_ps};
+
 use super::exp::exp;
 use super::float::f16_to_f32;
 use super::rows::{LANES, fold};
 use super::{AttentionKernels, Kernels};
 
 /// Absolute positions of a softmax block.
-const POSITIONS: usize = 64;
+pub(super) const POSITIONS: usize = 64;
 
 /// A cached element.
-pub(crate) trait KvElement: Copy + Send + Sync + 'static {
+pub(crate) trait KvElement: Copy + Default + Send + Sync + 'static {
     fn widen(self) -> f32;
     fn narrow(value: f32) -> Self;
+    /// 16 elements in a register.
+    ///
+    /// # Safety
+    /// The machine must have AVX-512 F.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn widen_16(values: &[Self; 16]) -> __m512;
     /// The kernels over a cache of this type.
     fn kernels(table: &Kernels) -> &AttentionKernels<Self>;
 }
@@ -36,6 +45,12 @@ impl KvElement for u16 {
     #[inline(always)]
     fn narrow(value: f32) -> u16 {
         gguf::half::f32_to_f16(value)
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn widen_16(values: &[u16; 16]) -> __m512 {
+        // SAFETY: 32 bytes are read, without alignment; the caller guarantees the instructions.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(values.as_ptr().cast())) }
     }
     #[inline(always)]
     fn kernels(table: &Kernels) -> &AttentionKernels<u16> {
@@ -51,6 +66,12 @@ impl KvElement for f32 {
     #[inline(always)]
     fn narrow(value: f32) -> f32 {
         value
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn widen_16(values: &[f32; 16]) -> __m512 {
+        // SAFETY: 64 bytes are read, without alignment; the caller guarantees the instructions.
+        unsafe { _mm512_loadu_ps(values.as_ptr()) }
     }
     #[inline(always)]
     fn kernels(table: &Kernels) -> &AttentionKernels<f32> {
@@ -102,25 +123,45 @@ pub(crate) struct HeadRows<'a> {
     pub scale: f32,
 }
 
+/// The two loops over K and V that an instruction set may write by hand.
+pub(super) trait Inner {
+    /// `q . k` of `G` heads' queries, each in 16 lanes.
+    fn dots<E: KvElement, const G: usize>(queries: &[f32], k: &[E]) -> [f32; G];
+
+    /// `out = out * correction + sum over positions of weight * v`, by head; `starts` are the positions' rows.
+    fn add_values<E: KvElement, const G: usize>(
+        out: &mut [f32],
+        correction: &[f32; G],
+        weights: &[[f32; POSITIONS]; G],
+        starts: &[usize],
+        v: KvRows<'_, E>,
+    );
+}
+
 /// Fused attention; `out: [group, head_dim]`. Up to four heads share each widened element of K and V.
 #[inline(always)]
-pub(super) fn attend<E: KvElement>(rows: &HeadRows<'_>, k: KvRows<'_, E>, v: KvRows<'_, E>, out: &mut [f32]) {
+pub(super) fn attend<E: KvElement, I: Inner>(
+    rows: &HeadRows<'_>,
+    k: KvRows<'_, E>,
+    v: KvRows<'_, E>,
+    out: &mut [f32],
+) {
     assert!(rows.queries.len() == out.len() && rows.context > 0, "attention: shapes");
     let mut at = 0;
     while at < out.len() {
         let (queries, out) = (&rows.queries[at..], &mut out[at..]);
         at += k.head_dim
             * match out.len() / k.head_dim {
-                1 => attend_heads::<E, 1>(rows, queries, k, v, out),
-                2 | 3 => attend_heads::<E, 2>(rows, queries, k, v, out),
-                _ => attend_heads::<E, 4>(rows, queries, k, v, out),
+                1 => attend_heads::<E, I, 1>(rows, queries, k, v, out),
+                2 | 3 => attend_heads::<E, I, 2>(rows, queries, k, v, out),
+                _ => attend_heads::<E, I, 4>(rows, queries, k, v, out),
             };
     }
 }
 
 /// Attention of the first `G` heads of `queries`; returns `G`.
 #[inline(always)]
-fn attend_heads<E: KvElement, const G: usize>(
+fn attend_heads<E: KvElement, I: Inner, const G: usize>(
     rows: &HeadRows<'_>,
     queries: &[f32],
     k: KvRows<'_, E>,
@@ -137,7 +178,7 @@ fn attend_heads<E: KvElement, const G: usize>(
         k.find_rows(first, starts);
         let mut weights = [[f32::NEG_INFINITY; POSITIONS]; G];
         for (i, &start) in starts.iter().enumerate() {
-            let dots = dots::<E, G>(queries, &k.layer[start..][..k.head_dim]);
+            let dots = I::dots::<E, G>(queries, &k.layer[start..][..k.head_dim]);
             for g in 0..G {
                 weights[g][i] = rows.scale * dots[g];
             }
@@ -156,7 +197,7 @@ fn attend_heads<E: KvElement, const G: usize>(
             sum[g] = sum[g] * correction[g] + fold(lanes);
             max[g] = block_max;
         }
-        add_values(out, &correction, &weights, starts, v);
+        I::add_values(out, &correction, &weights, starts, v);
     }
     for (out, sum) in out.chunks_exact_mut(k.head_dim).zip(sum) {
         for out in out {
@@ -166,33 +207,69 @@ fn attend_heads<E: KvElement, const G: usize>(
     G
 }
 
-/// `q . k` of `G` heads' queries, each in 16 lanes.
-#[inline(always)]
-fn dots<E: KvElement, const G: usize>(queries: &[f32], k: &[E]) -> [f32; G] {
-    let width = k.len();
-    let mut lanes = [[0f32; LANES]; G];
-    let (chunks, tail) = k.as_chunks::<LANES>();
-    for (c, k) in chunks.iter().enumerate() {
-        let wide = k.map(E::widen);
-        for g in 0..G {
-            let q = &queries[g * width + c * LANES..][..LANES];
-            for i in 0..LANES {
-                lanes[g][i] += q[i] * wide[i];
+/// Plain Rust, for the compiler to vectorise.
+pub(super) struct Portable;
+
+impl Inner for Portable {
+    #[inline(always)]
+    fn dots<E: KvElement, const G: usize>(queries: &[f32], k: &[E]) -> [f32; G] {
+        let width = k.len();
+        let mut lanes = [[0f32; LANES]; G];
+        let (chunks, tail) = k.as_chunks::<LANES>();
+        for (c, k) in chunks.iter().enumerate() {
+            let wide = k.map(E::widen);
+            for g in 0..G {
+                let q = &queries[g * width + c * LANES..][..LANES];
+                for i in 0..LANES {
+                    lanes[g][i] += q[i] * wide[i];
+                }
             }
         }
-    }
-    for g in 0..G {
-        let q = &queries[(g + 1) * width - tail.len()..];
-        for (i, k) in tail.iter().enumerate() {
-            lanes[g][i] += q[i] * k.widen();
+        for g in 0..G {
+            let q = &queries[(g + 1) * width - tail.len()..];
+            for (i, k) in tail.iter().enumerate() {
+                lanes[g][i] += q[i] * k.widen();
+            }
         }
+        lanes.map(fold)
     }
-    lanes.map(fold)
+
+    #[inline(always)]
+    fn add_values<E: KvElement, const G: usize>(
+        out: &mut [f32],
+        correction: &[f32; G],
+        weights: &[[f32; POSITIONS]; G],
+        starts: &[usize],
+        v: KvRows<'_, E>,
+    ) {
+        let whole = v.head_dim / LANES * LANES;
+        for c in (0..whole).step_by(LANES) {
+            let mut sums = [[0f32; LANES]; G];
+            for g in 0..G {
+                let out = &out[g * v.head_dim + c..][..LANES];
+                for i in 0..LANES {
+                    sums[g][i] = out[i] * correction[g];
+                }
+            }
+            for (p, &start) in starts.iter().enumerate() {
+                let v = &v.layer[start + c..][..LANES];
+                for g in 0..G {
+                    for i in 0..LANES {
+                        sums[g][i] += weights[g][p] * v[i].widen();
+                    }
+                }
+            }
+            for g in 0..G {
+                out[g * v.head_dim + c..][..LANES].copy_from_slice(&sums[g]);
+            }
+        }
+        add_tail_values(out, correction, weights, starts, v);
+    }
 }
 
-/// `out = out * correction + sum over positions of weight * v`, by head; `starts` are the positions' rows.
+/// [`Inner::add_values`] of the columns beyond the last whole 16.
 #[inline(always)]
-fn add_values<E: KvElement, const G: usize>(
+pub(super) fn add_tail_values<E: KvElement, const G: usize>(
     out: &mut [f32],
     correction: &[f32; G],
     weights: &[[f32; POSITIONS]; G],
@@ -200,26 +277,6 @@ fn add_values<E: KvElement, const G: usize>(
     v: KvRows<'_, E>,
 ) {
     let whole = v.head_dim / LANES * LANES;
-    for c in (0..whole).step_by(LANES) {
-        let mut sums = [[0f32; LANES]; G];
-        for g in 0..G {
-            let out = &out[g * v.head_dim + c..][..LANES];
-            for i in 0..LANES {
-                sums[g][i] = out[i] * correction[g];
-            }
-        }
-        for (p, &start) in starts.iter().enumerate() {
-            let v = &v.layer[start + c..][..LANES];
-            for g in 0..G {
-                for i in 0..LANES {
-                    sums[g][i] += weights[g][p] * v[i].widen();
-                }
-            }
-        }
-        for g in 0..G {
-            out[g * v.head_dim + c..][..LANES].copy_from_slice(&sums[g]);
-        }
-    }
     for g in 0..G {
         for c in whole..v.head_dim {
             let out = &mut out[g * v.head_dim + c];
@@ -246,7 +303,7 @@ pub(crate) struct Reference<'a> {
 pub(super) fn scores<E: KvElement>(rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
     for (q, out) in rows.rows.chunks_exact(k.head_dim).zip(out.chunks_exact_mut(rows.stride)) {
         for (position, score) in out[..rows.context].iter_mut().enumerate() {
-            *score = rows.scale * dots::<E, 1>(q, k.row(position))[0];
+            *score = rows.scale * Portable::dots::<E, 1>(q, k.row(position))[0];
         }
     }
 }

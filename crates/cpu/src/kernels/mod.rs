@@ -14,6 +14,8 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_attention;
 mod exp;
 mod float;
 mod quant;
@@ -147,9 +149,9 @@ pub(crate) struct AttentionKernels<E: KvElement> {
 }
 
 /// A module whose `KERNELS` holds every portable kernel compiled with the given target features, but for the named
-/// replacements of the matrix kernels.
+/// replacements of the matrix kernels and of attention's inner loops.
 macro_rules! isa_table {
-    ($module:ident, $isa:expr, [$($feature:literal)?], $quant_tile:expr, $float_tile:expr) => {
+    ($module:ident, $isa:expr, [$($feature:literal)?], $quant_tile:expr, $float_tile:expr, $inner:ty) => {
         mod $module {
             use super::*;
 
@@ -211,7 +213,7 @@ macro_rules! isa_table {
             }
             $(#[target_feature(enable = $feature)])?
             fn attend<E: KvElement>(rows: &HeadRows<'_>, k: KvRows<'_, E>, v: KvRows<'_, E>, out: &mut [f32]) {
-                attention::attend(rows, k, v, out);
+                attention::attend::<E, $inner>(rows, k, v, out);
             }
             $(#[target_feature(enable = $feature)])?
             fn scores<E: KvElement>(rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
@@ -225,16 +227,17 @@ macro_rules! isa_table {
     };
 }
 
-isa_table!(portable_table, Isa::Portable, [], quant_tile, float_tile);
+isa_table!(portable_table, Isa::Portable, [], quant_tile, float_tile, attention::Portable);
 #[cfg(target_arch = "x86_64")]
-isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], avx2::quant_tile, avx2::float_tile);
+isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], avx2::quant_tile, avx2::float_tile, attention::Portable);
 #[cfg(target_arch = "x86_64")]
 isa_table!(
     avx512_table,
     Isa::Avx512,
     ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"],
     avx512::quant_tile,
-    avx512::float_tile
+    avx512::float_tile,
+    avx512_attention::Avx512
 );
 
 impl Kernels {
