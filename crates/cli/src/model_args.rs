@@ -71,7 +71,7 @@ pub struct ModelArgs {
     /// Most prompt tokens of one sequence in a pass
     #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = parse_count)]
     pub chunk: NonZeroUsize,
-    /// Attention kernels: fused, or the unfused three-step reference
+    /// Attention kernels: fused, or the unfused three-step reference (contexts up to 8192 tokens)
     #[arg(long, value_name = "KIND", default_value = "fused")]
     pub attention: Attention,
     /// CPU instruction set: portable, avx2 or avx512 [default: the machine's best]

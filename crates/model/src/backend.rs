@@ -15,8 +15,14 @@ pub enum AttentionMode {
     #[default]
     Fused,
     /// Scores, softmax and values as three operations over whole rows: the readable twin that `Fused` is tested
-    /// against. Its buffer grows with the batch's tokens times the context.
+    /// against. Its buffer grows with the batch's tokens times the context, which is therefore limited to
+    /// [`AttentionMode::MAX_REFERENCE_CONTEXT`].
     Reference,
+}
+
+impl AttentionMode {
+    /// Most tokens of a sequence with reference attention.
+    pub const MAX_REFERENCE_CONTEXT: usize = 8192;
 }
 
 /// The paged KV cache of a model.

@@ -3,7 +3,9 @@
 use gguf::Gguf;
 
 use crate::weights::{Layer, Weights};
-use crate::{AttentionMode, Backend, BatchLimits, LlamaConfig, QkvShape, Result, RopeShape, RopeTable};
+use crate::{
+    AttentionMode, Backend, BatchLimits, Error, LlamaConfig, QkvShape, Result, RopeShape, RopeTable,
+};
 
 /// A Llama model: weights on a device and the graph over them. Holds no state of any sequence.
 pub struct Llama<B: Backend> {
@@ -53,7 +55,7 @@ impl<B: Backend> RunState<B> {
             scores: match attention {
                 AttentionMode::Fused => None,
                 AttentionMode::Reference => {
-                    Some(backend.alloc(tokens, config.num_heads * config.max_seq_len)?)
+                    Some(backend.alloc(tokens, config.num_heads * reference_context(config)?)?)
                 }
             },
         })
@@ -167,6 +169,19 @@ impl<B: Backend> Llama<B> {
         backend.swiglu(tokens, &state.gate_up, &mut state.activated);
         backend.matmul(tokens, &state.activated, &layer.down, &mut state.projected);
     }
+}
+
+/// The context of reference attention, unless it is too long.
+fn reference_context(config: &LlamaConfig) -> Result<usize> {
+    let limit = AttentionMode::MAX_REFERENCE_CONTEXT;
+    if config.max_seq_len <= limit {
+        return Ok(config.max_seq_len);
+    }
+    Err(Error::InvalidValue {
+        what: "max_seq_len".to_owned(),
+        expected: format!("at most {limit} with reference attention"),
+        found: config.max_seq_len.to_string(),
+    })
 }
 
 /// The stacked row of a layer's QKV projection.

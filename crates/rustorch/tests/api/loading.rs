@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use gguf::Value;
 use rustorch_llama::{
-    CpuOptions, Device, Error, Format, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, RopeScaling,
-    Weights,
+    AttentionMode, CpuOptions, Device, Error, Format, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions,
+    RopeScaling, Weights,
 };
 use testkit::ModelSpec;
 
@@ -109,6 +109,19 @@ fn a_configuration_that_cannot_be_is_refused() {
         let error = LlamaModel::load(&small_gguf(), config, LoadOptions::default()).err().unwrap();
         assert_says(&error, &[field, "expected", "found"]);
     }
+}
+
+#[test]
+fn reference_attention_has_its_own_limit() {
+    let load = |max_seq_len| {
+        let config = small_config().with_max_seq_len(max_seq_len).with_batch_size(1).with_max_batch_tokens(8);
+        let options = LoadOptions { attention: AttentionMode::Reference, ..LoadOptions::default() };
+        LlamaModel::load(&small_gguf(), config, options)
+    };
+    let limit = AttentionMode::MAX_REFERENCE_CONTEXT;
+    assert!(load(limit).is_ok());
+    let error = load(limit + 1).err().expect("a refusal");
+    assert_says(&error, &["max_seq_len", "at most 8192 with reference attention", "found 8193"]);
 }
 
 #[test]
