@@ -8,7 +8,7 @@ use model::{Backend, Batch, BatchLimits, Error, KvShape, Linear, QkvShape, Resul
 
 use crate::activations::ActBlock;
 use crate::disjoint::Disjoint;
-use crate::kernels::{HeadRows, Isa, Kernels, KvElement, Reference, TileKernel};
+use crate::kernels::{HeadRows, Isa, Kernels, KvElement, Reference, TileKernel, row_start};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, multiply};
 use crate::matrix::CpuMatrix;
@@ -409,7 +409,7 @@ impl CpuBackend {
             let slot = plan.slot_mapping[row] as usize;
             let (page, offset) = (slot / cache.page_size, slot % cache.page_size);
             for head in 0..shape.num_kv_heads {
-                let at = ((page * shape.num_kv_heads + head) * cache.page_size + offset) * shape.head_dim;
+                let at = row_start(&cache, page, head, offset);
                 let source = head * shape.head_dim..(head + 1) * shape.head_dim;
                 for (pages, source) in [(&k_pages, &keys[source.clone()]), (&v_pages, &values[source])] {
                     // SAFETY: every row of a batch has a slot of its own (an invariant of `Batch`).

@@ -56,7 +56,6 @@ impl CpuKvCache {
         block_table: &'a [u32],
         kv_head: usize,
     ) -> KvRows<'a, E> {
-        let KvShape { page_size, num_kv_heads, head_dim, .. } = self.shape;
-        KvRows { layer, block_table, page_size, num_kv_heads, kv_head, head_dim }
+        KvRows { layer, block_table, shape: self.shape, kv_head }
     }
 }

@@ -4,6 +4,7 @@
 //! then written into its row's lanes of the tile. Block layouts are drawn in `gguf::blocks`.
 
 use gguf::Format;
+use gguf::blocks::{q3_k_scales, q45_k_scale_min};
 
 use crate::tile::{BLOCK, GROUPS, Groups, Planes, Scales, TILE_ROWS, TileFormat};
 
@@ -25,11 +26,11 @@ pub(crate) fn pack_tile<F: TileFormat>(rows: &[&[u8]], tile: &mut [u8]) {
     let block_bytes = F::FORMAT.block_bytes();
     let num_blocks = rows[0].len() / block_bytes;
     assert_eq!(tile.len(), num_blocks * F::BYTES, "tile size");
+    let mut blocks = Vec::with_capacity(rows.len());
     for (block_idx, out) in tile.chunks_exact_mut(F::BYTES).enumerate() {
-        let blocks: Vec<Block> = rows
-            .iter()
-            .map(|row| spread(F::FORMAT, &row[block_idx * block_bytes..][..block_bytes]))
-            .collect();
+        blocks.clear();
+        blocks
+            .extend(rows.iter().map(|row| spread(F::FORMAT, &row[block_idx * block_bytes..][..block_bytes])));
         let (header, records) = out.split_at_mut(F::SCALES.bytes());
         for (row, block) in blocks.iter().enumerate() {
             pack_scales(F::SCALES, block, row, header);
@@ -195,14 +196,11 @@ fn fifth_bits(bytes: &[u8], q: &mut [u8]) {
     }
 }
 
-/// Eight 6-bit scales and eight 6-bit mins in 12 bytes (Q4_K, Q5_K): the first four of each lie in the low six bits of
-/// bytes 0-3 and 4-7, the others in the nibbles of bytes 8-11 with their top bits above the first four.
-fn six_bit_pairs(bytes: &[u8], b: &mut Block) {
-    for i in 0..4 {
-        b.scales[i] = bytes[i] & 63;
-        b.mins[i] = bytes[i + 4] & 63;
-        b.scales[i + 4] = (bytes[i + 8] & 15) | (bytes[i] >> 6 << 4);
-        b.mins[i + 4] = (bytes[i + 8] >> 4) | (bytes[i + 4] >> 6 << 4);
+/// Eight 6-bit scales and eight 6-bit mins in 12 bytes (Q4_K, Q5_K).
+fn six_bit_pairs(packed: &[u8], b: &mut Block) {
+    let packed = packed.try_into().expect("12 bytes");
+    for group in 0..8 {
+        (b.scales[group], b.mins[group]) = q45_k_scale_min(packed, group);
     }
 }
 
@@ -214,11 +212,7 @@ fn spread_q3_k(bytes: &[u8], b: &mut Block) {
     for (i, q) in b.q.iter_mut().enumerate() {
         *q |= ((third_bits[i % 32] >> (i / 32)) & 1) << 2;
     }
-    for (i, scale) in b.scales.iter_mut().enumerate() {
-        let low = if i < 8 { scales[i] & 15 } else { scales[i - 8] >> 4 };
-        let high = (scales[8 + i % 4] >> (i / 4 * 2)) & 3;
-        *scale = (low | high << 4).wrapping_sub(32);
-    }
+    b.scales = q3_k_scales(scales.try_into().expect("12 bytes")).map(i8::cast_unsigned);
 }
 
 /// 128 bytes of low nibbles, 64 bytes of high two bits, sixteen `i8` scales, `d`.

@@ -13,6 +13,7 @@
 //! Weights stay as narrow as in the file; only 6-bit sub-block scales widen to bytes (at most 4 % of a tile).
 
 use gguf::Format;
+use gguf::blocks::IQ4_LEVELS;
 
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -122,8 +123,15 @@ pub(crate) trait TileFormat {
 }
 
 /// The non-linear 4-bit code of IQ4_NL and IQ4_XS, raised by 128.
-pub(crate) const IQ4_CODE: [u8; 16] =
-    [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+pub(crate) const IQ4_CODE: [u8; 16] = {
+    let mut code = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        code[i] = IQ4_LEVELS[i].cast_unsigned() ^ 0x80;
+        i += 1;
+    }
+    code
+};
 
 macro_rules! tile_formats {
     ($($name:ident: $records:literal, $planes:ident, $scales:ident, $offset:expr $(, $lookup:expr)?;)*) => {

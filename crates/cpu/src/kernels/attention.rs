@@ -15,6 +15,8 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m512, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_loadu_ps};
 
+use model::KvShape;
+
 use super::exp::exp;
 use super::float::f16_to_f32;
 use super::rows::{LANES, fold};
@@ -85,22 +87,25 @@ pub(crate) struct KvRows<'a, E> {
     /// `[pages, num_kv_heads, page_size, head_dim]`
     pub layer: &'a [E],
     pub block_table: &'a [u32],
-    pub page_size: usize,
-    pub num_kv_heads: usize,
+    pub shape: KvShape,
     pub kv_head: usize,
-    pub head_dim: usize,
+}
+
+/// Where a cached row starts in its layer, `[pages, num_kv_heads, page_size, head_dim]`.
+#[inline(always)]
+pub(crate) fn row_start(shape: &KvShape, page: usize, kv_head: usize, offset: usize) -> usize {
+    ((page * shape.num_kv_heads + kv_head) * shape.page_size + offset) * shape.head_dim
 }
 
 impl<'a, E> KvRows<'a, E> {
     /// Where the rows of the positions from `first` on start in `layer`.
     #[inline(always)]
     fn find_rows(&self, first: usize, starts: &mut [usize]) {
-        let (mut block, mut offset) = (first / self.page_size, first % self.page_size);
+        let (mut block, mut offset) = (first / self.shape.page_size, first % self.shape.page_size);
         for start in starts {
-            let page = self.block_table[block] as usize;
-            *start = ((page * self.num_kv_heads + self.kv_head) * self.page_size + offset) * self.head_dim;
+            *start = row_start(&self.shape, self.block_table[block] as usize, self.kv_head, offset);
             offset += 1;
-            if offset == self.page_size {
+            if offset == self.shape.page_size {
                 (block, offset) = (block + 1, 0);
             }
         }
@@ -108,9 +113,14 @@ impl<'a, E> KvRows<'a, E> {
 
     #[inline(always)]
     fn row(&self, position: usize) -> &'a [E] {
-        let page = self.block_table[position / self.page_size] as usize;
-        let row = (page * self.num_kv_heads + self.kv_head) * self.page_size + position % self.page_size;
-        &self.layer[row * self.head_dim..][..self.head_dim]
+        let mut start = [0];
+        self.find_rows(position, &mut start);
+        &self.layer[start[0]..][..self.head_dim()]
+    }
+
+    #[inline(always)]
+    pub fn head_dim(&self) -> usize {
+        self.shape.head_dim
     }
 }
 
@@ -150,8 +160,8 @@ pub(super) fn attend<E: KvElement, I: Inner>(
     let mut at = 0;
     while at < out.len() {
         let (queries, out) = (&rows.queries[at..], &mut out[at..]);
-        at += k.head_dim
-            * match out.len() / k.head_dim {
+        at += k.head_dim()
+            * match out.len() / k.head_dim() {
                 1 => attend_heads::<E, I, 1>(rows, queries, k, v, out),
                 2 | 3 => attend_heads::<E, I, 2>(rows, queries, k, v, out),
                 _ => attend_heads::<E, I, 4>(rows, queries, k, v, out),
@@ -168,8 +178,8 @@ fn attend_heads<E: KvElement, I: Inner, const G: usize>(
     v: KvRows<'_, E>,
     out: &mut [f32],
 ) -> usize {
-    let queries = &queries[..G * k.head_dim];
-    let out = &mut out[..G * k.head_dim];
+    let queries = &queries[..G * k.head_dim()];
+    let out = &mut out[..G * k.head_dim()];
     out.fill(0.0);
     let (mut max, mut sum) = ([f32::NEG_INFINITY; G], [0f32; G]);
     let mut starts = [0; POSITIONS];
@@ -178,7 +188,7 @@ fn attend_heads<E: KvElement, I: Inner, const G: usize>(
         k.find_rows(first, starts);
         let mut weights = [[f32::NEG_INFINITY; POSITIONS]; G];
         for (i, &start) in starts.iter().enumerate() {
-            let dots = I::dots::<E, G>(queries, &k.layer[start..][..k.head_dim]);
+            let dots = I::dots::<E, G>(queries, &k.layer[start..][..k.head_dim()]);
             for g in 0..G {
                 weights[g][i] = rows.scale * dots[g];
             }
@@ -199,7 +209,7 @@ fn attend_heads<E: KvElement, I: Inner, const G: usize>(
         }
         I::add_values(out, &correction, &weights, starts, v);
     }
-    for (out, sum) in out.chunks_exact_mut(k.head_dim).zip(sum) {
+    for (out, sum) in out.chunks_exact_mut(k.head_dim()).zip(sum) {
         for out in out {
             *out /= sum;
         }
@@ -242,11 +252,11 @@ impl Inner for Portable {
         starts: &[usize],
         v: KvRows<'_, E>,
     ) {
-        let whole = v.head_dim / LANES * LANES;
+        let whole = v.head_dim() / LANES * LANES;
         for c in (0..whole).step_by(LANES) {
             let mut sums = [[0f32; LANES]; G];
             for g in 0..G {
-                let out = &out[g * v.head_dim + c..][..LANES];
+                let out = &out[g * v.head_dim() + c..][..LANES];
                 for i in 0..LANES {
                     sums[g][i] = out[i] * correction[g];
                 }
@@ -260,7 +270,7 @@ impl Inner for Portable {
                 }
             }
             for g in 0..G {
-                out[g * v.head_dim + c..][..LANES].copy_from_slice(&sums[g]);
+                out[g * v.head_dim() + c..][..LANES].copy_from_slice(&sums[g]);
             }
         }
         add_tail_values(out, correction, weights, starts, v);
@@ -276,10 +286,10 @@ pub(super) fn add_tail_values<E: KvElement, const G: usize>(
     starts: &[usize],
     v: KvRows<'_, E>,
 ) {
-    let whole = v.head_dim / LANES * LANES;
+    let whole = v.head_dim() / LANES * LANES;
     for g in 0..G {
-        for c in whole..v.head_dim {
-            let out = &mut out[g * v.head_dim + c];
+        for c in whole..v.head_dim() {
+            let out = &mut out[g * v.head_dim() + c];
             *out *= correction[g];
             for (p, &start) in starts.iter().enumerate() {
                 *out += weights[g][p] * v.layer[start + c].widen();
@@ -301,7 +311,7 @@ pub(crate) struct Reference<'a> {
 /// Step 1; `out: [group, stride]`, of which the first `context` columns are written.
 #[inline(always)]
 pub(super) fn scores<E: KvElement>(rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
-    for (q, out) in rows.rows.chunks_exact(k.head_dim).zip(out.chunks_exact_mut(rows.stride)) {
+    for (q, out) in rows.rows.chunks_exact(k.head_dim()).zip(out.chunks_exact_mut(rows.stride)) {
         for (position, score) in out[..rows.context].iter_mut().enumerate() {
             *score = rows.scale * Portable::dots::<E, 1>(q, k.row(position))[0];
         }
@@ -311,7 +321,7 @@ pub(super) fn scores<E: KvElement>(rows: &Reference<'_>, k: KvRows<'_, E>, out: 
 /// Step 3; `out: [group, head_dim]`.
 #[inline(always)]
 pub(super) fn values<E: KvElement>(rows: &Reference<'_>, v: KvRows<'_, E>, out: &mut [f32]) {
-    for (weights, out) in rows.rows.chunks_exact(rows.stride).zip(out.chunks_exact_mut(v.head_dim)) {
+    for (weights, out) in rows.rows.chunks_exact(rows.stride).zip(out.chunks_exact_mut(v.head_dim())) {
         out.fill(0.0);
         for (position, &weight) in weights[..rows.context].iter().enumerate() {
             add_scaled(out, weight, v.row(position));

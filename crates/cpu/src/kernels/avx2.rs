@@ -49,25 +49,17 @@ const fn is_signed<F: TileFormat>() -> bool {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn tile<F: TileFormat>(piece: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
     assert!(piece.len().is_multiple_of(F::BYTES), "quant tile: size");
-    let mut t = 0;
-    while t < x.count {
-        let (rest, sums) = (&x.values[t * x.stride..], &mut sums[t..]);
-        t += match x.count - t {
-            1 => tokens::<F, 1>(piece, rest, x.stride, sums),
-            2 | 3 => tokens::<F, 2>(piece, rest, x.stride, sums),
-            _ => tokens::<F, 4>(piece, rest, x.stride, sums),
-        };
-    }
+    in_groups!([4 2 1], tokens::<F>, piece, x, sums);
 }
 
-/// Adds the products of the piece with `N` tokens; returns `N`.
+/// Adds the products of the piece with `N` tokens.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn tokens<F: TileFormat, const N: usize>(
     piece: &[u8],
     x: &[ActBlock],
     stride: usize,
     out: &mut [[f32; TILE_ROWS]],
-) -> usize {
+) {
     let blocks = piece.len() / F::BYTES * F::RECORDS;
     let x: [&[ActBlock]; N] = std::array::from_fn(|t| &x[t * stride..][..blocks]);
     let out = &mut out[..N];
@@ -87,7 +79,6 @@ fn tokens<F: TileFormat, const N: usize>(
             }
         }
     }
-    N
 }
 
 /// Of half `half` of a record (of all, for formats with one scale): `-OFFSET * sum(x) + sum of q * x`, by token and row.
@@ -214,25 +205,17 @@ fn unpack<F: TileFormat>(record: &[u8], g: usize, at: usize) -> __m256i {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn float_tile_of<W: Wide>(piece: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
     assert!(piece.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
-    let mut t = 0;
-    while t < x.count {
-        let (rest, sums) = (&x.values[t * x.stride..], &mut sums[t..]);
-        t += match x.count - t {
-            1 => float_tokens::<W, 1>(piece, rest, x.stride, sums),
-            2 | 3 => float_tokens::<W, 2>(piece, rest, x.stride, sums),
-            _ => float_tokens::<W, 4>(piece, rest, x.stride, sums),
-        };
-    }
+    in_groups!([4 2 1], float_tokens::<W>, piece, x, sums);
 }
 
-/// Adds the products of the piece with `N` tokens; returns `N`.
+/// Adds the products of the piece with `N` tokens.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn float_tokens<W: Wide, const N: usize>(
     piece: &[u8],
     x: &[f32],
     stride: usize,
     out: &mut [[f32; TILE_ROWS]],
-) -> usize {
+) {
     let cols = piece.len() / (TILE_ROWS * W::BYTES);
     let x: [&[f32]; N] = std::array::from_fn(|t| &x[t * stride..][..cols]);
     let out = &mut out[..N];
@@ -255,7 +238,6 @@ fn float_tokens<W: Wide, const N: usize>(
         store_8(&mut halves[0], sums[t][0]);
         store_8(&mut halves[1], sums[t][1]);
     }
-    N
 }
 
 /// A float format of which 8 weights widen to a register.

@@ -33,39 +33,17 @@ pub(super) fn float_tile(format: Format) -> Option<FloatTile> {
     }
 }
 
-/// Serves the tokens in groups whose sums, beside one record, fit the registers; a token's sums do not depend on its
-/// group. `$tokens` adds the products of the piece with `N` tokens and returns `N`, which is at most `$most`.
-macro_rules! in_groups {
-    ($tokens:ident::<$F:ident>, at most $most:literal, $piece:expr, $x:expr, $sums:expr) => {{
-        let (piece, x, sums) = ($piece, $x, $sums);
-        let mut t = 0;
-        while t < x.count {
-            let (rest, sums) = (&x.values[t * x.stride..], &mut sums[t..]);
-            t += match (x.count - t).min($most) {
-                1 => $tokens::<$F, 1>(piece, rest, x.stride, sums),
-                2 => $tokens::<$F, 2>(piece, rest, x.stride, sums),
-                3 => $tokens::<$F, 3>(piece, rest, x.stride, sums),
-                4 | 5 => $tokens::<$F, 4>(piece, rest, x.stride, sums),
-                6 | 7 => $tokens::<$F, 6>(piece, rest, x.stride, sums),
-                8..=11 => $tokens::<$F, 8>(piece, rest, x.stride, sums),
-                12..=15 => $tokens::<$F, 12>(piece, rest, x.stride, sums),
-                _ => $tokens::<$F, 16>(piece, rest, x.stride, sums),
-            };
-        }
-    }};
-}
-
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
 fn tile<F: TileFormat>(piece: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
     assert!(piece.len().is_multiple_of(F::BYTES), "quant tile: size");
-    in_groups!(tokens::<F>, at most 16, piece, x, sums);
+    in_groups!([16 12 8 6 4 3 2 1], tokens::<F>, piece, x, sums);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
 fn float_tile_of<W: Wide>(piece: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
     assert!(piece.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
     // More tokens' columns are more addresses than there are registers, and here each is used for one operation only.
-    in_groups!(float_tokens::<W>, at most 8, piece, x, sums);
+    in_groups!([8 6 4 3 2 1], float_tokens::<W>, piece, x, sums);
 }
 
 /// A float format whose 16 weights of a column widen to a register.
@@ -104,14 +82,14 @@ impl Wide for BF16 {
     }
 }
 
-/// Adds the products of the piece with `N` tokens; returns `N`.
+/// Adds the products of the piece with `N` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
 fn float_tokens<W: Wide, const N: usize>(
     piece: &[u8],
     x: &[f32],
     stride: usize,
     out: &mut [[f32; TILE_ROWS]],
-) -> usize {
+) {
     let cols = piece.len() / (TILE_ROWS * W::BYTES);
     let x: [&[f32]; N] = std::array::from_fn(|t| &x[t * stride..][..cols]);
     let out = &mut out[..N];
@@ -130,17 +108,16 @@ fn float_tokens<W: Wide, const N: usize>(
     for t in 0..N {
         store_sums(&mut out[t], sums[t]);
     }
-    N
 }
 
-/// Adds the products of the piece with `N` tokens; returns `N`.
+/// Adds the products of the piece with `N` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
 fn tokens<F: TileFormat, const N: usize>(
     piece: &[u8],
     x: &[ActBlock],
     stride: usize,
     out: &mut [[f32; TILE_ROWS]],
-) -> usize {
+) {
     let blocks = piece.len() / F::BYTES * F::RECORDS;
     let x: [&[ActBlock]; N] = std::array::from_fn(|t| &x[t * stride..][..blocks]);
     let out = &mut out[..N];
@@ -193,7 +170,6 @@ fn tokens<F: TileFormat, const N: usize>(
     for t in 0..N {
         store_sums(&mut out[t], sums[t]);
     }
-    N
 }
 
 /// Asks for the bytes `range` of what lies `AHEAD` of `start`: as far as memory is late, and further than the hardware

@@ -66,10 +66,11 @@ fn add_whole_values<E: KvElement, const G: usize>(
     starts: &[usize],
     v: KvRows<'_, E>,
 ) {
-    for c in (0..v.head_dim / LANES * LANES).step_by(LANES) {
+    for c in (0..v.head_dim() / LANES * LANES).step_by(LANES) {
         let mut sums = [_mm512_setzero_ps(); G];
         for g in 0..G {
-            sums[g] = _mm512_mul_ps(load(&out[g * v.head_dim + c..][..LANES]), _mm512_set1_ps(correction[g]));
+            sums[g] =
+                _mm512_mul_ps(load(&out[g * v.head_dim() + c..][..LANES]), _mm512_set1_ps(correction[g]));
         }
         for (p, &start) in starts.iter().enumerate() {
             let row: &[E; LANES] = v.layer[start + c..][..LANES].try_into().expect("16 elements");
@@ -81,7 +82,7 @@ fn add_whole_values<E: KvElement, const G: usize>(
         }
         for g in 0..G {
             let out: &mut [f32; LANES] =
-                (&mut out[g * v.head_dim + c..][..LANES]).try_into().expect("16 floats");
+                (&mut out[g * v.head_dim() + c..][..LANES]).try_into().expect("16 floats");
             // SAFETY: the reference is to 16 floats; the store needs no alignment.
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums[g]) };
         }

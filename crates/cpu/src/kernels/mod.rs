@@ -9,6 +9,26 @@
 
 #![allow(clippy::needless_range_loop)] // Lanes of several arrays are indexed together, as in the pseudo-code.
 
+/// Serves tokens in groups whose sums, beside the weights at hand, fit the registers: each time the largest of the sizes,
+/// which are given largest first and end with 1, that is left. A token's sums do not depend on its group. `$tokens` adds
+/// the products of the piece with `N` tokens; it takes the piece, the activations and sums from the first of them on, and
+/// the activations' stride.
+#[cfg(target_arch = "x86_64")]
+macro_rules! in_groups {
+    ([$($n:literal)+], $tokens:ident::<$F:ident>, $piece:expr, $x:expr, $sums:expr) => {{
+        let (piece, x, sums) = ($piece, $x, $sums);
+        let mut t = 0;
+        while t < x.count {
+            let (left, rest, sums) = (x.count - t, &x.values[t * x.stride..], &mut sums[t..]);
+            $(if left >= $n {
+                $tokens::<$F, $n>(piece, rest, x.stride, sums);
+                t += $n;
+                continue;
+            })+
+        }
+    }};
+}
+
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -29,7 +49,7 @@ use gguf::Format;
 use crate::activations::{ActBlock, quantize_row};
 use crate::tile::{TILE_ROWS, with_tile_format};
 
-pub(crate) use attention::{HeadRows, KvElement, KvRows, Reference};
+pub(crate) use attention::{HeadRows, KvElement, KvRows, Reference, row_start};
 pub(crate) use quant::unpack_row;
 
 /// Tokens that a tile kernel serves with one pass over its weights.

@@ -8,8 +8,7 @@
 //! ```
 //! Formats with scales for 16 columns do this for each half of the record.
 
-use gguf::half::f16_to_f32;
-
+use super::float::f16_to_f32;
 use super::{TileOut, Tokens};
 use crate::activations::ActBlock;
 use crate::tile::{BLOCK, GROUPS, Groups, Planes, Scales, TILE_ROWS, TileFormat};
