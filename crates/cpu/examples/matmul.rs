@@ -1,7 +1,7 @@
 //! Rates of one matrix product, by format and number of tokens:
 //!
 //! ```text
-//! cargo run --release -p rustorch-cpu --example matmul -- [THREADS [ISA]]
+//! cargo run --release -p rustorch-cpu --example matmul -- [THREADS [ISA [FORMAT..]]]
 //! ```
 //!
 //! The matrices are larger than the caches, so one token shows how fast weights are read (GB/s of file bytes), many
@@ -17,7 +17,7 @@ use gguf::{Format, Gguf, GgufWriter};
 use model::{Backend, Linear};
 use testkit::{Rng, random_blocks};
 
-const ROWS: usize = 16384;
+const ROWS: usize = 65536;
 const COLS: usize = 2048;
 const TOKENS: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 256];
 
@@ -25,12 +25,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let threads = args.next().map(|n| n.parse::<NonZeroUsize>()).transpose()?;
     let isa = args.next().map(|name| name.parse()).transpose()?;
+    let formats = args.map(|name| Format::ALL.into_iter().find(|format| format.name() == name));
+    let formats: Vec<_> = formats.collect::<Option<_>>().ok_or("no such format")?;
+    let formats = if formats.is_empty() { Format::ALL.to_vec() } else { formats };
     let backend = CpuBackend::new(CpuOptions { threads, isa })?;
     println!("{} threads, {}; GB/s and G multiply-adds/s by tokens", backend.num_threads(), backend.isa());
     println!("{:<8}{}", "", TOKENS.map(|n| format!("{n:>14}")).concat());
-    for format in Format::ALL {
+    for format in formats {
         let mut file = GgufWriter::new();
-        let data = random_blocks(format, ROWS * COLS, 0.02, &mut Rng::new(1));
+        let data = random_blocks(format, ROWS / 16 * COLS, 0.02, &mut Rng::new(1)).repeat(16);
         let bytes = data.len();
         file.tensor("w", &[COLS as u64, ROWS as u64], format, data);
         let gguf = Gguf::from_vec(file.write())?;
@@ -40,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let values: Vec<f32> = (0..tokens * COLS).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
             let x = backend.upload(tokens, COLS, &values)?;
             let mut out = backend.alloc(tokens, ROWS)?;
-            let rounds = (48 / tokens).clamp(3, 15);
+            let rounds = (48 / tokens).clamp(3, 9);
             let mut seconds: Vec<f64> = (0..rounds + 1)
                 .map(|_| {
                     let start = Instant::now();

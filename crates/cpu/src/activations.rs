@@ -2,7 +2,15 @@
 //!
 //! Blocks of 32 columns: signed bytes with an f32 scale, `x ~ scale * q`, and what the kernels need of the block's sum.
 //! Finer than one scale for 256 columns, and integer sums over a block are exact in any order.
+//!
+//! Tokens are laid out in groups of [`MAX_TOKENS`] that a tile kernel serves together:
+//!
+//! ```text
+//! [group][block of 32 columns][token of the group]      the last group has as many tokens as are left
+//! ```
+//! so that a kernel walks a single run of memory, from one address, whatever the number of tokens.
 
+use crate::kernels::MAX_TOKENS;
 use crate::tile::BLOCK;
 
 /// 32 activations of one token. One cache line.
@@ -19,12 +27,21 @@ pub(crate) struct ActBlock {
     pub scaled_sum: f32,
 }
 
-/// Quantises one row; `x` is as many whole blocks as `out`.
+/// Where the blocks of a group of tokens begin; `first` is its first token, `blocks` the blocks of a row.
+pub(crate) fn group_start(first: usize, blocks: usize) -> usize {
+    debug_assert!(first.is_multiple_of(MAX_TOKENS), "groups are whole");
+    first * blocks
+}
+
+/// Quantises a group of `count` tokens, whose rows begin `stride` values apart: as many blocks of each as `out`,
+/// `[block][token]`, has room for.
 #[inline(always)]
-pub(crate) fn quantize_row(x: &[f32], out: &mut [ActBlock]) {
-    assert_eq!(x.len(), out.len() * BLOCK, "quantised columns come in blocks of 32");
-    for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(out) {
-        *block = quantize_block(x);
+pub(crate) fn quantize_group(x: &[f32], stride: usize, count: usize, out: &mut [ActBlock]) {
+    for (block_idx, blocks) in out.chunks_exact_mut(count).enumerate() {
+        for (t, block) in blocks.iter_mut().enumerate() {
+            let x = &x[t * stride + block_idx * BLOCK..][..BLOCK];
+            *block = quantize_block(x.try_into().expect("a block of columns"));
+        }
     }
 }
 
@@ -67,7 +84,7 @@ mod tests {
     fn a_block_keeps_its_values_to_half_a_step_and_its_sums_exactly() {
         let x: Vec<f32> = (0..64).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.03).collect();
         let mut blocks = [ActBlock::default(); 2];
-        quantize_row(&x, &mut blocks);
+        quantize_group(&x, 64, 1, &mut blocks);
         for (x, block) in x.as_chunks::<32>().0.iter().zip(&blocks) {
             for (x, &q) in x.iter().zip(&block.q) {
                 assert!((x - block.scale * f32::from(q)).abs() <= block.scale * 0.5001);
@@ -79,14 +96,28 @@ mod tests {
     }
 
     #[test]
+    fn a_group_lays_its_tokens_side_by_side() {
+        let x: Vec<f32> = (0..3 * 64).map(|i| (i * 29 % 97) as f32).collect();
+        let mut group = [ActBlock::default(); 6];
+        quantize_group(&x, 64, 3, &mut group);
+        for (t, x) in x.chunks_exact(64).enumerate() {
+            let mut alone = [ActBlock::default(); 2];
+            quantize_group(x, 64, 1, &mut alone);
+            for (b, alone) in alone.iter().enumerate() {
+                assert_eq!((group[3 * b + t].q, group[3 * b + t].scale), (alone.q, alone.scale));
+            }
+        }
+    }
+
+    #[test]
     fn zeros_quantise_to_zeros_and_a_nan_stays_visible() {
         let mut blocks = [ActBlock::default(); 1];
-        quantize_row(&[0.0; 32], &mut blocks);
+        quantize_group(&[0.0; 32], 32, 1, &mut blocks);
         assert_eq!((blocks[0].q, blocks[0].scale), ([0; 32], 0.0));
         for bad in [f32::NAN, f32::INFINITY] {
             let mut x = [1.0; 32];
             x[5] = bad;
-            quantize_row(&x, &mut blocks);
+            quantize_group(&x, 32, 1, &mut blocks);
             assert!(blocks[0].scale.is_nan());
         }
     }

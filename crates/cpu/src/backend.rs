@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use gguf::TensorView;
 use model::{Backend, Batch, BatchLimits, Error, KvShape, Linear, QkvShape, Result, RopeShape, RopeStyle};
 
-use crate::activations::ActBlock;
+use crate::activations::{ActBlock, group_start};
 use crate::disjoint::Disjoint;
-use crate::kernels::{HeadRows, Isa, Kernels, KvElement, Reference, TileKernel, row_start};
+use crate::kernels::{HeadRows, Isa, Kernels, KvElement, MAX_TOKENS, Reference, TileKernel, row_start};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, multiply};
 use crate::matrix::CpuMatrix;
@@ -27,6 +27,9 @@ pub struct CpuOptions {
 /// More threads than any machine has cores. Tens of thousands exhaust the process's memory maps, which aborts it in the
 /// middle of a thread's start instead of failing.
 const MAX_THREADS: usize = 4096;
+
+/// Blocks of 32 activations that a thread quantises at a time: a few microseconds.
+const BLOCKS_PER_TASK: usize = 256;
 
 /// The CPU as a device.
 pub struct CpuBackend {
@@ -110,9 +113,15 @@ impl CpuBackend {
             scratch.resize(rows * blocks, ActBlock::default());
         }
         let out = Disjoint::new(scratch);
-        self.pool.run(rows, |row| {
-            // SAFETY: each task takes the blocks of its own row.
-            self.kernels.quantize_row(x.row(row), unsafe { out.slice(row * blocks, blocks) });
+        // A task takes a piece of a group's columns: large enough to be worth a draw.
+        let piece = (BLOCKS_PER_TASK / rows.min(MAX_TOKENS)).clamp(1, blocks);
+        let pieces = blocks.div_ceil(piece);
+        self.pool.run(rows.div_ceil(MAX_TOKENS) * pieces, |task| {
+            let (first, block) = (task / pieces * MAX_TOKENS, task % pieces * piece);
+            let (count, len) = (MAX_TOKENS.min(rows - first), piece.min(blocks - block));
+            // SAFETY: each task takes the blocks of its own piece.
+            let out = unsafe { out.slice(group_start(first, blocks) + block * count, len * count) };
+            self.kernels.quantize_group(&x.values[first * x.cols + block * BLOCK..], x.cols, count, out);
         });
     }
 

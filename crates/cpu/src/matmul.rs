@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
-use crate::activations::ActBlock;
+use crate::activations::{ActBlock, group_start};
 use crate::disjoint::Disjoint;
-use crate::kernels::{Kernels, MAX_TOKENS, TileKernel, TileOut, Tokens};
+use crate::kernels::{Kernels, MAX_TOKENS, Piece, TileKernel, TileOut, Tokens};
 use crate::matrix::CpuMatrix;
 use crate::pool::ThreadPool;
 use crate::tile::{BLOCK, TILE_ROWS};
@@ -34,7 +34,7 @@ pub(crate) struct Input<'a> {
     pub rows: usize,
     pub cols: usize,
     pub values: &'a [f32],
-    /// The same quantised, for parts that take it so.
+    /// The same quantised, for parts that take it so, in the layout of [`crate::activations`].
     pub quantized: &'a [ActBlock],
 }
 
@@ -89,15 +89,22 @@ impl Product<'_> {
             let mut sums = [TileOut::default(); MAX_RUN];
             let piece = part.piece_cols(ACTIVATION_BYTES / (2 * count));
             for first_k in (0..part.cols).step_by(piece) {
-                let cols = piece.min(part.cols - first_k);
                 for (tile_idx, sums) in tiles.clone().zip(&mut sums) {
-                    self.multiply_piece(
-                        part,
-                        part.piece(tile_idx, first_k, cols),
-                        (first, count),
-                        first_k,
-                        sums,
-                    );
+                    let (next_tile, next_k) = if tile_idx + 1 < tiles.end {
+                        (tile_idx + 1, first_k)
+                    } else if first_k + piece < part.cols {
+                        (tiles.start, first_k + piece)
+                    } else if first + count < self.input.rows || tiles.end == part.num_tiles() {
+                        (tiles.start, 0)
+                    } else {
+                        // The thread's next run, as a rule.
+                        (tiles.end, 0)
+                    };
+                    let weights = Piece {
+                        bytes: part.piece(tile_idx, first_k, piece),
+                        next: part.piece(next_tile, next_k, piece),
+                    };
+                    self.multiply_piece(part, &weights, (first, count), first_k, sums);
                 }
             }
             for (tile_idx, sums) in tiles.clone().zip(&sums) {
@@ -112,16 +119,16 @@ impl Product<'_> {
     fn multiply_piece(
         &self,
         part: &CpuMatrix,
-        piece: &[u8],
+        piece: &Piece<'_>,
         (first, count): (usize, usize),
         first_k: usize,
         sums: &mut TileOut,
     ) {
         match part.kernel {
             TileKernel::Quant(kernel) => {
-                let stride = part.cols / BLOCK;
-                let values = &self.input.quantized[first * stride + first_k / BLOCK..];
-                self.kernels.quant_tile(kernel, piece, Tokens { values, stride, count }, sums);
+                let values =
+                    &self.input.quantized[group_start(first, part.cols / BLOCK) + first_k / BLOCK * count..];
+                self.kernels.quant_tile(kernel, piece, Tokens { values, stride: count, count }, sums);
             }
             TileKernel::Float(kernel) => {
                 let stride = part.cols;

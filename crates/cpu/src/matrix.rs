@@ -63,11 +63,12 @@ impl CpuMatrix {
         (cols / block * block).clamp(block, self.cols.max(block))
     }
 
-    /// The columns `first..first + cols` of a tile; both whole blocks.
+    /// At most `cols` columns of a tile from column `first` on; both whole blocks.
     pub(crate) fn piece(&self, tile_idx: usize, first: usize, cols: usize) -> &[u8] {
         let block = self.format.block_len();
         let block_bytes = self.tile_bytes / (self.cols / block);
-        &self.tile(tile_idx)[first / block * block_bytes..(first + cols) / block * block_bytes]
+        let end = self.cols.min(first + cols);
+        &self.tile(tile_idx)[first / block * block_bytes..end / block * block_bytes]
     }
 
     /// Dequantises one row; `out: [cols]`. Bit for bit what the file's own dequantisation gives.

@@ -1,9 +1,9 @@
 //! A thread pool for work that comes every few microseconds.
 //!
-//! [`ThreadPool::run`] splits a job into numbered tasks that the caller and the workers draw from one counter, so a
-//! slow core does less instead of holding the others up. A worker that the system has not scheduled yet is not waited
-//! for: it joins a job only while tasks remain, and the caller waits for those alone that joined. Between jobs workers
-//! spin briefly, then park.
+//! [`ThreadPool::run`] splits a job into numbered tasks. Each thread has a run of them, which it takes in order, so that it
+//! reads memory from one end to the other; a thread that is done takes from the others' runs, so that a slow core does less
+//! instead of holding the others up. A worker that the system has not scheduled yet is not waited for: it joins a job
+//! only while tasks remain, and the caller waits for those alone that joined. Between jobs workers spin briefly, then park.
 //!
 //! Which thread runs a task never shows in its result: tasks write disjoint outputs and share no accumulator.
 
@@ -22,12 +22,17 @@ struct Job {
     num_tasks: usize,
 }
 
+/// Keeps a counter from sharing a cache line with another thread's.
+#[repr(align(128))]
+struct CacheLine<T>(T);
+
 struct Shared {
     /// `epoch << 32 | OPEN | workers that joined this epoch`.
     state: AtomicU64,
     /// Workers that left the current epoch.
     left: AtomicUsize,
-    next_task: AtomicUsize,
+    /// The next task of each thread's run, the caller's first.
+    next_task: Vec<CacheLine<AtomicUsize>>,
     job: UnsafeCell<Job>,
     panicked: AtomicBool,
     stop: AtomicBool,
@@ -69,7 +74,7 @@ impl ThreadPool {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             left: AtomicUsize::new(0),
-            next_task: AtomicUsize::new(0),
+            next_task: (0..=num_workers).map(|_| CacheLine(AtomicUsize::new(0))).collect(),
             job: UnsafeCell::new(Job { task: nothing, num_tasks: 0 }),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -111,7 +116,9 @@ impl ThreadPool {
             unsafe { std::mem::transmute::<&Task<'_>, &'static Task<'static>>(task) };
         // SAFETY: the previous job is closed and its workers have left, so nobody reads `job`; `turn` excludes writers.
         unsafe { *shared.job.get() = Job { task, num_tasks } };
-        shared.next_task.store(0, Ordering::Relaxed);
+        for (thread_idx, next_task) in shared.next_task.iter().enumerate() {
+            next_task.0.store(shared.first_task(thread_idx, num_tasks), Ordering::Relaxed);
+        }
         shared.left.store(0, Ordering::Relaxed);
         let epoch = (shared.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
         shared.state.store((epoch << 32) | OPEN, Ordering::SeqCst);
@@ -121,7 +128,7 @@ impl ThreadPool {
             }
         }
 
-        shared.draw_tasks();
+        shared.draw_tasks(0);
 
         let joined = shared.state.fetch_and(!OPEN, Ordering::AcqRel) & JOINED;
         let mut spins = 0;
@@ -155,7 +162,7 @@ impl Shared {
         while let Some(epoch) = self.wait_for_job(worker_idx, last_epoch) {
             last_epoch = epoch;
             if self.join(epoch) {
-                self.draw_tasks();
+                self.draw_tasks(worker_idx + 1);
                 self.left.fetch_add(1, Ordering::Release);
             }
         }
@@ -199,19 +206,28 @@ impl Shared {
         false
     }
 
-    /// Runs tasks until none is left. Panics are kept for the caller of `run`.
-    fn draw_tasks(&self) {
+    /// Where a thread's run of tasks begins, and the one before it ends.
+    fn first_task(&self, thread_idx: usize, num_tasks: usize) -> usize {
+        num_tasks * thread_idx / self.next_task.len()
+    }
+
+    /// Runs tasks until none is left: the thread's own, then the others'. Panics are kept for the caller of `run`.
+    fn draw_tasks(&self, thread_idx: usize) {
         // SAFETY: the calling thread has joined the job (or is the one that wrote it), so `job` is not being written.
         let Job { task, num_tasks } = unsafe { &*self.job.get() };
         // SAFETY: `run` keeps the closure borrowed until every thread that joined has left.
         let task = unsafe { &**task };
-        loop {
-            let i = self.next_task.fetch_add(1, Ordering::Relaxed);
-            if i >= *num_tasks {
-                return;
-            }
-            if catch_unwind(AssertUnwindSafe(|| task(i))).is_err() {
-                self.panicked.store(true, Ordering::Relaxed);
+        let num_threads = self.next_task.len();
+        for owner in (thread_idx..num_threads).chain(0..thread_idx) {
+            let end = self.first_task(owner + 1, *num_tasks);
+            loop {
+                let i = self.next_task[owner].0.fetch_add(1, Ordering::Relaxed);
+                if i >= end {
+                    break;
+                }
+                if catch_unwind(AssertUnwindSafe(|| task(i))).is_err() {
+                    self.panicked.store(true, Ordering::Relaxed);
+                }
             }
         }
     }

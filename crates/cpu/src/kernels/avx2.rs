@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use gguf::Format;
 
 use super::float::{BF16, F16, F32, FloatWeight};
-use super::{FloatTile, QuantTile, TileOut, Tokens};
+use super::{FloatTile, Piece, QuantTile, TileOut, Tokens};
 use crate::activations::ActBlock;
 use crate::tile::{GROUPS, Planes, Scales, TILE_ROWS, TileFormat, with_tile_format};
 
@@ -47,30 +47,27 @@ const fn is_signed<F: TileFormat>() -> bool {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn tile<F: TileFormat>(piece: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
-    assert!(piece.len().is_multiple_of(F::BYTES), "quant tile: size");
-    in_groups!([4 2 1], tokens::<F>, piece, x, sums);
+fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+    assert!(piece.bytes.len().is_multiple_of(F::BYTES), "quant tile: size");
+    in_groups!([4 2 1], tokens::<F>, piece, x, 1, sums);
 }
 
 /// Adds the products of the piece with `N` tokens.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn tokens<F: TileFormat, const N: usize>(
-    piece: &[u8],
+    piece: &Piece<'_>,
     x: &[ActBlock],
     stride: usize,
     out: &mut [[f32; TILE_ROWS]],
 ) {
-    let blocks = piece.len() / F::BYTES * F::RECORDS;
-    let x: [&[ActBlock]; N] = std::array::from_fn(|t| &x[t * stride..][..blocks]);
     let out = &mut out[..N];
-    for (super_idx, super_block) in piece.chunks_exact(F::BYTES).enumerate() {
+    for (super_idx, super_block) in piece.bytes.chunks_exact(F::BYTES).enumerate() {
         let (header, records) = super_block.split_at(F::SCALES.bytes());
         for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
-            let block_idx = super_idx * F::RECORDS + record_idx;
-            let x: [&ActBlock; N] = std::array::from_fn(|t| &x[t][block_idx]);
+            let x = &x[(super_idx * F::RECORDS + record_idx) * stride..][..N];
             for half in 0..F::SCALES.halves() {
                 let (scale, min) = record_scales::<F>(header, record_idx * F::SCALES.halves() + half);
-                let integers = dot::<F, N>(record, &x, half);
+                let integers = dot::<F, N>(record, x, half);
                 for t in 0..N {
                     let scaled_sum =
                         if F::SCALES.halves() == 1 { x[t].scaled_sum } else { x[t].scaled_halves[half] };
@@ -84,7 +81,7 @@ fn tokens<F: TileFormat, const N: usize>(
 /// Of half `half` of a record (of all, for formats with one scale): `-OFFSET * sum(x) + sum of q * x`, by token and row.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot<F: TileFormat, const N: usize>(record: &[u8], x: &[&ActBlock; N], half: usize) -> [Pair<__m256i>; N] {
+fn dot<F: TileFormat, const N: usize>(record: &[u8], x: &[ActBlock], half: usize) -> [Pair<__m256i>; N] {
     let groups = GROUPS / F::SCALES.halves();
     let ones = _mm256_set1_epi16(1);
     let mut sums: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
@@ -203,20 +200,20 @@ fn unpack<F: TileFormat>(record: &[u8], g: usize, at: usize) -> __m256i {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn float_tile_of<W: Wide>(piece: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
-    assert!(piece.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
-    in_groups!([4 2 1], float_tokens::<W>, piece, x, sums);
+fn float_tile_of<W: Wide>(piece: &Piece<'_>, x: Tokens<'_, f32>, sums: &mut TileOut) {
+    assert!(piece.bytes.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
+    in_groups!([4 2 1], float_tokens::<W>, piece, x, x.stride, sums);
 }
 
 /// Adds the products of the piece with `N` tokens.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn float_tokens<W: Wide, const N: usize>(
-    piece: &[u8],
+    piece: &Piece<'_>,
     x: &[f32],
     stride: usize,
     out: &mut [[f32; TILE_ROWS]],
 ) {
-    let cols = piece.len() / (TILE_ROWS * W::BYTES);
+    let cols = piece.bytes.len() / (TILE_ROWS * W::BYTES);
     let x: [&[f32]; N] = std::array::from_fn(|t| &x[t * stride..][..cols]);
     let out = &mut out[..N];
     let mut sums: [Pair<__m256>; N] = [[_mm256_setzero_ps(); 2]; N];
@@ -224,7 +221,7 @@ fn float_tokens<W: Wide, const N: usize>(
         let (halves, _) = out[t].as_chunks::<8>();
         sums[t] = [load_8(&halves[0]), load_8(&halves[1])];
     }
-    for (k, column) in piece.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
+    for (k, column) in piece.bytes.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
         let (low, high) = column.split_at(8 * W::BYTES);
         // SAFETY: this function's own features are the ones that the methods need.
         let w = unsafe { [W::widen_8(low), W::widen_8(high)] };

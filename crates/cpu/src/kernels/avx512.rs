@@ -14,7 +14,7 @@ use std::ops::Range;
 use gguf::Format;
 
 use super::float::{BF16, F16, F32, FloatWeight};
-use super::{FloatTile, QuantTile, TileOut, Tokens};
+use super::{FloatTile, Piece, QuantTile, TileOut, Tokens};
 use crate::activations::ActBlock;
 use crate::tile::{GROUPS, Planes, Scales, TILE_ROWS, TileFormat, with_tile_format};
 
@@ -34,16 +34,16 @@ pub(super) fn float_tile(format: Format) -> Option<FloatTile> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-fn tile<F: TileFormat>(piece: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
-    assert!(piece.len().is_multiple_of(F::BYTES), "quant tile: size");
-    in_groups!([16 12 8 6 4 3 2 1], tokens::<F>, piece, x, sums);
+fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+    assert!(piece.bytes.len().is_multiple_of(F::BYTES), "quant tile: size");
+    in_groups!([16 12 8 6 4 3 2 1], tokens::<F>, piece, x, 1, sums);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-fn float_tile_of<W: Wide>(piece: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
-    assert!(piece.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
+fn float_tile_of<W: Wide>(piece: &Piece<'_>, x: Tokens<'_, f32>, sums: &mut TileOut) {
+    assert!(piece.bytes.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
     // More tokens' columns are more addresses than there are registers, and here each is used for one operation only.
-    in_groups!([8 6 4 3 2 1], float_tokens::<W>, piece, x, sums);
+    in_groups!([8 6 4 3 2 1], float_tokens::<W>, piece, x, x.stride, sums);
 }
 
 /// A float format whose 16 weights of a column widen to a register.
@@ -85,20 +85,20 @@ impl Wide for BF16 {
 /// Adds the products of the piece with `N` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
 fn float_tokens<W: Wide, const N: usize>(
-    piece: &[u8],
+    piece: &Piece<'_>,
     x: &[f32],
     stride: usize,
     out: &mut [[f32; TILE_ROWS]],
 ) {
-    let cols = piece.len() / (TILE_ROWS * W::BYTES);
+    let cols = piece.bytes.len() / (TILE_ROWS * W::BYTES);
     let x: [&[f32]; N] = std::array::from_fn(|t| &x[t * stride..][..cols]);
     let out = &mut out[..N];
     let mut sums = [_mm512_setzero_ps(); N];
     for t in 0..N {
         sums[t] = load_sums(&out[t]);
     }
-    for (k, column) in piece.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
-        prefetch(column, 0..column.len());
+    for (k, column) in piece.bytes.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
+        prefetch(piece, k * column.len(), column.len());
         // SAFETY: this function's own features include AVX-512 F.
         let w = unsafe { W::widen_16(column) };
         for t in 0..N {
@@ -110,76 +110,92 @@ fn float_tokens<W: Wide, const N: usize>(
     }
 }
 
+/// The body once for each token index below `N`, written out: the compiler keeps a long body over many tokens as a loop,
+/// and their sums then live in memory instead of registers.
+macro_rules! for_tokens {
+    ($t:ident < $N:ident, $body:block) => {
+        for_tokens!(@each $t, $N, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@each $t:ident, $N:ident, $body:block, $($index:literal)*) => {
+        $(if $index < $N {
+            let $t = $index;
+            $body
+        })*
+    };
+}
+
 /// Adds the products of the piece with `N` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
 fn tokens<F: TileFormat, const N: usize>(
-    piece: &[u8],
+    piece: &Piece<'_>,
     x: &[ActBlock],
     stride: usize,
     out: &mut [[f32; TILE_ROWS]],
 ) {
-    let blocks = piece.len() / F::BYTES * F::RECORDS;
-    let x: [&[ActBlock]; N] = std::array::from_fn(|t| &x[t * stride..][..blocks]);
     let out = &mut out[..N];
+    // A record's share of its super-block.
+    let bytes = F::BYTES / F::RECORDS;
     let mut sums = [_mm512_setzero_ps(); N];
-    for t in 0..N {
+    for_tokens!(t < N, {
         sums[t] = load_sums(&out[t]);
-    }
-    for (super_idx, super_block) in piece.chunks_exact(F::BYTES).enumerate() {
+    });
+    for (super_idx, super_block) in piece.bytes.chunks_exact(F::BYTES).enumerate() {
         let (header, records) = super_block.split_at(F::SCALES.bytes());
         let d = load_halves(&header[..32]);
         let d_min = if F::SCALES.has_min() { load_halves(&header[32..64]) } else { d };
         for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
-            prefetch(
-                super_block,
-                record_idx * F::BYTES / F::RECORDS..(record_idx + 1) * F::BYTES / F::RECORDS,
-            );
+            prefetch(piece, super_idx * F::BYTES + record_idx * bytes, bytes);
             let q = unpack::<F>(record);
-            let block_idx = super_idx * F::RECORDS + record_idx;
+            let x = &x[(super_idx * F::RECORDS + record_idx) * stride..][..N];
             if F::SCALES.halves() == 1 {
                 let (scale, min) = record_scales::<F>(header, d, d_min, record_idx);
-                for t in 0..N {
-                    let x = &x[t][block_idx];
+                for_tokens!(t < N, {
+                    let x = &x[t];
                     let integer = dot::<F>(&q, x, 0..GROUPS, x.neg_sum);
                     sums[t] = accumulate(sums[t], integer, scale, x.scale);
                     if F::SCALES.has_min() {
                         sums[t] = subtract(sums[t], min, x.scaled_sum);
                     }
-                }
+                });
             } else {
                 // The halves' integers join while they are exact: at most 2 * 16 * 63 * 127 * 128, which 32 bits hold.
                 let scale = [0, 1].map(|half| half_scales::<F>(header, 2 * record_idx + half));
-                for t in 0..N {
-                    let x = &x[t][block_idx];
+                for_tokens!(t < N, {
+                    let x = &x[t];
                     let low = dot::<F>(&q, x, 0..GROUPS / 2, x.neg_halves[0]);
                     let high = dot::<F>(&q, x, GROUPS / 2..GROUPS, x.neg_halves[1]);
                     let (low, high) = (_mm512_mullo_epi32(low, scale[0]), _mm512_mullo_epi32(high, scale[1]));
                     sums[t] = accumulate(sums[t], _mm512_add_epi32(low, high), d, x.scale);
-                }
+                });
                 if F::SCALES.has_min() {
                     let min = [0, 1].map(|half| half_mins(header, d_min, 2 * record_idx + half));
-                    for t in 0..N {
-                        let x = &x[t][block_idx];
+                    for_tokens!(t < N, {
+                        let x = &x[t];
                         sums[t] = subtract(sums[t], min[0], x.scaled_halves[0]);
                         sums[t] = subtract(sums[t], min[1], x.scaled_halves[1]);
-                    }
+                    });
                 }
             }
         }
     }
-    for t in 0..N {
+    for_tokens!(t < N, {
         store_sums(&mut out[t], sums[t]);
-    }
+    });
 }
 
-/// Asks for the bytes `range` of what lies `AHEAD` of `start`: as far as memory is late, and further than the hardware
+/// How far ahead of the weights at hand memory is asked for more: as far as it is late, and further than the hardware
 /// looks, which stops at the end of a page.
+const AHEAD: usize = 4096;
+
+/// Asks for `bytes` bytes of the weights that come `AHEAD` of byte `at` of the piece, be they of the piece or of the next.
 #[inline]
 #[target_feature(enable = "sse")]
-fn prefetch(start: &[u8], range: Range<usize>) {
-    const AHEAD: usize = 4096;
-    for line in range.start.div_ceil(64)..range.end.div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T0>(start.as_ptr().wrapping_add(AHEAD + 64 * line).cast());
+fn prefetch(piece: &Piece<'_>, at: usize, bytes: usize) {
+    let at = at + AHEAD;
+    let len = piece.bytes.len();
+    let start = if at < len { piece.bytes.as_ptr() } else { piece.next.as_ptr().wrapping_sub(len) };
+    for line in 0..bytes.div_ceil(64) {
+        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at + 64 * line).cast());
     }
 }
 

@@ -5,7 +5,7 @@
 //! for each column k, row r, token t:  sums[t][r] += w[k][r] * x[t][k]        columns in order
 //! ```
 
-use super::{TileOut, Tokens};
+use super::{Piece, TileOut, Tokens};
 use crate::tile::TILE_ROWS;
 
 /// A weight format that widens to f32 exactly.
@@ -55,8 +55,8 @@ pub(super) fn f16_to_f32(bits: u16) -> f32 {
 
 /// Adds the products of a piece of a tile (whole columns) with each token.
 #[inline(always)]
-pub(super) fn tile<W: FloatWeight>(piece: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
-    assert!(piece.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
+pub(super) fn tile<W: FloatWeight>(piece: &Piece<'_>, x: Tokens<'_, f32>, sums: &mut TileOut) {
+    assert!(piece.bytes.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
     let mut t = 0;
     while t + 4 <= x.count {
         tokens::<W, 4>(piece, &x.values[t * x.stride..], x.stride, &mut sums[t..]);
@@ -70,15 +70,15 @@ pub(super) fn tile<W: FloatWeight>(piece: &[u8], x: Tokens<'_, f32>, sums: &mut 
 
 #[inline(always)]
 fn tokens<W: FloatWeight, const N: usize>(
-    piece: &[u8],
+    piece: &Piece<'_>,
     x: &[f32],
     stride: usize,
     out: &mut [[f32; TILE_ROWS]],
 ) {
-    let cols = piece.len() / (TILE_ROWS * W::BYTES);
+    let cols = piece.bytes.len() / (TILE_ROWS * W::BYTES);
     let x: [&[f32]; N] = std::array::from_fn(|t| &x[t * stride..][..cols]);
     let mut sums: [[f32; TILE_ROWS]; N] = std::array::from_fn(|t| out[t]);
-    for (k, column) in piece.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
+    for (k, column) in piece.bytes.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
         let mut w = [0f32; TILE_ROWS];
         for r in 0..TILE_ROWS {
             w[r] = W::widen(&column[r * W::BYTES..][..W::BYTES]);

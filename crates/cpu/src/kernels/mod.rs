@@ -11,15 +11,15 @@
 
 /// Serves tokens in groups whose sums, beside the weights at hand, fit the registers: each time the largest of the sizes,
 /// which are given largest first and end with 1, that is left. A token's sums do not depend on its group. `$tokens` adds
-/// the products of the piece with `N` tokens; it takes the piece, the activations and sums from the first of them on, and
-/// the activations' stride.
+/// the products of the piece with `N` tokens; it takes the piece, the activations (whose token `t` begins at
+/// `t * $token_stride`) and sums from the first of them on, and the activations' stride.
 #[cfg(target_arch = "x86_64")]
 macro_rules! in_groups {
-    ([$($n:literal)+], $tokens:ident::<$F:ident>, $piece:expr, $x:expr, $sums:expr) => {{
+    ([$($n:literal)+], $tokens:ident::<$F:ident>, $piece:expr, $x:expr, $token_stride:expr, $sums:expr) => {{
         let (piece, x, sums) = ($piece, $x, $sums);
         let mut t = 0;
         while t < x.count {
-            let (left, rest, sums) = (x.count - t, &x.values[t * x.stride..], &mut sums[t..]);
+            let (left, rest, sums) = (x.count - t, &x.values[t * $token_stride..], &mut sums[t..]);
             $(if left >= $n {
                 $tokens::<$F, $n>(piece, rest, x.stride, sums);
                 t += $n;
@@ -46,7 +46,7 @@ use std::str::FromStr;
 
 use gguf::Format;
 
-use crate::activations::{ActBlock, quantize_row};
+use crate::activations::{self, ActBlock};
 use crate::tile::{TILE_ROWS, with_tile_format};
 
 pub(crate) use attention::{HeadRows, KvElement, KvRows, Reference, row_start};
@@ -55,13 +55,23 @@ pub(crate) use quant::unpack_row;
 /// Tokens that a tile kernel serves with one pass over its weights.
 pub(crate) const MAX_TOKENS: usize = 16;
 
-/// Rows of activations in which one token's columns follow another's at `stride`. The tile kernels read, of each token,
-/// as many columns as their piece of the tile has.
+/// Some columns of a tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece<'a> {
+    /// Whole blocks of the tile's 16 rows.
+    pub bytes: &'a [u8],
+    /// What is multiplied next, so that memory can be asked for it early.
+    pub next: &'a [u8],
+}
+
+/// The activations of a group of tokens. The tile kernels read, of each token, as many columns as their piece of the tile
+/// has.
 #[derive(Clone, Copy)]
 pub(crate) struct Tokens<'a, T> {
     /// From the first column of the first token on.
     pub values: &'a [T],
-    /// Elements between a token's first and the next one's.
+    /// Of quantised activations, `[block][token]`: elements from a token's block to its next one. Of f32 activations,
+    /// `[token][column]`: elements from a token's column to the next token's.
     pub stride: usize,
     /// Number of tokens, 1 to [`MAX_TOKENS`].
     pub count: usize,
@@ -142,9 +152,9 @@ impl FromStr for Isa {
 }
 
 /// `(piece of a tile, quantised activations, sums)`: adds the piece's products to the sums.
-type QuantTile = unsafe fn(&[u8], Tokens<'_, ActBlock>, &mut TileOut);
+type QuantTile = unsafe fn(&Piece<'_>, Tokens<'_, ActBlock>, &mut TileOut);
 /// `(piece of a tile, activations, sums)`.
-type FloatTile = unsafe fn(&[u8], Tokens<'_, f32>, &mut TileOut);
+type FloatTile = unsafe fn(&Piece<'_>, Tokens<'_, f32>, &mut TileOut);
 
 /// One instruction set's kernels. The entries may use its instructions, so calling one requires that the machine has
 /// them; [`Kernels::new`] alone makes a table and checks that it does. The methods are the safe way in.
@@ -152,7 +162,7 @@ pub(crate) struct Kernels {
     isa: Isa,
     quant_tile: fn(Format) -> Option<QuantTile>,
     float_tile: fn(Format) -> Option<FloatTile>,
-    quantize_row: unsafe fn(&[f32], &mut [ActBlock]),
+    quantize_group: unsafe fn(&[f32], usize, usize, &mut [ActBlock]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     add: unsafe fn(&mut [f32], &[f32]),
     swiglu: unsafe fn(&[f32], &[f32], &mut [f32]),
@@ -179,7 +189,7 @@ macro_rules! isa_table {
                 isa: $isa,
                 quant_tile: $quant_tile,
                 float_tile: $float_tile,
-                quantize_row: quantize,
+                quantize_group,
                 rms_norm,
                 add,
                 swiglu,
@@ -191,8 +201,8 @@ macro_rules! isa_table {
             #[allow(dead_code)] // Not where a hand-written kernel replaces it.
             pub(super) fn quant_tile(format: Format) -> Option<QuantTile> {
                 $(#[target_feature(enable = $feature)])?
-                fn tile<F: crate::tile::TileFormat>(tile: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
-                    quant::tile::<F>(tile, x, sums);
+                fn tile<F: crate::tile::TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+                    quant::tile::<F>(piece, x, sums);
                 }
                 Some(with_tile_format!(format, F => tile::<F> as QuantTile, _ => return None))
             }
@@ -200,8 +210,8 @@ macro_rules! isa_table {
             #[allow(dead_code)] // As above.
             pub(super) fn float_tile(format: Format) -> Option<FloatTile> {
                 $(#[target_feature(enable = $feature)])?
-                fn tile<W: float::FloatWeight>(tile: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
-                    float::tile::<W>(tile, x, sums);
+                fn tile<W: float::FloatWeight>(piece: &Piece<'_>, x: Tokens<'_, f32>, sums: &mut TileOut) {
+                    float::tile::<W>(piece, x, sums);
                 }
                 match format {
                     Format::F32 => Some(tile::<float::F32>),
@@ -212,8 +222,8 @@ macro_rules! isa_table {
             }
 
             $(#[target_feature(enable = $feature)])?
-            fn quantize(x: &[f32], out: &mut [ActBlock]) {
-                quantize_row(x, out);
+            fn quantize_group(x: &[f32], stride: usize, count: usize, out: &mut [ActBlock]) {
+                activations::quantize_group(x, stride, count, out);
             }
             $(#[target_feature(enable = $feature)])?
             fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
@@ -314,8 +324,8 @@ macro_rules! entries {
 }
 
 entries! {
-    /// Quantises a row of whole 32-column blocks.
-    quantize_row(x: &[f32], out: &mut [ActBlock]);
+    /// Quantises whole blocks of a group of `count` tokens, whose rows begin `stride` values apart.
+    quantize_group(x: &[f32], stride: usize, count: usize, out: &mut [ActBlock]);
     /// `out = x / sqrt(mean(x^2) + eps) * weight`.
     rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
     /// `x += delta`.
@@ -356,7 +366,13 @@ impl Kernels {
 
     /// `sums[t] += piece * x[t]`, records in order.
     #[inline]
-    pub fn quant_tile(&self, kernel: QuantTile, piece: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+    pub fn quant_tile(
+        &self,
+        kernel: QuantTile,
+        piece: &Piece<'_>,
+        x: Tokens<'_, ActBlock>,
+        sums: &mut TileOut,
+    ) {
         // SAFETY: kernels are had from `tile_kernel` of a table, and tables from `Kernels::new`, which checked that
         // the machine has the instructions.
         unsafe { kernel(piece, x, sums) }
@@ -364,7 +380,7 @@ impl Kernels {
 
     /// `sums[t] += piece * x[t]`, columns in order.
     #[inline]
-    pub fn float_tile(&self, kernel: FloatTile, piece: &[u8], x: Tokens<'_, f32>, sums: &mut TileOut) {
+    pub fn float_tile(&self, kernel: FloatTile, piece: &Piece<'_>, x: Tokens<'_, f32>, sums: &mut TileOut) {
         // SAFETY: as in `quant_tile`.
         unsafe { kernel(piece, x, sums) }
     }

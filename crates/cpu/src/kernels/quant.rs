@@ -9,22 +9,22 @@
 //! Formats with scales for 16 columns do this for each half of the record.
 
 use super::float::f16_to_f32;
-use super::{TileOut, Tokens};
+use super::{Piece, TileOut, Tokens};
 use crate::activations::ActBlock;
 use crate::tile::{BLOCK, GROUPS, Groups, Planes, Scales, TILE_ROWS, TileFormat};
 
 /// Adds the products of a piece of a tile (whole super-blocks) with each token.
 #[inline(always)]
-pub(super) fn tile<F: TileFormat>(piece: &[u8], x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
-    assert!(piece.len().is_multiple_of(F::BYTES), "quant tile: size");
-    for (super_idx, super_block) in piece.chunks_exact(F::BYTES).enumerate() {
+pub(super) fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+    assert!(piece.bytes.len().is_multiple_of(F::BYTES), "quant tile: size");
+    for (super_idx, super_block) in piece.bytes.chunks_exact(F::BYTES).enumerate() {
         let (header, records) = super_block.split_at(F::SCALES.bytes());
         for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
             let q = unpack::<F>(record);
             let halves =
                 [record_scales::<F>(header, record_idx, 0), record_scales::<F>(header, record_idx, 1)];
-            for (t, sums) in sums[..x.count].iter_mut().enumerate() {
-                let x = &x.values[t * x.stride + super_idx * F::RECORDS + record_idx];
+            let x_blocks = &x.values[(super_idx * F::RECORDS + record_idx) * x.stride..][..x.count];
+            for (x, sums) in x_blocks.iter().zip(sums.iter_mut()) {
                 record_times_block::<F>(&q, &halves, x, sums);
             }
         }
