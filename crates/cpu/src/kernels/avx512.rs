@@ -184,8 +184,9 @@ fn tokens<F: TileFormat, const N: usize>(
 }
 
 /// How far ahead of the weights at hand memory is asked for more: as far as it is late, and further than the hardware
-/// looks, which stops at the end of a page.
-const AHEAD: usize = 4096;
+/// looks, which stops at the end of a page. Into the second-level cache, which can wait for more lines at once than the
+/// first.
+const AHEAD: usize = 8192;
 
 /// Asks for `bytes` bytes of the weights that come `AHEAD` of byte `at` of the piece, be they of the piece or of the next.
 #[inline]
@@ -195,7 +196,7 @@ fn prefetch(piece: &Piece<'_>, at: usize, bytes: usize) {
     let len = piece.bytes.len();
     let start = if at < len { piece.bytes.as_ptr() } else { piece.next.as_ptr().wrapping_sub(len) };
     for line in 0..bytes.div_ceil(64) {
-        _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at + 64 * line).cast());
+        _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(at + 64 * line).cast());
     }
 }
 
