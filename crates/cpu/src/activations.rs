@@ -47,20 +47,30 @@ pub(crate) fn quantize_group(x: &[f32], stride: usize, count: usize, out: &mut [
 
 #[inline(always)]
 fn quantize_block(x: &[f32; BLOCK]) -> ActBlock {
-    let mut lanes = [0f32; 16];
+    // Bits order magnitudes as values do, and an infinite or NaN one above all others.
+    let mut lanes = [0u32; 16];
     for i in 0..16 {
-        lanes[i] = x[i].abs().max(x[i + 16].abs());
+        lanes[i] = (x[i].to_bits() & 0x7fff_ffff).max(x[i + 16].to_bits() & 0x7fff_ffff);
     }
-    let max = lanes.iter().fold(0f32, |a, &b| a.max(b));
+    let mut width = 8;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = lanes[i].max(lanes[i + width]);
+        }
+        width /= 2;
+    }
+    let max = f32::from_bits(lanes[0]);
     // An infinite or NaN activation must not be hidden: its scale poisons the block, and so the logits.
-    let scale = if x.iter().all(|v| v.is_finite()) { max / 127.0 } else { f32::NAN };
+    let scale = if max.is_finite() { max / 127.0 } else { f32::NAN };
     let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
     let mut block = ActBlock { scale, ..ActBlock::default() };
-    for (q, &x) in block.q.iter_mut().zip(x) {
-        *q = round_to_i8(x * inverse);
+    let mut rounded = [0i32; BLOCK];
+    for i in 0..BLOCK {
+        rounded[i] = round_to_i8(x[i] * inverse);
+        block.q[i] = rounded[i] as i8;
     }
-    for (half, q) in block.q.as_chunks::<16>().0.iter().enumerate() {
-        let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
+    for (half, q) in rounded.as_chunks::<16>().0.iter().enumerate() {
+        let sum: i32 = q.iter().sum();
         block.neg_halves[half] = -sum;
         block.scaled_halves[half] = scale * sum as f32;
     }
@@ -69,11 +79,12 @@ fn quantize_block(x: &[f32; BLOCK]) -> ActBlock {
     block
 }
 
-/// Rounds half to even for `|x| <= 127`: adding 1.5 * 2^23 leaves the integer in the low bits of the mantissa.
+/// Rounds half to even for `|x| <= 127`: adding 1.5 * 2^23 leaves the integer in the low bits of the mantissa. What is
+/// not finite gives some integer of eight bits.
 #[inline(always)]
-fn round_to_i8(x: f32) -> i8 {
+fn round_to_i8(x: f32) -> i32 {
     const MAGIC: f32 = 12_582_912.0;
-    ((x + MAGIC).to_bits() & 0xff) as i8
+    i32::from(((x + MAGIC).to_bits() & 0xff) as i8)
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use gguf::TensorView;
 use model::{Backend, Batch, BatchLimits, Error, KvShape, Linear, QkvShape, Result, RopeShape, RopeStyle};
 
 use crate::activations::{ActBlock, group_start};
+use crate::attention::{Attention, CpuPlan, score_scale};
 use crate::disjoint::Disjoint;
-use crate::kernels::{HeadRows, Isa, Kernels, KvElement, MAX_TOKENS, Reference, TileKernel, row_start};
+use crate::kernels::{Isa, Kernels, KvElement, MAX_TOKENS, Reference, TileKernel, row_start};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, multiply};
 use crate::matrix::CpuMatrix;
@@ -145,24 +146,16 @@ impl CpuBackend {
 
     fn attend<E: KvElement>(
         &self,
-        plan: &Batch,
+        plan: &CpuPlan,
         shape: QkvShape,
         qkv: &CpuBuffer,
         (cache, pages, layer): (&CpuKvCache, &LayerPages<E>, usize),
         out: &mut CpuBuffer,
     ) {
-        let group_cols = shape.q_cols() / shape.num_kv_heads;
-        self.for_heads(plan, shape.num_kv_heads, out, |row, kv_head, out| {
-            let block_table = plan.block_table(plan.seq_of_row[row] as usize);
-            let rows = HeadRows {
-                queries: &qkv.row(row)[kv_head * group_cols..][..group_cols],
-                context: plan.positions[row] as usize + 1,
-                scale: score_scale(shape),
-            };
-            let k = cache.rows(&pages.k[layer], block_table, kv_head);
-            let v = cache.rows(&pages.v[layer], block_table, kv_head);
-            self.kernels.attend(&rows, k, v, out);
-        });
+        out.check_rows(plan.batch.num_tokens());
+        let (k, v) = (&pages.k[layer], &pages.v[layer]);
+        let attention = Attention { kernels: &self.kernels, plan, shape, qkv: &qkv.values, cache, k, v };
+        attention.run(&self.pool, &cache.parts, &mut out.values);
     }
 
     fn scores<E: KvElement>(
@@ -204,16 +197,11 @@ impl CpuBackend {
     }
 }
 
-/// `1 / sqrt(head_dim)`.
-fn score_scale(shape: QkvShape) -> f32 {
-    1.0 / (shape.head_dim as f32).sqrt()
-}
-
 impl Backend for CpuBackend {
     type Buffer = CpuBuffer;
     type Matrix = CpuMatrix;
     type KvCache = CpuKvCache;
-    type Plan = Batch;
+    type Plan = CpuPlan;
 
     fn load(&self, tensor: TensorView<'_>) -> Result<CpuMatrix> {
         CpuMatrix::load(&self.pool, &self.kernels, tensor)
@@ -239,20 +227,22 @@ impl Backend for CpuBackend {
     }
 
     fn alloc_kv_cache(&self, shape: KvShape) -> Result<CpuKvCache> {
-        CpuKvCache::new(shape)
+        CpuKvCache::new(shape, self.pool.num_threads())
     }
 
-    fn alloc_plan(&self, limits: BatchLimits) -> Result<Batch> {
-        Ok(Batch::new(limits, 1))
+    fn alloc_plan(&self, limits: BatchLimits) -> Result<CpuPlan> {
+        Ok(CpuPlan::new(Batch::new(limits, 1)))
     }
 
-    fn plan(&self, batch: &Batch, plan: &mut Batch) -> Result<()> {
+    fn plan(&self, batch: &Batch, plan: &mut CpuPlan) -> Result<()> {
         plan.copy_from(batch);
         Ok(())
     }
 
-    fn embed(&self, plan: &Batch, table: &CpuMatrix, out: &mut CpuBuffer) {
-        self.for_rows(plan.num_tokens(), out, |row, out| table.row(plan.token_ids[row] as usize, out));
+    fn embed(&self, plan: &CpuPlan, table: &CpuMatrix, out: &mut CpuBuffer) {
+        self.for_rows(plan.batch.num_tokens(), out, |row, out| {
+            table.row(plan.batch.token_ids[row] as usize, out)
+        });
     }
 
     fn rms_norm(&self, rows: usize, x: &CpuBuffer, weight: &CpuBuffer, eps: f32, out: &mut CpuBuffer) {
@@ -297,7 +287,7 @@ impl Backend for CpuBackend {
 
     fn rope_store_kv(
         &self,
-        plan: &Batch,
+        plan: &CpuPlan,
         shape: QkvShape,
         rope: RopeShape,
         table: &CpuBuffer,
@@ -307,14 +297,18 @@ impl Backend for CpuBackend {
     ) {
         let kv_shape = cache.shape;
         match &mut cache.pages {
-            Pages::F16(pages) => self.rope_store(plan, shape, rope, table, qkv, kv_shape, pages, layer),
-            Pages::F32(pages) => self.rope_store(plan, shape, rope, table, qkv, kv_shape, pages, layer),
+            Pages::F16(pages) => {
+                self.rope_store(&plan.batch, shape, rope, table, qkv, kv_shape, pages, layer)
+            }
+            Pages::F32(pages) => {
+                self.rope_store(&plan.batch, shape, rope, table, qkv, kv_shape, pages, layer)
+            }
         }
     }
 
     fn paged_attention(
         &self,
-        plan: &Batch,
+        plan: &CpuPlan,
         shape: QkvShape,
         qkv: &CpuBuffer,
         cache: &CpuKvCache,
@@ -329,7 +323,7 @@ impl Backend for CpuBackend {
 
     fn attention_scores(
         &self,
-        plan: &Batch,
+        plan: &CpuPlan,
         shape: QkvShape,
         qkv: &CpuBuffer,
         cache: &CpuKvCache,
@@ -337,20 +331,20 @@ impl Backend for CpuBackend {
         scores: &mut CpuBuffer,
     ) {
         match &cache.pages {
-            Pages::F16(pages) => self.scores(plan, shape, qkv, (cache, pages, layer), scores),
-            Pages::F32(pages) => self.scores(plan, shape, qkv, (cache, pages, layer), scores),
+            Pages::F16(pages) => self.scores(&plan.batch, shape, qkv, (cache, pages, layer), scores),
+            Pages::F32(pages) => self.scores(&plan.batch, shape, qkv, (cache, pages, layer), scores),
         }
     }
 
-    fn attention_softmax(&self, plan: &Batch, shape: QkvShape, scores: &mut CpuBuffer) {
-        self.for_heads(plan, shape.num_heads, scores, |row, _, scores| {
-            self.kernels.softmax(&mut scores[..plan.positions[row] as usize + 1]);
+    fn attention_softmax(&self, plan: &CpuPlan, shape: QkvShape, scores: &mut CpuBuffer) {
+        self.for_heads(&plan.batch, shape.num_heads, scores, |row, _, scores| {
+            self.kernels.softmax(&mut scores[..plan.batch.positions[row] as usize + 1]);
         });
     }
 
     fn attention_values(
         &self,
-        plan: &Batch,
+        plan: &CpuPlan,
         shape: QkvShape,
         scores: &CpuBuffer,
         cache: &CpuKvCache,
@@ -358,8 +352,8 @@ impl Backend for CpuBackend {
         out: &mut CpuBuffer,
     ) {
         match &cache.pages {
-            Pages::F16(pages) => self.values(plan, shape, scores, (cache, pages, layer), out),
-            Pages::F32(pages) => self.values(plan, shape, scores, (cache, pages, layer), out),
+            Pages::F16(pages) => self.values(&plan.batch, shape, scores, (cache, pages, layer), out),
+            Pages::F32(pages) => self.values(&plan.batch, shape, scores, (cache, pages, layer), out),
         }
     }
 
@@ -371,9 +365,9 @@ impl Backend for CpuBackend {
         });
     }
 
-    fn gather_rows(&self, plan: &Batch, x: &CpuBuffer, out: &mut CpuBuffer) {
-        self.for_rows(plan.num_logit_rows(), out, |row, out| {
-            out.copy_from_slice(x.row(plan.logit_rows[row] as usize));
+    fn gather_rows(&self, plan: &CpuPlan, x: &CpuBuffer, out: &mut CpuBuffer) {
+        self.for_rows(plan.batch.num_logit_rows(), out, |row, out| {
+            out.copy_from_slice(x.row(plan.batch.logit_rows[row] as usize));
         });
     }
 

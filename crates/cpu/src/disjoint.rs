@@ -30,3 +30,40 @@ impl<'a, T> Disjoint<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }
+
+/// Some columns of each of several rows, held exclusively.
+pub(crate) struct Columns<'a, T> {
+    start: *mut T,
+    rows: usize,
+    /// Elements from a row's columns to the next row's.
+    stride: usize,
+    width: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+impl<'a, T> Columns<'a, T> {
+    /// All columns of rows of `width`.
+    pub fn of(values: &'a mut [T], width: usize) -> Self {
+        let (start, rows) = (values.as_mut_ptr(), values.len() / width);
+        Self { start, rows, stride: width, width, slice: PhantomData }
+    }
+
+    pub fn row(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.rows, "row out of range");
+        // SAFETY: `of` and `Disjoint::columns` checked that the rows are in range and made sure that nobody else has
+        // them; the borrow of `self` keeps them apart from one another.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.width) }
+    }
+}
+
+impl<T> Disjoint<'_, T> {
+    /// `width` columns from element `start` on, and those of the `rows - 1` rows that follow it at `stride`.
+    ///
+    /// # Safety
+    /// As of [`slice`](Self::slice), for each of the rows.
+    pub unsafe fn columns(&self, start: usize, rows: usize, stride: usize, width: usize) -> Columns<'_, T> {
+        assert!(rows > 0 && start + (rows - 1) * stride + width <= self.len, "columns out of range");
+        // SAFETY: in range by the assertion.
+        Columns { start: unsafe { self.start.add(start) }, rows, stride, width, slice: PhantomData }
+    }
+}

@@ -1,13 +1,18 @@
 //! Paged K and V of all layers.
 
+use std::sync::Mutex;
+
 use model::{Error, KvDtype, KvShape, Result};
 
-use crate::kernels::{KvElement, KvRows};
+use crate::attention::scratch_len;
+use crate::kernels::{KvElement, KvRows, MAX_HEAD_DIM};
 
 /// The paged KV cache. A layer's K (and V) is `[pages, num_kv_heads, page_size, head_dim]`.
 pub struct CpuKvCache {
     pub(crate) shape: KvShape,
     pub(crate) pages: Pages,
+    /// Where threads that share a long context leave their parts of a row's attention.
+    pub(crate) parts: Mutex<Vec<f32>>,
 }
 
 /// The elements, by type.
@@ -39,14 +44,22 @@ impl<E: KvElement + Default> LayerPages<E> {
 }
 
 impl CpuKvCache {
-    pub(crate) fn new(shape: KvShape) -> Result<Self> {
+    pub(crate) fn new(shape: KvShape, threads: usize) -> Result<Self> {
+        if shape.head_dim > MAX_HEAD_DIM {
+            return Err(Error::InvalidValue {
+                what: "head dimension".to_owned(),
+                expected: format!("at most {MAX_HEAD_DIM} on the CPU"),
+                found: shape.head_dim.to_string(),
+            });
+        }
         let pages = match shape.dtype {
             KvDtype::F16 => LayerPages::new(&shape).map(Pages::F16),
             KvDtype::F32 => LayerPages::new(&shape).map(Pages::F32),
         };
         let pages = pages
             .ok_or_else(|| Error::OutOfMemory { what: "the KV cache".to_owned(), needed: shape.bytes() })?;
-        Ok(Self { shape, pages })
+        let parts = vec![0.0; scratch_len(threads, shape.num_pages * shape.page_size, shape.head_dim)];
+        Ok(Self { shape, pages, parts: Mutex::new(parts) })
     }
 
     /// The view of one head's rows that kernels read.

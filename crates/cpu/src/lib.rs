@@ -6,6 +6,7 @@
 
 mod activations;
 mod aligned;
+mod attention;
 mod backend;
 mod disjoint;
 mod kernels;
@@ -16,6 +17,7 @@ mod pack;
 mod pool;
 mod tile;
 
+pub use attention::CpuPlan;
 pub use backend::{CpuBackend, CpuBuffer, CpuOptions};
 pub use kernels::Isa;
 pub use kv_cache::CpuKvCache;

@@ -110,7 +110,7 @@ impl Product<'_> {
             for (tile_idx, sums) in tiles.clone().zip(&sums) {
                 let row = tile_idx * TILE_ROWS;
                 for (t, sums) in sums[..count].iter().enumerate() {
-                    self.store(first + t, first_col + row, &sums[..TILE_ROWS.min(part.rows - row)]);
+                    self.store(first + t, first_col + row, sums, TILE_ROWS.min(part.rows - row));
                 }
             }
         }
@@ -138,10 +138,14 @@ impl Product<'_> {
         }
     }
 
-    fn store(&self, token: usize, col: usize, sums: &[f32]) {
+    fn store(&self, token: usize, col: usize, sums: &[f32; TILE_ROWS], rows: usize) {
         // SAFETY: a task writes the columns of its own tiles; tiles of a stack have columns of their own.
-        let out = unsafe { self.out.slice(token * self.out_cols + col, sums.len()) };
-        out.copy_from_slice(sums);
+        let out = unsafe { self.out.slice(token * self.out_cols + col, rows) };
+        // A whole tile's length is known here, which makes the copy one store instead of a call.
+        match <&mut [f32; TILE_ROWS]>::try_from(&mut *out) {
+            Ok(out) => *out = *sums,
+            Err(_) => out.copy_from_slice(&sums[..rows]),
+        }
         if let Some(bias) = self.bias {
             for (out, bias) in out.iter_mut().zip(&bias[col..]) {
                 *out += bias;

@@ -1,16 +1,22 @@
-//! Causal attention of one token over the cached positions of its sequence, for the query heads that share a cached head.
+//! Causal attention of a run of consecutive tokens over the cached positions of their sequence, for the query heads that
+//! share a cached head.
 //!
 //! ```text
-//! for each block of 64 absolute positions, in order:
-//!     s[p] = scale * q . k[p]                     for the block's positions up to the token's own
-//!     m'   = max(m, max s);  c = exp(m - m')
-//!     l    = l * c + sum exp(s[p] - m')
-//!     out  = out * c + sum exp(s[p] - m') * v[p]  positions in order
-//! out /= l
+//! for each span of 1024 absolute positions, for itself:
+//!     for each block of 64 positions, in order:
+//!         s[p] = scale * q . k[p]                     for the block's positions up to the token's own
+//!         m'   = max(m, max s);  c = exp(m - m')
+//!         l    = l * c + sum exp(s[p] - m')
+//!         out  = out * c + sum exp(s[p] - m') * v[p]  positions in order
+//! the spans' (m, l, out) join in order;  out /= l
 //! ```
-//! The running softmax is that of arXiv 1805.02867. The blocks are those of absolute positions, whatever the page size,
-//! the prompt's chunks or the batch, and K and V come from the cache alone, as rounded there: so a token's result
-//! depends on nothing but its sequence.
+//! The running softmax is that of arXiv 1805.02867; spans are what threads may share of a long context (arXiv
+//! 2311.01282). Blocks and spans are those of absolute positions, whatever the page size, the prompt's chunks, the batch or
+//! the number of threads, and K and V come from the cache alone, as rounded there: so a token's result depends on nothing
+//! but its sequence.
+//!
+//! A block's keys are turned once for all tokens and heads of the run, `[dimension][16 positions]`, so that a register
+//! holds the scores of 16 positions and no sum runs across lanes.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m512, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_loadu_ps};
@@ -21,9 +27,23 @@ use super::exp::exp;
 use super::float::f16_to_f32;
 use super::rows::{LANES, fold};
 use super::{AttentionKernels, Kernels};
+use crate::disjoint::Columns;
 
 /// Absolute positions of a softmax block.
 pub(super) const POSITIONS: usize = 64;
+/// Absolute positions whose softmax is computed for itself; whole blocks.
+pub(crate) const SPAN: usize = 1024;
+/// Most tokens that share a block's turned keys.
+pub(crate) const RUN: usize = 16;
+/// Most query heads of one cached head that are served together.
+pub(crate) const MAX_HEADS: usize = 16;
+/// The widest head whose turned keys have room.
+pub(crate) const MAX_HEAD_DIM: usize = 256;
+/// Query heads of one token whose scores, or sums, are in registers together.
+const HEADS: usize = 8;
+
+/// 16 positions of a block's keys: `[dimension][position]`.
+pub(super) type TurnedKeys = [[f32; LANES]];
 
 /// A cached element.
 pub(crate) trait KvElement: Copy + Default + Send + Sync + 'static {
@@ -124,97 +144,224 @@ impl<'a, E> KvRows<'a, E> {
     }
 }
 
-/// One token's queries for one cached head.
-pub(crate) struct HeadRows<'a> {
-    /// `[group, head_dim]`
-    pub queries: &'a [f32],
-    /// Positions attended to: the token's own and all before it.
+/// The queries of a run of consecutive tokens for one cached head: up to [`MAX_HEADS`] heads of up to [`RUN`] tokens.
+#[derive(Clone, Copy)]
+pub(crate) struct Queries<'a> {
+    /// From the first token's first head on: `[heads, head_dim]`, the next token's at `stride`.
+    pub values: &'a [f32],
+    pub stride: usize,
+    pub heads: usize,
+    pub tokens: usize,
+    /// Positions that the first token attends to, its own included; each next one attends to one more.
     pub context: usize,
     pub scale: f32,
 }
 
-/// The two loops over K and V that an instruction set may write by hand.
+/// The running softmax of a run's queries: `[token][head]`.
+pub(crate) struct Running {
+    pub max: [[f32; MAX_HEADS]; RUN],
+    pub sum: [[f32; MAX_HEADS]; RUN],
+}
+
+impl Running {
+    pub fn new() -> Self {
+        Self { max: [[f32::NEG_INFINITY; MAX_HEADS]; RUN], sum: [[0.0; MAX_HEADS]; RUN] }
+    }
+}
+
+/// The loops over K and V that an instruction set may write by hand.
 pub(super) trait Inner {
-    /// `q . k` of `G` heads' queries, each in 16 lanes.
-    fn dots<E: KvElement, const G: usize>(queries: &[f32], k: &[E]) -> [f32; G];
+    /// Widens and turns the keys of up to 16 positions, whose rows begin at `starts`; lanes beyond have no meaning.
+    fn turn<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TurnedKeys);
+
+    /// `q . k` of `N` heads' queries with 16 positions, even dimensions and odd ones each in order.
+    fn scores<const N: usize>(queries: &[f32], keys: &TurnedKeys) -> [[f32; LANES]; N];
 
     /// `out = out * correction + sum over positions of weight * v`, by head; `starts` are the positions' rows.
-    fn add_values<E: KvElement, const G: usize>(
+    fn add_values<E: KvElement, const N: usize>(
         out: &mut [f32],
-        correction: &[f32; G],
-        weights: &[[f32; POSITIONS]; G],
+        correction: &[f32; N],
+        weights: &[[f32; POSITIONS]; N],
         starts: &[usize],
         v: KvRows<'_, E>,
     );
 }
 
-/// Fused attention; `out: [group, head_dim]`. Up to four heads share each widened element of K and V.
+/// Fused attention over the positions of the spans `spans`; `out: [tokens][heads, head_dim]`, the weighted sum of values
+/// that is still to be divided by the running sum.
 #[inline(always)]
 pub(super) fn attend<E: KvElement, I: Inner>(
-    rows: &HeadRows<'_>,
+    queries: &Queries<'_>,
+    spans: (usize, usize),
     k: KvRows<'_, E>,
     v: KvRows<'_, E>,
-    out: &mut [f32],
+    running: &mut Running,
+    out: &mut Columns<'_, f32>,
 ) {
-    assert!(rows.queries.len() == out.len() && rows.context > 0, "attention: shapes");
-    let mut at = 0;
-    while at < out.len() {
-        let (queries, out) = (&rows.queries[at..], &mut out[at..]);
-        at += k.head_dim()
-            * match out.len() / k.head_dim() {
-                1 => attend_heads::<E, I, 1>(rows, queries, k, v, out),
-                2 | 3 => attend_heads::<E, I, 2>(rows, queries, k, v, out),
-                _ => attend_heads::<E, I, 4>(rows, queries, k, v, out),
-            };
+    assert!(queries.heads <= MAX_HEADS && queries.tokens <= RUN, "attention: a run's size");
+    // The turned keys of common widths need not make room for the widest.
+    match k.head_dim() {
+        ..=64 => attend_spans::<E, I, { 4 * 64 }>(queries, spans, k, v, running, out),
+        65..=128 => attend_spans::<E, I, { 4 * 128 }>(queries, spans, k, v, running, out),
+        129..=MAX_HEAD_DIM => attend_spans::<E, I, { 4 * MAX_HEAD_DIM }>(queries, spans, k, v, running, out),
+        width => panic!("attention: a head of {width} dimensions"),
     }
 }
 
-/// Attention of the first `G` heads of `queries`; returns `G`.
 #[inline(always)]
-fn attend_heads<E: KvElement, I: Inner, const G: usize>(
-    rows: &HeadRows<'_>,
-    queries: &[f32],
+fn attend_spans<E: KvElement, I: Inner, const KEYS: usize>(
+    queries: &Queries<'_>,
+    (first, end): (usize, usize),
     k: KvRows<'_, E>,
     v: KvRows<'_, E>,
-    out: &mut [f32],
-) -> usize {
-    let queries = &queries[..G * k.head_dim()];
-    let out = &mut out[..G * k.head_dim()];
-    out.fill(0.0);
-    let (mut max, mut sum) = ([f32::NEG_INFINITY; G], [0f32; G]);
-    let mut starts = [0; POSITIONS];
-    for first in (0..rows.context).step_by(POSITIONS) {
-        let starts = &mut starts[..POSITIONS.min(rows.context - first)];
-        k.find_rows(first, starts);
-        let mut weights = [[f32::NEG_INFINITY; POSITIONS]; G];
-        for (i, &start) in starts.iter().enumerate() {
-            let dots = I::dots::<E, G>(queries, &k.layer[start..][..k.head_dim()]);
-            for g in 0..G {
-                weights[g][i] = rows.scale * dots[g];
+    running: &mut Running,
+    out: &mut Columns<'_, f32>,
+) {
+    let mut keys = [[0f32; LANES]; KEYS];
+    attend_span::<E, I>(queries, first, k, v, running, out, &mut keys);
+    if first + 1 == end {
+        return;
+    }
+    let width = queries.heads * k.head_dim();
+    let mut values = [0f32; RUN * MAX_HEADS * MAX_HEAD_DIM];
+    for span in first + 1..end {
+        let mut part = Running::new();
+        let mut part_out = Columns::of(&mut values[..queries.tokens * width], width);
+        attend_span::<E, I>(queries, span, k, v, &mut part, &mut part_out, &mut keys);
+        for t in 0..queries.tokens {
+            // Tokens before the span have nothing in it.
+            if queries.context + t > span * SPAN {
+                for head in 0..queries.heads {
+                    let of_head = head * k.head_dim()..(head + 1) * k.head_dim();
+                    let (max, sum) = (part.max[t][head], part.sum[t][head]);
+                    let part = Part { max, sum, values: &part_out.row(t)[of_head.clone()] };
+                    let (max, sum) = (&mut running.max[t][head], &mut running.sum[t][head]);
+                    join(max, sum, &mut out.row(t)[of_head], &part);
+                }
             }
         }
-        let mut correction = [0f32; G];
-        for g in 0..G {
-            let block_max = weights[g].iter().fold(max[g], |a, &b| a.max(b));
-            correction[g] = exp(max[g] - block_max);
+    }
+}
+
+/// One head's attention over a span: `values` are weighted by `exp(score - max)`, whose sum is `sum`.
+pub(crate) struct Part<'a> {
+    pub max: f32,
+    pub sum: f32,
+    pub values: &'a [f32],
+}
+
+/// Joins a span's part to the running softmax of the spans before it.
+#[inline(always)]
+pub(super) fn join(max: &mut f32, sum: &mut f32, out: &mut [f32], part: &Part<'_>) {
+    let both = max.max(part.max);
+    let (mine, other) = (exp(*max - both), exp(part.max - both));
+    *max = both;
+    *sum = *sum * mine + part.sum * other;
+    for (out, value) in out.iter_mut().zip(part.values) {
+        *out = *out * mine + value * other;
+    }
+}
+
+/// One span, from nothing.
+#[inline(always)]
+fn attend_span<E: KvElement, I: Inner>(
+    queries: &Queries<'_>,
+    span: usize,
+    k: KvRows<'_, E>,
+    v: KvRows<'_, E>,
+    running: &mut Running,
+    out: &mut Columns<'_, f32>,
+    keys: &mut TurnedKeys,
+) {
+    for t in 0..queries.tokens {
+        out.row(t).fill(0.0);
+    }
+    let width = k.head_dim();
+    let end = (queries.context + queries.tokens - 1).min((span + 1) * SPAN);
+    let mut starts = [0; POSITIONS];
+    for first in (span * SPAN..end).step_by(POSITIONS) {
+        let starts = &mut starts[..POSITIONS.min(end - first)];
+        k.find_rows(first, starts);
+        for (starts, keys) in starts.chunks(LANES).zip(keys.chunks_exact_mut(width)) {
+            I::turn(k.layer, starts, keys);
+        }
+        for t in 0..queries.tokens {
+            let Some(positions @ 1..) = (queries.context + t).checked_sub(first) else { continue };
+            let block =
+                Block { keys, starts: &starts[..positions.min(starts.len())], scale: queries.scale, v };
+            let of_token = &queries.values[t * queries.stride..][..queries.heads * width];
+            let (max, sum) = (&mut running.max[t], &mut running.sum[t]);
+            let out = out.row(t);
+            let mut head = 0;
+            while head < queries.heads {
+                let (queries, out) = (&of_token[head * width..], &mut out[head * width..]);
+                let (max, sum) = (&mut max[head..], &mut sum[head..]);
+                head += match queries.len() / width {
+                    1 => block.attend::<I, 1>(queries, max, sum, out),
+                    2 | 3 => block.attend::<I, 2>(queries, max, sum, out),
+                    4..HEADS => block.attend::<I, 4>(queries, max, sum, out),
+                    _ => block.attend::<I, HEADS>(queries, max, sum, out),
+                };
+            }
+        }
+    }
+}
+
+/// A block of positions as a token sees it.
+struct Block<'a, E> {
+    keys: &'a TurnedKeys,
+    /// The rows of the positions up to the token's own.
+    starts: &'a [usize],
+    scale: f32,
+    v: KvRows<'a, E>,
+}
+
+impl<E: KvElement> Block<'_, E> {
+    /// Brings the first `N` heads of a token past the block; returns `N`.
+    #[inline(always)]
+    fn attend<I: Inner, const N: usize>(
+        &self,
+        queries: &[f32],
+        max: &mut [f32],
+        sum: &mut [f32],
+        out: &mut [f32],
+    ) -> usize {
+        let width = self.v.head_dim();
+        let (queries, out) = (&queries[..N * width], &mut out[..N * width]);
+        let mut weights = [[f32::NEG_INFINITY; POSITIONS]; N];
+        for first in (0..self.starts.len()).step_by(LANES) {
+            let scores = I::scores::<N>(queries, &self.keys[first / LANES * width..][..width]);
+            let positions = LANES.min(self.starts.len() - first);
+            for n in 0..N {
+                for i in 0..LANES {
+                    let score = if i < positions { self.scale * scores[n][i] } else { f32::NEG_INFINITY };
+                    weights[n][first + i] = score;
+                }
+            }
+        }
+        let mut correction = [0f32; N];
+        for n in 0..N {
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            for chunk in weights[n].as_chunks::<LANES>().0 {
+                for (lane, score) in lanes.iter_mut().zip(chunk) {
+                    *lane = lane.max(*score);
+                }
+            }
+            let block_max = lanes.iter().fold(max[n], |a, &b| a.max(b));
+            correction[n] = exp(max[n] - block_max);
             let mut lanes = [0f32; LANES];
-            for chunk in weights[g].as_chunks_mut::<LANES>().0 {
+            for chunk in weights[n].as_chunks_mut::<LANES>().0 {
                 for (lane, weight) in lanes.iter_mut().zip(chunk) {
                     *weight = exp(*weight - block_max);
                     *lane += *weight;
                 }
             }
-            sum[g] = sum[g] * correction[g] + fold(lanes);
-            max[g] = block_max;
+            sum[n] = sum[n] * correction[n] + fold(lanes);
+            max[n] = block_max;
         }
-        I::add_values(out, &correction, &weights, starts, v);
+        I::add_values(out, &correction, &weights, self.starts, self.v);
+        N
     }
-    for (out, sum) in out.chunks_exact_mut(k.head_dim()).zip(sum) {
-        for out in out {
-            *out /= sum;
-        }
-    }
-    G
 }
 
 /// Plain Rust, for the compiler to vectorise.
@@ -222,55 +369,56 @@ pub(super) struct Portable;
 
 impl Inner for Portable {
     #[inline(always)]
-    fn dots<E: KvElement, const G: usize>(queries: &[f32], k: &[E]) -> [f32; G] {
-        let width = k.len();
-        let mut lanes = [[0f32; LANES]; G];
-        let (chunks, tail) = k.as_chunks::<LANES>();
-        for (c, k) in chunks.iter().enumerate() {
-            let wide = k.map(E::widen);
-            for g in 0..G {
-                let q = &queries[g * width + c * LANES..][..LANES];
-                for i in 0..LANES {
-                    lanes[g][i] += q[i] * wide[i];
-                }
+    fn turn<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TurnedKeys) {
+        for (i, &start) in starts.iter().enumerate() {
+            for (keys, k) in keys.iter_mut().zip(&layer[start..]) {
+                keys[i] = k.widen();
             }
         }
-        for g in 0..G {
-            let q = &queries[(g + 1) * width - tail.len()..];
-            for (i, k) in tail.iter().enumerate() {
-                lanes[g][i] += q[i] * k.widen();
-            }
-        }
-        lanes.map(fold)
     }
 
     #[inline(always)]
-    fn add_values<E: KvElement, const G: usize>(
+    fn scores<const N: usize>(queries: &[f32], keys: &TurnedKeys) -> [[f32; LANES]; N] {
+        let width = keys.len();
+        let mut sums = [[[0f32; LANES]; 2]; N];
+        for (d, keys) in keys.iter().enumerate() {
+            for n in 0..N {
+                let q = queries[n * width + d];
+                for i in 0..LANES {
+                    sums[n][d % 2][i] += q * keys[i];
+                }
+            }
+        }
+        sums.map(|[even, odd]| std::array::from_fn(|i| even[i] + odd[i]))
+    }
+
+    #[inline(always)]
+    fn add_values<E: KvElement, const N: usize>(
         out: &mut [f32],
-        correction: &[f32; G],
-        weights: &[[f32; POSITIONS]; G],
+        correction: &[f32; N],
+        weights: &[[f32; POSITIONS]; N],
         starts: &[usize],
         v: KvRows<'_, E>,
     ) {
         let whole = v.head_dim() / LANES * LANES;
         for c in (0..whole).step_by(LANES) {
-            let mut sums = [[0f32; LANES]; G];
-            for g in 0..G {
-                let out = &out[g * v.head_dim() + c..][..LANES];
+            let mut sums = [[0f32; LANES]; N];
+            for n in 0..N {
+                let out = &out[n * v.head_dim() + c..][..LANES];
                 for i in 0..LANES {
-                    sums[g][i] = out[i] * correction[g];
+                    sums[n][i] = out[i] * correction[n];
                 }
             }
             for (p, &start) in starts.iter().enumerate() {
                 let v = &v.layer[start + c..][..LANES];
-                for g in 0..G {
+                for n in 0..N {
                     for i in 0..LANES {
-                        sums[g][i] += weights[g][p] * v[i].widen();
+                        sums[n][i] += weights[n][p] * v[i].widen();
                     }
                 }
             }
-            for g in 0..G {
-                out[g * v.head_dim() + c..][..LANES].copy_from_slice(&sums[g]);
+            for n in 0..N {
+                out[n * v.head_dim() + c..][..LANES].copy_from_slice(&sums[n]);
             }
         }
         add_tail_values(out, correction, weights, starts, v);
@@ -279,20 +427,20 @@ impl Inner for Portable {
 
 /// [`Inner::add_values`] of the columns beyond the last whole 16.
 #[inline(always)]
-pub(super) fn add_tail_values<E: KvElement, const G: usize>(
+pub(super) fn add_tail_values<E: KvElement, const N: usize>(
     out: &mut [f32],
-    correction: &[f32; G],
-    weights: &[[f32; POSITIONS]; G],
+    correction: &[f32; N],
+    weights: &[[f32; POSITIONS]; N],
     starts: &[usize],
     v: KvRows<'_, E>,
 ) {
     let whole = v.head_dim() / LANES * LANES;
-    for g in 0..G {
+    for n in 0..N {
         for c in whole..v.head_dim() {
-            let out = &mut out[g * v.head_dim() + c];
-            *out *= correction[g];
+            let out = &mut out[n * v.head_dim() + c];
+            *out *= correction[n];
             for (p, &start) in starts.iter().enumerate() {
-                *out += weights[g][p] * v.layer[start + c].widen();
+                *out += weights[n][p] * v.layer[start + c].widen();
             }
         }
     }
@@ -313,9 +461,21 @@ pub(crate) struct Reference<'a> {
 pub(super) fn scores<E: KvElement>(rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
     for (q, out) in rows.rows.chunks_exact(k.head_dim()).zip(out.chunks_exact_mut(rows.stride)) {
         for (position, score) in out[..rows.context].iter_mut().enumerate() {
-            *score = rows.scale * Portable::dots::<E, 1>(q, k.row(position))[0];
+            *score = rows.scale * dot(q, k.row(position));
         }
     }
+}
+
+/// `q . k` in 16 lanes.
+#[inline(always)]
+fn dot<E: KvElement>(q: &[f32], k: &[E]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    for (q, k) in q.chunks(LANES).zip(k.chunks(LANES)) {
+        for (lane, (q, k)) in lanes.iter_mut().zip(q.iter().zip(k)) {
+            *lane += q * k.widen();
+        }
+    }
+    fold(lanes)
 }
 
 /// Step 3; `out: [group, head_dim]`.

@@ -47,9 +47,12 @@ use std::str::FromStr;
 use gguf::Format;
 
 use crate::activations::{self, ActBlock};
+use crate::disjoint::Columns;
 use crate::tile::{TILE_ROWS, with_tile_format};
 
-pub(crate) use attention::{HeadRows, KvElement, KvRows, Reference, row_start};
+pub(crate) use attention::{
+    KvElement, KvRows, MAX_HEAD_DIM, MAX_HEADS, Part, Queries, RUN, Reference, Running, SPAN, row_start,
+};
 pub(crate) use quant::unpack_row;
 
 /// Tokens that a tile kernel serves with one pass over its weights.
@@ -167,13 +170,24 @@ pub(crate) struct Kernels {
     add: unsafe fn(&mut [f32], &[f32]),
     swiglu: unsafe fn(&[f32], &[f32], &mut [f32]),
     softmax: unsafe fn(&mut [f32]),
+    join_spans: unsafe fn(&mut f32, &mut f32, &mut [f32], &Part<'_>),
     f16: AttentionKernels<u16>,
     f32: AttentionKernels<f32>,
 }
 
+/// `(queries, spans from first to end, keys, values, running softmax, out)`.
+type Attend<E> = unsafe fn(
+    &Queries<'_>,
+    (usize, usize),
+    KvRows<'_, E>,
+    KvRows<'_, E>,
+    &mut Running,
+    &mut Columns<'_, f32>,
+);
+
 /// The attention kernels over a cache of `E`.
 pub(crate) struct AttentionKernels<E: KvElement> {
-    attend: unsafe fn(&HeadRows<'_>, KvRows<'_, E>, KvRows<'_, E>, &mut [f32]),
+    attend: Attend<E>,
     scores: unsafe fn(&Reference<'_>, KvRows<'_, E>, &mut [f32]),
     values: unsafe fn(&Reference<'_>, KvRows<'_, E>, &mut [f32]),
 }
@@ -194,6 +208,7 @@ macro_rules! isa_table {
                 add,
                 swiglu,
                 softmax,
+                join_spans,
                 f16: AttentionKernels { attend, scores, values },
                 f32: AttentionKernels { attend, scores, values },
             };
@@ -242,8 +257,19 @@ macro_rules! isa_table {
                 rows::softmax(x);
             }
             $(#[target_feature(enable = $feature)])?
-            fn attend<E: KvElement>(rows: &HeadRows<'_>, k: KvRows<'_, E>, v: KvRows<'_, E>, out: &mut [f32]) {
-                attention::attend::<E, $inner>(rows, k, v, out);
+            fn attend<E: KvElement>(
+                queries: &Queries<'_>,
+                spans: (usize, usize),
+                k: KvRows<'_, E>,
+                v: KvRows<'_, E>,
+                running: &mut Running,
+                out: &mut Columns<'_, f32>,
+            ) {
+                attention::attend::<E, $inner>(queries, spans, k, v, running, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn join_spans(max: &mut f32, sum: &mut f32, out: &mut [f32], part: &Part<'_>) {
+                attention::join(max, sum, out, part);
             }
             $(#[target_feature(enable = $feature)])?
             fn scores<E: KvElement>(rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
@@ -334,20 +360,24 @@ entries! {
     swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
     /// `x = exp(x - max(x)) / sum(exp(x - max(x)))`.
     softmax(x: &mut [f32]);
+    /// Joins one head's attention over a span, `part`, to that over the spans before it: maximum, sum and values.
+    join_spans(max: &mut f32, sum: &mut f32, out: &mut [f32], part: &Part<'_>);
 }
 
 impl Kernels {
-    /// Fused attention of one token's query heads over one cached head; `out: [group, head_dim]`.
+    /// Fused attention of a run of tokens over the positions of the spans from `spans.0` to before `spans.1`;
+    /// `out: [tokens][heads, head_dim]`, still to be divided by the running sum.
     #[inline]
     pub fn attend<E: KvElement>(
         &self,
-        rows: &HeadRows<'_>,
-        k: KvRows<'_, E>,
-        v: KvRows<'_, E>,
-        out: &mut [f32],
+        queries: &Queries<'_>,
+        spans: (usize, usize),
+        (k, v): (KvRows<'_, E>, KvRows<'_, E>),
+        running: &mut Running,
+        out: &mut Columns<'_, f32>,
     ) {
         // SAFETY: the machine has this table's instructions: `Kernels::new` checked.
-        unsafe { (E::kernels(self).attend)(rows, k, v, out) }
+        unsafe { (E::kernels(self).attend)(queries, spans, k, v, running, out) }
     }
 
     /// Reference attention, step 1; `out: [group, stride]`.

@@ -29,27 +29,32 @@ enum Mode {
 /// cache types hold the same.
 struct Sequences {
     shape: QkvShape,
-    qkv: Vec<f32>, // [sum of LENGTHS, shape.cols()]
+    lengths: &'static [usize],
+    qkv: Vec<f32>, // [sum of lengths, shape.cols()]
 }
 
 impl Sequences {
     fn new(head_dim: usize, group: usize) -> Self {
+        Self::of_lengths(head_dim, group, &LENGTHS)
+    }
+
+    fn of_lengths(head_dim: usize, group: usize, lengths: &'static [usize]) -> Self {
         let shape = QkvShape { num_heads: KV_HEADS * group, num_kv_heads: KV_HEADS, head_dim };
         let mut rng = Rng::new((head_dim * 10 + group) as u64);
-        let rows = LENGTHS.iter().sum::<usize>();
+        let rows = lengths.iter().sum::<usize>();
         let qkv = rng.normals(rows * shape.cols(), 1.0).into_iter();
-        Self { shape, qkv: qkv.map(|value| f16_to_f32(f32_to_f16(value))).collect() }
+        Self { shape, lengths, qkv: qkv.map(|value| f16_to_f32(f32_to_f16(value))).collect() }
     }
 
     /// The rows of one sequence.
     fn rows(&self, seq: usize) -> &[f32] {
-        let first = LENGTHS[..seq].iter().sum::<usize>();
-        &self.qkv[first * self.shape.cols()..][..LENGTHS[seq] * self.shape.cols()]
+        let first = self.lengths[..seq].iter().sum::<usize>();
+        &self.qkv[first * self.shape.cols()..][..self.lengths[seq] * self.shape.cols()]
     }
 
-    /// `[sum of LENGTHS, q_cols]` in float64.
+    /// `[sum of lengths, q_cols]` in float64.
     fn attention(&self) -> Vec<f64> {
-        (0..LENGTHS.len()).flat_map(|seq| attention(self.rows(seq), self.shape)).collect()
+        (0..self.lengths.len()).flat_map(|seq| attention(self.rows(seq), self.shape)).collect()
     }
 }
 
@@ -94,7 +99,7 @@ struct Cached<'a> {
 
 impl<'a> Cached<'a> {
     fn new(backend: &'a CpuBackend, sequences: &'a Sequences, dtype: KvDtype, page_size: usize) -> Self {
-        let counts = LENGTHS.map(|len| len.div_ceil(page_size));
+        let counts: Vec<usize> = sequences.lengths.iter().map(|len| len.div_ceil(page_size)).collect();
         let num_pages = counts.iter().sum::<usize>() + 3;
         let mut free: Vec<u32> = (0..num_pages as u32).collect();
         Rng::new(page_size as u64).shuffle(&mut free);
@@ -111,11 +116,11 @@ impl<'a> Cached<'a> {
     /// Stores K and V of every position, unrotated.
     fn store(&mut self) {
         let Self { backend, sequences, .. } = *self;
-        let (shape, longest) = (sequences.shape, LENGTHS[LENGTHS.len() - 1]);
+        let (shape, longest) = (sequences.shape, sequences.lengths[sequences.lengths.len() - 1]);
         let turns = [1.0, 0.0].repeat(longest * shape.head_dim / 2);
         let table = backend.upload(longest, shape.head_dim, &turns).unwrap();
         let rope = RopeShape { dim: shape.head_dim, style: RopeStyle::Interleaved };
-        let rows = LENGTHS.iter().sum();
+        let rows = sequences.lengths.iter().sum();
         let mut qkv = backend.upload(rows, shape.cols(), &sequences.qkv).unwrap();
         let plan = plan(backend, &self.whole_sequences(), self.page_size, Logits::Skip);
         backend.rope_store_kv(&plan, shape, rope, &table, &mut qkv, &mut self.cache, 0);
@@ -127,7 +132,7 @@ impl<'a> Cached<'a> {
     }
 
     fn whole_sequences(&self) -> Vec<Chunk<'_>> {
-        (0..LENGTHS.len()).map(|seq| self.chunk(seq, 0, LENGTHS[seq])).collect()
+        self.sequences.lengths.iter().enumerate().map(|(seq, &len)| self.chunk(seq, 0, len)).collect()
     }
 
     /// Attention of the chunks' rows, `[T, q_cols]`.
@@ -150,7 +155,7 @@ impl<'a> Cached<'a> {
             Mode::Fused => backend.paged_attention(&plan, *shape, &qkv, cache, 0, &mut out),
             Mode::ThreeSteps => {
                 // A context longer than any sequence: what lies beyond a row's own positions is not looked at.
-                let context = LENGTHS[LENGTHS.len() - 1] + 5;
+                let context = self.sequences.lengths[self.sequences.lengths.len() - 1] + 5;
                 let garbage = vec![f32::NAN; tokens * shape.num_heads * context];
                 let mut scores = backend.upload(tokens, shape.num_heads * context, &garbage).unwrap();
                 backend.attention_scores(&plan, *shape, &qkv, cache, 0, &mut scores);
@@ -223,6 +228,40 @@ fn a_rows_attention_is_the_same_bits_in_any_chunk_and_batch() {
     });
 }
 
+/// Positions around the joints of spans of 1024, which many threads share when a step is a few decodes.
+#[test]
+fn a_long_context_is_the_same_bits_however_many_threads_share_it() {
+    const LENGTH: usize = 2100;
+    const ROWS: [usize; 6] = [1022, 1023, 1024, 2047, 2048, 2099];
+    let sequences = Sequences::of_lengths(16, 2, &[LENGTH]);
+    let want = sequences.attention();
+    let q_cols = sequences.shape.q_cols();
+    for isa in isas() {
+        for dtype in [KvDtype::F16, KvDtype::F32] {
+            let on = |threads: usize| {
+                let backend = backend(isa, threads);
+                let cached = Cached::new(&backend, &sequences, dtype, 32);
+                // Spans are shared in steps of decodes alone, and only when these are fewer than the threads want.
+                let decodes = ROWS.map(|row| cached.attend(Mode::Fused, &[cached.chunk(0, row, 1)]));
+                let chunk = cached.attend(Mode::Fused, &[cached.chunk(0, ROWS[0], LENGTH - ROWS[0])]);
+                let rows = ROWS.map(|row| chunk[(row - ROWS[0]) * q_cols..][..q_cols].to_vec());
+                check_same(
+                    &format!("{isa} {dtype:?} {threads} threads, a chunk"),
+                    &rows.concat(),
+                    &decodes.concat(),
+                );
+                decodes.concat()
+            };
+            let one = on(1);
+            let what = format!("{isa} {dtype:?}");
+            check_close(&what, &one, TOLERANCE, |i| want[ROWS[i / q_cols] * q_cols + i % q_cols], |_| 1.0);
+            for threads in [2, 5] {
+                check_same(&format!("{what} on {threads} threads"), &on(threads), &one);
+            }
+        }
+    }
+}
+
 #[test]
 fn attention_is_the_same_bits_on_any_number_of_threads() {
     let sequences = Sequences::new(40, 2);
@@ -252,7 +291,11 @@ fn scores_far_apart_leave_one_value() {
         for row in qkv.chunks_mut(shape.cols()) {
             row[..16].fill(6e4);
         }
-        Sequences { shape, qkv: qkv.into_iter().map(|value| f16_to_f32(f32_to_f16(value))).collect() }
+        Sequences {
+            shape,
+            lengths: &LENGTHS,
+            qkv: qkv.into_iter().map(|value| f16_to_f32(f32_to_f16(value))).collect(),
+        }
     };
     for backend in backends() {
         for mode in [Mode::Fused, Mode::ThreeSteps] {

@@ -8,7 +8,7 @@ mod rows;
 
 use std::num::NonZeroUsize;
 
-use cpu::{CpuBackend, CpuBuffer, CpuOptions, Isa};
+use cpu::{CpuBackend, CpuBuffer, CpuOptions, CpuPlan, Isa};
 use gguf::{Format, Gguf, GgufWriter};
 use model::{Backend, Batch, BatchLimits, Logits};
 use testkit::{Rng, random_blocks};
@@ -52,7 +52,7 @@ struct Chunk<'a> {
 }
 
 /// A step of these chunks with token ids 0, 1, .. and the wanted rows of each.
-fn plan(backend: &CpuBackend, chunks: &[Chunk<'_>], page_size: usize, logits: Logits) -> Batch {
+fn plan(backend: &CpuBackend, chunks: &[Chunk<'_>], page_size: usize, logits: Logits) -> CpuPlan {
     let tokens: Vec<u32> = (0..chunks.iter().map(|chunk| chunk.len as u32).sum()).collect();
     let limits = BatchLimits {
         max_tokens: tokens.len(),

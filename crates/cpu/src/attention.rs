@@ -1,0 +1,215 @@
+//! Fused attention: how the work is cut.
+//!
+//! A task takes a run of consecutive tokens of one sequence and one cached head, so that the keys are turned once for all
+//! of them. A step of few tokens over long contexts has too few of those for all threads; then the spans of a context,
+//! which are computed for themselves in any case, are tasks of their own, and a second job joins them in order.
+
+use std::sync::{Mutex, PoisonError};
+
+use model::{Batch, QkvShape};
+
+use crate::disjoint::{Columns, Disjoint};
+use crate::kernels::{Kernels, KvElement, KvRows, MAX_HEADS, Part, Queries, RUN, Running, SPAN};
+use crate::kv_cache::CpuKvCache;
+use crate::pool::ThreadPool;
+
+/// A batch, and its rows in the runs that attention takes.
+pub struct CpuPlan {
+    pub(crate) batch: Batch,
+    runs: Vec<Run>,
+}
+
+/// Consecutive rows of one sequence.
+#[derive(Clone, Copy)]
+struct Run {
+    first_row: usize,
+    tokens: usize,
+}
+
+impl CpuPlan {
+    pub(crate) fn new(batch: Batch) -> Self {
+        let runs = Vec::with_capacity(batch.limits().max_tokens);
+        Self { batch, runs }
+    }
+
+    pub(crate) fn copy_from(&mut self, batch: &Batch) {
+        self.batch.copy_from(batch);
+        self.runs.clear();
+        for rows in batch.cu_seqlens_q.windows(2) {
+            let rows = rows[0] as usize..rows[1] as usize;
+            let run = |first_row| Run { first_row, tokens: RUN.min(rows.end - first_row) };
+            self.runs.extend(rows.clone().step_by(RUN).map(run));
+        }
+    }
+}
+
+/// Floats of scratch that let `threads` threads share the spans of contexts of up to `positions` positions.
+pub(crate) fn scratch_len(threads: usize, positions: usize, head_dim: usize) -> usize {
+    match positions.div_ceil(SPAN) {
+        0 | 1 => 0,
+        spans => tasks_wanted(threads) * spans * MAX_HEADS * (head_dim + 2),
+    }
+}
+
+/// Tasks that keep all threads busy even if some take twice as long as others.
+fn tasks_wanted(threads: usize) -> usize {
+    2 * threads
+}
+
+/// Attention of a whole batch in one layer.
+pub(crate) struct Attention<'a, E> {
+    pub kernels: &'a Kernels,
+    pub plan: &'a CpuPlan,
+    pub shape: QkvShape,
+    /// `[T, shape.cols()]`
+    pub qkv: &'a [f32],
+    pub cache: &'a CpuKvCache,
+    pub k: &'a [E],
+    pub v: &'a [E],
+}
+
+impl<E: KvElement> Attention<'_, E> {
+    /// `out: [T, shape.q_cols()]`.
+    pub fn run(&self, pool: &ThreadPool, scratch: &Mutex<Vec<f32>>, out: &mut [f32]) {
+        let (runs, heads) = (&self.plan.runs, self.shape.num_kv_heads);
+        let num_tasks = runs.len() * heads;
+        let spans = self.plan.batch.context_lens.iter().map(|&len| (len as usize).div_ceil(SPAN)).max();
+        let decodes = runs.len() == self.plan.batch.num_tokens();
+        let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let out = Disjoint::new(out);
+        match spans {
+            Some(spans @ 2..)
+                if decodes
+                    && num_tasks < tasks_wanted(pool.num_threads())
+                    && num_tasks * spans * self.part_len() <= scratch.len() =>
+            {
+                self.run_spans(pool, spans, &mut scratch, &out);
+            }
+            _ => pool.run(num_tasks, |task| self.attend_run(&runs[task / heads], task % heads, &out)),
+        }
+    }
+
+    /// Query heads of a cached head.
+    fn group(&self) -> usize {
+        self.shape.num_heads / self.shape.num_kv_heads
+    }
+
+    /// A run's rows for one cached head, all spans.
+    fn attend_run(&self, run: &Run, kv_head: usize, out: &Disjoint<'_, f32>) {
+        let head_dim = self.shape.head_dim;
+        for first_head in (0..self.group()).step_by(MAX_HEADS) {
+            let queries = self.queries(run, kv_head, first_head);
+            let spans = (queries.context + run.tokens - 1).div_ceil(SPAN);
+            let start =
+                run.first_row * self.shape.q_cols() + (kv_head * self.group() + first_head) * head_dim;
+            let (stride, width) = (self.shape.q_cols(), queries.heads * head_dim);
+            // SAFETY: each task takes the columns of its own heads in its own rows.
+            let mut out = unsafe { out.columns(start, run.tokens, stride, width) };
+            let mut running = Running::new();
+            self.kernels.attend(&queries, (0, spans), self.rows(run, kv_head), &mut running, &mut out);
+            for (t, sums) in running.sum[..run.tokens].iter().enumerate() {
+                divide(out.row(t), sums, head_dim);
+            }
+        }
+    }
+
+    fn queries(&self, run: &Run, kv_head: usize, first_head: usize) -> Queries<'_> {
+        let QkvShape { head_dim, .. } = self.shape;
+        let stride = self.shape.cols();
+        Queries {
+            values: &self.qkv[run.first_row * stride + (kv_head * self.group() + first_head) * head_dim..],
+            stride,
+            heads: MAX_HEADS.min(self.group() - first_head),
+            tokens: run.tokens,
+            context: self.plan.batch.positions[run.first_row] as usize + 1,
+            scale: score_scale(self.shape),
+        }
+    }
+
+    /// The keys and values of a run's sequence.
+    fn rows(&self, run: &Run, kv_head: usize) -> (KvRows<'_, E>, KvRows<'_, E>) {
+        let batch = &self.plan.batch;
+        let block_table = batch.block_table(batch.seq_of_row[run.first_row] as usize);
+        (self.cache.rows(self.k, block_table, kv_head), self.cache.rows(self.v, block_table, kv_head))
+    }
+
+    /// Floats of a span's part: values, maxima and sums of a cached head's query heads.
+    fn part_len(&self) -> usize {
+        self.group() * (self.shape.head_dim + 2)
+    }
+
+    /// Decodes whose spans are shared by all threads, through `scratch: [run][cached head][span][part]`.
+    fn run_spans(&self, pool: &ThreadPool, spans: usize, scratch: &mut [f32], out: &Disjoint<'_, f32>) {
+        let (runs, heads, part_len) = (&self.plan.runs, self.shape.num_kv_heads, self.part_len());
+        let spans_of = |run: &Run| (self.plan.batch.positions[run.first_row] as usize + 1).div_ceil(SPAN);
+        let parts = Disjoint::new(scratch);
+        pool.run(runs.len() * heads * spans, |task| {
+            let (run, kv_head, span) = (&runs[task / spans / heads], task / spans % heads, task % spans);
+            if span < spans_of(run) {
+                // SAFETY: each task takes its own part.
+                self.attend_span(run, kv_head, span, unsafe { parts.slice(task * part_len, part_len) });
+            }
+        });
+        let scratch = &*scratch;
+        pool.run(runs.len() * heads, |task| {
+            let (run, kv_head) = (&runs[task / heads], task % heads);
+            let width = self.group() * self.shape.head_dim;
+            // SAFETY: each task takes the columns of its own heads in its own row.
+            let out = unsafe { out.slice(run.first_row * self.shape.q_cols() + kv_head * width, width) };
+            let parts = &scratch[task * spans * part_len..][..spans_of(run) * part_len];
+            self.join(parts, out);
+        });
+    }
+
+    fn attend_span(&self, run: &Run, kv_head: usize, span: usize, part: &mut [f32]) {
+        let (values, rest) = part.split_at_mut(self.group() * self.shape.head_dim);
+        let (maxima, sums) = rest.split_at_mut(self.group());
+        for first_head in (0..self.group()).step_by(MAX_HEADS) {
+            let queries = self.queries(run, kv_head, first_head);
+            let heads = first_head..first_head + queries.heads;
+            let width = queries.heads * self.shape.head_dim;
+            let values = &mut values[first_head * self.shape.head_dim..][..width];
+            let mut running = Running::new();
+            let mut out = Columns::of(values, width);
+            let rows = self.rows(run, kv_head);
+            self.kernels.attend(&queries, (span, span + 1), rows, &mut running, &mut out);
+            maxima[heads.clone()].copy_from_slice(&running.max[0][..queries.heads]);
+            sums[heads].copy_from_slice(&running.sum[0][..queries.heads]);
+        }
+    }
+
+    /// Joins the parts of a row's spans, `[span][part]`, in order.
+    fn join(&self, parts: &[f32], out: &mut [f32]) {
+        let (head_dim, group) = (self.shape.head_dim, self.group());
+        let mut parts = parts.chunks_exact(self.part_len());
+        let first = parts.next().expect("a row has a span");
+        for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+            let of_head = |part: &'_ [f32]| {
+                let values = head * head_dim..(head + 1) * head_dim;
+                (part[group * head_dim + head], part[group * (head_dim + 1) + head], values)
+            };
+            let (mut max, mut sum, values) = of_head(first);
+            out.copy_from_slice(&first[values]);
+            for part in parts.clone() {
+                let (part_max, part_sum, values) = of_head(part);
+                let part = Part { max: part_max, sum: part_sum, values: &part[values] };
+                self.kernels.join_spans(&mut max, &mut sum, out, &part);
+            }
+            divide(out, &[sum], head_dim);
+        }
+    }
+}
+
+/// Divides each head's values by its sum.
+fn divide(values: &mut [f32], sums: &[f32], head_dim: usize) {
+    for (values, sum) in values.chunks_exact_mut(head_dim).zip(sums) {
+        for value in values {
+            *value /= sum;
+        }
+    }
+}
+
+/// `1 / sqrt(head_dim)`.
+pub(crate) fn score_scale(shape: QkvShape) -> f32 {
+    1.0 / (shape.head_dim as f32).sqrt()
+}
