@@ -25,6 +25,7 @@ mod error;
 mod kv_cache;
 mod model;
 mod perplexity;
+pub mod synthetic;
 mod weights;
 
 pub use ::model::{AttentionMode, KvDtype, LlamaConfig, RopeConfig, RopeScaling, RopeStyle};
