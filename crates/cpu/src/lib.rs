@@ -14,6 +14,7 @@ mod matmul;
 mod matrix;
 mod pack;
 mod pool;
+mod roof;
 mod tile;
 
 pub use backend::{CpuBackend, CpuBuffer, CpuOptions};
