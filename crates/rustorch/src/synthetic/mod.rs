@@ -168,6 +168,12 @@ enum Content {
     Values(Vec<f32>),
 }
 
+/// `len` random tokens of a vocabulary, others for each seed.
+pub fn random_tokens(vocab_size: usize, len: usize, seed: u64) -> Vec<u32> {
+    let mut rng = Rng::new(seed);
+    (0..len).map(|_| rng.below(vocab_size as u32)).collect()
+}
+
 /// A prime number of blocks: rows then begin at different places of the pattern, and no two of the first so many are
 /// alike.
 fn random_pattern(format: Format) -> Arc<[u8]> {
