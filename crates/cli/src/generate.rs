@@ -211,7 +211,7 @@ fn sampling_params(args: &Args, index: usize, max_tokens: usize) -> SamplingPara
         repetition_penalty: sampling.repeat_penalty,
         frequency_penalty: sampling.frequency_penalty,
         presence_penalty: sampling.presence_penalty,
-        seed: args.model.seed.wrapping_add(index as u64),
+        seed: args.model.run.seed.wrapping_add(index as u64),
         stop: sampling.stop.clone(),
         ignore_eos: sampling.ignore_eos,
         max_tokens: Some(max_tokens),

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod bench;
 mod generate;
 mod inspect;
 mod logits;
@@ -37,6 +38,7 @@ enum Command {
     Logits(logits::Args),
     Inspect(inspect::Args),
     Perplexity(perplexity::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Logits(args) => logits::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -53,21 +53,28 @@ pub struct ModelArgs {
     /// Longest sequence in tokens, prompt and output together [default: the smaller of the model's and 4096]
     #[arg(short, long, value_name = "TOKENS", value_parser = parse_count)]
     pub ctx: Option<NonZeroUsize>,
+    /// Memory for the KV cache, such as 512M or 8G [default: what batch-size sequences of full length take]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub kv_memory: Option<u64>,
+    /// Sequences that run together
+    #[arg(long, value_name = "N", default_value = "8", value_parser = parse_count)]
+    pub batch_size: NonZeroUsize,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// How any model is run, however many sequences there are and however long.
+#[derive(clap::Args, Clone)]
+pub struct RunArgs {
     /// CPU threads [default: the physical cores]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<NonZeroUsize>,
     /// Element type of the KV cache
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub kv_type: KvType,
-    /// Memory for the KV cache, such as 512M or 8G [default: what batch-size sequences of full length take]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub kv_memory: Option<u64>,
     /// Tokens of a KV page
     #[arg(long, value_name = "TOKENS", default_value = "32", value_parser = parse_count)]
     pub page_size: NonZeroUsize,
-    /// Sequences that run together
-    #[arg(long, value_name = "N", default_value = "8", value_parser = parse_count)]
-    pub batch_size: NonZeroUsize,
     /// Most prompt tokens of one sequence in a pass
     #[arg(long, value_name = "TOKENS", default_value = "512", value_parser = parse_count)]
     pub chunk: NonZeroUsize,
@@ -99,15 +106,8 @@ impl ModelArgs {
     pub fn config(&self, gguf: &Gguf) -> Result<LlamaConfig> {
         let config = LlamaConfig::from_gguf(gguf).with_context(|| self.file.model.display().to_string())?;
         let ctx = self.ctx.map_or(config.max_seq_len.min(LlamaModel::DEFAULT_MAX_SEQ_LEN), NonZeroUsize::get);
-        let config = config
-            .with_max_seq_len(ctx)
-            .with_batch_size(self.batch_size.get())
-            .with_page_size(self.page_size.get())
-            .with_prompt_chunk(self.chunk.get())
-            .with_kv_dtype(match self.kv_type {
-                KvType::F16 => KvDtype::F16,
-                KvType::F32 => KvDtype::F32,
-            });
+        let config = config.with_max_seq_len(ctx).with_batch_size(self.batch_size.get());
+        let config = self.run.configure(config);
         config.validate()?;
         Ok(config)
     }
@@ -127,6 +127,32 @@ impl ModelArgs {
             );
         }
         Ok(())
+    }
+
+    /// Loads the weights, with a progress bar if it takes long enough to be read.
+    pub fn load(&self, gguf: &Gguf, config: LlamaConfig) -> Result<Weights> {
+        self.run.load(gguf, config).with_context(|| self.file.model.display().to_string())
+    }
+
+    /// Loads the model and starts an engine for it.
+    pub fn start_engine(&self) -> Result<(EngineHandle, Arc<Tokenizer>, Weights)> {
+        let gguf = self.file.open()?;
+        let tokenizer = self.file.tokenizer(&gguf)?;
+        let weights = self.load(&gguf, self.config(&gguf)?)?;
+        let options = EngineConfig { kv_memory: self.kv_memory, ..EngineConfig::default() };
+        let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), options)?;
+        Ok((engine, tokenizer, weights))
+    }
+}
+
+impl RunArgs {
+    /// Puts the options into a configuration.
+    pub fn configure(&self, config: LlamaConfig) -> LlamaConfig {
+        let config = config.with_page_size(self.page_size.get()).with_prompt_chunk(self.chunk.get());
+        config.with_kv_dtype(match self.kv_type {
+            KvType::F16 => KvDtype::F16,
+            KvType::F32 => KvDtype::F32,
+        })
     }
 
     /// Loads the weights, with a progress bar if it takes long enough to be read.
@@ -151,20 +177,9 @@ impl ModelArgs {
             },
             progress: Some(&mut progress),
         };
-        let weights =
-            Weights::load(gguf, config, options).with_context(|| self.file.model.display().to_string());
+        let weights = Weights::load(gguf, config, options);
         bar.finish_and_clear();
-        weights
-    }
-
-    /// Loads the model and starts an engine for it.
-    pub fn start_engine(&self) -> Result<(EngineHandle, Arc<Tokenizer>, Weights)> {
-        let gguf = self.file.open()?;
-        let tokenizer = self.file.tokenizer(&gguf)?;
-        let weights = self.load(&gguf, self.config(&gguf)?)?;
-        let options = EngineConfig { kv_memory: self.kv_memory, ..EngineConfig::default() };
-        let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), options)?;
-        Ok((engine, tokenizer, weights))
+        Ok(weights?)
     }
 }
 

@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, PoisonError};
 
 use gguf::TensorView;
-use model::{Backend, Batch, BatchLimits, Error, KvShape, Linear, QkvShape, Result, RopeShape, RopeStyle};
+use model::{
+    Backend, Batch, BatchLimits, Error, KvShape, Linear, QkvShape, Result, Roofs, RopeShape, RopeStyle,
+};
 
 use crate::activations::{ActBlock, group_start};
 use crate::attention::{Attention, CpuPlan, score_scale};
@@ -14,6 +16,7 @@ use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, multiply};
 use crate::matrix::CpuMatrix;
 use crate::pool::ThreadPool;
+use crate::roof;
 use crate::tile::BLOCK;
 
 /// What the CPU backend may use.
@@ -209,6 +212,10 @@ impl Backend for CpuBackend {
 
     fn matrix_bytes(&self, matrix: &CpuMatrix) -> u64 {
         matrix.bytes() as u64
+    }
+
+    fn roofs(&self) -> Result<Option<Roofs>> {
+        roof::measure(&self.pool, self.isa()).map(Some)
     }
 
     fn alloc(&self, rows: usize, cols: usize) -> Result<CpuBuffer> {

@@ -15,6 +15,7 @@ mod matmul;
 mod matrix;
 mod pack;
 mod pool;
+mod roof;
 mod tile;
 
 pub use attention::CpuPlan;

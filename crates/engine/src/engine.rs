@@ -100,7 +100,7 @@ impl<R: Runner> Engine<R> {
                 commands.try_recv()
             };
             match command {
-                Ok(Command::Submit(seq)) => self.add(*seq),
+                Ok(Command::Submit(seqs)) => seqs.into_iter().for_each(|seq| self.add(seq)),
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {
                     self.step();

@@ -20,7 +20,7 @@ pub struct EngineHandle {
 
 /// What an engine's thread is told.
 pub(crate) enum Command {
-    Submit(Box<Sequence>),
+    Submit(Vec<Sequence>),
     Stop,
 }
 
@@ -70,10 +70,30 @@ impl EngineHandle {
     /// # Errors
     /// As [`submit`](Self::submit); nothing is sent then.
     pub fn submit_with(&self, request: Request, sink: impl EventSink + 'static) -> Result<()> {
-        let seq = self.shared.admission.admit(request, sink)?;
-        self.shared.commands.send(Command::Submit(Box::new(seq))).map_err(|SendError(command)| {
-            if let Command::Submit(mut seq) = command {
-                seq.events.forget();
+        self.submit_together([(request, sink)])
+    }
+
+    /// Queues several requests, each with its sink, between two steps: none of them begins before all have arrived.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit) for the first that is refused; none is queued then, and nothing is sent.
+    pub fn submit_together<S: EventSink + 'static>(
+        &self,
+        requests: impl IntoIterator<Item = (Request, S)>,
+    ) -> Result<()> {
+        let mut seqs: Vec<Sequence> = Vec::new();
+        for (request, sink) in requests {
+            match self.shared.admission.admit(request, sink) {
+                Ok(seq) => seqs.push(seq),
+                Err(error) => {
+                    forget(seqs);
+                    return Err(error);
+                }
+            }
+        }
+        self.shared.commands.send(Command::Submit(seqs)).map_err(|SendError(command)| {
+            if let Command::Submit(seqs) = command {
+                forget(seqs);
             }
             EngineError::Stopped
         })
@@ -87,6 +107,13 @@ impl EngineHandle {
     /// Ends every request with [`EngineError::Stopped`] and waits until the engine's thread has ended.
     pub fn shutdown(&self) {
         self.shared.stop();
+    }
+}
+
+/// Drops sequences whose submission failed: the caller learns it from the error, not from their sinks.
+fn forget(seqs: Vec<Sequence>) {
+    for mut seq in seqs {
+        seq.events.forget();
     }
 }
 

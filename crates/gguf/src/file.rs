@@ -17,7 +17,8 @@ use crate::tensor::TensorView;
 /// A model's file, or all files of a split model, open and checked. Share it by reference or in an `Arc`.
 ///
 /// Every tensor is known to lie within its file, aligned, apart from all others, and as long as its shape and
-/// format need. The bytes stay in the mapped file: opening costs the header, not the weights.
+/// format need. The bytes stay in the mapped file: opening costs the header, not the weights. (Tensors that
+/// [`GgufWriter::into_gguf`](crate::GgufWriter::into_gguf) made of one pattern do share their bytes.)
 pub struct Gguf {
     metadata: Metadata,
     parts: Vec<Part>,
@@ -90,7 +91,7 @@ impl Gguf {
         Some(TensorView::new(&part.tensors[place], &part.bytes))
     }
 
-    /// Size of the file, or of all parts together.
+    /// Size of the file, or of all parts together; of a model that was never a file, the memory of its weights.
     pub fn file_bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes.len() as u64).sum()
     }
@@ -103,6 +104,18 @@ impl Gguf {
             let part = &self.parts[part];
             part.bytes.release(part.tensors[place].data.clone());
         }
+    }
+
+    /// A model whose tensors lie in these memories, each of them within its own.
+    pub(crate) fn from_sources(metadata: Metadata, sources: Vec<(Vec<u8>, Vec<TensorRecord>)>) -> Gguf {
+        let mut index = HashMap::new();
+        let mut parts = Vec::new();
+        for (bytes, tensors) in sources {
+            let places = tensors.iter().enumerate();
+            index.extend(places.map(|(place, record)| (record.name.clone(), (parts.len(), place))));
+            parts.push(Part { bytes: Mapping::Owned(bytes), tensors });
+        }
+        Gguf { metadata, parts, index }
     }
 
     fn in_memory(bytes: Mapping) -> Result<Gguf> {

@@ -36,6 +36,7 @@ pub mod half;
 mod header;
 mod mapping;
 mod metadata;
+pub mod random;
 mod split;
 mod tensor;
 mod value;

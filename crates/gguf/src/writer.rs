@@ -1,9 +1,12 @@
 //! Writing GGUF version 3: for tests and for tools that make or change models.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
+use crate::file::Gguf;
 use crate::format::Format;
-use crate::header::DEFAULT_ALIGNMENT;
+use crate::header::{DEFAULT_ALIGNMENT, TensorRecord};
+use crate::metadata::Metadata;
 use crate::value::{Array, Value};
 
 /// Collects metadata and tensors, then writes them as one file, in the order they were given.
@@ -20,7 +23,16 @@ struct Tensor {
     name: String,
     dims: Vec<u64>,
     format: Format,
-    data: Vec<u8>,
+    len: usize,
+    data: Data,
+}
+
+/// Where a tensor's bytes come from.
+#[derive(Clone, Debug)]
+enum Data {
+    Own(Vec<u8>),
+    /// These bytes over and over.
+    Pattern(Arc<[u8]>),
 }
 
 impl GgufWriter {
@@ -52,17 +64,44 @@ impl GgufWriter {
         data: impl Into<Vec<u8>>,
     ) -> &mut Self {
         let data = data.into();
+        let given = data.len();
+        let len = self.add(name, dims, format, Data::Own(data));
+        assert_eq!(given, len, "tensor {name:?} of shape {dims:?} in {format}: bytes given and needed");
+        self
+    }
+
+    /// Adds a tensor whose data is `pattern`, whole blocks of `format`, over and over: however large the tensor, it takes
+    /// no memory here.
+    ///
+    /// # Panics
+    /// If the name is there already, or the pattern is not a whole number of blocks.
+    pub fn patterned_tensor(
+        &mut self,
+        name: &str,
+        dims: &[u64],
+        format: Format,
+        pattern: &Arc<[u8]>,
+    ) -> &mut Self {
+        assert!(
+            !pattern.is_empty() && pattern.len().is_multiple_of(format.block_bytes()),
+            "tensor {name:?}: a pattern of {} bytes is not blocks of {format}",
+            pattern.len()
+        );
+        self.add(name, dims, format, Data::Pattern(Arc::clone(pattern)));
+        self
+    }
+
+    /// Returns the bytes that the tensor takes.
+    fn add(&mut self, name: &str, dims: &[u64], format: Format, data: Data) -> usize {
         assert!(self.tensors.iter().all(|known| known.name != name), "tensor {name:?} given twice");
         assert!((1..=4).contains(&dims.len()), "tensor {name:?} has {} dimensions, not 1 to 4", dims.len());
         let rows: u64 = dims[1..].iter().product();
-        let expected = format.bytes_for(dims[0]).map(|row| row * rows);
-        assert_eq!(
-            Some(data.len() as u64),
-            expected,
-            "tensor {name:?} of shape {dims:?} in {format}: bytes given and needed"
-        );
-        self.tensors.push(Tensor { name: name.into(), dims: dims.into(), format, data });
-        self
+        let row = format.bytes_for(dims[0]);
+        let row =
+            row.unwrap_or_else(|| panic!("tensor {name:?}: rows of {} are no blocks of {format}", dims[0]));
+        let len = (row * rows) as usize;
+        self.tensors.push(Tensor { name: name.into(), dims: dims.into(), format, len, data });
+        len
     }
 
     /// The whole file in memory.
@@ -70,6 +109,29 @@ impl GgufWriter {
         let mut bytes = Vec::new();
         self.write_to(&mut bytes).expect("writing to memory does not fail");
         bytes
+    }
+
+    /// The model as if it had been written and opened. Tensors of one pattern share their bytes, so that all of them take
+    /// the memory of the largest; a file would not be allowed that.
+    pub fn into_gguf(self) -> Gguf {
+        let mut metadata = Metadata::default();
+        for (key, value) in self.metadata {
+            metadata.insert(&key, value).expect("the writer takes each key once");
+        }
+        let mut sources: Vec<(Data, Vec<TensorRecord>)> = Vec::new();
+        for Tensor { name, dims, format, len, data } in self.tensors {
+            let record = TensorRecord { name, format, dims, data: 0..len };
+            let shared = sources.iter_mut().find(|(known, _)| known.is_same_pattern(&data));
+            match shared {
+                Some((_, records)) => records.push(record),
+                None => sources.push((data, vec![record])),
+            }
+        }
+        let parts = sources.into_iter().map(|(data, records)| {
+            let longest = records.iter().map(|record| record.data.end).max().unwrap_or(0);
+            (data.into_bytes(longest), records)
+        });
+        Gguf::from_sources(metadata, parts.collect())
     }
 
     /// Writes the file; the tensors' data goes out as it is, without another copy.
@@ -95,10 +157,15 @@ impl GgufWriter {
             tensor.dims.iter().for_each(|&dim| header.u64(dim));
             header.u32(tensor.format.ggml_type());
             header.u64(offset as u64);
-            offset += tensor.data.len().next_multiple_of(alignment);
+            offset += tensor.len.next_multiple_of(alignment);
         }
-        write_padded(out, &header.0, alignment)?;
-        self.tensors.iter().try_for_each(|tensor| write_padded(out, &tensor.data, alignment))
+        out.write_all(&header.0)?;
+        pad(out, header.0.len(), alignment)?;
+        for tensor in &self.tensors {
+            tensor.data.write_to(out, tensor.len)?;
+            pad(out, tensor.len, alignment)?;
+        }
+        Ok(())
     }
 
     fn alignment(&self) -> usize {
@@ -110,9 +177,41 @@ impl GgufWriter {
     }
 }
 
-fn write_padded(out: &mut impl Write, bytes: &[u8], alignment: usize) -> io::Result<()> {
-    out.write_all(bytes)?;
-    out.write_all(&vec![0; bytes.len().next_multiple_of(alignment) - bytes.len()])
+impl Data {
+    fn is_same_pattern(&self, other: &Data) -> bool {
+        matches!((self, other), (Data::Pattern(ours), Data::Pattern(theirs)) if Arc::ptr_eq(ours, theirs))
+    }
+
+    /// The first `len` bytes.
+    fn into_bytes(self, len: usize) -> Vec<u8> {
+        match self {
+            Data::Own(bytes) => bytes,
+            Data::Pattern(pattern) => {
+                let mut bytes = Vec::with_capacity(len);
+                while bytes.len() < len {
+                    bytes.extend(&pattern[..pattern.len().min(len - bytes.len())]);
+                }
+                bytes
+            }
+        }
+    }
+
+    fn write_to(&self, out: &mut impl Write, len: usize) -> io::Result<()> {
+        match self {
+            Data::Own(bytes) => out.write_all(bytes),
+            Data::Pattern(pattern) => {
+                for _ in 0..len / pattern.len() {
+                    out.write_all(pattern)?;
+                }
+                out.write_all(&pattern[..len % pattern.len()])
+            }
+        }
+    }
+}
+
+/// Fills up what `len` bytes lack of the alignment.
+fn pad(out: &mut impl Write, len: usize, alignment: usize) -> io::Result<()> {
+    out.write_all(&vec![0; len.next_multiple_of(alignment) - len])
 }
 
 /// The header's bytes so far.

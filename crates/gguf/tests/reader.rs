@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Raw, TempDir, one_of_every_value, small_file, small_writer, use_all};
 use gguf::{Array, Format, Gguf, GgufWriter, Metadata, Value};
 
@@ -38,6 +40,28 @@ fn the_writers_file_is_read_as_written() {
         again.tensor(tensor.name(), tensor.dims(), tensor.format(), tensor.data());
     }
     assert!(again.write() == file);
+}
+
+/// Tensors of one pattern share memory when they are not written, and have bytes of their own when they are.
+#[test]
+fn a_patterned_model_is_the_same_in_memory_and_as_a_file() {
+    let pattern: Arc<[u8]> = (0..3 * 34).collect();
+    let mut writer = GgufWriter::new();
+    writer.metadata("general.architecture", Value::String("llama".into()));
+    writer.patterned_tensor("a", &[64, 5], Format::Q8_0, &pattern);
+    writer.tensor("b", &[2], Format::F16, [1, 2, 3, 4]);
+    writer.patterned_tensor("c", &[32, 2], Format::Q8_0, &pattern);
+    let file = Gguf::from_vec(writer.write()).unwrap();
+    let memory = writer.into_gguf();
+    assert_eq!(memory.metadata().architecture().unwrap(), "llama");
+    for tensor in file.tensors() {
+        let other = memory.tensor(tensor.name()).unwrap();
+        assert_eq!((tensor.dims(), tensor.format()), (other.dims(), other.format()), "{tensor:?}");
+        assert_eq!(tensor.data(), other.data(), "{tensor:?}");
+    }
+    let repeated: Vec<u8> = pattern.iter().copied().cycle().take(10 * 34).collect();
+    assert_eq!(file.tensor("a").unwrap().data(), repeated);
+    assert_eq!(memory.file_bytes(), 10 * 34 + 4);
 }
 
 #[test]

@@ -86,6 +86,17 @@ pub struct RopeShape {
     pub style: RopeStyle,
 }
 
+/// What a device can do at most, measured: the bounds that a benchmark compares with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Roofs {
+    /// Bytes a second that are read from memory.
+    pub read_bytes_per_s: f64,
+    /// Multiply-adds a second of the instructions that products with quantised weights use.
+    pub quantized_macs_per_s: f64,
+    /// Multiply-adds a second of the instructions that products with float weights, and attention, use.
+    pub float_macs_per_s: f64,
+}
+
 /// A device that runs the graph's operations.
 ///
 /// `T`, `S` and `R` are the tokens, sequences and logit rows of the planned batch. Operations may be queued: only
@@ -105,6 +116,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn load(&self, tensor: TensorView<'_>) -> Result<Self::Matrix>;
     /// Bytes that a loaded matrix occupies on the device.
     fn matrix_bytes(&self, matrix: &Self::Matrix) -> u64;
+    /// Measures the device, for about a second; `None` of one that has no measure of itself.
+    fn roofs(&self) -> Result<Option<Roofs>> {
+        Ok(None)
+    }
     /// A buffer of `rows x cols` zeros.
     fn alloc(&self, rows: usize, cols: usize) -> Result<Self::Buffer>;
     /// A buffer of `rows x cols` with these values.

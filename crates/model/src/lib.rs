@@ -13,7 +13,7 @@ mod llama;
 mod rope;
 mod weights;
 
-pub use backend::{AttentionMode, Backend, KvShape, QkvShape, RopeShape};
+pub use backend::{AttentionMode, Backend, KvShape, QkvShape, Roofs, RopeShape};
 pub use batch::{Batch, BatchLimits, Logits};
 pub use config::{KvDtype, LlamaConfig, RopeConfig, RopeScaling, RopeStyle};
 pub use error::{Error, Result};

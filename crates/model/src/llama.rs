@@ -97,6 +97,13 @@ impl<B: Backend> Llama<B> {
         self.weights.bytes
     }
 
+    /// Bytes of the weights that every step reads, if only for one token: all but an embedding table that is not the LM
+    /// head as well.
+    pub fn step_weight_bytes(&self, backend: &B) -> u64 {
+        let gathered = self.weights.embedding.as_ref().map_or(0, |table| backend.matrix_bytes(table));
+        self.weights.bytes - gathered
+    }
+
     /// Runs one step: the batch planned as `plan`, of `tokens` tokens and `logit_rows` logit rows, through all layers.
     /// The logits are then in [`RunState::logits`], and K and V of the step's tokens in `cache`.
     pub fn forward(

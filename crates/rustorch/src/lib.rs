@@ -25,9 +25,10 @@ mod error;
 mod kv_cache;
 mod model;
 mod perplexity;
+pub mod synthetic;
 mod weights;
 
-pub use ::model::{AttentionMode, KvDtype, LlamaConfig, RopeConfig, RopeScaling, RopeStyle};
+pub use ::model::{AttentionMode, KvDtype, LlamaConfig, Roofs, RopeConfig, RopeScaling, RopeStyle};
 pub use cpu::{CpuOptions, Isa};
 pub use engine::{
     Completion, EngineError, EngineHandle, EngineStats, Event, EventSink, FinishReason, Request,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cpu::{CpuBackend, CpuOptions};
 use engine::{Engine, EngineHandle, EngineOptions, ModelRunner, Runner, kv_shape};
 use gguf::Gguf;
-use model::{AttentionMode, Backend, BatchLimits, Llama, LlamaConfig};
+use model::{AttentionMode, Backend, BatchLimits, Llama, LlamaConfig, Roofs};
 use tokenizer::Tokenizer;
 
 use crate::{Device, Error, Result};
@@ -46,6 +46,8 @@ pub struct EngineConfig {
 trait LoadedModel: Send + Sync {
     fn config(&self) -> &LlamaConfig;
     fn weight_bytes(&self) -> u64;
+    fn step_weight_bytes(&self) -> u64;
+    fn roofs(&self) -> model::Result<Option<Roofs>>;
     fn runner(
         &self,
         limits: BatchLimits,
@@ -66,6 +68,14 @@ impl<B: Backend> LoadedModel for OnBackend<B> {
 
     fn weight_bytes(&self) -> u64 {
         self.llama.weight_bytes()
+    }
+
+    fn step_weight_bytes(&self) -> u64 {
+        self.llama.step_weight_bytes(&self.backend)
+    }
+
+    fn roofs(&self) -> model::Result<Option<Roofs>> {
+        self.backend.roofs()
     }
 
     fn runner(
@@ -110,6 +120,20 @@ impl Weights {
     /// Bytes of the weights on the device.
     pub fn weight_bytes(&self) -> u64 {
         self.model.weight_bytes()
+    }
+
+    /// Bytes of the weights that every step reads, if only for one token: all but an embedding table that is not the LM
+    /// head as well.
+    pub fn step_weight_bytes(&self) -> u64 {
+        self.model.step_weight_bytes()
+    }
+
+    /// Measures what the device can do at most, which takes about a second; `None` of one that has no measure of itself.
+    ///
+    /// # Errors
+    /// When the device has no memory left for it.
+    pub fn measure_roofs(&self) -> Result<Option<Roofs>> {
+        Ok(self.model.roofs()?)
     }
 
     /// The device, in words.

@@ -7,17 +7,13 @@
 
 #![forbid(unsafe_code)]
 
-mod blocks;
 pub mod models;
 pub mod reference;
-mod rng;
 mod rope;
 mod spec;
-mod vocab;
 
-pub use blocks::random_blocks;
+pub use gguf::random::{Rng, random_blocks};
 pub use reference::Reference;
-pub use rng::Rng;
 pub use spec::{Formats, ModelSpec, RopeScaling, YarnRamp};
 
 /// `|got - want| / |want|`, in Euclidean norms.

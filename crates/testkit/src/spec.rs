@@ -1,9 +1,7 @@
 //! Random models of the `llama` architecture as GGUF files, with every variation that such files hold.
 
+use gguf::random::{Rng, placeholder_vocabulary, random_blocks};
 use gguf::{Format, GgufWriter, Value};
-
-use crate::blocks::random_blocks;
-use crate::{Rng, vocab};
 
 /// How the file says that positions are stretched. The names are those of the metadata keys under `rope.`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -139,7 +137,7 @@ impl ModelSpec {
     pub fn to_gguf(&self) -> Vec<u8> {
         let mut file = GgufWriter::new();
         self.write_metadata(&mut file);
-        vocab::write(&mut file, self.vocab);
+        placeholder_vocabulary(&mut file, self.vocab);
         self.write_tensors(&mut file);
         file.write()
     }

@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
         engine,
         tokenizer,
         model_name: args.model.file.name(),
-        seed: args.model.seed,
+        seed: args.model.run.seed,
         messages,
         permits,
         output,

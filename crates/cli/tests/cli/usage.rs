@@ -2,20 +2,11 @@
 
 use crate::harness::{fail, run, succeed};
 
-/// Options of every command that takes a model's shape.
-const MODEL: &[&str] = &[
-    "-m, --model",
-    "-c, --ctx",
-    "--threads",
-    "--kv-type",
-    "--kv-memory",
-    "--page-size",
-    "--batch-size",
-    "--chunk",
-    "--attention",
-    "--isa",
-    "--seed",
-];
+/// Options of every command that runs a model.
+const RUN: &[&str] =
+    &["-m, --model", "--threads", "--kv-type", "--page-size", "--chunk", "--attention", "--isa", "--seed"];
+/// And of those that do not choose the batch and the context themselves.
+const CAPACITY: &[&str] = &["-c, --ctx", "--kv-memory", "--batch-size"];
 
 #[test]
 fn help_names_every_option() {
@@ -51,20 +42,40 @@ fn help_names_every_option() {
         "--stop",
         "--ignore-eos",
     ];
-    check("generate", generate, MODEL);
-    check("batch", &["-i, --input-file", "-o, --output-file"], MODEL);
+    let model = &[RUN, CAPACITY].concat();
+    check("generate", generate, model);
+    check("batch", &["-i, --input-file", "-o, --output-file"], model);
     check("tokenize", &["--text", "--no-bos", "--special"], &["-m, --model"]);
-    check("logits", &["--tokens", "--alone"], MODEL);
-    check("inspect", &["--tensors"], MODEL);
-    check("perplexity", &["-f, --file"], MODEL);
+    check("logits", &["--tokens", "--alone"], model);
+    check("inspect", &["--tensors"], model);
+    check("perplexity", &["-f, --file"], model);
+    let bench = &[
+        "-b, --batch",
+        "-l, --lengths",
+        "-n, --gen",
+        "-r, --repeat",
+        "--json",
+        "--csv",
+        "--plot",
+        "--synthetic",
+        "--save",
+    ];
+    check("bench", bench, RUN);
 }
 
 #[test]
 fn the_program_s_help_lists_commands_and_exit_statuses() {
     let help = succeed(&["--help"], b"");
-    for text in
-        ["generate", "batch", "tokenize", "logits", "inspect", "perplexity", "0 done, 1 the run failed, 2"]
-    {
+    for text in [
+        "generate",
+        "batch",
+        "tokenize",
+        "logits",
+        "inspect",
+        "perplexity",
+        "bench",
+        "0 done, 1 the run failed, 2",
+    ] {
         assert!(help.contains(text), "{text} is not in\n{help}");
     }
     let version = succeed(&["--version"], b"");

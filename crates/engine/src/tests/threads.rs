@@ -7,6 +7,7 @@ use model::Batch;
 
 use crate::engine::{Engine, EngineStats};
 use crate::error::{EngineError, RunError};
+use crate::events::TaggedSink;
 use crate::handle::EngineHandle;
 use crate::options::EngineOptions;
 use crate::request::{Completion, Event, Request};
@@ -70,6 +71,43 @@ fn many_threads_share_an_engine() {
     engine.shutdown();
     let EngineStats { running, waiting, used_pages, .. } = engine.stats();
     assert_eq!((running, waiting, used_pages), (0, 0, 0));
+}
+
+/// Tells the test how many sequences begin in each step.
+struct CountingRunner {
+    runner: FakeRunner,
+    begun: mpsc::Sender<usize>,
+}
+
+impl Runner for CountingRunner {
+    fn spec(&self) -> RunnerSpec {
+        self.runner.spec()
+    }
+
+    fn run(&mut self, batch: &Batch) -> Result<&[f32], RunError> {
+        let _ = self.begun.send(batch.positions.iter().filter(|&&position| position == 0).count());
+        self.runner.run(batch)
+    }
+}
+
+#[test]
+fn requests_submitted_together_begin_together_or_not_at_all() {
+    let (begun, steps) = mpsc::channel();
+    let engine = start(CountingRunner { runner: FakeRunner::new(spec()), begun });
+    let (sender, events) = mpsc::channel();
+    let sink = |tag| TaggedSink { tag, events: sender.clone(), closed: false };
+    let refused = [(request(0), sink(0)), (Request::default(), sink(1))];
+    assert_eq!(engine.submit_together(refused), Err(EngineError::EmptyPrompt));
+    for _ in 0..20 {
+        engine.submit_together((0..3).map(|tag| (request(tag), sink(tag)))).expect("requests that fit");
+        for _ in 0..3 {
+            while !matches!(events.recv(), Ok((_, Event::Finished { .. }))) {}
+        }
+    }
+    engine.shutdown();
+    assert!(events.try_recv().is_err(), "what was refused sends nothing");
+    let begun: Vec<usize> = steps.try_iter().filter(|&begun| begun > 0).collect();
+    assert_eq!(begun, [3; 20]);
 }
 
 #[test]

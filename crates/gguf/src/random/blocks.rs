@@ -4,10 +4,9 @@
 //! would ever write. Only the minima follow their scales (with some play), as a quantiser's would, since weights far
 //! from zero would make a model's activations grow without bounds.
 
-use gguf::Format;
-use gguf::half::{f32_to_bf16, f32_to_f16};
-
-use crate::Rng;
+use super::Rng;
+use crate::format::Format;
+use crate::half::{f32_to_bf16, f32_to_f16};
 
 /// `n_weights` random weights, whole blocks of `format`, as a file stores them. About zero mean; standard deviation
 /// `sigma`.
@@ -27,7 +26,7 @@ fn halves(values: Vec<f32>, narrow: fn(f32) -> u16) -> Vec<u8> {
     values.into_iter().flat_map(|value| narrow(value).to_le_bytes()).collect()
 }
 
-/// Where a block's binary16 scales lie; layouts are drawn in `gguf::blocks`.
+/// Where a block's binary16 scales lie; layouts are drawn in `crate::blocks`.
 struct Scales {
     d: usize,
     min: Option<Min>,
@@ -149,7 +148,7 @@ mod tests {
             let mut bytes = [0; 12];
             write_six_bit_scales(&mut bytes, &mut rng);
             for group in 0..8 {
-                let (scale, min) = gguf::blocks::q45_k_scale_min(&bytes, group);
+                let (scale, min) = crate::blocks::q45_k_scale_min(&bytes, group);
                 assert!(scale.abs_diff(min) <= 8);
                 seen[0][usize::from(scale)] = true;
                 seen[1][usize::from(min)] = true;

@@ -1,6 +1,7 @@
 //! The smallest vocabulary that SentencePiece readers accept: `<unk>`, `<s>`, `</s>`, the 256 bytes, then words.
 
-use gguf::{Array, GgufWriter, Value};
+use crate::value::{Array, Value};
+use crate::writer::GgufWriter;
 
 /// Token types of the `tokenizer.ggml.token_type` key.
 const NORMAL: i32 = 1;
@@ -8,8 +9,11 @@ const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const BYTE: i32 = 6;
 
-/// Writes a `llama` (SentencePiece) vocabulary of `size` tokens; the bytes are complete from 259 tokens on.
-pub(crate) fn write(writer: &mut GgufWriter, size: usize) {
+/// Adds the keys of a `llama` (SentencePiece) vocabulary of `size` tokens; the bytes are complete from 259 tokens on.
+///
+/// # Panics
+/// If one of the keys is there already.
+pub fn placeholder_vocabulary(writer: &mut GgufWriter, size: usize) {
     let (mut tokens, mut scores, mut types) = (Vec::new(), Vec::new(), Vec::new());
     for id in 0..size {
         let (token, kind) = match id {

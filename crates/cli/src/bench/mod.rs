@@ -1,0 +1,189 @@
+//! `rustorch bench`: how fast a model is by batch and length, and how far from what the machine could do.
+//!
+//! Every figure is measured through the engine that serves `generate` and `batch`, sampling included. `measure` runs one
+//! cell of the grid; `work` knows what a cell takes of memory and arithmetic, so that `report` can say which share of the
+//! machine's roofs was reached; `table`, `csv` and `plot` show it.
+
+mod csv;
+mod machine;
+mod measure;
+mod plot;
+mod progress;
+mod report;
+mod table;
+mod work;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustorch_llama::synthetic::SyntheticModel;
+use rustorch_llama::{EngineConfig, Gguf, LlamaConfig};
+
+use self::measure::{Bench, Cell};
+use self::progress::Progress;
+use self::report::{Report, Settings};
+use crate::model_args::{FileArgs, RunArgs, parse_count};
+use crate::output;
+
+/// Measure speed by batch and length, and compare it with what the machine could do
+///
+/// Each row is a batch of random prompts of one length. Prompt: all are submitted together with one token to generate,
+/// timed until the last has it. Decode: steps in which all sequences take part. Figures are medians over --repeat; times
+/// of steps are pooled. Shares are of the machine's roofs, measured at the start: reading memory, and multiply-adds.
+///
+/// --synthetic needs no file: it makes random weights with a published model's shape and block formats, such as
+/// tinyllama-1.1b:q4_k_m, llama-3.2-1b:q8_0, llama-3.2-3b:q5_k_m or llama-3.1-8b:iq4_xs.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Sequences that run together, one or more numbers
+    #[arg(short, long, value_name = "N,..", default_value = "1,2,4,8,16", value_delimiter = ',')]
+    #[arg(value_parser = parse_count)]
+    batch: Vec<NonZeroUsize>,
+    /// Tokens of each prompt, one or more numbers
+    #[arg(short, long, value_name = "N,..", default_value = "1,16,128,512", value_delimiter = ',')]
+    #[arg(value_parser = parse_count)]
+    lengths: Vec<NonZeroUsize>,
+    /// Decode steps of a measurement
+    #[arg(short = 'n', long, value_name = "N", default_value = "32", value_parser = parse_count)]
+    r#gen: NonZeroUsize,
+    /// Measurements of which the median is taken
+    #[arg(short, long, value_name = "N", default_value = "3", value_parser = parse_count)]
+    repeat: NonZeroUsize,
+    /// Print JSON instead of a table
+    #[arg(long, conflicts_with = "csv")]
+    json: bool,
+    /// Print CSV instead of a table
+    #[arg(long)]
+    csv: bool,
+    /// Draw decode speed over the batch, under the machine's roofs
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// Random weights in place of a file: SHAPE:FORMAT
+    #[arg(long, value_name = "SHAPE:FORMAT", conflicts_with = "model")]
+    synthetic: Option<SyntheticModel>,
+    /// Write the synthetic model to a GGUF file, and do nothing else
+    #[arg(long, value_name = "FILE.gguf", requires = "synthetic")]
+    save: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "Model options")]
+    file: FileArgs,
+    #[command(flatten, next_help_heading = "Model options")]
+    run: RunArgs,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if let (Some(model), Some(path)) = (&args.synthetic, &args.save) {
+        return save(model, path);
+    }
+    // Before minutes of measuring, should it fail.
+    let plot =
+        args.plot.as_deref().map(|path| File::create(path).with_context(|| path.display().to_string()));
+    let plot = plot.transpose()?;
+    let report = measure_grid(args)?;
+    if args.json {
+        output::print(&(serde_json::to_string_pretty(&report)? + "\n"))?;
+    } else if args.csv {
+        output::print(&csv::of(&report))?;
+    }
+    match plot {
+        Some(mut file) => file.write_all(plot::svg(&report)?.as_bytes()).with_context(|| plot_name(args)),
+        None => Ok(()),
+    }
+}
+
+fn plot_name(args: &Args) -> String {
+    args.plot.as_deref().map_or(String::new(), |path| path.display().to_string())
+}
+
+/// Loads the model and measures all cells; a table's rows are printed as they come.
+fn measure_grid(args: &Args) -> Result<Report> {
+    let cells = cells(args);
+    let (gguf, name) = open(args)?;
+    let config = config(args, &gguf, &cells).with_context(|| name.clone())?;
+    let weights = args.run.load(&gguf, config).with_context(|| name.clone())?;
+    let loading_peak = machine::peak_memory();
+    let roofs = weights.measure_roofs()?;
+    // Measuring memory takes some of its own, which is no cost of the model's.
+    let peak_before = if machine::forget_peak_memory() { loading_peak } else { None };
+
+    let settings = Settings::new(args);
+    let mut report = Report::new(name, &gguf, &weights, roofs, settings);
+    drop(gguf);
+    let engine = EngineConfig {
+        kv_memory: Some(cells.iter().map(|cell| cell.kv_bytes(weights.config())).max().unwrap_or(0)),
+        ..EngineConfig::default()
+    };
+    let bench = Bench::new(weights.start_engine(None, engine)?, weights.config().clone(), args.run.seed);
+
+    let prints_table = !args.json && !args.csv;
+    if prints_table {
+        output::print(&table::heading(&report))?;
+    }
+    let progress = Progress::start(&cells, args.repeat.get());
+    bench.warm_up(&cells)?;
+    for cell in cells {
+        progress.begin(cell);
+        let measured = bench.measure(cell, args.repeat.get(), || progress.repeat_done(cell))?;
+        let peak = machine::peak_memory().max(peak_before);
+        report.add(cell, &measured, peak);
+        if prints_table {
+            progress.suspend(|| output::print(&table::last_row(&report)))?;
+        }
+    }
+    progress.finish();
+    Ok(report)
+}
+
+/// The grid, lengths and batches ascending.
+fn cells(args: &Args) -> Vec<Cell> {
+    let ascending = |values: &[NonZeroUsize]| {
+        let mut values: Vec<usize> = values.iter().map(|value| value.get()).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    };
+    let batches = ascending(&args.batch);
+    let of_length = |length: usize| batches.iter().map(move |&batch| (batch, length));
+    let pairs = ascending(&args.lengths).into_iter().flat_map(of_length);
+    pairs.map(|(batch, length)| Cell { batch, length, gen_steps: args.r#gen.get() }).collect()
+}
+
+fn open(args: &Args) -> Result<(Gguf, String)> {
+    match &args.synthetic {
+        Some(model) => Ok((model.gguf(), model.to_string())),
+        None => Ok((args.file.open()?, args.file.name())),
+    }
+}
+
+/// The configuration with room for the largest cells.
+fn config(args: &Args, gguf: &Gguf, cells: &[Cell]) -> Result<LlamaConfig> {
+    let config = LlamaConfig::from_gguf(gguf)?;
+    let batch_size = cells.iter().map(|cell| cell.batch).max().unwrap_or(1);
+    let config = args.run.configure(config.with_batch_size(batch_size));
+    let trained = config.max_seq_len;
+    let longest = cells.iter().max_by_key(|cell| cell.max_seq_len(&config));
+    let needed = longest.map_or(1, |cell| cell.max_seq_len(&config));
+    if let Some(cell) = longest.filter(|_| needed > trained) {
+        bail!(
+            "batch {}, length {}: expected at most the trained context of {trained} tokens, found {needed} with {} \
+             decode steps and those in which not all sequences run\nhint: lower --lengths, --batch or --gen",
+            cell.batch,
+            cell.length,
+            cell.gen_steps
+        );
+    }
+    let config = config.with_max_seq_len(needed);
+    config.validate()?;
+    Ok(config)
+}
+
+fn save(model: &SyntheticModel, path: &Path) -> Result<()> {
+    let name = || path.display().to_string();
+    let mut file = BufWriter::new(File::create(path).with_context(name)?);
+    model.write_to(&mut file).and_then(|()| file.flush()).with_context(name)?;
+    let size = file.get_ref().metadata().with_context(name)?.len();
+    output::note(&format!("{model}: {} written to {}", output::bytes(size), path.display()));
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! Models with published shapes and random weights, so that anyone can repeat a measurement with nothing to fetch.
+//!
+//! `tinyllama-1.1b:q4_k_m` has the tensors, shapes and block formats of the published file of that name; its weights say
+//! nothing. All matrices of one format repeat one pattern of about a MiB, so a model in memory costs its largest tensor of
+//! each format and is made in a fraction of a second. As a file it has the size of the published one, and other engines
+//! read it too.
+//!
+//! ```
+//! use rustorch_llama::synthetic::SyntheticModel;
+//!
+//! let model: SyntheticModel = "tinyllama-1.1b:q4_k_m".parse().unwrap();
+//! let gguf = model.gguf();
+//! let parameters: usize = gguf.tensors().map(|tensor| tensor.rows() * tensor.cols()).sum();
+//! assert_eq!(parameters, 1_100_048_384);
+//! ```
+
+mod mixture;
+mod shape;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use gguf::random::{Rng, placeholder_vocabulary, random_blocks};
+use gguf::{Format, Gguf, GgufWriter, Value};
+
+pub use mixture::Mixture;
+pub use shape::{Llama3Scaling, Shape};
+
+use mixture::Matrix;
+
+/// A shape and the formats of its matrices. Parsed from `SHAPE:FORMAT`, such as `llama-3.2-1b:q8_0`, in either case.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SyntheticModel {
+    /// Its dimensions.
+    pub shape: Shape,
+    /// Its block formats.
+    pub mixture: Mixture,
+}
+
+/// Standard deviation of the weights: that with which training begins, and near what it ends with.
+const SIGMA: f32 = 0.02;
+/// About so many bytes of each format are random; the matrices repeat them.
+const PATTERN_BYTES: usize = 1 << 20;
+const SEED: u64 = 1;
+
+impl SyntheticModel {
+    /// The model, in memory.
+    pub fn gguf(&self) -> Gguf {
+        self.writer().into_gguf()
+    }
+
+    /// Writes the model as a GGUF file, in many small writes.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_to(&self, out: &mut impl Write) -> io::Result<()> {
+        self.writer().write_to(out)
+    }
+
+    fn writer(&self) -> GgufWriter {
+        let mut file = GgufWriter::new();
+        self.add_metadata(&mut file);
+        placeholder_vocabulary(&mut file, self.shape.vocab_size);
+        self.add_tensors(&mut file);
+        file
+    }
+
+    fn add_metadata(&self, file: &mut GgufWriter) {
+        let shape = &self.shape;
+        file.metadata("general.architecture", Value::String("llama".into()));
+        file.metadata("general.name", Value::String(format!("{self}, random weights")));
+        file.metadata("general.file_type", Value::U32(self.mixture.file_type()));
+        file.metadata("general.quantization_version", Value::U32(2));
+        for (name, value) in [
+            ("vocab_size", shape.vocab_size),
+            ("context_length", shape.context_length),
+            ("embedding_length", shape.hidden_size),
+            ("block_count", shape.num_layers),
+            ("feed_forward_length", shape.intermediate_size),
+            ("attention.head_count", shape.num_heads),
+            ("attention.head_count_kv", shape.num_kv_heads),
+            ("rope.dimension_count", shape.head_dim()),
+        ] {
+            file.metadata(&format!("llama.{name}"), Value::U32(value as u32));
+        }
+        file.metadata("llama.attention.layer_norm_rms_epsilon", Value::F32(Shape::NORM_EPS));
+        file.metadata("llama.rope.freq_base", Value::F32(shape.rope_base));
+    }
+
+    fn add_tensors(&self, file: &mut GgufWriter) {
+        let ones: Arc<[u8]> = f32_bytes(&vec![1.0; self.shape.hidden_size]).into();
+        let mut patterns = HashMap::new();
+        for Tensor { name, dims, content } in self.tensors() {
+            match content {
+                Content::Random(format) => {
+                    let pattern = patterns.entry(format).or_insert_with(|| random_pattern(format));
+                    file.patterned_tensor(&name, &dims, format, pattern);
+                }
+                Content::Ones => {
+                    file.patterned_tensor(&name, &dims, Format::F32, &ones);
+                }
+                Content::Values(values) => {
+                    file.tensor(&name, &dims, Format::F32, f32_bytes(&values));
+                }
+            }
+        }
+    }
+
+    /// All tensors, in the order of the file.
+    fn tensors(&self) -> Vec<Tensor> {
+        let shape = &self.shape;
+        let (hidden, ffn) = (shape.hidden_size, shape.intermediate_size);
+        let kv = shape.num_kv_heads * shape.head_dim();
+        let matrix = |name: &str, matrix: Matrix, rows: usize, cols: usize| Tensor {
+            name: format!("{name}.weight"),
+            dims: vec![cols as u64, rows as u64],
+            content: Content::Random(self.mixture.format(matrix, shape)),
+        };
+        let norm = |name: &str| Tensor {
+            name: format!("{name}.weight"),
+            dims: vec![hidden as u64],
+            content: Content::Ones,
+        };
+        let mut tensors = vec![matrix("token_embd", Matrix::Embedding, shape.vocab_size, hidden)];
+        tensors.extend(shape.rope_factors().map(|factors| Tensor {
+            name: "rope_freqs.weight".to_owned(),
+            dims: vec![factors.len() as u64],
+            content: Content::Values(factors),
+        }));
+        for layer in 0..shape.num_layers {
+            let name = |part: &str| format!("blk.{layer}.{part}");
+            tensors.extend([
+                norm(&name("attn_norm")),
+                matrix(&name("attn_q"), Matrix::AttnQ, hidden, hidden),
+                matrix(&name("attn_k"), Matrix::AttnK, kv, hidden),
+                matrix(&name("attn_v"), Matrix::AttnV(layer), kv, hidden),
+                matrix(&name("attn_output"), Matrix::AttnOutput, hidden, hidden),
+                norm(&name("ffn_norm")),
+                matrix(&name("ffn_gate"), Matrix::FfnGate, ffn, hidden),
+                matrix(&name("ffn_up"), Matrix::FfnUp, ffn, hidden),
+                matrix(&name("ffn_down"), Matrix::FfnDown(layer), hidden, ffn),
+            ]);
+        }
+        tensors.push(norm("output_norm"));
+        if !shape.tied_embeddings {
+            tensors.push(matrix("output", Matrix::Output, shape.vocab_size, hidden));
+        }
+        tensors
+    }
+}
+
+/// One tensor of the file.
+struct Tensor {
+    name: String,
+    /// In the file's order: the length of a row first.
+    dims: Vec<u64>,
+    content: Content,
+}
+
+enum Content {
+    /// A matrix of random blocks.
+    Random(Format),
+    /// A norm's weights.
+    Ones,
+    Values(Vec<f32>),
+}
+
+/// `len` random tokens of a vocabulary, others for each seed.
+pub fn random_tokens(vocab_size: usize, len: usize, seed: u64) -> Vec<u32> {
+    let mut rng = Rng::new(seed);
+    (0..len).map(|_| rng.below(vocab_size as u32)).collect()
+}
+
+/// A prime number of blocks: rows then begin at different places of the pattern, and no two of the first so many are
+/// alike.
+fn random_pattern(format: Format) -> Arc<[u8]> {
+    let is_prime = |n: &usize| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
+    let most = PATTERN_BYTES / format.block_bytes();
+    let blocks = (2..=most).rfind(is_prime).expect("two is prime");
+    random_blocks(format, blocks * format.block_len(), SIGMA, &mut Rng::new(SEED)).into()
+}
+
+fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+impl FromStr for SyntheticModel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((name, format)) = text.split_once(':') else {
+            return Err(format!("expected SHAPE:FORMAT, such as tinyllama-1.1b:q4_k_m, found '{text}'"));
+        };
+        let shape = Shape::ALL.into_iter().find(|shape| shape.name.eq_ignore_ascii_case(name));
+        let shape = shape.ok_or_else(|| {
+            format!("expected a shape of {}, found '{name}'", Shape::ALL.map(|shape| shape.name).join(", "))
+        })?;
+        let mixture = Mixture::from_name(format).ok_or_else(|| {
+            let names = Mixture::ALL.map(|mixture| mixture.to_string().to_lowercase());
+            format!("expected a format of {}, found '{format}'", names.join(", "))
+        })?;
+        Ok(Self { shape, mixture })
+    }
+}
+
+/// As it is parsed.
+impl fmt::Display for SyntheticModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.shape.name, self.mixture.to_string().to_lowercase())
+    }
+}
+
+#[cfg(test)]
+mod tests;

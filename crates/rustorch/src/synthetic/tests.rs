@@ -1,0 +1,148 @@
+use model::{LlamaConfig, RopeScaling};
+
+use super::*;
+use crate::{LlamaModel, Tokenizer};
+
+fn model(text: &str) -> SyntheticModel {
+    text.parse().unwrap()
+}
+
+impl Tensor {
+    fn num_weights(&self) -> u64 {
+        self.dims.iter().product()
+    }
+
+    fn bytes(&self) -> u64 {
+        let format = if let Content::Random(format) = self.content { format } else { Format::F32 };
+        format.bytes_for(self.num_weights()).unwrap()
+    }
+}
+
+/// Three layers of tiny widths.
+fn small(tied_embeddings: bool, mixture: Mixture) -> SyntheticModel {
+    let shape = Shape {
+        name: "small",
+        num_layers: 3,
+        hidden_size: 256,
+        num_heads: 4,
+        num_kv_heads: 1,
+        intermediate_size: 512,
+        vocab_size: 300,
+        context_length: 64,
+        rope_base: 10_000.0,
+        rope_scaling: Shape::ALL[1].rope_scaling,
+        tied_embeddings,
+    };
+    SyntheticModel { shape, mixture }
+}
+
+/// As the models' own `config.json` and weights have them; `rope_freqs` is no parameter.
+#[test]
+fn shapes_have_the_published_numbers_of_parameters() {
+    for (name, expect) in [
+        ("tinyllama-1.1b", 1_100_048_384),
+        ("llama-3.2-1b", 1_235_814_400),
+        ("llama-3.2-3b", 3_212_749_824),
+        ("llama-3.1-8b", 8_030_261_248),
+    ] {
+        let tensors = model(&format!("{name}:q4_k_m")).tensors();
+        let weights = tensors.iter().filter(|tensor| tensor.name != "rope_freqs.weight");
+        assert_eq!(weights.map(Tensor::num_weights).sum::<u64>(), expect, "{name}");
+    }
+}
+
+/// GB of published files. Some were made with an importance matrix, which changes the size of none of these kinds.
+#[test]
+fn files_have_the_published_sizes() {
+    for (name, expect) in [
+        ("llama-3.1-8b:q2_k", 3.18),
+        ("llama-3.1-8b:q3_k_s", 3.66),
+        ("llama-3.1-8b:q3_k_m", 4.02),
+        ("llama-3.1-8b:q3_k_l", 4.32),
+        ("llama-3.1-8b:q4_k_s", 4.69),
+        ("llama-3.1-8b:q4_k_m", 4.92),
+        ("llama-3.1-8b:q5_k_s", 5.60),
+        ("llama-3.1-8b:q5_k_m", 5.73),
+        ("llama-3.1-8b:q6_k", 6.60),
+        ("llama-3.1-8b:q8_0", 8.54),
+        ("tinyllama-1.1b:q4_k_m", 0.669),
+        ("llama-3.2-1b:q4_k_m", 0.808),
+        ("llama-3.2-3b:q4_k_m", 2.02),
+    ] {
+        let weights: u64 = model(name).tensors().iter().map(Tensor::bytes).sum();
+        // Llama 3's own vocabulary, which the placeholder is not.
+        let vocabulary = if name.starts_with("llama-3") { 0.0078 } else { 0.0 };
+        let found = weights as f64 / 1e9 + vocabulary;
+        assert!((found / expect - 1.0).abs() < 0.01, "{name}: {found:.3} GB, published {expect}");
+    }
+}
+
+#[test]
+fn a_model_in_memory_costs_its_largest_tensors() {
+    let (gguf, table) = (model("tinyllama-1.1b:q4_k_m").gguf(), 32_000 * 2048);
+    let most = Format::Q4_K.bytes_for(table).unwrap() + Format::Q6_K.bytes_for(table).unwrap();
+    assert!((most..most + most / 100).contains(&gguf.file_bytes()), "{} bytes", gguf.file_bytes());
+}
+
+/// Divisors that llama.cpp's converter writes for Llama 3.1 8B.
+#[test]
+fn rope_is_scaled_as_llama_3_has_it() {
+    let factors = Shape::ALL[3].rope_factors().unwrap();
+    assert_eq!((factors.len(), factors[0], factors[63]), (64, 1.0, 8.0));
+    assert!(factors.is_sorted());
+    let ramp: Vec<f32> = factors.into_iter().filter(|&factor| factor > 1.0 && factor < 8.0).collect();
+    // Wavelengths from 8192 / 4 to 8192: pairs 29 to 34 of 64.
+    assert_eq!(ramp.len(), 6, "{ramp:?}");
+}
+
+#[test]
+fn every_mixture_loads_and_its_file_gives_the_same_logits() {
+    for mixture in Mixture::ALL {
+        for tied in [false, true] {
+            let model = small(tied, mixture);
+            let mut file = Vec::new();
+            model.write_to(&mut file).unwrap();
+            let logits = [model.gguf(), Gguf::from_vec(file).unwrap()].map(|gguf| {
+                assert!(Tokenizer::from_gguf(&gguf).is_ok(), "{mixture}");
+                let config = LlamaConfig::from_gguf(&gguf).unwrap();
+                assert_eq!(config.rope.scaling, RopeScaling::None);
+                let mut model = LlamaModel::load(&gguf, config, Default::default()).unwrap();
+                model.forward(&[1, 200, 299]).unwrap()
+            });
+            assert!(logits[0].iter().all(|logit| logit.is_finite()), "{mixture}");
+            assert!(logits[0].iter().any(|logit| logit.abs() > 1e-3), "{mixture}");
+            assert_eq!(logits[0], logits[1], "{mixture}");
+        }
+    }
+}
+
+#[test]
+fn rows_of_a_matrix_differ() {
+    let gguf = small(false, Mixture::Q4_K_M).gguf();
+    let table = gguf.tensor("token_embd.weight").unwrap();
+    let rows: std::collections::HashSet<&[u8]> = (0..table.rows()).map(|row| table.row(row)).collect();
+    assert_eq!(rows.len(), table.rows());
+}
+
+#[test]
+fn names_are_parsed_in_either_case() {
+    for (text, expect) in [
+        ("tinyllama-1.1b:q4_k_m", "tinyllama-1.1b:q4_k_m"),
+        ("TinyLlama-1.1B:Q4_K", "tinyllama-1.1b:q4_k_m"),
+        ("llama-3.2-3b:IQ4_xs", "llama-3.2-3b:iq4_xs"),
+        ("llama-3.1-8b:q3_K", "llama-3.1-8b:q3_k_m"),
+    ] {
+        assert_eq!(model(text).to_string(), expect);
+    }
+    for format in Format::ALL {
+        assert_eq!(Mixture::from_name(format.name()).map(Mixture::base), Some(format));
+    }
+    for (text, says) in [
+        ("tinyllama-1.1b", "expected SHAPE:FORMAT"),
+        ("gpt-2:q8_0", "expected a shape of tinyllama-1.1b, llama-3.2-1b"),
+        ("tinyllama-1.1b:q9", "expected a format of f32, f16"),
+    ] {
+        let error = text.parse::<SyntheticModel>().unwrap_err();
+        assert!(error.starts_with(says), "{error}");
+    }
+}
