@@ -1,7 +1,7 @@
 //! The negative control: a device that breaks the law in the way that is most tempting on real ones. From some number of
 //! rows on it splits the inner dimension of a matrix product in two and adds the halves' results.
 
-use cpu::{CpuBackend, CpuBuffer, CpuKvCache, CpuMatrix};
+use cpu::{CpuBackend, CpuBuffer, CpuKvCache, CpuMatrix, CpuPlan};
 use gguf::TensorView;
 use model::{Backend, Batch, BatchLimits, KvShape, Linear, QkvShape, Result, RopeShape};
 
@@ -61,7 +61,7 @@ impl Backend for SplitK {
     type Buffer = Buffer;
     type Matrix = Matrix;
     type KvCache = CpuKvCache;
-    type Plan = Batch;
+    type Plan = CpuPlan;
 
     fn load(&self, tensor: TensorView<'_>) -> Result<Matrix> {
         let parts = vec![self.cpu.load(tensor)?];
@@ -108,15 +108,15 @@ impl Backend for SplitK {
         self.cpu.alloc_kv_cache(shape)
     }
 
-    fn alloc_plan(&self, limits: BatchLimits) -> Result<Batch> {
+    fn alloc_plan(&self, limits: BatchLimits) -> Result<CpuPlan> {
         self.cpu.alloc_plan(limits)
     }
 
-    fn plan(&self, batch: &Batch, plan: &mut Batch) -> Result<()> {
+    fn plan(&self, batch: &Batch, plan: &mut CpuPlan) -> Result<()> {
         self.cpu.plan(batch, plan)
     }
 
-    fn embed(&self, plan: &Batch, table: &Matrix, out: &mut Buffer) {
+    fn embed(&self, plan: &CpuPlan, table: &Matrix, out: &mut Buffer) {
         self.cpu.embed(plan, table.cpu(), &mut out.cpu);
     }
 
@@ -142,7 +142,7 @@ impl Backend for SplitK {
 
     fn rope_store_kv(
         &self,
-        plan: &Batch,
+        plan: &CpuPlan,
         shape: QkvShape,
         rope: RopeShape,
         table: &Buffer,
@@ -155,7 +155,7 @@ impl Backend for SplitK {
 
     fn paged_attention(
         &self,
-        plan: &Batch,
+        plan: &CpuPlan,
         shape: QkvShape,
         qkv: &Buffer,
         cache: &CpuKvCache,
@@ -167,7 +167,7 @@ impl Backend for SplitK {
 
     fn attention_scores(
         &self,
-        plan: &Batch,
+        plan: &CpuPlan,
         shape: QkvShape,
         qkv: &Buffer,
         cache: &CpuKvCache,
@@ -177,13 +177,13 @@ impl Backend for SplitK {
         self.cpu.attention_scores(plan, shape, &qkv.cpu, cache, layer, &mut scores.cpu);
     }
 
-    fn attention_softmax(&self, plan: &Batch, shape: QkvShape, scores: &mut Buffer) {
+    fn attention_softmax(&self, plan: &CpuPlan, shape: QkvShape, scores: &mut Buffer) {
         self.cpu.attention_softmax(plan, shape, &mut scores.cpu);
     }
 
     fn attention_values(
         &self,
-        plan: &Batch,
+        plan: &CpuPlan,
         shape: QkvShape,
         scores: &Buffer,
         cache: &CpuKvCache,
@@ -197,7 +197,7 @@ impl Backend for SplitK {
         self.cpu.swiglu(rows, &gate_up.cpu, &mut out.cpu);
     }
 
-    fn gather_rows(&self, plan: &Batch, x: &Buffer, out: &mut Buffer) {
+    fn gather_rows(&self, plan: &CpuPlan, x: &Buffer, out: &mut Buffer) {
         self.cpu.gather_rows(plan, &x.cpu, &mut out.cpu);
     }
 
