@@ -81,7 +81,7 @@ pub struct RunArgs {
     /// Attention kernels: fused, or the unfused three-step reference (contexts up to 8192 tokens)
     #[arg(long, value_name = "KIND", default_value = "fused")]
     pub attention: Attention,
-    /// CPU instruction set: portable, avx2 or avx512 [default: the machine's best]
+    /// CPU instruction set: portable, avx2, avxvnni or avx512 [default: the machine's best]
     #[arg(long, value_name = "NAME")]
     pub isa: Option<Isa>,
     /// Seed of everything random

@@ -100,9 +100,13 @@ impl RoofLoops {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::LOOPS,
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => RoofLoops { int8: avx2::int8_vnni, int8_macs: avx2::SUMS * 32, ..avx2::LOOPS },
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::LOOPS,
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => unreachable!("a backend's instruction set is one of its machine's"),
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => {
+                unreachable!("a backend's instruction set is one of its machine's")
+            }
         }
     }
 }
@@ -187,7 +191,7 @@ mod avx2 {
     const GROUPS: usize = 4;
     const TOKENS: usize = 4;
     /// Enough to hide a multiply-add's latency, and few enough for sixteen registers.
-    const SUMS: usize = 12;
+    pub(super) const SUMS: usize = 12;
 
     #[target_feature(enable = "avx2")]
     fn read(bytes: &[u8]) -> u64 {
@@ -220,7 +224,24 @@ mod avx2 {
                 sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(pairs, ones));
             }
         }
-        let sum = sums.into_iter().fold(_mm256_setzero_si256(), |all, sum| _mm256_add_epi32(all, sum));
+        fold(&sums)
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) fn int8_vnni(rounds: usize) -> i32 {
+        let (w, x) = (unknown!(ymm_reg, _mm256_set1_epi8(3)), unknown!(ymm_reg, _mm256_set1_epi8(2)));
+        let mut sums = [_mm256_setzero_si256(); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_dpbusd_avx_epi32(*sum, w, x);
+            }
+        }
+        fold(&sums)
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn fold(sums: &[__m256i]) -> i32 {
+        let sum = sums.iter().fold(_mm256_setzero_si256(), |all, &sum| _mm256_add_epi32(all, sum));
         let mut lanes = [0; 8];
         // SAFETY: the reference is to 32 bytes; the store needs no alignment.
         unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sum) };

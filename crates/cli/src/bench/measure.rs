@@ -76,12 +76,18 @@ impl Bench {
         Self { engine, config, seed }
     }
 
-    /// Runs something like the largest cell, so that the first measurement finds memory mapped and threads awake.
+    /// Runs something like the largest cell for a while, so that the first measurement finds memory mapped, threads awake
+    /// and the clock up.
     pub fn warm_up(&self, cells: &[Cell]) -> Result<()> {
         const LENGTH: usize = 32;
+        const ENOUGH: Duration = Duration::from_secs(1);
         let Some(largest) = cells.iter().max_by_key(|cell| (cell.batch, cell.length)) else { return Ok(()) };
         let cell = Cell { length: largest.length.min(LENGTH), gen_steps: 1, ..*largest };
-        self.run(cell, cell.max_tokens(&self.config), self.seed).map(drop)
+        let started = Instant::now();
+        while started.elapsed() < ENOUGH {
+            self.run(cell, cell.max_tokens(&self.config), self.seed)?;
+        }
+        Ok(())
     }
 
     /// Measures a cell `repeats` times; `done` is called after each.

@@ -120,7 +120,7 @@ fn wrong_usage_ends_with_2() {
         ("--kv-memory", "8X", "expected a unit of K, M, G or T, found 'X'"),
         ("--kv-type", "q8_0", "possible values: f16, f32"),
         ("--attention", "flash", "possible values: fused, reference"),
-        ("--isa", "sse", "expected one of portable, avx2, avx512"),
+        ("--isa", "sse", "expected one of portable, avx2, avxvnni, avx512"),
         ("--temperature", "-1", number),
         ("--temperature", "nan", number),
         ("--top-p", "1.5", "expected a number from 0 to 1"),

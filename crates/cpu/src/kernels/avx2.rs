@@ -1,9 +1,10 @@
-//! Matrix tiles on AVX2. Pseudo-code and order of sums: see the portable twins `quant` and `float`; tile layout: see `tile`.
+//! Matrix tiles on AVX2, with and without AVX-VNNI. Pseudo-code and order of sums: see the portable twins `quant` and
+//! `float`; tile layout: see `tile`.
 //!
-//! A group's 64 bytes are two registers of 8 rows. Without a four-way byte dot product, `maddubs` adds pairs of products
-//! of unsigned and signed bytes into 16 bits, which must not overflow: weights of few bits leave room for the sums of several
-//! groups before they widen to 32 bits; those of 8 bits are taken as signed, `|w| * (sign(w) x)`, so that a pair is at
-//! most 2 * 128 * 127.
+//! A group's 64 bytes are two registers of 8 rows. AVX-VNNI has the four-way byte dot product. Without it, `maddubs` adds
+//! pairs of products of unsigned and signed bytes into 16 bits, which must not overflow: weights of few bits leave room for
+//! the sums of several groups before they widen to 32 bits; those of 8 bits are taken as signed, `|w| * (sign(w) x)`, so that
+//! a pair is at most 2 * 128 * 127. The integers are exact either way, so both give the same bits.
 
 use std::arch::x86_64::*;
 
@@ -19,7 +20,12 @@ type Pair<T> = [T; 2];
 
 /// The kernel of a quantised format.
 pub(super) fn quant_tile(format: Format) -> Option<QuantTile> {
-    Some(with_tile_format!(format, F => tile::<F> as QuantTile, _ => return None))
+    Some(with_tile_format!(format, F => pairs::tile::<F> as QuantTile, _ => return None))
+}
+
+/// The kernel of a quantised format, with AVX-VNNI.
+pub(super) fn vnni_quant_tile(format: Format) -> Option<QuantTile> {
+    Some(with_tile_format!(format, F => vnni::tile::<F> as QuantTile, _ => return None))
 }
 
 /// The kernel of a float format.
@@ -46,37 +52,95 @@ const fn is_signed<F: TileFormat>() -> bool {
     F::LOOKUP.is_some() || matches!(F::PLANES, Planes::B8)
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
-    assert!(piece.bytes.len().is_multiple_of(F::BYTES), "quant tile: size");
-    in_groups!([4 2 1], tokens::<F>, piece, x, 1, sums);
-}
+/// A module with the tile kernel of every quantised format over one way to multiply bytes.
+macro_rules! quant_tiles {
+    ($module:ident, $features:literal, $dot:ident) => {
+        mod $module {
+            use super::*;
 
-/// Adds the products of the piece with `N` tokens.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn tokens<F: TileFormat, const N: usize>(
-    piece: &Piece<'_>,
-    x: &[ActBlock],
-    stride: usize,
-    out: &mut [[f32; TILE_ROWS]],
-) {
-    let out = &mut out[..N];
-    for (super_idx, super_block) in piece.bytes.chunks_exact(F::BYTES).enumerate() {
-        let (header, records) = super_block.split_at(F::SCALES.bytes());
-        for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
-            let x = &x[(super_idx * F::RECORDS + record_idx) * stride..][..N];
-            for half in 0..F::SCALES.halves() {
-                let (scale, min) = record_scales::<F>(header, record_idx * F::SCALES.halves() + half);
-                let integers = dot::<F, N>(record, x, half);
-                for t in 0..N {
-                    let scaled_sum =
-                        if F::SCALES.halves() == 1 { x[t].scaled_sum } else { x[t].scaled_halves[half] };
-                    accumulate::<F>(&mut out[t], integers[t], (scale, min), x[t].scale, scaled_sum);
+            #[target_feature(enable = $features)]
+            pub(super) fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+                assert!(piece.bytes.len().is_multiple_of(F::BYTES), "quant tile: size");
+                in_groups!([4 2 1], tokens::<F>, piece, x, 1, sums);
+            }
+
+            /// Adds the products of the piece with `N` tokens.
+            #[target_feature(enable = $features)]
+            fn tokens<F: TileFormat, const N: usize>(
+                piece: &Piece<'_>,
+                x: &[ActBlock],
+                stride: usize,
+                out: &mut [[f32; TILE_ROWS]],
+            ) {
+                let out = &mut out[..N];
+                for (super_idx, super_block) in piece.bytes.chunks_exact(F::BYTES).enumerate() {
+                    let (header, records) = super_block.split_at(F::SCALES.bytes());
+                    for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
+                        let x = &x[(super_idx * F::RECORDS + record_idx) * stride..][..N];
+                        for half in 0..F::SCALES.halves() {
+                            let sub = record_idx * F::SCALES.halves() + half;
+                            let (scale, min) = record_scales::<F>(header, sub);
+                            let integers = $dot::<F, N>(record, x, half);
+                            for t in 0..N {
+                                let (_, scaled_sum) = sums_of::<F>(&x[t], half);
+                                accumulate::<F>(&mut out[t], integers[t], (scale, min), x[t].scale, scaled_sum);
+                            }
+                        }
+                    }
                 }
             }
         }
+    };
+}
+
+quant_tiles!(pairs, "avx2,fma,f16c", dot);
+quant_tiles!(vnni, "avx2,fma,f16c,avxvnni", dot_vnni);
+
+/// `-sum(x)` and `scale * sum(x)` of what half `half` of a record multiplies (all, for formats with one scale).
+#[inline]
+fn sums_of<F: TileFormat>(x: &ActBlock, half: usize) -> (i32, f32) {
+    match F::SCALES.halves() {
+        1 => (x.neg_sum, x.scaled_sum),
+        _ => (x.neg_halves[half], x.scaled_halves[half]),
     }
 }
+
+/// Columns `4 g..4 g + 4` of a token, for every row.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn columns(x: &ActBlock, g: usize) -> __m256i {
+    let four = [x.q[4 * g], x.q[4 * g + 1], x.q[4 * g + 2], x.q[4 * g + 3]];
+    _mm256_set1_epi32(i32::from_le_bytes(four.map(|q| q as u8)))
+}
+
+/// As `dot`, by four-way byte dot products: quants are unsigned in every format, sums of 32 bits.
+macro_rules! vnni_dot {
+    ($name:ident, $features:literal, $dpbusd:ident) => {
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $name<F: TileFormat, const N: usize>(
+            record: &[u8],
+            x: &[ActBlock],
+            half: usize,
+        ) -> [Pair<__m256i>; N] {
+            let groups = GROUPS / F::SCALES.halves();
+            let mut sums: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
+            for t in 0..N {
+                sums[t] = [_mm256_set1_epi32(F::OFFSET * sums_of::<F>(&x[t], half).0); 2];
+            }
+            for g in half * groups..(half + 1) * groups {
+                let q = [unpack::<F, false>(record, g, 0), unpack::<F, false>(record, g, 32)];
+                for t in 0..N {
+                    let x = columns(&x[t], g);
+                    sums[t] = [$dpbusd(sums[t][0], q[0], x), $dpbusd(sums[t][1], q[1], x)];
+                }
+            }
+            sums
+        }
+    };
+}
+
+vnni_dot!(dot_vnni, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
 
 /// Of half `half` of a record (of all, for formats with one scale): `-OFFSET * sum(x) + sum of q * x`, by token and row.
 #[inline]
@@ -87,17 +151,18 @@ fn dot<F: TileFormat, const N: usize>(record: &[u8], x: &[ActBlock], half: usize
     let mut sums: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
     if !is_signed::<F>() && F::OFFSET != 0 {
         for t in 0..N {
-            let neg_sum = if F::SCALES.halves() == 1 { x[t].neg_sum } else { x[t].neg_halves[half] };
-            sums[t] = [_mm256_set1_epi32(F::OFFSET * neg_sum); 2];
+            sums[t] = [_mm256_set1_epi32(F::OFFSET * sums_of::<F>(&x[t], half).0); 2];
         }
     }
     for first in (half * groups..(half + 1) * groups).step_by(groups_per_sum::<F>()) {
         let mut pairs: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
         for g in first..first + groups_per_sum::<F>() {
-            let q = [unpack::<F>(record, g, 0), unpack::<F>(record, g, 32)];
+            let q = [0, 32].map(|at| match is_signed::<F>() {
+                true => unpack::<F, true>(record, g, at),
+                false => unpack::<F, false>(record, g, at),
+            });
             for t in 0..N {
-                let four = [x[t].q[4 * g], x[t].q[4 * g + 1], x[t].q[4 * g + 2], x[t].q[4 * g + 3]];
-                let x = _mm256_set1_epi32(i32::from_le_bytes(four.map(|q| q as u8)));
+                let x = columns(&x[t], g);
                 for rows in 0..2 {
                     let products = if is_signed::<F>() {
                         _mm256_maddubs_epi16(_mm256_abs_epi8(q[rows]), _mm256_sign_epi8(x, q[rows]))
@@ -170,10 +235,11 @@ fn record_scales<F: TileFormat>(header: &[u8], sub: usize) -> (Pair<__m256>, Pai
     }
 }
 
-/// Bytes `at..at + 32` of group `g`: unsigned quants, or signed ones of formats that are taken so.
+/// Bytes `at..at + 32` of group `g`: unsigned quants, or with `SIGNED` what they are raised from (formats of 8 bits).
 #[inline]
 #[target_feature(enable = "avx2")]
-fn unpack<F: TileFormat>(record: &[u8], g: usize, at: usize) -> __m256i {
+fn unpack<F: TileFormat, const SIGNED: bool>(record: &[u8], g: usize, at: usize) -> __m256i {
+    let raised = if SIGNED { _mm256_set1_epi8(-128) } else { _mm256_setzero_si256() };
     let line = |line: usize| load_32(&record[64 * line + at..][..32]);
     // Bits that cross into the next byte are masked away.
     let bits = |bytes: __m256i, shift: usize, mask: i8| {
@@ -189,13 +255,12 @@ fn unpack<F: TileFormat>(record: &[u8], g: usize, at: usize) -> __m256i {
             None => four_bits(),
             Some(code) => {
                 let code = _mm256_broadcastsi128_si256(load_16_bytes(code));
-                let signed = _mm256_xor_si256(code, _mm256_set1_epi8(-128));
-                _mm256_shuffle_epi8(signed, four_bits())
+                _mm256_shuffle_epi8(_mm256_xor_si256(code, raised), four_bits())
             }
         },
         Planes::B4B1 => _mm256_or_si256(four_bits(), _mm256_slli_epi16::<4>(one_bit(4))),
         Planes::B4B2 => _mm256_or_si256(four_bits(), _mm256_slli_epi16::<4>(two_bits(4))),
-        Planes::B8 => _mm256_xor_si256(line(g), _mm256_set1_epi8(-128)),
+        Planes::B8 => _mm256_xor_si256(line(g), raised),
     }
 }
 
@@ -314,4 +379,62 @@ fn load_8_bytes(bytes: &[u8]) -> __m128i {
 #[target_feature(enable = "avx,f16c")]
 fn load_halves(header: &[u8], at: usize) -> __m256 {
     _mm256_cvtph_ps(load_16_bytes(header[at..at + 16].try_into().expect("16 bytes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Isa;
+    use super::*;
+    use crate::activations::quantize_group;
+
+    // AVX-512's form of the same instruction on the same registers, for machines that have only that one.
+    quant_tiles!(vnni_twin, "avx2,fma,f16c,avx512vl,avx512vnni", dot_vnni_twin);
+    vnni_dot!(dot_vnni_twin, "avx2,avx512vl,avx512vnni", _mm256_dpbusd_epi32);
+
+    /// Sums of a tile of arbitrary bits with seven tokens.
+    fn sums(kernel: QuantTile, bytes: &[u8], cols: usize) -> TileOut {
+        const TOKENS: usize = 7;
+        let x: Vec<f32> = (0..TOKENS * cols).map(|i| ((i * 7919 % 2003) as f32 - 1001.0) * 1e-3).collect();
+        let mut values = vec![ActBlock::default(); TOKENS * cols / 32];
+        quantize_group(&x, cols, TOKENS, &mut values);
+        let mut sums = TileOut::default();
+        let x = Tokens { values: &values, stride: TOKENS, count: TOKENS };
+        // SAFETY: the caller checked that the machine has the kernel's instructions.
+        unsafe { kernel(&Piece { bytes, next: bytes }, x, &mut sums) };
+        sums
+    }
+
+    fn check<F: TileFormat>() {
+        let cols = 2 * 32 * F::RECORDS;
+        let mut bytes: Vec<u8> = (0..2 * F::BYTES).map(|i| (i * i * 31 + i * 17) as u8).collect();
+        for header in bytes.chunks_exact_mut(F::BYTES) {
+            // Scales that are finite.
+            header[..64.min(F::SCALES.bytes())]
+                .as_chunks_mut::<2>()
+                .0
+                .iter_mut()
+                .for_each(|half| half[1] = 0x2c);
+        }
+        let expect = sums(pairs::tile::<F>, &bytes, cols);
+        assert!(expect.as_flattened().iter().any(|&sum| sum != 0.0), "{}", F::FORMAT);
+        let mut kernels: Vec<(&str, QuantTile)> = Vec::new();
+        if is_x86_feature_detected!("avxvnni") {
+            kernels.push(("AVX-VNNI", vnni::tile::<F>));
+        }
+        if is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni") {
+            kernels.push(("its AVX-512 twin", vnni_twin::tile::<F>));
+        }
+        for (name, kernel) in kernels {
+            assert_eq!(sums(kernel, &bytes, cols), expect, "{} with {name}", F::FORMAT);
+        }
+    }
+
+    #[test]
+    fn both_byte_products_give_the_same_bits() {
+        if Isa::Avx2.is_available() {
+            for format in Format::ALL {
+                with_tile_format!(format, F => check::<F>(), _ => ());
+            }
+        }
+    }
 }

@@ -90,13 +90,15 @@ pub enum Isa {
     Portable,
     /// x86-64 with AVX2, FMA and F16C (2013 onwards): hand-written matrix kernels on pairs of bytes.
     Avx2,
+    /// As `Avx2`, with AVX-VNNI (Intel's hybrid cores since 2021, AMD's since 2024): byte dot products on 256 bits.
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, DQ, VL and VNNI: hand-written matrix kernels on byte dot products.
     Avx512,
 }
 
 impl Isa {
     /// Every instruction set, the best last.
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Avx2, Isa::AvxVnni, Isa::Avx512];
 
     /// Whether this machine can run it.
     pub fn is_available(self) -> bool {
@@ -109,6 +111,8 @@ impl Isa {
                     && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Isa::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 Isa::Avx2.is_available()
                     && is_x86_feature_detected!("avx512f")
@@ -118,7 +122,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => false,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => false,
         }
     }
 
@@ -132,6 +136,7 @@ impl Isa {
         match self {
             Isa::Portable => "portable",
             Isa::Avx2 => "avx2",
+            Isa::AvxVnni => "avxvnni",
             Isa::Avx512 => "avx512",
         }
     }
@@ -288,6 +293,15 @@ isa_table!(portable_table, Isa::Portable, [], quant_tile, float_tile, attention:
 isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], avx2::quant_tile, avx2::float_tile, attention::Portable);
 #[cfg(target_arch = "x86_64")]
 isa_table!(
+    avx_vnni_table,
+    Isa::AvxVnni,
+    ["avx2,fma,f16c"],
+    avx2::vnni_quant_tile,
+    avx2::float_tile,
+    attention::Portable
+);
+#[cfg(target_arch = "x86_64")]
+isa_table!(
     avx512_table,
     Isa::Avx512,
     ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"],
@@ -307,9 +321,11 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Some(avx2_table::KERNELS),
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Some(avx_vnni_table::KERNELS),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Some(avx512_table::KERNELS),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => None,
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => None,
         }
     }
 
