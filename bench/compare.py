@@ -14,6 +14,7 @@ Writes NAME.md, NAME.json and NAME.svg into --out.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -35,7 +36,7 @@ OURS, PEER = "rustorch", "llama.cpp"
 def main():
     args = arguments()
     results = {"machine": machine(args), "shape": args.shape, "rounds": args.rounds, "formats": {}}
-    with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
+    with neighbours(args.busy), tempfile.TemporaryDirectory(dir=args.scratch) as folder:
         for name in args.formats.split(","):
             model = pathlib.Path(folder) / f"{args.shape}-{name}.gguf"
             run([args.rustorch, "bench", "--synthetic", f"{args.shape}:{name}", "--save", model])
@@ -55,10 +56,22 @@ def arguments():
     parser.add_argument("--prompts", default="64,512", help="lengths of single prompts, comma-separated")
     parser.add_argument("--steps", type=int, default=24, help="decode steps of a cell")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--busy", type=int, default=0, help="neighbours that keep a core busy each while measuring")
     parser.add_argument("--scratch", help="where the model files are written (default: the system's place)")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the results")
     parser.add_argument("--name", default="cpu", help="of the results' files")
     return parser.parse_args()
+
+
+@contextlib.contextmanager
+def neighbours(count):
+    """Runs so many processes that do nothing but compute."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
 
 
 def run(command):
@@ -75,6 +88,7 @@ def machine(args):
     return {
         "cpu": cpu_name(),
         "threads": args.threads,
+        "busy_neighbours": args.busy,
         "system": f"{platform.system()} {platform.release()}",
         OURS: git("rev-parse", "--short", "HEAD") + changed,
     }
@@ -144,11 +158,12 @@ def write(args, results):
 def report(args, results):
     about = results["machine"]
     roof = lambda key: statistics.median(roofs[key] for roofs in about["roofs"]) / 1e9  # noqa: E731
+    about_machine = f"{about['cpu']}, {about['threads']} threads, {about['busy_neighbours']} busy neighbours"
     lines = [
         f"{results['shape']}, random weights; tokens/s, median of {results['rounds']} rounds (lowest to highest).",
         f"Decoding after prompts of {args.length} tokens.",
         "",
-        f"- {about['cpu']}, {about['threads']} threads, {about['system']}; roofs: {roof('read_bytes_per_s'):.0f} GB/s read, "
+        f"- {about_machine}, {about['system']}; roofs: {roof('read_bytes_per_s'):.0f} GB/s read, "
         f"{roof('quantized_macs_per_s'):.0f} G multiply-adds/s of bytes",
         f"- rustorch {about[OURS]}",
         f"- {about[PEER]}",
