@@ -130,7 +130,11 @@ impl Sampler {
             }
             let possible = ((block_idx * BLOCK) as u32..).zip(scores);
             let possible = possible.filter(|&(_, &score)| score > f32::NEG_INFINITY && score >= least);
-            self.candidates.extend(possible.map(|(token_id, &score)| Candidate { token_id, score, weight: 0.0 }));
+            self.candidates.extend(possible.map(|(token_id, &score)| Candidate {
+                token_id,
+                score,
+                weight: 0.0,
+            }));
         }
         if (1..self.candidates.len()).contains(&top_k) {
             self.candidates.select_nth_unstable_by(top_k - 1, Candidate::order);
