@@ -237,7 +237,7 @@ impl Backend for CpuBackend {
         CpuKvCache::new(shape, self.pool.num_threads())
     }
 
-    fn alloc_plan(&self, limits: BatchLimits) -> Result<CpuPlan> {
+    fn alloc_plan(&self, limits: BatchLimits, _: QkvShape) -> Result<CpuPlan> {
         Ok(CpuPlan::new(Batch::new(limits, 1)))
     }
 

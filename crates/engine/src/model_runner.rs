@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{AttentionMode, Backend, Batch, BatchLimits, KvShape, Llama, RunState};
+use model::{AttentionMode, Backend, Batch, BatchLimits, KvShape, Llama, RunState, qkv_shape};
 
 use crate::error::RunError;
 use crate::runner::{Runner, RunnerSpec, StepOutput};
@@ -33,7 +33,7 @@ impl<B: Backend> ModelRunner<B> {
     ) -> model::Result<Self> {
         let config = llama.config();
         let cache = backend.alloc_kv_cache(kv_shape(config, num_pages))?;
-        let plan = backend.alloc_plan(limits)?;
+        let plan = backend.alloc_plan(limits, qkv_shape(config))?;
         let state = RunState::new(&*backend, config, limits, attention)?;
         let logits = vec![0.0; limits.max_logit_rows * config.vocab_size];
         let spec = RunnerSpec {

@@ -114,6 +114,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Lays out a weight matrix for the device. The source's bytes are not needed afterwards.
     fn load(&self, tensor: TensorView<'_>) -> Result<Self::Matrix>;
+    /// Lays out matrices of as many columns that are stacked, in the order of their rows. A device may join neighbours
+    /// into one.
+    fn load_stack(&self, tensors: &[TensorView<'_>]) -> Result<Vec<Self::Matrix>> {
+        tensors.iter().map(|&tensor| self.load(tensor)).collect()
+    }
     /// Bytes that a loaded matrix occupies on the device.
     fn matrix_bytes(&self, matrix: &Self::Matrix) -> u64;
     /// Measures the device, for about a second; `None` of one that has no measure of itself.
@@ -126,8 +131,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn upload(&self, rows: usize, cols: usize, values: &[f32]) -> Result<Self::Buffer>;
     /// An empty KV cache.
     fn alloc_kv_cache(&self, shape: KvShape) -> Result<Self::KvCache>;
-    /// Room for the largest batch.
-    fn alloc_plan(&self, limits: BatchLimits) -> Result<Self::Plan>;
+    /// Room for the largest batch of a model whose attention has this shape.
+    fn alloc_plan(&self, limits: BatchLimits, shape: QkvShape) -> Result<Self::Plan>;
     /// Brings a batch to the device: the one upload of a step.
     fn plan(&self, batch: &Batch, plan: &mut Self::Plan) -> Result<()>;
 

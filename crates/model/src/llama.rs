@@ -199,6 +199,6 @@ fn reference_context(config: &LlamaConfig) -> Result<usize> {
 }
 
 /// The stacked row of a layer's QKV projection.
-fn qkv_shape(config: &LlamaConfig) -> QkvShape {
+pub fn qkv_shape(config: &LlamaConfig) -> QkvShape {
     QkvShape { num_heads: config.num_heads, num_kv_heads: config.num_kv_heads, head_dim: config.head_dim }
 }

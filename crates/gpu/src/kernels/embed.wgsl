@@ -2,7 +2,7 @@
 //@include plan
 // out[t] = table[token_ids[t]], for the tokens whose rows are in this part of the table.
 //@include values_f32
-//@include formats/${FORMAT}
+//@include ${FORMAT}
 @group(0) @binding(0) var<storage, read> plan: array<u32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 

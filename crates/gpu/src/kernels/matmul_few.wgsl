@@ -5,7 +5,7 @@
 // element is the sum, in order, of eight chains, each over the columns of a segment in steps of 16. Here a subgroup takes
 // a segment, for ${ROW_TILES} tiles of 16 rows, and the chains are added in workgroup memory.
 //@include values_f16
-//@include formats/${FORMAT}
+//@include ${FORMAT}
 //@include matrix_tiles
 // f16 of x / 16, [tokens rounded up][x_stride]. Few tokens are staged, without the tile's rows that are none; more are
 // read where they are needed.

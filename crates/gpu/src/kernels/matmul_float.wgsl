@@ -5,7 +5,7 @@
 // every eighth chunk of 64 columns, from chunk l / 32 on, adds its products in order to four sums by column modulo 4, and
 // joins those; then sixteen lanes' sums of a row are added in order. None of that depends on the number of tokens.
 //@include values_f32
-//@include formats/${FORMAT}
+//@include ${FORMAT}
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 //@if BIAS

@@ -4,7 +4,7 @@
 // A workgroup makes a tile of 128 tokens x 128 rows, a subgroup 64 x 32 of it. The order of additions is that of
 // `matmul_few`: eight segments of columns, each a chain in steps of 16, added in order.
 //@include values_f16
-//@include formats/${FORMAT}
+//@include ${FORMAT}
 //@include matrix_tiles
 // f16 pairs of x / 16, [tokens rounded up to 128][x_stride]
 @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
