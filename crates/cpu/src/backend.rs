@@ -237,7 +237,7 @@ impl Backend for CpuBackend {
         CpuKvCache::new(shape, self.pool.num_threads())
     }
 
-    fn alloc_plan(&self, limits: BatchLimits) -> Result<CpuPlan> {
+    fn alloc_plan(&self, limits: BatchLimits, _: QkvShape) -> Result<CpuPlan> {
         Ok(CpuPlan::new(Batch::new(limits, 1)))
     }
 
@@ -373,8 +373,8 @@ impl Backend for CpuBackend {
     }
 
     fn gather_rows(&self, plan: &CpuPlan, x: &CpuBuffer, out: &mut CpuBuffer) {
-        self.for_rows(plan.batch.num_logit_rows(), out, |row, out| {
-            out.copy_from_slice(x.row(plan.batch.logit_rows[row] as usize));
+        self.for_rows(plan.batch.wanted_rows.len(), out, |row, out| {
+            out.copy_from_slice(x.row(plan.batch.wanted_rows[row] as usize));
         });
     }
 

@@ -99,7 +99,7 @@ pub struct Roofs {
 
 /// A device that runs the graph's operations.
 ///
-/// `T`, `S` and `R` are the tokens, sequences and logit rows of the planned batch. Operations may be queued: only
+/// `T`, `S`, `R` and `H` are the tokens, sequences, logit rows and hidden rows of the planned batch. Operations may be queued: only
 /// [`plan`](Backend::plan) and [`read_into`](Backend::read_into) wait for the device and report its failures.
 /// Operations panic when a buffer is too small for the plan or shapes do not fit: the graph guarantees both.
 pub trait Backend: Send + Sync + Sized + 'static {
@@ -114,6 +114,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Lays out a weight matrix for the device. The source's bytes are not needed afterwards.
     fn load(&self, tensor: TensorView<'_>) -> Result<Self::Matrix>;
+    /// Lays out matrices of as many columns that are stacked, in the order of their rows. A device may join neighbours
+    /// into one.
+    fn load_stack(&self, tensors: &[TensorView<'_>]) -> Result<Vec<Self::Matrix>> {
+        tensors.iter().map(|&tensor| self.load(tensor)).collect()
+    }
     /// Bytes that a loaded matrix occupies on the device.
     fn matrix_bytes(&self, matrix: &Self::Matrix) -> u64;
     /// Measures the device, for about a second; `None` of one that has no measure of itself.
@@ -126,8 +131,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn upload(&self, rows: usize, cols: usize, values: &[f32]) -> Result<Self::Buffer>;
     /// An empty KV cache.
     fn alloc_kv_cache(&self, shape: KvShape) -> Result<Self::KvCache>;
-    /// Room for the largest batch.
-    fn alloc_plan(&self, limits: BatchLimits) -> Result<Self::Plan>;
+    /// Room for the largest batch of a model whose attention has this shape.
+    fn alloc_plan(&self, limits: BatchLimits, shape: QkvShape) -> Result<Self::Plan>;
     /// Brings a batch to the device: the one upload of a step.
     fn plan(&self, batch: &Batch, plan: &mut Self::Plan) -> Result<()>;
 
@@ -206,7 +211,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `out[i, j] = silu(gate_up[i, j]) * gate_up[i, n + j]` for the first `rows` rows, `n` being `out`'s columns
     /// (arXiv 2002.05202).
     fn swiglu(&self, rows: usize, gate_up: &Self::Buffer, out: &mut Self::Buffer);
-    /// `out[i] = x[logit_rows[i]]`. `out: [R, cols]`.
+    /// `out[i] = x[wanted_rows[i]]`. `out: [R + H, cols]`.
     fn gather_rows(&self, plan: &Self::Plan, x: &Self::Buffer, out: &mut Self::Buffer);
     /// Waits for the queue and copies the first `out.len()` values.
     fn read_into(&self, buffer: &Self::Buffer, out: &mut [f32]) -> Result<()>;

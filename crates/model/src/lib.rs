@@ -14,9 +14,9 @@ mod rope;
 mod weights;
 
 pub use backend::{AttentionMode, Backend, KvShape, QkvShape, Roofs, RopeShape};
-pub use batch::{Batch, BatchLimits, Logits};
+pub use batch::{Batch, BatchLimits, Logits, StepSize};
 pub use config::{KvDtype, LlamaConfig, RopeConfig, RopeScaling, RopeStyle};
 pub use error::{Error, Result};
-pub use llama::{Llama, RunState};
+pub use llama::{Llama, RunState, qkv_shape};
 pub use rope::RopeTable;
 pub use weights::Linear;

@@ -100,10 +100,13 @@ impl<'a, B: Backend> Loader<'a, B> {
             bias.extend(values.unwrap_or_else(|| vec![0.0; rows]));
         }
         let bias = if has_bias { Some(self.upload(&bias)?) } else { None };
-        let parts = parts
+        let tensors = parts
             .iter()
-            .map(|&(name, rows)| self.matrix(&format!("{name}.weight"), rows, cols))
-            .collect::<Result<_>>()?;
+            .map(|&(name, rows)| self.checked(self.gguf.tensor(&format!("{name}.weight"))?, rows, cols))
+            .collect::<Result<Vec<_>>>()?;
+        let parts = self.backend.load_stack(&tensors)?;
+        tensors.iter().for_each(|tensor| self.gguf.release(tensor));
+        self.bytes += parts.iter().map(|part| self.backend.matrix_bytes(part)).sum::<u64>();
         Ok(Linear { parts, bias })
     }
 

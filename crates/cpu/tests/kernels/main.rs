@@ -67,7 +67,8 @@ fn plan(backend: &CpuBackend, chunks: &[Chunk<'_>], page_size: usize, logits: Lo
         batch.push(own, chunk.start, chunk.pages, logits);
         tokens = rest;
     }
-    let mut plan = backend.alloc_plan(limits).unwrap();
+    let shape = QkvShape { num_heads: 1, num_kv_heads: 1, head_dim: 1 };
+    let mut plan = backend.alloc_plan(limits, shape).unwrap();
     backend.plan(&batch, &mut plan).unwrap();
     plan
 }

@@ -108,8 +108,8 @@ impl Backend for SplitK {
         self.cpu.alloc_kv_cache(shape)
     }
 
-    fn alloc_plan(&self, limits: BatchLimits) -> Result<CpuPlan> {
-        self.cpu.alloc_plan(limits)
+    fn alloc_plan(&self, limits: BatchLimits, shape: QkvShape) -> Result<CpuPlan> {
+        self.cpu.alloc_plan(limits, shape)
     }
 
     fn plan(&self, batch: &Batch, plan: &mut CpuPlan) -> Result<()> {

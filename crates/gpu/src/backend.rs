@@ -1,0 +1,421 @@
+//! [`Backend`] on a GPU.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use gguf::{Format, TensorView};
+use model::{
+    Backend, Batch, BatchLimits, Error, KvDtype, KvShape, Linear, QkvShape, Result, RopeShape, RopeStyle,
+};
+
+use crate::attention::Attention;
+use crate::buffer::DeviceBuffer;
+use crate::device::Gpu;
+use crate::kernel::{Kernel, KernelSpec, Kernels};
+use crate::kv_cache::GpuKvCache;
+use crate::matrix::GpuMatrix;
+use crate::pack::TILE_ROWS;
+use crate::plan::{GpuPlan, rows_per_run};
+use crate::product::{MAX_HALF_COLS, NumericPath, Product, ProductKernels, Shape, padded_rows};
+use crate::readback::Readback;
+use crate::recorder::Recorder;
+
+/// A GPU as a device.
+pub struct GpuBackend {
+    pub(crate) gpu: Gpu,
+    pub(crate) kernels: Kernels,
+    pub(crate) recorder: Arc<Recorder>,
+    products: Mutex<HashMap<(Format, NumericPath), Arc<ProductKernels>>>,
+    attention: Mutex<HashMap<(QkvShape, KvDtype), Arc<Attention>>>,
+    rows: RowKernels,
+    readback: Readback,
+}
+
+/// The kernels that work row by row, compiled when first asked for.
+#[derive(Default)]
+struct RowKernels {
+    rms_norm: OnceLock<Arc<Kernel>>,
+    add_rms_norm: OnceLock<Arc<Kernel>>,
+    add: OnceLock<Arc<Kernel>>,
+    swiglu: OnceLock<Arc<Kernel>>,
+    gather_rows: OnceLock<Arc<Kernel>>,
+    to_half: OnceLock<Arc<Kernel>>,
+    /// By style and element type of the cache.
+    rope_store_kv: [[OnceLock<Arc<Kernel>>; 2]; 2],
+}
+
+/// f32 values, `[rows, cols]`, with room for whole tiles of rows.
+pub struct GpuBuffer {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) values: DeviceBuffer,
+    /// The values for matrix units, where the device has any and a matrix may be multiplied with them.
+    half: OnceLock<Half>,
+}
+
+/// A buffer's values as f16, `[rows, stride]` of words that hold two each.
+pub(crate) struct Half {
+    pub values: DeviceBuffer,
+    pub stride: usize,
+}
+
+impl GpuBuffer {
+    fn check_rows(&self, rows: usize) {
+        assert!(rows <= self.rows, "buffer holds fewer than {rows} rows");
+    }
+}
+
+impl GpuBackend {
+    /// A backend on an opened device.
+    pub fn new(gpu: Gpu) -> Self {
+        Self {
+            gpu,
+            kernels: Kernels::default(),
+            recorder: Arc::new(Recorder::default()),
+            products: Mutex::default(),
+            attention: Mutex::default(),
+            rows: RowKernels::default(),
+            readback: Readback::default(),
+        }
+    }
+
+    /// The device.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Name, dispatches and seconds of every kernel since the last call, the slowest first. Empty unless the device was
+    /// opened to profile.
+    pub fn kernel_times(&self) -> Vec<(&'static str, u64, f64)> {
+        self.recorder.timings(&self.gpu)
+    }
+
+    fn has_half(&self) -> bool {
+        self.gpu.capabilities().matrix_tile == Some(16)
+    }
+
+    fn new_buffer(&self, rows: usize, cols: usize, what: &str) -> Result<GpuBuffer> {
+        let bytes = (padded_rows(rows) * cols * 4) as u64;
+        let values = DeviceBuffer::new(&self.gpu, &self.recorder, what, bytes)?;
+        Ok(GpuBuffer { rows, cols, values, half: OnceLock::new() })
+    }
+
+    fn new_half(&self, rows: usize, cols: usize) -> Result<Half> {
+        let stride = cols.next_multiple_of(64) / 2;
+        let bytes = (padded_rows(rows) * stride * 4) as u64;
+        Ok(Half { values: DeviceBuffer::new(&self.gpu, &self.recorder, "activations in f16", bytes)?, stride })
+    }
+
+    fn products(&self, format: Format, cols: usize) -> Arc<ProductKernels> {
+        let path = NumericPath::of(self.gpu.capabilities(), format, cols);
+        let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_format = products.entry((format, path));
+        Arc::clone(of_format.or_insert_with(|| {
+            let kernels = ProductKernels::new(format, path);
+            kernels.compile(&self.gpu, &self.kernels);
+            Arc::new(kernels)
+        }))
+    }
+
+    pub(crate) fn attention(&self, shape: QkvShape, dtype: KvDtype) -> Arc<Attention> {
+        let mut attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_shape = attention.entry((shape, dtype));
+        Arc::clone(of_shape.or_insert_with(|| Arc::new(Attention::new(&self.gpu, &self.kernels, shape, dtype))))
+    }
+
+    fn dispatch(&self, kernel: &Arc<Kernel>, buffers: &[&DeviceBuffer], values: &[u32], grid: [u32; 3]) {
+        self.recorder.dispatch(&self.gpu, kernel, buffers, values, grid);
+    }
+
+    /// The f16 copy of a product's input, which operations keep beside what they write; made here of what came from the
+    /// host.
+    fn half_of<'a>(&self, rows: usize, x: &'a GpuBuffer) -> &'a Half {
+        if let Some(half) = x.half.get() {
+            return half;
+        }
+        let half = self.new_half(x.rows, x.cols).expect("inputs from the host are small");
+        let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("to_half"));
+        let kernel = self.rows.to_half.get_or_init(spec);
+        let grid = [x.cols.div_ceil(512) as u32, rows as u32, 1];
+        let values = [x.cols as u32, half.stride as u32];
+        self.dispatch(kernel, &[&x.values, &half.values], &values, grid);
+        x.half.get_or_init(|| half)
+    }
+
+    fn norm_kernel(&self, adds: bool) -> &Arc<Kernel> {
+        let slot = if adds { &self.rows.add_rms_norm } else { &self.rows.rms_norm };
+        slot.get_or_init(|| {
+            let mut spec = KernelSpec::new("rms_norm").with_flag("ADD", adds);
+            if let Some(size) = self.gpu.capabilities().subgroup_size {
+                spec = spec.with("SUBGROUP", size);
+            }
+            if self.has_half() {
+                spec = spec.with("HALF", if adds { 4 } else { 3 });
+            }
+            self.kernels.get(&self.gpu, &spec)
+        })
+    }
+
+    /// The f16 copy of an output that may be multiplied, if the kernels of this device write any.
+    fn half_out<'a>(&self, out: &'a GpuBuffer) -> Option<&'a Half> {
+        if !self.has_half() {
+            return None;
+        }
+        Some(out.half.get_or_init(|| self.new_half(out.rows, out.cols).expect("an output of this width is allocated with it")))
+    }
+}
+
+impl Backend for GpuBackend {
+    type Buffer = GpuBuffer;
+    type Matrix = GpuMatrix;
+    type KvCache = GpuKvCache;
+    type Plan = GpuPlan;
+
+    fn load(&self, tensor: TensorView<'_>) -> Result<GpuMatrix> {
+        let products = self.products(tensor.format(), tensor.cols());
+        GpuMatrix::load(&self.gpu, &self.recorder, products, &[tensor])
+    }
+
+    fn load_stack(&self, tensors: &[TensorView<'_>]) -> Result<Vec<GpuMatrix>> {
+        let mut parts = Vec::new();
+        let joins = |a: &TensorView<'_>, b: &TensorView<'_>| {
+            a.format() == b.format() && a.rows().is_multiple_of(TILE_ROWS)
+        };
+        for stack in tensors.chunk_by(joins) {
+            let products = self.products(stack[0].format(), stack[0].cols());
+            parts.push(GpuMatrix::load(&self.gpu, &self.recorder, products, stack)?);
+        }
+        Ok(parts)
+    }
+
+    fn matrix_bytes(&self, matrix: &GpuMatrix) -> u64 {
+        matrix.bytes
+    }
+
+    fn alloc(&self, rows: usize, cols: usize) -> Result<GpuBuffer> {
+        let buffer = self.new_buffer(rows, cols, "activations")?;
+        if self.has_half() && cols <= MAX_HALF_COLS {
+            let half = self.new_half(rows, cols)?;
+            buffer.half.get_or_init(|| half);
+        }
+        Ok(buffer)
+    }
+
+    fn upload(&self, rows: usize, cols: usize, values: &[f32]) -> Result<GpuBuffer> {
+        let buffer = self.new_buffer(rows, cols, "constants")?;
+        self.gpu.queue.write_buffer(&buffer.values.raw, 0, bytemuck::cast_slice(values));
+        Ok(buffer)
+    }
+
+    fn alloc_kv_cache(&self, shape: KvShape) -> Result<GpuKvCache> {
+        if !shape.head_dim.is_multiple_of(2) || shape.head_dim > Attention::MAX_HEAD_DIM {
+            return Err(Error::InvalidValue {
+                what: "head_dim on a GPU".to_owned(),
+                expected: format!("an even number up to {}", Attention::MAX_HEAD_DIM),
+                found: shape.head_dim.to_string(),
+            });
+        }
+        GpuKvCache::new(&self.gpu, &self.recorder, shape)
+    }
+
+    fn alloc_plan(&self, limits: BatchLimits, shape: QkvShape) -> Result<GpuPlan> {
+        GpuPlan::new(&self.gpu, &self.recorder, limits, shape)
+    }
+
+    fn plan(&self, batch: &Batch, plan: &mut GpuPlan) -> Result<()> {
+        self.gpu.check()?;
+        plan.upload(&self.gpu, batch);
+        Ok(())
+    }
+
+    fn embed(&self, plan: &GpuPlan, table: &GpuMatrix, out: &mut GpuBuffer) {
+        let tokens = plan.counts().num_tokens;
+        out.check_rows(tokens);
+        let kernel = table.kernels.embed(&self.gpu, &self.kernels);
+        let chunks = table.cols.div_ceil(64) as u32;
+        for slice in &table.slices {
+            let mut buffers = vec![&plan.buffer, &out.values];
+            buffers.extend(&slice.planes);
+            let values = [
+                chunks,
+                table.cols.div_ceil(256) as u32,
+                table.cols as u32,
+                slice.first_row as u32,
+                slice.rows as u32,
+            ];
+            self.dispatch(kernel, &buffers, &values, [(2 * chunks).div_ceil(64), tokens as u32, 1]);
+        }
+    }
+
+    fn rms_norm(&self, rows: usize, x: &GpuBuffer, weight: &GpuBuffer, eps: f32, out: &mut GpuBuffer) {
+        out.check_rows(rows);
+        let half = self.half_out(out);
+        let mut buffers = vec![&x.values, &weight.values, &out.values];
+        buffers.extend(half.map(|half| &half.values));
+        let values = [x.cols as u32, half.map_or(0, |half| half.stride as u32), eps.to_bits()];
+        self.dispatch(self.norm_kernel(false), &buffers, &values, [rows as u32, 1, 1]);
+    }
+
+    fn add_rms_norm(
+        &self,
+        rows: usize,
+        x: &mut GpuBuffer,
+        delta: &GpuBuffer,
+        weight: &GpuBuffer,
+        eps: f32,
+        out: &mut GpuBuffer,
+    ) {
+        out.check_rows(rows);
+        let half = self.half_out(out);
+        let mut buffers = vec![&x.values, &weight.values, &out.values, &delta.values];
+        buffers.extend(half.map(|half| &half.values));
+        let values = [x.cols as u32, half.map_or(0, |half| half.stride as u32), eps.to_bits()];
+        self.dispatch(self.norm_kernel(true), &buffers, &values, [rows as u32, 1, 1]);
+    }
+
+    fn add(&self, rows: usize, x: &mut GpuBuffer, delta: &GpuBuffer) {
+        x.check_rows(rows);
+        let kernel = self.rows.add.get_or_init(|| self.kernels.get(&self.gpu, &KernelSpec::new("add")));
+        let len = rows * x.cols;
+        let groups = len.div_ceil(256);
+        let x_groups = groups.min(32768);
+        let grid = [x_groups as u32, groups.div_ceil(x_groups.max(1)) as u32, 1];
+        self.dispatch(kernel, &[&x.values, &delta.values], &[len as u32], grid);
+    }
+
+    fn matmul(&self, rows: usize, x: &GpuBuffer, weight: &Linear<Self>, out: &mut GpuBuffer) {
+        out.check_rows(rows);
+        assert_eq!(out.cols, weight.parts.iter().map(|p| p.rows).sum::<usize>(), "matmul: output columns");
+        let mut out_first = 0;
+        for part in &weight.parts {
+            assert_eq!(part.cols, x.cols, "matmul: columns");
+            for slice in &part.slices {
+                let shape = Shape::for_product(part.kernels.path, rows, part.rows);
+                let (input, x_stride) = match part.kernels.path {
+                    NumericPath::Float => (&x.values, x.cols),
+                    NumericPath::MatrixUnits => {
+                        let half = self.half_of(rows, x);
+                        (&half.values, half.stride)
+                    }
+                };
+                let kernel = part.kernels.get(&self.gpu, &self.kernels, shape, weight.bias.is_some());
+                let mut buffers = vec![input, &out.values];
+                buffers.extend(&slice.planes);
+                buffers.extend(weight.bias.as_ref().map(|bias| &bias.values));
+                let product = Product {
+                    cols: part.cols,
+                    rows: slice.rows,
+                    out_first: out_first + slice.first_row,
+                    tokens: rows,
+                    x_stride,
+                    out_stride: out.cols,
+                };
+                let (values, len) = product.immediates(&self.gpu, shape);
+                let grid = shape.grid(rows, slice.rows.div_ceil(TILE_ROWS));
+                self.dispatch(kernel, &buffers, &values[..len], grid);
+            }
+            out_first += part.rows;
+        }
+    }
+
+    fn rope_store_kv(
+        &self,
+        plan: &GpuPlan,
+        shape: QkvShape,
+        rope: RopeShape,
+        table: &GpuBuffer,
+        qkv: &mut GpuBuffer,
+        cache: &mut GpuKvCache,
+        layer: usize,
+    ) {
+        let interleaved = rope.style == RopeStyle::Interleaved;
+        let wide = cache.dtype == KvDtype::F32;
+        let slot = &self.rows.rope_store_kv[usize::from(interleaved)][usize::from(wide)];
+        let kernel = slot.get_or_init(|| {
+            let spec = KernelSpec::new("rope_store_kv")
+                .with_flag("INTERLEAVED", interleaved)
+                .with_flag("KV_F32", wide);
+            self.kernels.get(&self.gpu, &spec)
+        });
+        let pages = &cache.layers[layer];
+        let values = [shape.num_heads, shape.num_kv_heads, shape.head_dim, rope.dim].map(|value| value as u32);
+        let items = shape.num_heads * rope.dim / 2 + shape.num_kv_heads * shape.head_dim;
+        let grid = [items.div_ceil(64) as u32, plan.counts().num_tokens as u32, 1];
+        let buffers = [&plan.buffer, &table.values, &qkv.values, &pages.k, &pages.v];
+        self.dispatch(kernel, &buffers, &values, grid);
+    }
+
+    fn paged_attention(
+        &self,
+        plan: &GpuPlan,
+        shape: QkvShape,
+        qkv: &GpuBuffer,
+        cache: &GpuKvCache,
+        layer: usize,
+        out: &mut GpuBuffer,
+    ) {
+        out.check_rows(plan.counts().num_tokens);
+        let attention = self.attention(shape, cache.dtype);
+        let half = self.half_out(out);
+        attention.fused(&self.gpu, &self.recorder, plan, qkv, &cache.layers[layer], (out, half));
+    }
+
+    fn attention_scores(
+        &self,
+        plan: &GpuPlan,
+        shape: QkvShape,
+        qkv: &GpuBuffer,
+        cache: &GpuKvCache,
+        layer: usize,
+        scores: &mut GpuBuffer,
+    ) {
+        let attention = self.attention(shape, cache.dtype);
+        attention.scores(&self.gpu, &self.recorder, plan, qkv, &cache.layers[layer], scores);
+    }
+
+    fn attention_softmax(&self, plan: &GpuPlan, shape: QkvShape, scores: &mut GpuBuffer) {
+        let attention = self.attention(shape, KvDtype::F16);
+        attention.softmax(&self.gpu, &self.recorder, plan, scores);
+    }
+
+    fn attention_values(
+        &self,
+        plan: &GpuPlan,
+        shape: QkvShape,
+        scores: &GpuBuffer,
+        cache: &GpuKvCache,
+        layer: usize,
+        out: &mut GpuBuffer,
+    ) {
+        let attention = self.attention(shape, cache.dtype);
+        let half = self.half_out(out);
+        attention.values(&self.gpu, &self.recorder, plan, scores, &cache.layers[layer], (out, half));
+    }
+
+    fn swiglu(&self, rows: usize, gate_up: &GpuBuffer, out: &mut GpuBuffer) {
+        out.check_rows(rows);
+        let half = self.half_out(out);
+        let kernel = self.rows.swiglu.get_or_init(|| {
+            let spec = KernelSpec::new("swiglu");
+            let spec = if half.is_some() { spec.with("HALF", 2) } else { spec };
+            self.kernels.get(&self.gpu, &spec)
+        });
+        let mut buffers = vec![&gate_up.values, &out.values];
+        buffers.extend(half.map(|half| &half.values));
+        let values = [out.cols as u32, half.map_or(0, |half| half.stride as u32)];
+        self.dispatch(kernel, &buffers, &values, [out.cols.div_ceil(512) as u32, rows as u32, 1]);
+    }
+
+    fn gather_rows(&self, plan: &GpuPlan, x: &GpuBuffer, out: &mut GpuBuffer) {
+        let rows = plan.counts().num_wanted_rows;
+        out.check_rows(rows);
+        let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("gather_rows"));
+        let kernel = self.rows.gather_rows.get_or_init(spec);
+        let buffers = [&plan.buffer, &x.values, &out.values];
+        self.dispatch(kernel, &buffers, &[x.cols as u32], [rows as u32, 1, 1]);
+    }
+
+    fn read_into(&self, buffer: &GpuBuffer, out: &mut [f32]) -> Result<()> {
+        self.readback.read(&self.gpu, &self.recorder, &buffer.values, bytemuck::cast_slice_mut(out))
+    }
+}

@@ -1,0 +1,178 @@
+//@include enables
+// out = weight * x + bias on matrix units, for up to ${TOKEN_TILES} * 16 tokens: bound by reading the weights.
+//
+// The columns are cut into eight segments of equal length, which is what all matrix-unit products of a matrix share: an
+// element is the sum, in order, of eight chains, each over the columns of a segment in steps of 16. Here a subgroup takes
+// a segment, for ${ROW_TILES} tiles of 16 rows, and the chains are added in workgroup memory.
+//@include values_f16
+//@include ${FORMAT}
+//@include matrix_tiles
+// f16 of x / 16, [tokens rounded up][x_stride]. Few tokens are staged, without the tile's rows that are none; more are
+// read where they are needed.
+//@if STAGED
+@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
+//@else
+//@if VECTORS
+@group(0) @binding(0) var<storage, read> x: array<Quad>;
+//@else
+@group(0) @binding(0) var<storage, read> x: array<f16>;
+//@end
+//@end
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+//@if BIAS
+@group(0) @binding(${BIAS}) var<storage, read> bias: array<f32>;
+//@end
+
+struct Immediates {
+    chunks: u32,         // of 64 columns
+    supers: u32,         // of 256 columns
+    segment: u32,        // chunks of a segment
+    row_tiles: u32,      // of this part
+    rows: u32,           // of this part
+    tokens: u32,
+    x_stride: u32,       // in vectors of 8 if staged, else in what x is an array of
+    out_stride: u32,
+    out_first: u32,      // the part's first column of out
+}
+var<immediate> imm: Immediates;
+
+//@if VECTORS
+var<workgroup> weights: array<Quad, 8u * 16u * QUADS_PER_ROW>;
+//@else
+var<workgroup> weights: array<f16, 8u * 16u * ROW_STRIDE>;
+//@end
+//@if STAGED
+//@if VECTORS
+var<workgroup> inputs: array<Quad, 8u * 16u * QUADS_PER_ROW>;
+//@else
+var<workgroup> inputs: array<f16, 8u * 16u * ROW_STRIDE>;
+//@end
+//@end
+// [segment][token][row]
+var<workgroup> partial: array<f32, 8u * 256u>;
+
+fn put_weight(quad: u32, value: vec4<f16>) {
+    //@if VECTORS
+    weights[quad] = value;
+    //@else
+    weights[quad * 4u] = value.x;
+    weights[quad * 4u + 1u] = value.y;
+    weights[quad * 4u + 2u] = value.z;
+    weights[quad * 4u + 3u] = value.w;
+    //@end
+}
+
+//@if STAGED
+fn put_input(quad: u32, value: vec2<u32>) {
+    let low = bitcast<vec2<f16>>(value.x);
+    let high = bitcast<vec2<f16>>(value.y);
+    //@if VECTORS
+    inputs[quad] = vec4<f16>(low, high);
+    //@else
+    inputs[quad * 4u] = low.x;
+    inputs[quad * 4u + 1u] = low.y;
+    inputs[quad * 4u + 2u] = high.x;
+    inputs[quad * 4u + 3u] = high.y;
+    //@end
+}
+//@end
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_id) segment: u32,
+    @builtin(subgroup_invocation_id) block: u32,
+) {
+    setup(lane);
+    //@if STAGED
+    // Rows past the last token stay zero.
+    for (var i = lane; i < 8u * 16u * QUADS_PER_ROW; i += 256u) {
+        put_input(i, vec2<u32>(0u));
+    }
+    let input_base = segment * 16u * QUADS_PER_ROW;
+    //@end
+    workgroupBarrier();
+    let row = block / 2u;
+    let weight_base = segment * 16u * QUADS_PER_ROW;
+    let weight_put = weight_base + row * QUADS_PER_ROW + (block % 2u) * 8u;
+    let first_token = group.y * 16u * ${TOKEN_TILES}u;
+    let pieces = min(imm.tokens - group.y * 16u * ${TOKEN_TILES}u, 16u * ${TOKEN_TILES}u) * 8u;
+    let first_tile = group.x * ${ROW_TILES}u;
+    //@for n in ${ROW_TILES}
+    // A workgroup past the last tile repeats it.
+    let tile${n} = min(first_tile + ${n}u, imm.row_tiles - 1u);
+    //@for m in ${TOKEN_TILES}
+    var sums${n}_${m} = Sums();
+    //@end
+    //@end
+    let first_chunk = min(segment * imm.segment, imm.chunks);
+    let end_chunk = min(first_chunk + imm.segment, imm.chunks);
+    if first_chunk < end_chunk {
+        //@for n in ${ROW_TILES}
+        var raw${n} = load_raw(tile${n} * imm.chunks + first_chunk, block, (tile${n} * imm.supers + first_chunk / 4u) * 16u + row);
+        //@end
+        for (var chunk = first_chunk; chunk < end_chunk; chunk++) {
+            //@if STAGED
+            for (var piece = block; piece < pieces; piece += 32u) {
+                let vector = x[(first_token + piece / 8u) * imm.x_stride + chunk * 8u + piece % 8u];
+                let quad = input_base + (piece / 8u) * QUADS_PER_ROW + (piece % 8u) * 2u;
+                put_input(quad, vector.xy);
+                put_input(quad + 1u, vector.zw);
+            }
+            //@else
+            //@for m in ${TOKEN_TILES}
+            //@for k in 4
+            let left${m}_${k} = coopLoadT<Left>(&x[(first_token + ${m}u * 16u) * imm.x_stride + (4u * chunk + ${k}u) * MATRIX_STEP], imm.x_stride);
+            //@end
+            //@end
+            //@end
+            let next = min(chunk + 1u, end_chunk - 1u);
+            //@for n in ${ROW_TILES}
+            {
+                let scale = scale_of(raw${n});
+                //@for i in 8
+                put_weight(weight_put + ${i}u, values${i}(raw${n}, scale));
+                //@end
+                // What the next round takes is under way while this one multiplies.
+                raw${n} = load_raw(tile${n} * imm.chunks + next, block, (tile${n} * imm.supers + next / 4u) * 16u + row);
+                subgroupBarrier();
+                //@for k in 4
+                {
+                    let right = coopLoad<Right>(&weights[QUAD_STEP * weight_base + MATRIX_STEP * ${k}u], ROW_STRIDE);
+                    //@for m in ${TOKEN_TILES}
+                    //@if STAGED
+                    let left${m}_${k} = coopLoadT<Left>(&inputs[QUAD_STEP * input_base + MATRIX_STEP * ${k}u], ROW_STRIDE);
+                    //@end
+                    sums${n}_${m} = coopMultiplyAdd(left${m}_${k}, right, sums${n}_${m});
+                    //@end
+                }
+                //@end
+                subgroupBarrier();
+            }
+            //@end
+        }
+    }
+    //@for n in ${ROW_TILES}
+    //@for m in ${TOKEN_TILES}
+    {
+        coopStoreT(sums${n}_${m}, &partial[segment * 256u], 16u);
+        workgroupBarrier();
+        var total = 0.0;
+        for (var i = 0u; i < 8u; i++) {
+            total += partial[i * 256u + lane];
+        }
+        let token = ${m}u * 16u + lane / 16u;
+        let out_row = (first_tile + ${n}u) * 16u + lane % 16u;
+        if out_row < imm.rows && token * 8u < pieces {
+            total *= 16.0;
+            //@if BIAS
+            total += bias[imm.out_first + out_row];
+            //@end
+            out[(first_token + token) * imm.out_stride + imm.out_first + out_row] = total;
+        }
+        workgroupBarrier();
+    }
+    //@end
+    //@end
+}

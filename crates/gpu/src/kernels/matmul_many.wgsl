@@ -1,0 +1,156 @@
+//@include enables
+// out = weight * x + bias on matrix units, for many tokens: bound by arithmetic.
+//
+// A workgroup makes a tile of 128 tokens x 128 rows, a subgroup 64 x 32 of it. The order of additions is that of
+// `matmul_few`: eight segments of columns, each a chain in steps of 16, added in order.
+//@include values_f16
+//@include ${FORMAT}
+//@include matrix_tiles
+// f16 pairs of x / 16, [tokens rounded up to 128][x_stride]
+@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+//@if BIAS
+@group(0) @binding(${BIAS}) var<storage, read> bias: array<f32>;
+//@end
+
+struct Immediates {
+    chunks: u32,         // of 64 columns
+    supers: u32,         // of 256 columns
+    segment: u32,        // chunks of a segment
+    row_tiles: u32,      // of this part
+    rows: u32,           // of this part
+    tokens: u32,
+    x_stride: u32,       // in vectors of 8
+    out_stride: u32,
+    out_first: u32,      // the part's first column of out
+}
+var<immediate> imm: Immediates;
+
+//@if VECTORS
+var<workgroup> weights: array<Quad, 128u * QUADS_PER_ROW>;
+var<workgroup> inputs: array<Quad, 128u * QUADS_PER_ROW>;
+//@else
+var<workgroup> weights: array<f16, 128u * ROW_STRIDE>;
+var<workgroup> inputs: array<f16, 128u * ROW_STRIDE>;
+//@end
+// A tile of each subgroup on its way out.
+var<workgroup> staged: array<f32, 8u * 256u>;
+
+fn put_weight(quad: u32, value: vec4<f16>) {
+    //@if VECTORS
+    weights[quad] = value;
+    //@else
+    weights[quad * 4u] = value.x;
+    weights[quad * 4u + 1u] = value.y;
+    weights[quad * 4u + 2u] = value.z;
+    weights[quad * 4u + 3u] = value.w;
+    //@end
+}
+
+fn put_input(quad: u32, value: vec2<u32>) {
+    let low = bitcast<vec2<f16>>(value.x);
+    let high = bitcast<vec2<f16>>(value.y);
+    //@if VECTORS
+    inputs[quad] = vec4<f16>(low, high);
+    //@else
+    inputs[quad * 4u] = low.x;
+    inputs[quad * 4u + 1u] = low.y;
+    inputs[quad * 4u + 2u] = high.x;
+    inputs[quad * 4u + 3u] = high.y;
+    //@end
+}
+
+@compute @workgroup_size(256)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane_of_subgroup: u32,
+) {
+    setup(lane);
+    let block = lane % 32u;
+    let row = block / 2u;
+    let first_token = group.y * 128u;
+    let tile = min(group.x * 8u + lane / 32u, imm.row_tiles - 1u);
+    let weight_put = ((lane / 32u) * 16u + row) * QUADS_PER_ROW + (block % 2u) * 8u;
+    // A lane brings four vectors of inputs: of 32 rows each eighth lane's, 32 rows apart.
+    let input_row = lane / 8u;
+    let input_from = (first_token + input_row) * imm.x_stride + lane % 8u;
+    let input_put = input_row * QUADS_PER_ROW + (lane % 8u) * 2u;
+    let token_base = (subgroup / 4u) * 64u * QUADS_PER_ROW;
+    let row_base = (subgroup % 4u) * 32u * QUADS_PER_ROW;
+    //@for m in 4
+    //@for n in 2
+    var total${m}_${n} = Sums();
+    var sums${m}_${n} = Sums();
+    //@end
+    //@end
+
+    var raw = load_raw(tile * imm.chunks, block, tile * imm.supers * 16u + row);
+    //@for i in 4
+    var input${i} = x[input_from + ${i}u * 32u * imm.x_stride];
+    //@end
+    var segment_end = imm.segment;
+    for (var chunk = 0u; chunk < imm.chunks; chunk++) {
+        if chunk == segment_end {
+            //@for m in 4
+            //@for n in 2
+            total${m}_${n} = total${m}_${n} + sums${m}_${n};
+            sums${m}_${n} = Sums();
+            //@end
+            //@end
+            segment_end += imm.segment;
+        }
+        workgroupBarrier();
+        let scale = scale_of(raw);
+        //@for i in 8
+        put_weight(weight_put + ${i}u, values${i}(raw, scale));
+        //@end
+        //@for i in 4
+        put_input(input_put + ${i}u * 32u * QUADS_PER_ROW, input${i}.xy);
+        put_input(input_put + ${i}u * 32u * QUADS_PER_ROW + 1u, input${i}.zw);
+        //@end
+        workgroupBarrier();
+        let next = min(chunk + 1u, imm.chunks - 1u);
+        raw = load_raw(tile * imm.chunks + next, block, (tile * imm.supers + next / 4u) * 16u + row);
+        //@for i in 4
+        input${i} = x[input_from + ${i}u * 32u * imm.x_stride + next * 8u];
+        //@end
+        //@for k in 4
+        {
+            //@for n in 2
+            let right${n} = coopLoad<Right>(&weights[QUAD_STEP * (row_base + ${n}u * 16u * QUADS_PER_ROW) + MATRIX_STEP * ${k}u], ROW_STRIDE);
+            //@end
+            //@for m in 4
+            let left${m} = coopLoadT<Left>(&inputs[QUAD_STEP * (token_base + ${m}u * 16u * QUADS_PER_ROW) + MATRIX_STEP * ${k}u], ROW_STRIDE);
+            //@for n in 2
+            sums${m}_${n} = coopMultiplyAdd(left${m}, right${n}, sums${m}_${n});
+            //@end
+            //@end
+        }
+        //@end
+    }
+    //@for m in 4
+    //@for n in 2
+    {
+        // The sums of segments without columns are zero; adding them changes no bit but a zero's sign.
+        total${m}_${n} = total${m}_${n} + sums${m}_${n};
+        coopStoreT(total${m}_${n}, &staged[subgroup * 256u], 16u);
+        subgroupBarrier();
+        for (var i = 0u; i < 8u; i++) {
+            let element = i * 32u + lane_of_subgroup;
+            let token = (subgroup / 4u) * 64u + ${m}u * 16u + element / 16u;
+            let out_row = group.x * 128u + (subgroup % 4u) * 32u + ${n}u * 16u + element % 16u;
+            if out_row < imm.rows && group.y * 128u + token < imm.tokens {
+                var value = staged[subgroup * 256u + element] * 16.0;
+                //@if BIAS
+                value += bias[imm.out_first + out_row];
+                //@end
+                out[(first_token + token) * imm.out_stride + imm.out_first + out_row] = value;
+            }
+        }
+        subgroupBarrier();
+    }
+    //@end
+    //@end
+}

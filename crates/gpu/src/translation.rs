@@ -1,0 +1,119 @@
+//! Every kernel in every specialisation becomes SPIR-V, MSL and HLSL: what Vulkan, Metal and DX12 are given.
+
+use gguf::Format;
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{Module, proc::BoundsCheckPolicies};
+
+use crate::kernel::KernelSpec;
+use crate::product::{NumericPath, Shape, embed_spec, spec_for};
+
+/// A kernel, and what of the platforms it is for.
+struct Case {
+    spec: KernelSpec,
+    /// Matrix units are out of reach on DX12.
+    on_dx12: bool,
+}
+
+fn products() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for format in Format::ALL {
+        cases.push(Case { spec: embed_spec(format), on_dx12: true });
+        for path in [NumericPath::Float, NumericPath::MatrixUnits] {
+            for shape in Shape::all(path) {
+                for (vectors, bias) in [(false, false), (false, true), (true, false)] {
+                    let on_dx12 = path == NumericPath::Float;
+                    cases.push(Case { spec: spec_for(vectors, format, shape, bias), on_dx12 });
+                }
+            }
+        }
+    }
+    cases
+}
+
+fn row_kernels() -> Vec<Case> {
+    let mut specs: Vec<KernelSpec> = ["add", "gather_rows", "to_half"].map(KernelSpec::new).to_vec();
+    specs.extend([false, true].map(|half| {
+        let spec = KernelSpec::new("swiglu");
+        if half { spec.with("HALF", 2) } else { spec }
+    }));
+    for adds in [false, true] {
+        for subgroup in [None, Some(8), Some(32)] {
+            for half in [false, true] {
+                let mut spec = KernelSpec::new("rms_norm").with_flag("ADD", adds);
+                if let Some(size) = subgroup {
+                    spec = spec.with("SUBGROUP", size);
+                }
+                specs.push(if half { spec.with("HALF", if adds { 4 } else { 3 }) } else { spec });
+            }
+        }
+    }
+    for (interleaved, wide) in [(false, false), (false, true), (true, false), (true, true)] {
+        let spec = KernelSpec::new("rope_store_kv");
+        specs.push(spec.with_flag("INTERLEAVED", interleaved).with_flag("KV_F32", wide));
+    }
+    specs.into_iter().map(|spec| Case { spec, on_dx12: true }).collect()
+}
+
+fn validated(spec: &KernelSpec) -> (Module, ModuleInfo) {
+    let source = spec.source();
+    let module = naga::front::wgsl::parse_str(&source)
+        .unwrap_or_else(|error| panic!("{spec:?}: {}", error.emit_to_string(&source)));
+    let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{spec:?}: {}", error.emit_to_string(&source)));
+    (module, info)
+}
+
+fn to_spirv(spec: &KernelSpec, module: &Module, info: &ModuleInfo) {
+    let options = spv::Options {
+        lang_version: (1, 4),
+        bounds_check_policies: BoundsCheckPolicies::default(),
+        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        ..spv::Options::default()
+    };
+    let words = spv::write_vec(module, info, &options, None);
+    words.unwrap_or_else(|error| panic!("{spec:?} as SPIR-V: {error}"));
+}
+
+fn to_msl(spec: &KernelSpec, module: &Module, info: &ModuleInfo) -> String {
+    let options = msl::Options { lang_version: (3, 1), fake_missing_bindings: true, ..msl::Options::default() };
+    let pipeline = msl::PipelineOptions::default();
+    let text = msl::write_string(module, info, &options, &pipeline);
+    text.unwrap_or_else(|error| panic!("{spec:?} as MSL: {error}")).0
+}
+
+fn to_hlsl(spec: &KernelSpec, module: &Module, info: &ModuleInfo) {
+    let options = hlsl::Options {
+        shader_model: hlsl::ShaderModel::V6_2,
+        fake_missing_bindings: true,
+        ..hlsl::Options::default()
+    };
+    let mut text = String::new();
+    let pipeline = hlsl::PipelineOptions::default();
+    let written = hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None);
+    written.unwrap_or_else(|error| panic!("{spec:?} as HLSL: {error}"));
+}
+
+fn check(cases: Vec<Case>) {
+    for Case { spec, on_dx12 } in cases {
+        let (module, info) = validated(&spec);
+        to_spirv(&spec, &module, &info);
+        to_msl(&spec, &module, &info);
+        if on_dx12 {
+            to_hlsl(&spec, &module, &info);
+        }
+    }
+}
+
+#[test]
+fn row_kernels_translate() {
+    check(row_kernels());
+}
+
+#[test]
+fn products_translate() {
+    check(products());
+}
