@@ -6,6 +6,7 @@
 mod buffer;
 mod device;
 mod kernel;
+mod plan;
 mod profile;
 mod recorder;
 mod template;

@@ -19,11 +19,7 @@ macro_rules! parts {
     };
 }
 
-parts![
-    "plan",
-    "reduce",
-    "rms_norm",
-];
+parts!["plan", "reduce", "rms_norm",];
 
 /// Names and what they stand for in one kernel.
 pub(crate) type Defines = Vec<(&'static str, String)>;
