@@ -3,12 +3,16 @@
 //! A kernel is a file of `kernels/`, composed of parts ([`template`]) and compiled for what it was specialised for
 //! ([`kernel`]). Operations append dispatches to a list that is submitted once a step ([`recorder`]).
 
+mod adapters;
 mod buffer;
 mod device;
 mod kernel;
+mod memory;
 mod plan;
 mod profile;
 mod recorder;
 mod template;
 
+pub use adapters::{Adapter, Adapters, Description, GpuChoice};
 pub use device::{Capabilities, Gpu, GpuOptions, MatrixUnits, Profile, Subgroups};
+pub use memory::DeviceMemory;

@@ -1,8 +1,5 @@
 //! How much memory a device has, where its driver tells, and how much a model takes of it.
 
-use gguf::{Format, Gguf};
-use model::{AttentionMode, BatchLimits, KvShape, LlamaConfig, QkvShape};
-
 /// A device's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceMemory {
@@ -22,11 +19,12 @@ pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
     let instance = vulkan.shared_instance().raw_instance();
     let device = vulkan.raw_physical_device();
     let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
-    let has_budget = vulkan.physical_device_capabilities().supports_extension(ext::memory_budget::NAME);
+    let has_budget = vulkan.shared_instance().instance_api_version() >= vk::API_VERSION_1_1
+        && vulkan.physical_device_capabilities().supports_extension(ext::memory_budget::NAME);
     let properties = if has_budget {
         let mut properties = vk::PhysicalDeviceMemoryProperties2::default().push_next(&mut budget);
-        // SAFETY: the device is the instance's, whose version has the call if the device has an extension that needs it;
-        // the structures are chained as that extension demands.
+        // SAFETY: the device is the instance's, whose version has the call; the structures are chained as the extension,
+        // which the device has, demands.
         unsafe { instance.get_physical_device_memory_properties2(device, &mut properties) };
         properties.memory_properties
     } else {
