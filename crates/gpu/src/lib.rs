@@ -3,12 +3,25 @@
 //! A kernel is a file of `kernels/`, composed of parts ([`template`]) and compiled for what it was specialised for
 //! ([`kernel`]). Operations append dispatches to a list that is submitted once a step ([`recorder`]).
 
+mod attention;
+mod backend;
 mod buffer;
 mod device;
 mod kernel;
+mod kv_cache;
+mod matrix;
+mod pack;
 mod plan;
+mod product;
 mod profile;
+mod readback;
 mod recorder;
 mod template;
+#[cfg(test)]
+mod translation;
 
+pub use backend::{GpuBackend, GpuBuffer};
 pub use device::{Capabilities, Gpu, GpuOptions, MatrixUnits, Profile, Subgroups};
+pub use kv_cache::GpuKvCache;
+pub use matrix::GpuMatrix;
+pub use plan::GpuPlan;
