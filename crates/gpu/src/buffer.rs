@@ -35,9 +35,7 @@ impl DeviceBuffer {
         let raw = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(what),
             size: bytes.next_multiple_of(16).max(16),
-            usage: wgpu::BufferUsages::STORAGE
-                | wgpu::BufferUsages::COPY_DST
-                | wgpu::BufferUsages::COPY_SRC,
+            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         });
         for scope in scopes.into_iter().rev() {

@@ -165,7 +165,9 @@ impl Gpu {
     /// # Errors
     /// That.
     pub(crate) fn check(&self) -> Result<()> {
-        self.fault.take().map_or(Ok(()), |message| Err(Error::Device(format!("{}: {message}", self.info.name))))
+        self.fault
+            .take()
+            .map_or(Ok(()), |message| Err(Error::Device(format!("{}: {message}", self.info.name))))
     }
 
     /// Waits until everything that was submitted has run.

@@ -125,7 +125,8 @@ fn compile(gpu: &Gpu, id: usize, spec: &KernelSpec) -> Kernel {
 
 /// The storage buffers that a kernel's text declares, in the order of their numbers.
 fn storage_bindings(source: &str) -> Vec<wgpu::BindGroupLayoutEntry> {
-    let declarations = source.lines().filter_map(|line| line.trim_start().strip_prefix("@group(0) @binding("));
+    let declarations =
+        source.lines().filter_map(|line| line.trim_start().strip_prefix("@group(0) @binding("));
     declarations
         .map(|declaration| {
             let (binding, rest) = declaration.split_once(')').expect("a binding has a number");
@@ -147,7 +148,8 @@ fn storage_bindings(source: &str) -> Vec<wgpu::BindGroupLayoutEntry> {
 fn immediate_words(source: &str) -> u32 {
     let Some((_, declaration)) = source.split_once("struct Immediates {") else { return 0 };
     let (fields, _) = declaration.split_once('}').expect("a struct ends");
-    let words = fields.lines().filter(|line| line.split("//").next().is_some_and(|l| l.contains(':'))).count();
+    let words =
+        fields.lines().filter(|line| line.split("//").next().is_some_and(|l| l.contains(':'))).count();
     assert!(words <= MAX_IMMEDIATES, "a kernel has more than {MAX_IMMEDIATES} immediates");
     words as u32
 }

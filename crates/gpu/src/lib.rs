@@ -5,7 +5,10 @@
 
 mod buffer;
 mod device;
+#[cfg(all(test, feature = "device-tests"))]
+mod device_tests;
 mod kernel;
+mod pack;
 mod profile;
 mod recorder;
 mod template;

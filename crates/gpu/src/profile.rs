@@ -71,7 +71,8 @@ impl Timings {
         if gpu.wait().is_ok()
             && let Ok(view) = queries.readable.get_mapped_range(0..len)
         {
-            let marks: Vec<u64> = view.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8"))).collect();
+            let marks: Vec<u64> =
+                view.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8"))).collect();
             let period = f64::from(gpu.queue.get_timestamp_period()) * 1e-9;
             for (name, pair) in self.names.iter().zip(marks.windows(2)) {
                 let (count, seconds) = self.totals.entry(name).or_default();

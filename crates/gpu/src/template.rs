@@ -20,9 +20,29 @@ macro_rules! parts {
 }
 
 parts![
+    "dequantize",
+    "enables",
+    "formats/bf16",
+    "formats/f16",
+    "formats/f32",
+    "formats/iq4_nl",
+    "formats/iq4_xs",
+    "formats/q2_k",
+    "formats/q3_k",
+    "formats/q4_0",
+    "formats/q4_1",
+    "formats/q4_k",
+    "formats/q5_0",
+    "formats/q5_1",
+    "formats/q5_k",
+    "formats/q6_k",
+    "formats/q8_0",
+    "iq4_levels",
     "plan",
     "reduce",
     "rms_norm",
+    "values_f16",
+    "values_f32",
 ];
 
 /// Names and what they stand for in one kernel.
