@@ -7,6 +7,8 @@ mod attention;
 mod backend;
 mod buffer;
 mod device;
+#[cfg(all(test, feature = "device-tests"))]
+mod device_tests;
 mod kernel;
 mod kv_cache;
 mod matrix;
