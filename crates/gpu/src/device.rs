@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{Error, Result};
 
+use crate::adapters::interface_name;
+use crate::memory::{self, DeviceMemory};
+
 /// Which optional features kernels may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GpuOptions {
@@ -65,6 +68,7 @@ pub struct Capabilities {
 pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
+    adapter: wgpu::Adapter,
     info: wgpu::AdapterInfo,
     capabilities: Capabilities,
     options: GpuOptions,
@@ -139,12 +143,18 @@ impl Gpu {
         });
         let capabilities = capabilities(adapter, features, &device.limits());
         tracing::debug!(device = info.name, ?capabilities, "opened");
-        Ok(Self { device, queue, info, capabilities, options, fault, counters: Counters::default() })
+        let adapter = adapter.clone();
+        Ok(Self { device, queue, adapter, info, capabilities, options, fault, counters: Counters::default() })
     }
 
     /// What the driver says of the device.
     pub fn info(&self) -> &wgpu::AdapterInfo {
         &self.info
+    }
+
+    /// The device's memory, where its driver tells.
+    pub fn memory(&self) -> Option<DeviceMemory> {
+        memory::of(&self.adapter)
     }
 
     /// What kernels use of the device.

@@ -19,7 +19,42 @@ macro_rules! parts {
     };
 }
 
-parts!["plan", "reduce", "rms_norm",];
+parts![
+    "add",
+    "dequantize",
+    "embed",
+    "enables",
+    "formats/bf16",
+    "formats/f16",
+    "formats/f32",
+    "formats/iq4_nl",
+    "formats/iq4_xs",
+    "formats/q2_k",
+    "formats/q3_k",
+    "formats/q4_0",
+    "formats/q4_1",
+    "formats/q4_k",
+    "formats/q5_0",
+    "formats/q5_1",
+    "formats/q5_k",
+    "formats/q6_k",
+    "formats/q8_0",
+    "gather_rows",
+    "half",
+    "iq4_levels",
+    "matmul_few",
+    "matmul_float",
+    "matmul_many",
+    "matrix_tiles",
+    "plan",
+    "reduce",
+    "rms_norm",
+    "rope_store_kv",
+    "swiglu",
+    "to_half",
+    "values_f16",
+    "values_f32",
+];
 
 /// Names and what they stand for in one kernel.
 pub(crate) type Defines = Vec<(&'static str, String)>;
