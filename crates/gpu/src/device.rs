@@ -1,5 +1,6 @@
 //! A GPU, opened: the device and its queue, what of it the kernels use, and what went wrong on it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -188,6 +189,20 @@ impl Gpu {
         let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
         self.check()?;
         polled.map(|_| ()).map_err(|error| Error::Device(format!("{}: {error}", self.info.name)))
+    }
+}
+
+/// `NVIDIA H100 (Vulkan, matrix units of 16, subgroups of 32)`
+impl fmt::Display for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}", self.info.name, interface_name(self.info.backend))?;
+        if let Some(side) = self.capabilities.matrix_tile {
+            write!(f, ", matrix units of {side}")?;
+        }
+        if let Some(size) = self.capabilities.subgroup_size {
+            write!(f, ", subgroups of {size}")?;
+        }
+        f.write_str(")")
     }
 }
 
