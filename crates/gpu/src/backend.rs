@@ -15,7 +15,7 @@ use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::kv_cache::GpuKvCache;
 use crate::matrix::GpuMatrix;
 use crate::pack::TILE_ROWS;
-use crate::plan::{GpuPlan, rows_per_run};
+use crate::plan::GpuPlan;
 use crate::product::{MAX_HALF_COLS, NumericPath, Product, ProductKernels, Shape, padded_rows};
 use crate::readback::Readback;
 use crate::recorder::Recorder;

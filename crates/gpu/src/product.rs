@@ -177,17 +177,12 @@ impl Product {
                 ([chunks, supers, cols, rows, x_stride, out_stride, out_first, 0, 0], 7)
             }
             _ => {
-                let words_a_unit = match shape {
-                    // Vectors of four words.
-                    Shape::Many | Shape::Few { token_tiles: 1, .. } => 4,
-                    // Vectors of four f16, or single ones.
-                    _ if has_vectors(gpu) => 2,
-                    _ => 0,
-                };
-                let x_stride = match words_a_unit {
-                    0 => 2 * self.x_stride as u32,
-                    words => self.x_stride as u32 / words,
-                };
+                let x_stride = match shape {
+                    Shape::Few { token_tiles, .. } if loads_scalars(has_vectors(gpu), token_tiles) => {
+                        2 * self.x_stride
+                    }
+                    _ => self.x_stride / 2,
+                } as u32;
                 let segment = chunks.div_ceil(SEGMENTS);
                 ([chunks, supers, segment, row_tiles, rows, tokens, x_stride, out_stride, out_first], 9)
             }
@@ -198,6 +193,11 @@ impl Product {
 /// Whether matrices are loaded from vectors, which Metal's functions do not take.
 fn has_vectors(gpu: &Gpu) -> bool {
     gpu.info().backend == wgpu::Backend::Vulkan
+}
+
+/// Whether the kernel for few tokens loads matrices of inputs from scalars in the device's memory.
+fn loads_scalars(vectors: bool, token_tiles: usize) -> bool {
+    !vectors && token_tiles > 1
 }
 
 /// The first binding of a kernel that a weight's planes take.
@@ -212,6 +212,7 @@ pub(crate) fn spec_for(vectors: bool, format: Format, shape: Shape, has_bias: bo
             .with("TOKEN_TILES", token_tiles)
             .with("ROW_TILES", row_tiles)
             .with_flag("STAGED", token_tiles == 1)
+            .with_flag("X_SCALARS", loads_scalars(vectors, token_tiles))
             .with_flag("F16", true)
             .with_flag("MATRIX", true),
     };

@@ -63,7 +63,7 @@ fn validated(spec: &KernelSpec) -> (Module, ModuleInfo) {
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(&module)
-        .unwrap_or_else(|error| panic!("{spec:?}: {}", error.emit_to_string(&source)));
+        .unwrap_or_else(|error| panic!("{spec:?}: {:?} {}", error.as_inner(), error.emit_to_string(&source)));
     (module, info)
 }
 
@@ -88,6 +88,7 @@ fn to_msl(spec: &KernelSpec, module: &Module, info: &ModuleInfo) -> String {
 fn to_hlsl(spec: &KernelSpec, module: &Module, info: &ModuleInfo) {
     let options = hlsl::Options {
         shader_model: hlsl::ShaderModel::V6_2,
+        immediates_target: Some(hlsl::BindTarget::default()),
         fake_missing_bindings: true,
         ..hlsl::Options::default()
     };
