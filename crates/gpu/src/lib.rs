@@ -7,6 +7,7 @@ mod adapters;
 mod attention;
 mod backend;
 mod buffer;
+pub mod check;
 mod device;
 #[cfg(all(test, feature = "device-tests"))]
 mod device_tests;

@@ -1,11 +1,12 @@
 //! The GPUs of this machine: which one a model runs on, and whether it is fit for it.
 
 use gguf::{Format, Gguf};
-use gpu::{Adapter, Adapters, Description, GpuBackend, GpuChoice, check};
+use gpu::check::{self, Finding, Report};
+use gpu::{Adapter, Adapters, Description, GpuBackend, GpuChoice, GpuOptions};
 use model::{LlamaConfig, qkv_shape};
 
 use crate::room::Demand;
-use crate::{Device, LoadOptions, Result};
+use crate::{Device, LoadOptions, Result, demo};
 
 /// The GPUs that the drivers of this machine report, software among them, in the order of their numbers.
 pub fn gpus() -> Vec<Description> {
@@ -32,6 +33,15 @@ pub fn what_auto_takes(
             (Device::Gpu(GpuChoice::Index(chosen)), reason)
         }
     })
+}
+
+/// Checks a GPU: every kernel against plain code on the host in float64, and the demo model alone and in batches, which
+/// must give the same bits. `found` is told each finding as it comes.
+///
+/// # Errors
+/// When there is no such GPU or it cannot be opened. What it computes wrongly is in the report.
+pub fn check_gpu(choice: GpuChoice, options: GpuOptions, found: impl FnMut(&Finding)) -> Result<Report> {
+    Ok(check::run(Adapters::find().choose(choice)?, options, &demo::gguf(), found)?)
 }
 
 /// What `auto` finds.

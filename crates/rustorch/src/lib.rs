@@ -37,6 +37,7 @@ pub use engine::{
     FinishReason, Pooling, PrefixCache, Priority, Request, RequestStream, SamplingParams, TokenEvent,
     TokenLogprobs, Usage,
 };
+pub use gpu::check::{Finding, Report as GpuReport};
 pub use gpu::{Description as GpuDescription, DeviceMemory, GpuChoice, GpuOptions, MatrixUnits, Profile, Subgroups};
 pub use gguf::{Format, Gguf, Metadata};
 pub use tokenizer::{
@@ -45,7 +46,7 @@ pub use tokenizer::{
 
 pub use device::Device;
 pub use error::{Error, Result};
-pub use gpus::{gpus, what_auto_takes};
+pub use gpus::{check_gpu, gpus, what_auto_takes};
 pub use kv_cache::KvCache;
 pub use model::LlamaModel;
 pub use perplexity::{Perplexity, perplexity};
