@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use model::{Batch, BatchLimits, Result};
+use model::{Batch, BatchLimits, QkvShape, Result};
 
+use crate::attention;
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
 use crate::recorder::Recorder;
@@ -25,9 +26,9 @@ pub(crate) fn rows_per_run(group: usize) -> usize {
 /// A batch as words:
 ///
 /// ```text
-/// [0] T tokens, [1] S sequences, [2] R logit rows, [3] runs, [4] stride of block_tables, then where each starts:
+/// [0] T tokens, [1] S sequences, [2] R wanted rows, [3] runs, [4] stride of block_tables, then where each starts:
 /// [5] token_ids [T], [6] positions [T], [7] slot_mapping [T], [8] seq_of_row [T], [9] cu_seqlens_q [S + 1],
-/// [10] context_lens [S], [11] block_tables [S, stride], [12] logit_rows [R], [13] runs [runs, 3];
+/// [10] context_lens [S], [11] block_tables [S, stride], [12] wanted_rows [R], [13] runs [runs, 3];
 /// [14] page size, [15] unused
 /// ```
 ///
@@ -45,7 +46,7 @@ pub(crate) struct PlanCounts {
     /// `S`.
     pub num_seqs: usize,
     /// `R`.
-    pub num_logit_rows: usize,
+    pub num_wanted_rows: usize,
     /// Runs of rows that attention takes.
     pub num_runs: usize,
     /// Tokens of the longest context.
@@ -72,7 +73,7 @@ impl PlanWords {
             (8, &batch.seq_of_row),
             (9, &batch.cu_seqlens_q),
             (10, &batch.context_lens),
-            (12, &batch.logit_rows),
+            (12, &batch.wanted_rows),
         ];
         for (header, section) in sections {
             words[header] = words.len() as u32;
@@ -88,11 +89,11 @@ impl PlanWords {
         self.counts = PlanCounts {
             num_tokens: batch.num_tokens(),
             num_seqs: batch.num_seqs(),
-            num_logit_rows: batch.num_logit_rows(),
+            num_wanted_rows: batch.num_wanted_rows(),
             num_runs,
             max_context,
         };
-        let counts = [batch.num_tokens(), batch.num_seqs(), batch.num_logit_rows(), num_runs, num_blocks];
+        let counts = [batch.num_tokens(), batch.num_seqs(), batch.num_wanted_rows(), num_runs, num_blocks];
         for (word, count) in words.iter_mut().zip(counts) {
             *word = count as u32;
         }
@@ -115,21 +116,26 @@ pub(crate) struct GpuPlan {
     words: PlanWords,
     /// The words, for kernels.
     pub buffer: DeviceBuffer,
+    /// Where attention leaves the parts of spans.
+    pub scratch: DeviceBuffer,
+    rows_per_run: usize,
 }
 
 impl GpuPlan {
-    /// Room for the largest batch.
+    /// Room for the largest batch of a model with heads of this shape.
     ///
     /// # Errors
     /// When the device has none.
-    pub fn new(gpu: &Gpu, recorder: &Arc<Recorder>, limits: BatchLimits) -> Result<Self> {
+    pub fn new(gpu: &Gpu, recorder: &Arc<Recorder>, limits: BatchLimits, shape: QkvShape) -> Result<Self> {
         let buffer = DeviceBuffer::new(gpu, recorder, "plan", max_words(limits) as u64 * 4)?;
-        Ok(Self { words: PlanWords::new(limits), buffer })
+        let scratch = DeviceBuffer::new(gpu, recorder, "attention's parts", attention::SCRATCH_BYTES)?;
+        let rows_per_run = rows_per_run(shape.num_heads / shape.num_kv_heads);
+        Ok(Self { words: PlanWords::new(limits), buffer, scratch, rows_per_run })
     }
 
-    /// Takes in a batch and brings it to the device with one write. Attention takes `rows_per_run` rows at a time.
-    pub fn upload(&mut self, gpu: &Gpu, batch: &Batch, rows_per_run: usize) {
-        self.words.fill(batch, rows_per_run);
+    /// Takes in a batch and brings it to the device with one write.
+    pub fn upload(&mut self, gpu: &Gpu, batch: &Batch) {
+        self.words.fill(batch, self.rows_per_run);
         gpu.queue.write_buffer(&self.buffer.raw, 0, bytemuck::cast_slice(self.words.words()));
     }
 
@@ -175,7 +181,7 @@ mod tests {
         batch.push(&[1, 2], 0, &[6], Logits::All);
         words.fill(&batch, 2);
         let counts =
-            PlanCounts { num_tokens: 8, num_seqs: 3, num_logit_rows: 3, num_runs: 5, max_context: 6 };
+            PlanCounts { num_tokens: 8, num_seqs: 3, num_wanted_rows: 3, num_runs: 5, max_context: 6 };
         assert_eq!(words.counts(), counts);
         let plan = words.words();
         assert_eq!(plan[..5], [8, 3, 3, 5, 3]);

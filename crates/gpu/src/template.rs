@@ -19,7 +19,21 @@ macro_rules! parts {
     };
 }
 
-parts!["plan", "reduce", "rms_norm",];
+parts![
+    "attention_fused",
+    "attention_join",
+    "attention_joined",
+    "attention_pages",
+    "attention_scores",
+    "attention_softmax",
+    "attention_tile",
+    "attention_values",
+    "enables",
+    "half",
+    "plan",
+    "reduce",
+    "rms_norm",
+];
 
 /// Names and what they stand for in one kernel.
 pub(crate) type Defines = Vec<(&'static str, String)>;
