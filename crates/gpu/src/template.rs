@@ -21,6 +21,14 @@ macro_rules! parts {
 
 parts![
     "add",
+    "attention_fused",
+    "attention_join",
+    "attention_joined",
+    "attention_pages",
+    "attention_scores",
+    "attention_softmax",
+    "attention_tile",
+    "attention_values",
     "dequantize",
     "embed",
     "enables",

@@ -1,0 +1,314 @@
+//! The attention kernels on a device, against float64 and against themselves.
+
+use std::sync::Arc;
+
+use gguf::half::{f16_to_f32, f32_to_f16};
+use model::{Batch, BatchLimits, KvDtype, Logits, QkvShape};
+
+use super::{Attention, Grid};
+use crate::buffer::DeviceBuffer;
+use crate::device::{Gpu, GpuOptions};
+use crate::kernel::Kernels;
+use crate::plan::GpuPlan;
+use crate::readback::Readback;
+use crate::recorder::Recorder;
+
+/// Largest error of an output, whose values are averages of values up to 1: sums of f32 over up to 1000 positions, and
+/// weights by an `exp` that Vulkan allows `3 + 2 |x|` units of the last place.
+const TOLERANCE: f64 = 2e-5;
+
+/// The device under test.
+struct Device {
+    gpu: Gpu,
+    kernels: Kernels,
+    recorder: Arc<Recorder>,
+    readback: Readback,
+}
+
+/// Rows of one sequence in a step.
+#[derive(Clone, Copy)]
+struct Rows {
+    /// Tells sequences apart.
+    seed: u32,
+    start: usize,
+    tokens: usize,
+}
+
+impl Rows {
+    const fn new(seed: u32, start: usize, tokens: usize) -> Self {
+        Self { seed, start, tokens }
+    }
+}
+
+/// A model's heads and its cache.
+#[derive(Clone, Copy)]
+struct Case {
+    shape: QkvShape,
+    dtype: KvDtype,
+    page_size: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Fused(Grid),
+    Reference,
+}
+
+const KINDS: [Kind; 3] = [Kind::Fused(Grid::Whole), Kind::Fused(Grid::Split), Kind::Reference];
+
+fn shape(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> QkvShape {
+    QkvShape { num_heads, num_kv_heads, head_dim }
+}
+
+impl Device {
+    fn open() -> Self {
+        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
+            backends: wgpu::Backends::VULKAN,
+            ..wgpu::InstanceDescriptor::new_without_display_handle()
+        });
+        let adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::VULKAN));
+        let adapter = adapters.first().expect("these tests need a Vulkan device");
+        let gpu = Gpu::open(adapter, GpuOptions::default()).expect("the device opens");
+        Self { gpu, kernels: Kernels::default(), recorder: Arc::default(), readback: Readback::default() }
+    }
+
+    fn buffer(&self, bytes: &[u8]) -> DeviceBuffer {
+        let buffer = DeviceBuffer::new(&self.gpu, &self.recorder, "test", bytes.len() as u64).unwrap();
+        self.gpu.queue.write_buffer(&buffer.raw, 0, bytes);
+        buffer
+    }
+
+    /// The outputs of a step, `[T, q_cols]`.
+    fn attend(&self, case: Case, step: &[Rows], kind: Kind) -> Vec<f32> {
+        let Case { shape, dtype, page_size } = case;
+        let (batch, num_pages) = batch_of(step, page_size);
+        let attention = Attention::new(&self.gpu, &self.kernels, shape, dtype);
+        let mut plan = GpuPlan::new(&self.gpu, &self.recorder, batch.limits(), shape).unwrap();
+        plan.upload(&self.gpu, &batch);
+        let pages = [1, 2].map(|part| self.buffer(&cache(case, step, &batch, num_pages, part)));
+        let pages = (&pages[0], &pages[1]);
+        let qkv: Vec<f32> = rows_of(step).flat_map(|(seed, p)| stacked_row(shape, seed, p)).collect();
+        let qkv = self.buffer(bytemuck::cast_slice(&qkv));
+        let rows = batch.num_tokens();
+        let mut values = vec![0f32; rows * shape.q_cols()];
+        let out = self.buffer(bytemuck::cast_slice(&values));
+        let half_stride = shape.q_cols().next_multiple_of(64) / 2;
+        let half = attention.has_half.then(|| self.buffer(&vec![0; rows * half_stride * 4]));
+        let output = (&out, half.as_ref().map(|half| (half, half_stride)));
+        match kind {
+            Kind::Fused(grid) => {
+                attention.fused_on(grid, &self.gpu, &self.recorder, &plan, &qkv, pages, output);
+            }
+            Kind::Reference => {
+                let context = plan.counts().max_context + 3;
+                let scores = vec![0; rows * shape.num_heads * context * 4];
+                let scores = self.buffer(&scores);
+                attention.scores(&self.gpu, &self.recorder, &plan, &qkv, pages, &scores, context);
+                attention.softmax(&self.gpu, &self.recorder, &plan, &scores, context);
+                attention.values(&self.gpu, &self.recorder, &plan, (&scores, context), pages, output);
+            }
+        }
+        self.readback.read(&self.gpu, &self.recorder, &out, bytemuck::cast_slice_mut(&mut values)).unwrap();
+        values
+    }
+
+    fn check(&self, case: Case, step: &[Rows]) {
+        let want = oracle(case, step);
+        for kind in KINDS {
+            let got = self.attend(case, step, kind);
+            for (idx, (&got, &want)) in got.iter().zip(&want).enumerate() {
+                let (row, col) = (idx / case.shape.q_cols(), idx % case.shape.q_cols());
+                assert!(
+                    (f64::from(got) - want).abs() <= TOLERANCE,
+                    "{kind:?}, {:?}, pages of {}: row {row}, column {col}: expected {want}, found {got}",
+                    case.shape,
+                    case.page_size
+                );
+            }
+        }
+    }
+}
+
+/// A number from -1 to 1 that depends on nothing but its arguments.
+fn noise(keys: [u32; 4]) -> f32 {
+    let mixed = keys.iter().fold(0x9e37_79b9_u32, |hash, &key| {
+        let hash = (hash ^ key).wrapping_mul(0x85eb_ca6b);
+        (hash ^ (hash >> 13)).wrapping_mul(0xc2b2_ae35) ^ (hash >> 16)
+    });
+    (mixed >> 8) as f32 / (1 << 23) as f32 - 1.0
+}
+
+/// Elements of q (part 0), k (1) and v (2).
+fn element(part: u32, seed: u32, position: usize, col: usize) -> f32 {
+    // Queries of some size, so that some weights are large and some vanish.
+    let size = if part == 0 { 4.0 } else { 1.0 };
+    size * noise([part, seed, position as u32, col as u32])
+}
+
+fn stored(dtype: KvDtype, value: f32) -> f32 {
+    match dtype {
+        KvDtype::F16 => f16_to_f32(f32_to_f16(value)),
+        KvDtype::F32 => value,
+    }
+}
+
+fn rows_of(step: &[Rows]) -> impl Iterator<Item = (u32, usize)> {
+    step.iter().flat_map(|rows| (rows.start..rows.start + rows.tokens).map(|p| (rows.seed, p)))
+}
+
+/// Keys and values have been stored: attention must not look at theirs.
+fn stacked_row(shape: QkvShape, seed: u32, position: usize) -> Vec<f32> {
+    let mut row: Vec<f32> = (0..shape.q_cols()).map(|col| element(0, seed, position, col)).collect();
+    row.resize(shape.cols(), f32::NAN);
+    row
+}
+
+/// Pages in no order, and one more than are used.
+fn batch_of(step: &[Rows], page_size: usize) -> (Batch, usize) {
+    let blocks: Vec<usize> = step.iter().map(|rows| (rows.start + rows.tokens).div_ceil(page_size)).collect();
+    let used: usize = blocks.iter().sum();
+    let limits = BatchLimits {
+        max_tokens: step.iter().map(|rows| rows.tokens).sum(),
+        max_seqs: step.len(),
+        max_logit_rows: 1,
+        max_blocks: blocks.iter().copied().max().unwrap(),
+    };
+    let mut batch = Batch::new(limits, page_size);
+    let mut pages: Vec<u32> = (0..used as u32).rev().collect();
+    let half = used / 2;
+    pages[..half].reverse();
+    let mut pages = &pages[..];
+    for (rows, num_blocks) in step.iter().zip(blocks) {
+        let (own, rest) = pages.split_at(num_blocks);
+        batch.push(&vec![0; rows.tokens], rows.start, own, Logits::Skip);
+        pages = rest;
+    }
+    (batch, used + 1)
+}
+
+/// The bytes of all pages of K (part 1) or V (2); NaN where nothing was stored.
+fn cache(case: Case, step: &[Rows], batch: &Batch, num_pages: usize, part: u32) -> Vec<u8> {
+    let Case { shape, dtype, page_size } = case;
+    let QkvShape { num_kv_heads, head_dim, .. } = shape;
+    let mut values = vec![f32::NAN; num_pages * num_kv_heads * page_size * head_dim];
+    for (seq_idx, rows) in step.iter().enumerate() {
+        for position in 0..rows.start + rows.tokens {
+            let page = batch.block_table(seq_idx)[position / page_size] as usize;
+            for head in 0..num_kv_heads {
+                let row = (page * num_kv_heads + head) * page_size + position % page_size;
+                for (col, value) in values[row * head_dim..][..head_dim].iter_mut().enumerate() {
+                    *value = element(part, rows.seed, position, head * head_dim + col);
+                }
+            }
+        }
+    }
+    match dtype {
+        KvDtype::F32 => bytemuck::cast_slice(&values).to_vec(),
+        KvDtype::F16 => values.iter().flat_map(|&value| f32_to_f16(value).to_le_bytes()).collect(),
+    }
+}
+
+/// Attention in float64.
+fn oracle(case: Case, step: &[Rows]) -> Vec<f64> {
+    let QkvShape { num_heads, num_kv_heads, head_dim } = case.shape;
+    let mut out = Vec::new();
+    for rows in step {
+        let context = rows.start + rows.tokens;
+        let part = |part: u32| -> Vec<f64> {
+            let cols = num_kv_heads * head_dim;
+            let value = |i: usize| stored(case.dtype, element(part, rows.seed, i / cols, i % cols));
+            (0..context * cols).map(|i| f64::from(value(i))).collect()
+        };
+        let (k, v) = (part(1), part(2));
+        for (position, head) in
+            (rows.start..context).flat_map(|position| (0..num_heads).map(move |head| (position, head)))
+        {
+            let q: Vec<f64> = (0..head_dim)
+                .map(|col| f64::from(element(0, rows.seed, position, head * head_dim + col)))
+                .collect();
+            let kv_head = head / (num_heads / num_kv_heads);
+            let of_position = |values: &'_ [f64], p: usize| -> Vec<f64> {
+                values[(p * num_kv_heads + kv_head) * head_dim..][..head_dim].to_vec()
+            };
+            let scores: Vec<f64> = (0..=position)
+                .map(|p| {
+                    let products = q.iter().zip(of_position(&k, p)).map(|(q, k)| q * k);
+                    products.sum::<f64>() / (head_dim as f64).sqrt()
+                })
+                .collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            let mut values = vec![0f64; head_dim];
+            for (p, weight) in weights.iter().enumerate() {
+                for (value, v) in values.iter_mut().zip(of_position(&v, p)) {
+                    *value += weight / sum * v;
+                }
+            }
+            out.extend(values);
+        }
+    }
+    out
+}
+
+/// Prompts, chunks and decodes at the edges of blocks and spans.
+const RAGGED: [Rows; 11] = [
+    Rows::new(1, 0, 1),
+    Rows::new(2, 62, 1),
+    Rows::new(3, 0, 21),
+    Rows::new(4, 63, 1),
+    Rows::new(5, 64, 1),
+    Rows::new(6, 50, 17),
+    Rows::new(7, 254, 1),
+    Rows::new(8, 255, 1),
+    Rows::new(9, 256, 1),
+    Rows::new(10, 250, 9),
+    Rows::new(11, 999, 1),
+];
+
+#[test]
+fn ragged_batches_match_float64() {
+    let device = Device::open();
+    let shapes = [shape(4, 4, 24), shape(8, 2, 64), shape(6, 2, 80), shape(8, 2, 128), shape(32, 1, 64), shape(2, 1, 256)];
+    for (shape, page_size) in shapes.into_iter().zip([1, 7, 16, 32, 16, 7]) {
+        for dtype in [KvDtype::F16, KvDtype::F32] {
+            device.check(Case { shape, dtype, page_size }, &RAGGED);
+        }
+    }
+}
+
+/// Law 1: bits depend on the sequence alone, not on what else is in the step, nor on chunks, pages or grids.
+#[test]
+fn bits_depend_on_the_sequence_alone() {
+    let device = Device::open();
+    for shape in [shape(4, 4, 24), shape(8, 2, 64), shape(6, 2, 128), shape(32, 1, 64)] {
+        let case = |page_size| Case { shape, dtype: KvDtype::F16, page_size };
+        let context = 333;
+        let of_last = |values: &[f32]| values[values.len() - context * shape.q_cols()..].to_vec();
+        let whole = device.attend(case(16), &[Rows::new(77, 0, context)], Kind::Fused(Grid::Whole));
+        for kind in KINDS {
+            let alone = device.attend(case(16), &[Rows::new(77, 0, context)], kind);
+            if kind != Kind::Reference {
+                assert!(alone == whole, "{kind:?}, {shape:?}: the grid");
+            }
+            for page_size in [1, 7, 32] {
+                let other = device.attend(case(page_size), &[Rows::new(77, 0, context)], kind);
+                assert!(other == alone, "{kind:?}, {shape:?}: pages of {page_size}");
+            }
+            let mut step = RAGGED.to_vec();
+            step.push(Rows::new(77, 0, context));
+            let batched = of_last(&device.attend(case(16), &step, kind));
+            assert!(batched == alone, "{kind:?}, {shape:?}: in a batch");
+            for chunks in [&[1, 2, 61, 1, 190, 3, 75][..], &[256, 77], &[255, 1, 1, 76], &[331, 1, 1]] {
+                let mut start = 0;
+                let mut values = Vec::new();
+                for &tokens in chunks {
+                    values.extend(device.attend(case(16), &[Rows::new(77, start, tokens)], kind));
+                    start += tokens;
+                }
+                assert_eq!(start, context);
+                assert!(values == alone, "{kind:?}, {shape:?}: in chunks of {chunks:?}");
+            }
+        }
+    }
+}
