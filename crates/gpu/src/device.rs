@@ -117,6 +117,10 @@ impl Gpu {
         if !features.contains(wgpu::Features::IMMEDIATES) {
             return Err(Error::Device(format!("{}: expected support for immediates, found none", info.name)));
         }
+        let can_time = features.contains(TIMESTAMPS);
+        if options.profile == Profile::Kernels && !can_time {
+            return Err(Error::Device(format!("{}: expected timestamps in passes, found none", info.name)));
+        }
         let experimental = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("rustorch"),
@@ -163,6 +167,11 @@ impl Gpu {
         self.capabilities
     }
 
+    /// Whether the time of every kernel is measured.
+    pub fn times_kernels(&self) -> bool {
+        self.options.profile == Profile::Kernels
+    }
+
     pub(crate) fn options(&self) -> GpuOptions {
         self.options
     }
@@ -206,11 +215,15 @@ impl fmt::Display for Gpu {
     }
 }
 
+/// What timing kernels takes.
+const TIMESTAMPS: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+
 fn wanted_features(adapter: &wgpu::Adapter, options: GpuOptions) -> wgpu::Features {
     let mut wanted =
-        wgpu::Features::IMMEDIATES | wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY;
+        wgpu::Features::IMMEDIATES | wgpu::Features::SHADER_F16;
     if options.profile == Profile::Kernels {
-        wanted |= wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        wanted |= TIMESTAMPS;
     }
     if options.subgroups == Subgroups::Auto {
         wanted |= wgpu::Features::SUBGROUP | wgpu::Features::SUBGROUP_BARRIER;

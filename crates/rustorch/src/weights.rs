@@ -235,6 +235,11 @@ impl Weights {
         times.map(|(name, dispatches, seconds)| KernelTime { name, dispatches, seconds }).collect()
     }
 
+    /// Whether [`kernel_times`](Self::kernel_times) has something to tell.
+    pub fn times_kernels(&self) -> bool {
+        self.gpu.as_ref().is_some_and(|backend| backend.gpu().times_kernels())
+    }
+
     /// Refuses a runner that the GPU has no room for.
     fn check_room(&self, num_seqs: usize, kv_memory: Option<u64>) -> Result<()> {
         let Some(gpu) = self.gpu.as_ref().map(|backend| backend.gpu()) else { return Ok(()) };

@@ -20,12 +20,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustorch_llama::synthetic::SyntheticModel;
-use rustorch_llama::{EngineConfig, Gguf, LlamaConfig, PrefixCache};
+use rustorch_llama::{EngineConfig, Gguf, LlamaConfig, PrefixCache, Profile, Weights};
 
 use self::measure::{Bench, Cell};
 use self::progress::Progress;
 use self::report::{Report, Settings};
-use crate::model_args::{FileArgs, RunArgs, parse_count};
+use crate::model_args::{FileArgs, Load, RunArgs, parse_count};
 use crate::output;
 
 /// Measure speed by batch and length, and compare it with what the machine could do
@@ -58,6 +58,9 @@ pub struct Args {
     /// Print CSV instead of a table
     #[arg(long)]
     csv: bool,
+    /// Print what each kernel of a GPU took, to standard error; timing them slows the steps down a little
+    #[arg(long)]
+    profile: bool,
     /// Draw decode speed over the batch, under the machine's roofs
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
@@ -102,7 +105,12 @@ fn measure_grid(args: &Args) -> Result<Report> {
     let cells = cells(args);
     let (gguf, name) = open(args)?;
     let config = config(args, &gguf, &cells).with_context(|| name.clone())?;
-    let weights = args.run.load(&gguf, config).with_context(|| name.clone())?;
+    let profile = if args.profile { Profile::Kernels } else { Profile::Off };
+    let load = Load { profile, ..Load::default() };
+    let weights = args.run.load(&gguf, config, load).with_context(|| name.clone())?;
+    if args.profile && !weights.times_kernels() {
+        bail!("--profile: expected a GPU that times kernels, found {}", weights.device());
+    }
     let loading_peak = machine::peak_memory();
     let roofs = weights.measure_roofs()?;
     // Measuring memory takes some of its own, which is no cost of the model's.
@@ -125,6 +133,7 @@ fn measure_grid(args: &Args) -> Result<Report> {
     }
     let progress = Progress::start(&cells, args.repeat.get());
     bench.warm_up(&cells)?;
+    weights.kernel_times();
     for cell in cells {
         progress.begin(cell);
         let measured = bench.measure(cell, args.repeat.get(), || progress.repeat_done(cell))?;
@@ -133,9 +142,29 @@ fn measure_grid(args: &Args) -> Result<Report> {
         if prints_table {
             progress.suspend(|| output::print(&table::last_row(&report)))?;
         }
+        if args.profile {
+            progress.suspend(|| print_kernel_times(cell, &weights));
+        }
     }
     progress.finish();
     Ok(report)
+}
+
+/// What each kernel took in all runs of a cell, prompts and decodes.
+fn print_kernel_times(cell: Cell, weights: &Weights) {
+    let times = weights.kernel_times();
+    let all: f64 = times.iter().map(|time| time.seconds).sum();
+    output::note(&format!("batch {}, length {}: {:.1} ms in kernels", cell.batch, cell.length, 1e3 * all));
+    for time in times {
+        let (seconds, dispatches) = (time.seconds, time.dispatches);
+        let micros = 1e6 * seconds / dispatches as f64;
+        let share = 100.0 * seconds / all;
+        output::note(&format!(
+            "  {:<20} {share:5.1} %  {:9.2} ms  {dispatches:7} x {micros:8.1} us",
+            time.name,
+            1e3 * seconds
+        ));
+    }
 }
 
 /// The grid, lengths and batches ascending.

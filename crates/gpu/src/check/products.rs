@@ -16,7 +16,6 @@ const PATTERN_ROWS: usize = 32;
 
 /// A random matrix on the host and on the device.
 struct Matrix {
-    rows: usize,
     cols: usize,
     weights: Vec<f32>, // [rows, cols]
     linear: Linear<GpuBackend>,
@@ -30,7 +29,7 @@ impl Matrix {
         let mut writer = GgufWriter::new();
         writer.tensor("matrix", &[cols as u64, rows as u64], format, bytes);
         let linear = loaded(backend, &writer.into_gguf())?;
-        Ok(Self { rows, cols, weights, linear })
+        Ok(Self { cols, weights, linear })
     }
 
     /// `[x rows, rows]` in float64.
