@@ -75,12 +75,16 @@ fn check(device: &TestDevice, format: Format, values: Values, rows: usize, cols:
         match values {
             Values::F32 => assert_eq!(got, value, "{what}: row {row}, column {col}"),
             Values::F16 => {
-                // The scaled quant, the minimum and their sum are each rounded once; in the least numbers the scale's
-                // error is multiplied by a quant below 256.
+                // The scale, its product with the quant (a fused multiply-add need not be fused), the minimum and the
+                // sum are each rounded once; in the least numbers the scale's error is multiplied by a quant below 256.
                 let min = minima[row * cols + col];
-                let terms = (value - min).abs() + min.abs() + value.abs();
+                let scaled = value - min;
+                let terms = 2.0 * scaled.abs() + min.abs() + value.abs();
                 let bound = F16_ROUNDING * terms + 256.0 * F16_HALF_LEAST;
-                assert!((got - value).abs() <= bound, "{what}: row {row}, column {col}: {got} for {value}");
+                assert!(
+                    (got - value).abs() <= bound,
+                    "{what}: row {row}, column {col}: {got} for {value} = {scaled} + {min}"
+                );
             }
         }
     }
