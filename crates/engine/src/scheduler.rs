@@ -95,6 +95,11 @@ impl Scheduler {
         self.blocks.fault = Some(fault);
     }
 
+    /// Whether all running sequences take the highest logit, and nothing else of any.
+    pub fn is_greedy(&self) -> bool {
+        self.running.iter().all(Sequence::is_greedy)
+    }
+
     pub fn num_running(&self) -> usize {
         self.running.len()
     }

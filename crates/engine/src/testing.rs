@@ -78,6 +78,7 @@ pub(crate) struct FakeRunner {
     spec: RunnerSpec,
     slots: Vec<u64>,         // [num_pages * page_size]
     logits: Vec<f32>,        // [R, vocab_size]
+    argmax: Vec<u32>,        // [R]
     hidden_states: Vec<f32>, // [H, hidden_size]
     /// Each step takes one; a step that finds an error here fails with it.
     failures: Receiver<Option<RunError>>,
@@ -91,7 +92,7 @@ impl FakeRunner {
     /// Fails the steps for which `failures` yields an error.
     pub fn failing(spec: RunnerSpec, failures: Receiver<Option<RunError>>) -> Self {
         let slots = vec![u64::MAX; spec.num_pages * spec.page_size];
-        Self { spec, slots, logits: Vec::new(), hidden_states: Vec::new(), failures }
+        Self { spec, slots, logits: Vec::new(), argmax: Vec::new(), hidden_states: Vec::new(), failures }
     }
 }
 
@@ -124,7 +125,19 @@ impl Runner for FakeRunner {
                 self.hidden_states.extend(logits_of(kv, self.spec.hidden_size));
             }
         }
-        Ok(StepOutput { logits: &self.logits, hidden_states: &self.hidden_states })
+        Ok(StepOutput { logits: &self.logits, argmax: None, hidden_states: &self.hidden_states })
+    }
+
+    /// As a device that keeps its logits would: so every test of greedy decoding is one of this, too.
+    fn run_greedy(&mut self, batch: &Batch) -> std::result::Result<StepOutput<'_>, RunError> {
+        self.run(batch)?;
+        self.argmax.clear();
+        self.argmax.extend(self.logits.chunks_exact(self.spec.vocab_size).map(|row| {
+            let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let first = row.iter().position(|&logit| logit == highest && logit > f32::NEG_INFINITY);
+            first.map_or(StepOutput::NO_FINITE_LOGIT, |token_id| token_id as u32)
+        }));
+        Ok(StepOutput { logits: &[], argmax: Some(&self.argmax), hidden_states: &self.hidden_states })
     }
 }
 
@@ -207,7 +220,7 @@ pub(crate) fn generate_from(
     let (mut seq, stream) = sequence(spec, tokenizer, request).expect("a request that fits");
     let mut sampler = Sampler::default();
     while !seq.events.has_ended() {
-        seq.generate(&logits(&seq.token_ids), &mut sampler);
+        seq.generate(crate::generation::Choice::Sample(&logits(&seq.token_ids), &mut sampler));
     }
     stream.completion().expect("an ending")
 }
