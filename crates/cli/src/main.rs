@@ -5,6 +5,7 @@
 
 mod batch;
 mod bench;
+mod devices;
 mod generate;
 mod inspect;
 mod logits;
@@ -39,6 +40,7 @@ enum Command {
     Inspect(inspect::Args),
     Perplexity(perplexity::Args),
     Bench(bench::Args),
+    Devices(devices::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Devices(args) => devices::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

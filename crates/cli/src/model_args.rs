@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustorch_llama::{
-    AttentionMode, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, Isa, KvDtype, LlamaConfig,
-    LlamaModel, LoadOptions, PrefixCache, Tokenizer, Weights, demo,
+    AttentionMode, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, GpuOptions, Isa, KvDtype, LlamaConfig,
+    LlamaModel, LoadOptions, MatrixUnits, PrefixCache, Profile, Subgroups, Tokenizer, Weights, demo,
 };
 
 use crate::output;
@@ -69,6 +69,8 @@ pub struct ModelArgs {
 /// How any model is run, however many sequences there are and however long.
 #[derive(clap::Args, Clone)]
 pub struct RunArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// CPU threads [default: the physical cores]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<NonZeroUsize>,
@@ -90,6 +92,40 @@ pub struct RunArgs {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value = "0", value_parser = parse_whole::<u64>)]
     pub seed: u64,
+}
+
+/// Where a model runs.
+#[derive(clap::Args, Clone)]
+pub struct DeviceArgs {
+    /// Where to run: auto, cpu, gpu, gpu:N, metal, vulkan or dx12; `rustorch devices` lists GPUs
+    #[arg(long, value_name = "NAME", default_value = "auto", env = "RUSTORCH_DEVICE")]
+    pub device: Device,
+    /// Multiply without a GPU's matrix units
+    #[arg(long)]
+    pub no_matrix_units: bool,
+    /// Add up without a GPU's subgroups
+    #[arg(long)]
+    pub no_subgroups: bool,
+}
+
+impl DeviceArgs {
+    /// How a GPU is used.
+    pub fn gpu_options(&self, profile: Profile) -> GpuOptions {
+        GpuOptions {
+            matrix_units: if self.no_matrix_units { MatrixUnits::Off } else { MatrixUnits::Auto },
+            subgroups: if self.no_subgroups { Subgroups::Off } else { Subgroups::Auto },
+            profile,
+        }
+    }
+}
+
+/// What only some commands know of a load.
+#[derive(Default, Clone, Copy)]
+pub struct Load {
+    /// Bytes of KV pages, if they are limited.
+    pub kv_memory: Option<u64>,
+    /// Whether kernels are timed.
+    pub profile: Profile,
 }
 
 #[derive(ValueEnum, Clone, Copy)]
@@ -134,14 +170,16 @@ impl ModelArgs {
 
     /// Loads the weights, with a progress bar if it takes long enough to be read.
     pub fn load(&self, gguf: &Gguf, config: LlamaConfig) -> Result<Weights> {
-        self.run.load(gguf, config).with_context(|| self.file.model.display().to_string())
+        self.run.load(gguf, config, Load::default()).with_context(|| self.file.model.display().to_string())
     }
 
     /// Loads the model and starts an engine for it.
     pub fn start_engine(&self) -> Result<(EngineHandle, Arc<Tokenizer>, Weights)> {
         let gguf = self.file.open()?;
         let tokenizer = self.file.tokenizer(&gguf)?;
-        let weights = self.load(&gguf, self.config(&gguf)?)?;
+        let load = Load { kv_memory: self.kv_memory, ..Load::default() };
+        let weights = self.run.load(&gguf, self.config(&gguf)?, load);
+        let weights = weights.with_context(|| self.file.model.display().to_string())?;
         let prefix_cache = if self.no_prefix_cache { PrefixCache::Off } else { PrefixCache::On };
         let options = EngineConfig { kv_memory: self.kv_memory, prefix_cache, ..EngineConfig::default() };
         let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), options)?;
@@ -160,7 +198,7 @@ impl RunArgs {
     }
 
     /// Loads the weights, with a progress bar if it takes long enough to be read.
-    pub fn load(&self, gguf: &Gguf, config: LlamaConfig) -> Result<Weights> {
+    pub fn load(&self, gguf: &Gguf, config: LlamaConfig, load: Load) -> Result<Weights> {
         let bar = ProgressBar::hidden().with_style(
             ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
                 .expect("the template is valid"),
@@ -173,8 +211,15 @@ impl RunArgs {
             bar.set_length(total);
             bar.set_position(done);
         };
+        let cpu = CpuOptions { threads: self.threads, isa: self.isa };
         let options = LoadOptions {
-            device: Device::Cpu(CpuOptions { threads: self.threads, isa: self.isa }),
+            device: match self.device.device {
+                Device::Cpu(_) => Device::Cpu(cpu),
+                device => device,
+            },
+            cpu,
+            gpu: self.device.gpu_options(load.profile),
+            kv_memory: load.kv_memory,
             attention: match self.attention {
                 Attention::Fused => AttentionMode::Fused,
                 Attention::Reference => AttentionMode::Reference,
@@ -183,7 +228,11 @@ impl RunArgs {
         };
         let weights = Weights::load(gguf, config, options);
         bar.finish_and_clear();
-        Ok(weights?)
+        let weights = weights?;
+        if let Some(note) = weights.device_note() {
+            output::note(&format!("warning: {note}"));
+        }
+        Ok(weights)
     }
 }
 

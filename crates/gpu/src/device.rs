@@ -1,9 +1,13 @@
 //! A GPU, opened: the device and its queue, what of it the kernels use, and what went wrong on it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{Error, Result};
+
+use crate::adapters::interface_name;
+use crate::memory::{self, DeviceMemory};
 
 /// Which optional features kernels may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,6 +69,7 @@ pub struct Capabilities {
 pub struct Gpu {
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
+    adapter: wgpu::Adapter,
     info: wgpu::AdapterInfo,
     capabilities: Capabilities,
     options: GpuOptions,
@@ -139,12 +144,18 @@ impl Gpu {
         });
         let capabilities = capabilities(adapter, features, &device.limits());
         tracing::debug!(device = info.name, ?capabilities, "opened");
-        Ok(Self { device, queue, info, capabilities, options, fault, counters: Counters::default() })
+        let adapter = adapter.clone();
+        Ok(Self { device, queue, adapter, info, capabilities, options, fault, counters: Counters::default() })
     }
 
     /// What the driver says of the device.
     pub fn info(&self) -> &wgpu::AdapterInfo {
         &self.info
+    }
+
+    /// The device's memory, where its driver tells.
+    pub fn memory(&self) -> Option<DeviceMemory> {
+        memory::of(&self.adapter)
     }
 
     /// What kernels use of the device.
@@ -178,6 +189,20 @@ impl Gpu {
         let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
         self.check()?;
         polled.map(|_| ()).map_err(|error| Error::Device(format!("{}: {error}", self.info.name)))
+    }
+}
+
+/// `NVIDIA H100 (Vulkan, matrix units of 16, subgroups of 32)`
+impl fmt::Display for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}", self.info.name, interface_name(self.info.backend))?;
+        if let Some(side) = self.capabilities.matrix_tile {
+            write!(f, ", matrix units of {side}")?;
+        }
+        if let Some(size) = self.capabilities.subgroup_size {
+            write!(f, ", subgroups of {size}")?;
+        }
+        f.write_str(")")
     }
 }
 

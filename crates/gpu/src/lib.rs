@@ -3,15 +3,18 @@
 //! A kernel is a file of `kernels/`, composed of parts ([`template`]) and compiled for what it was specialised for
 //! ([`kernel`]). Operations append dispatches to a list that is submitted once a step ([`recorder`]).
 
+mod adapters;
 mod attention;
 mod backend;
 mod buffer;
+pub mod check;
 mod device;
 #[cfg(all(test, feature = "device-tests"))]
 mod device_tests;
 mod kernel;
 mod kv_cache;
 mod matrix;
+mod memory;
 mod pack;
 mod plan;
 mod product;
@@ -22,8 +25,10 @@ mod template;
 #[cfg(test)]
 mod translation;
 
+pub use adapters::{Adapter, Adapters, Description, GpuChoice};
 pub use backend::{GpuBackend, GpuBuffer};
 pub use device::{Capabilities, Gpu, GpuOptions, MatrixUnits, Profile, Subgroups};
 pub use kv_cache::GpuKvCache;
 pub use matrix::GpuMatrix;
+pub use memory::{DeviceMemory, run_bytes, weight_bytes};
 pub use plan::GpuPlan;

@@ -1,14 +1,62 @@
 //! Where a model runs.
 
+use std::fmt;
+use std::str::FromStr;
+
 use cpu::CpuOptions;
+use gpu::GpuChoice;
 
 /// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Device {
-    /// The best device of this build.
+    /// A GPU if there is one that is not software, holds the model and passes a self-test of three kernels; else the CPU,
+    /// with [`Weights::device_note`](crate::Weights::device_note) saying why a GPU was passed over.
     #[default]
     Auto,
     /// The CPU.
     Cpu(CpuOptions),
+    /// A GPU. It must hold the model and pass the self-test.
+    Gpu(GpuChoice),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Auto => f.write_str("auto"),
+            Device::Cpu(_) => f.write_str("cpu"),
+            Device::Gpu(choice) => choice.fmt(f),
+        }
+    }
+}
+
+/// `auto`, `cpu`, `gpu`, `gpu:N` (numbers as in [`gpus`](crate::gpus)), `metal`, `vulkan` or `dx12`.
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Device::Auto),
+            "cpu" => Ok(Device::Cpu(CpuOptions::default())),
+            _ => text.parse().map(Device::Gpu).map_err(|_: String| {
+                format!("expected auto, cpu, gpu, gpu:N, metal, vulkan or dx12, found '{text}'")
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_what_they_are_called() {
+        for text in ["auto", "cpu", "gpu", "gpu:3", "metal", "vulkan", "dx12"] {
+            assert_eq!(text.parse::<Device>().unwrap().to_string(), text);
+        }
+        for text in ["", "CPU", "cuda", "gpu:", "gpu:-1"] {
+            let error = text.parse::<Device>().unwrap_err();
+            assert!(error.contains("auto, cpu, gpu, gpu:N") && error.contains(text), "{error}");
+        }
+    }
 }

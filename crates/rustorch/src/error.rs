@@ -33,6 +33,24 @@ pub enum Error {
     /// The device failed in a step; the slots of the sequences that it ran are empty.
     #[error("step failed: {0}")]
     Run(#[from] engine::RunError),
+    /// A GPU has no room for the model.
+    #[error(
+        "{device}: expected room for {needed} ({parts}), found {available} available of {total}\nhint: {hint}"
+    )]
+    DoesNotFit {
+        /// The GPU.
+        device: String,
+        /// What is needed.
+        needed: String,
+        /// What for.
+        parts: String,
+        /// What other programs have left.
+        available: String,
+        /// What it has.
+        total: String,
+        /// What would fit.
+        hint: String,
+    },
     /// A batch without sequences.
     #[error("batch: expected at least one sequence, found none")]
     EmptyBatch,

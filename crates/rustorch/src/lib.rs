@@ -22,9 +22,11 @@
 pub mod demo;
 mod device;
 mod error;
+mod gpus;
 mod kv_cache;
 mod model;
 mod perplexity;
+mod room;
 pub mod synthetic;
 mod weights;
 
@@ -35,6 +37,8 @@ pub use engine::{
     FinishReason, Pooling, PrefixCache, Priority, Request, RequestStream, SamplingParams, TokenEvent,
     TokenLogprobs, Usage,
 };
+pub use gpu::check::{Finding, Report as GpuReport};
+pub use gpu::{Description as GpuDescription, DeviceMemory, GpuChoice, GpuOptions, MatrixUnits, Profile, Subgroups};
 pub use gguf::{Format, Gguf, Metadata};
 pub use tokenizer::{
     Bos, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Special, Tokenizer, TokenizerError,
@@ -42,7 +46,8 @@ pub use tokenizer::{
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use gpus::{check_gpu, gpus, what_auto_takes};
 pub use kv_cache::KvCache;
 pub use model::LlamaModel;
 pub use perplexity::{Perplexity, perplexity};
-pub use weights::{EngineConfig, LoadOptions, Weights};
+pub use weights::{EngineConfig, KernelTime, LoadOptions, Weights};

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use cpu::{CpuBackend, CpuOptions};
 use engine::{Engine, EngineHandle, EngineOptions, ModelRunner, PrefixCache, Runner, kv_shape};
 use gguf::Gguf;
+use gpu::{GpuBackend, GpuOptions};
 use model::{AttentionMode, Backend, BatchLimits, Llama, LlamaConfig, Roofs};
 use tokenizer::Tokenizer;
 
+use crate::gpus::{self, Best};
+use crate::room::Demand;
 use crate::{Device, Error, Result};
 
 /// How weights are loaded.
@@ -17,8 +20,15 @@ use crate::{Device, Error, Result};
 pub struct LoadOptions<'a> {
     /// Where the model runs.
     pub device: Device,
+    /// How the CPU is used where [`Device::Auto`] comes to it.
+    pub cpu: CpuOptions,
+    /// How a GPU is used.
+    pub gpu: GpuOptions,
     /// Which attention runs.
     pub attention: AttentionMode,
+    /// Bytes of KV pages that the engine will be given ([`EngineConfig::kv_memory`]), so that a GPU without room for them
+    /// is refused before the weights are brought to it; those of `batch_size` full sequences when `None`.
+    pub kv_memory: Option<u64>,
     /// Told how many of the file's bytes have been loaded, and of how many.
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
 }
@@ -29,6 +39,21 @@ pub struct Weights {
     model: Arc<dyn LoadedModel>,
     attention: AttentionMode,
     device: String,
+    /// Why [`Device::Auto`] passed a GPU over.
+    note: Option<String>,
+    /// The backend once more, if it is a GPU's.
+    gpu: Option<Arc<GpuBackend>>,
+}
+
+/// What a kernel has taken of a device's time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KernelTime {
+    /// Its name.
+    pub name: &'static str,
+    /// How often it ran.
+    pub dispatches: u64,
+    /// How long, all in all.
+    pub seconds: f64,
 }
 
 /// How an engine uses the weights. What is `None` follows from the model's configuration.
@@ -95,23 +120,78 @@ impl Weights {
     /// Loads the weights of `gguf` for the device of `options`.
     ///
     /// # Errors
-    /// A configuration that contradicts the file, a malformed model, or a device that cannot hold it.
-    pub fn load(gguf: &Gguf, config: LlamaConfig, options: LoadOptions<'_>) -> Result<Self> {
-        let LoadOptions { device, attention, mut progress } = options;
-        let cpu_options = match device {
-            Device::Auto => CpuOptions::default(),
-            Device::Cpu(options) => options,
+    /// A configuration that contradicts the file, a malformed model, or a device that is not there, fails its self-test or
+    /// cannot hold the model.
+    pub fn load(gguf: &Gguf, config: LlamaConfig, mut options: LoadOptions<'_>) -> Result<Self> {
+        config.validate()?;
+        match options.device {
+            Device::Cpu(cpu) => Self::on_cpu(gguf, config, cpu, &mut options),
+            Device::Gpu(choice) => {
+                let backend = gpus::named(choice, gguf, &config, &options)?;
+                Self::on_gpu(gguf, config, backend, &mut options)
+            }
+            Device::Auto => Self::on_best(gguf, config, &mut options),
+        }
+    }
+
+    /// On a GPU, if there is one that is fit for the model.
+    fn on_best(gguf: &Gguf, config: LlamaConfig, options: &mut LoadOptions<'_>) -> Result<Self> {
+        let reason = match gpus::best(gguf, &config, options) {
+            Best::None => None,
+            Best::Unfit(reason) => Some(reason),
+            Best::Gpu(backend) => match Self::on_gpu(gguf, config.clone(), *backend, options) {
+                Err(Error::Model(error @ (model::Error::Device(_) | model::Error::OutOfMemory { .. }))) => {
+                    Some(error.to_string())
+                }
+                loaded => return loaded,
+            },
         };
-        let backend = CpuBackend::new(cpu_options)?;
+        let note = reason.map(|reason| format!("running on the CPU: {reason}"));
+        if let Some(note) = &note {
+            tracing::warn!("{note}");
+        }
+        let cpu = options.cpu;
+        Ok(Self { note, ..Self::on_cpu(gguf, config, cpu, options)? })
+    }
+
+    fn on_cpu(
+        gguf: &Gguf,
+        config: LlamaConfig,
+        cpu: CpuOptions,
+        options: &mut LoadOptions<'_>,
+    ) -> Result<Self> {
+        let backend = CpuBackend::new(cpu)?;
         let device = format!("CPU ({}, {} threads)", backend.isa(), backend.num_threads());
+        Self::on(Arc::new(backend), gguf, config, device, options)
+    }
+
+    fn on_gpu(
+        gguf: &Gguf,
+        config: LlamaConfig,
+        backend: GpuBackend,
+        options: &mut LoadOptions<'_>,
+    ) -> Result<Self> {
+        let backend = Arc::new(backend);
+        let device = backend.gpu().to_string();
+        let on = Self::on(Arc::clone(&backend), gguf, config, device, options)?;
+        Ok(Self { gpu: Some(backend), ..on })
+    }
+
+    fn on<B: Backend>(
+        backend: Arc<B>,
+        gguf: &Gguf,
+        config: LlamaConfig,
+        device: String,
+        options: &mut LoadOptions<'_>,
+    ) -> Result<Self> {
         let report = |done, total| {
-            if let Some(progress) = &mut progress {
+            if let Some(progress) = &mut options.progress {
                 progress(done, total);
             }
         };
-        let llama = Llama::load(&backend, gguf, config, report)?;
-        let model = Arc::new(OnBackend { backend: Arc::new(backend), llama: Arc::new(llama) });
-        Ok(Self { model, attention, device })
+        let llama = Arc::new(Llama::load(&*backend, gguf, config, report)?);
+        let model = Arc::new(OnBackend { backend, llama });
+        Ok(Self { model, attention: options.attention, device, note: None, gpu: None })
     }
 
     /// The configuration that the weights were loaded with.
@@ -143,10 +223,34 @@ impl Weights {
         &self.device
     }
 
+    /// Why [`Device::Auto`] passed a GPU over, if it did.
+    pub fn device_note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// What each kernel has taken of a GPU's time since the last call, the slowest first. Empty unless the weights were
+    /// loaded for a GPU with [`Profile::Kernels`](gpu::Profile::Kernels).
+    pub fn kernel_times(&self) -> Vec<KernelTime> {
+        let times = self.gpu.iter().flat_map(|gpu| gpu.kernel_times());
+        times.map(|(name, dispatches, seconds)| KernelTime { name, dispatches, seconds }).collect()
+    }
+
+    /// Refuses a runner that the GPU has no room for.
+    fn check_room(&self, num_seqs: usize, kv_memory: Option<u64>) -> Result<()> {
+        let Some(gpu) = self.gpu.as_ref().map(|backend| backend.gpu()) else { return Ok(()) };
+        let Some(mut memory) = gpu.memory() else { return Ok(()) };
+        // Drivers that do not count say that all is there.
+        memory.available = memory.available.min(memory.total.saturating_sub(self.weight_bytes()));
+        let demand =
+            Demand { config: self.config(), attention: self.attention, num_seqs, kv_memory, weights: 0 };
+        demand.check(&gpu.info().name, gpu.capabilities(), memory)
+    }
+
     /// A runner with a cache of `num_slots` sequences of full length, serving as many a step.
     pub(crate) fn slot_runner(&self, num_slots: usize) -> Result<Box<dyn Runner>> {
         let config = self.config();
         let num_pages = checked_pages(config, num_slots)?;
+        self.check_room(num_slots, None)?;
         self.model.runner(limits(config, num_slots), num_pages, self.attention)
     }
 
@@ -182,6 +286,7 @@ impl Weights {
                 pages
             }
         };
+        self.check_room(max_num_seqs, options.kv_memory)?;
         let runner = self.model.runner(limits(config, max_num_seqs), num_pages, self.attention)?;
         let options = EngineOptions {
             max_num_seqs: Some(max_num_seqs),
@@ -196,7 +301,8 @@ impl Weights {
 /// Rows of logits that a step yields when a whole sequence is scored.
 const SCORED_ROWS: usize = 32;
 
-fn limits(config: &LlamaConfig, num_seqs: usize) -> BatchLimits {
+/// The largest step of so many sequences.
+pub(crate) fn limits(config: &LlamaConfig, num_seqs: usize) -> BatchLimits {
     let max_tokens = config.max_batch_tokens.max(num_seqs);
     BatchLimits {
         max_tokens,
@@ -206,7 +312,12 @@ fn limits(config: &LlamaConfig, num_seqs: usize) -> BatchLimits {
     }
 }
 
-/// Pages of `num_slots` full sequences.
+/// Pages of `num_slots` full sequences, however many.
+pub(crate) fn pages_of(config: &LlamaConfig, num_slots: usize) -> usize {
+    num_slots.saturating_mul(config.pages_per_seq())
+}
+
+/// Pages of `num_slots` full sequences, if slots can number them.
 fn checked_pages(config: &LlamaConfig, num_slots: usize) -> Result<usize> {
     let tokens = num_slots.checked_mul(config.pages_per_seq() * config.page_size);
     match tokens {
