@@ -15,7 +15,7 @@ use crate::block_manager::BlockManager;
 use crate::error::{EngineError, Result};
 use crate::handle::{Command, EngineHandle};
 use crate::options::EngineOptions;
-use crate::runner::{Runner, RunnerSpec};
+use crate::runner::{Runner, RunnerSpec, StepOutput};
 use crate::sampler::Sampler;
 use crate::scheduler::{Rows, Scheduler};
 use crate::sequence::{Output, Sequence};
@@ -66,7 +66,10 @@ impl<R: Runner> Engine<R> {
             runner,
             vocab_size,
             hidden_size,
-            scheduler: Scheduler::new(scheduler_limits, BlockManager::new(page_size, num_pages)),
+            scheduler: Scheduler::new(
+                scheduler_limits,
+                BlockManager::new(page_size, num_pages, options.prefix_cache),
+            ),
             sampler: Sampler::default(),
             batch: Batch::new(limits, page_size),
             stats: EngineStats { num_pages, max_num_seqs, ..EngineStats::default() },
@@ -114,12 +117,22 @@ impl<R: Runner> Engine<R> {
     }
 
     #[cfg(test)]
+    pub(crate) fn break_prefix_cache(&mut self, fault: crate::block_manager::Fault) {
+        self.scheduler.break_prefix_cache(fault);
+    }
+
+    #[cfg(test)]
     pub(crate) fn check_integrity(&self) -> std::result::Result<(), String> {
         self.scheduler.check_integrity()
     }
 
     fn run_batch(&mut self) {
-        let output = match self.runner.run(&self.batch) {
+        // Nobody is told of logits whose highest is all that counts: a device may keep them.
+        let output = match self.scheduler.is_greedy() {
+            true => self.runner.run_greedy(&self.batch),
+            false => self.runner.run(&self.batch),
+        };
+        let output = match output {
             Ok(output) => output,
             Err(error) => {
                 tracing::error!(%error, sequences = self.scheduler.num_running(), "step failed");
@@ -129,15 +142,21 @@ impl<R: Runner> Engine<R> {
         };
         let (vocab_size, hidden_size) = (self.vocab_size, self.hidden_size);
         let size = self.batch.size();
+        let num_logits = if output.argmax.is_some() { 0 } else { size.logit_rows * vocab_size };
         assert_eq!(
             (output.logits.len(), output.hidden_states.len()),
-            (size.logit_rows * vocab_size, size.hidden_rows * hidden_size),
+            (num_logits, size.hidden_rows * hidden_size),
             "the runner returned rows of another shape"
         );
         let (sampler, stats) = (&mut self.sampler, &mut self.stats);
         self.scheduler.commit(|seq, num_tokens, rows| {
             let output = match rows {
-                Rows::Logits(row) => Output::Logits(&output.logits[row * vocab_size..][..vocab_size]),
+                Rows::Logits(row) => match output.argmax {
+                    Some(argmax) => {
+                        Output::Argmax(Some(argmax[row]).filter(|&id| id != StepOutput::NO_FINITE_LOGIT))
+                    }
+                    None => Output::Logits(&output.logits[row * vocab_size..][..vocab_size]),
+                },
                 Rows::HiddenStates(rows) => Output::HiddenStates(
                     &output.hidden_states[rows.start * hidden_size..rows.end * hidden_size],
                 ),

@@ -19,19 +19,40 @@ pub(crate) struct Generation {
     pub text: Option<TextStream>,
 }
 
+/// How a token is chosen.
+#[derive(Debug)]
+pub(crate) enum Choice<'a> {
+    /// By the sampler, from the logits, `[vocab_size]`.
+    Sample(&'a [f32], &'a mut Sampler),
+    /// By the device: the highest logit's place, if any is finite.
+    Made(Option<u32>),
+}
+
 impl Generation {
-    /// Samples the token after `num_generated` others from its `logits`, and says whether it is the last. `None` if no token
-    /// has a finite logit.
+    /// Whether the highest logit's place is all that the token after `num_generated` others takes.
+    pub fn is_greedy(&self, num_generated: usize) -> bool {
+        let ends_freely = num_generated >= self.params.min_tokens || self.stop_token_ids.is_empty();
+        ends_freely && self.params.takes_highest_logit()
+    }
+
+    /// Chooses the token after `num_generated` others, and says whether it is the last. `None` if no token has a finite
+    /// logit.
     pub fn advance(
         &mut self,
         num_generated: usize,
-        logits: &[f32], // [vocab_size]
-        sampler: &mut Sampler,
+        choice: Choice<'_>,
     ) -> Option<(TokenEvent, Option<FinishReason>)> {
         let may_end = num_generated >= self.params.min_tokens;
-        let forbidden = if may_end { &[][..] } else { &self.stop_token_ids };
-        let token_id = sampler.sample(logits, &self.params, &mut self.sampling, forbidden)?;
-        let logprobs = self.params.logprobs.map(|num_top| sampler.logprobs(logits, token_id, num_top));
+        let (token_id, logprobs) = match choice {
+            Choice::Made(token_id) => (token_id?, None),
+            Choice::Sample(logits, sampler) => {
+                let forbidden = if may_end { &[][..] } else { &self.stop_token_ids };
+                let token_id = sampler.sample(logits, &self.params, &mut self.sampling, forbidden)?;
+                let logprobs =
+                    self.params.logprobs.map(|num_top| sampler.logprobs(logits, token_id, num_top));
+                (token_id, logprobs)
+            }
+        };
         self.sampling.count(token_id);
 
         let (mut text, stopped) = self.take_text(token_id, may_end);

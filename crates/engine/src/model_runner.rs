@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{AttentionMode, Backend, Batch, BatchLimits, KvShape, Llama, RunState, qkv_shape};
+use model::{AttentionMode, Backend, Batch, BatchLimits, KvShape, Llama, RunState, StepSize, qkv_shape};
 
 use crate::error::RunError;
 use crate::runner::{Runner, RunnerSpec, StepOutput};
@@ -15,6 +15,7 @@ pub struct ModelRunner<B: Backend> {
     plan: B::Plan,
     state: RunState<B>,
     logits: Vec<f32>,        // [max_logit_rows, vocab_size]
+    argmax: Vec<u32>,        // [max_logit_rows]
     hidden_states: Vec<f32>, // [max_tokens, hidden_size], read as [R + H, hidden_size]
     spec: RunnerSpec,
 }
@@ -46,7 +47,8 @@ impl<B: Backend> ModelRunner<B> {
         };
         // Zeroed on first use by the system: a runner that is asked for no hidden states takes no memory for them.
         let hidden_states = vec![0.0; limits.max_tokens * config.hidden_size];
-        Ok(Self { backend, llama, cache, plan, state, logits, hidden_states, spec })
+        let argmax = vec![0; limits.max_logit_rows];
+        Ok(Self { backend, llama, cache, plan, state, logits, argmax, hidden_states, spec })
     }
 }
 
@@ -68,11 +70,42 @@ impl<B: Backend> Runner for ModelRunner<B> {
     }
 
     fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
-        let size = batch.size();
+        self.forward(batch)?;
+        self.read(batch.size(), Wanted::Logits)
+    }
+
+    fn run_greedy(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
+        self.forward(batch)?;
+        self.read(batch.size(), Wanted::Argmax)
+    }
+}
+
+/// What is wanted of rows of logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Logits,
+    Argmax,
+}
+
+impl<B: Backend> ModelRunner<B> {
+    fn forward(&mut self, batch: &Batch) -> Result<(), RunError> {
         self.backend.plan(batch, &mut self.plan)?;
-        self.llama.forward(&*self.backend, &self.plan, size, &mut self.cache, &mut self.state);
-        let logits = &mut self.logits[..size.logit_rows * self.spec.vocab_size];
-        if !logits.is_empty() || size.hidden_rows == 0 {
+        self.llama.forward(&*self.backend, &self.plan, batch.size(), &mut self.cache, &mut self.state);
+        Ok(())
+    }
+
+    fn read(&mut self, size: StepSize, wanted: Wanted) -> Result<StepOutput<'_>, RunError> {
+        let mut argmax = None;
+        if wanted == Wanted::Argmax && size.logit_rows > 0 {
+            let out = &mut self.argmax[..size.logit_rows];
+            if let Some(found) = self.backend.argmax(self.state.logits(), out) {
+                found?;
+                argmax = Some(&self.argmax[..size.logit_rows]);
+            }
+        }
+        let num_logits = if argmax.is_some() { 0 } else { size.logit_rows * self.spec.vocab_size };
+        let logits = &mut self.logits[..num_logits];
+        if !logits.is_empty() || (argmax.is_none() && size.hidden_rows == 0) {
             // The step's one wait, even if nothing is asked for: a failure belongs to the step that had it.
             self.backend.read_into(self.state.logits(), logits)?;
         }
@@ -83,6 +116,6 @@ impl<B: Backend> Runner for ModelRunner<B> {
         if !hidden_states.is_empty() {
             self.backend.read_into(self.state.hidden_states(), hidden_states)?;
         }
-        Ok(StepOutput { logits, hidden_states: &hidden_states[first * hidden_size..] })
+        Ok(StepOutput { logits, argmax, hidden_states: &hidden_states[first * hidden_size..] })
     }
 }

@@ -18,15 +18,31 @@ pub trait Runner: Send + 'static {
     /// # Errors
     /// When the device fails. The engine ends the running sequences with the error and goes on with the waiting ones.
     fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError>;
+
+    /// As [`run`](Self::run), when of each row of logits no more than the place of the highest is wanted: a device that
+    /// finds it gives [`argmax`](StepOutput::argmax) instead of logits.
+    ///
+    /// # Errors
+    /// As `run`.
+    fn run_greedy(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
+        self.run(batch)
+    }
 }
 
 /// What a step yields: `R` rows of logits and `H` of hidden states, each in the order of the batch.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StepOutput<'a> {
-    /// `[R, vocab_size]`, of `batch.logit_rows()`.
+    /// `[R, vocab_size]`, of `batch.logit_rows()`; empty if there is `argmax`.
     pub logits: &'a [f32],
+    /// `[R]` indices of the highest logits, of equal ones the first, [`StepOutput::NO_FINITE_LOGIT`] of a row without any.
+    pub argmax: Option<&'a [u32]>,
     /// `[H, hidden_size]` after the last layer and the final norm, of `batch.hidden_rows()`.
     pub hidden_states: &'a [f32],
+}
+
+impl StepOutput<'_> {
+    /// Stands in `argmax` for a row without a finite logit.
+    pub const NO_FINITE_LOGIT: u32 = u32::MAX;
 }
 
 /// The sizes of a runner.
@@ -53,5 +69,9 @@ impl<R: Runner + ?Sized> Runner for Box<R> {
 
     fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
         (**self).run(batch)
+    }
+
+    fn run_greedy(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
+        (**self).run_greedy(batch)
     }
 }

@@ -72,6 +72,14 @@ impl SamplingParams {
         Self { temperature: 0.0, ..Self::default() }
     }
 
+    /// Whether the highest logit is taken as it is, and no log-probability asked for.
+    pub(crate) fn takes_highest_logit(&self) -> bool {
+        self.temperature == 0.0
+            && self.logprobs.is_none()
+            && self.logit_bias.is_empty()
+            && (self.repetition_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
+    }
+
     /// Checks every field that can be judged without a model.
     ///
     /// # Errors

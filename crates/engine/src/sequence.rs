@@ -8,7 +8,8 @@ use model::Logits;
 use crate::embedding::Pooler;
 use crate::error::EngineError;
 use crate::events::EventSender;
-use crate::generation::Generation;
+use crate::generation::{Choice, Generation};
+use crate::prefix_index::PageName;
 use crate::request::{Pooling, Priority, Usage};
 use crate::sampler::Sampler;
 
@@ -27,10 +28,14 @@ pub(crate) struct Sequence {
     pub max_cached_tokens: usize,
     /// Tokens, from the first on, whose K and V are in the pages.
     pub num_cached_tokens: usize,
-    /// Of those, how many were found there when the sequence was first given pages; `None` before.
+    /// Of those, how many were found in the cache when the sequence was first given pages; `None` before.
     pub num_found_tokens: Option<usize>,
     /// The pages, in the order of positions. Empty while the sequence waits.
     pub block_table: Vec<u32>,
+    /// What the full pages of its tokens are called, as far as that was needed yet. Tokens never change, so names stay.
+    pub page_names: Vec<PageName>,
+    /// Pages, from the first on, that were found or made findable.
+    pub num_published_pages: usize,
     pub task: Task,
     pub events: EventSender,
 }
@@ -47,6 +52,8 @@ pub(crate) enum Task {
 pub(crate) enum Output<'a> {
     /// `[vocab_size]`, of the last token.
     Logits(&'a [f32]),
+    /// The highest logit's place, if any is finite.
+    Argmax(Option<u32>),
     /// `[rows, hidden_size]`, of the last token or of all tokens that ran.
     HiddenStates(&'a [f32]),
 }
@@ -60,6 +67,14 @@ impl Sequence {
     /// Who runs and stays first: by priority, then by arrival.
     pub fn rank(&self) -> (Priority, u64) {
         (self.priority, self.id)
+    }
+
+    /// Whether the highest logit's place is all that its next token takes.
+    pub fn is_greedy(&self) -> bool {
+        match &self.task {
+            Task::Generate(generation) => generation.is_greedy(self.num_generated_tokens()),
+            Task::Embed(_) => true,
+        }
     }
 
     /// What the next `num_tokens` tokens have to yield.
@@ -77,7 +92,8 @@ impl Sequence {
     /// sequence ends by it.
     pub fn advance(&mut self, num_tokens: usize, output: Output<'_>, sampler: &mut Sampler) {
         match (&mut self.task, output) {
-            (Task::Generate(_), Output::Logits(logits)) => self.generate(logits, sampler),
+            (Task::Generate(_), Output::Logits(logits)) => self.generate(Choice::Sample(logits, sampler)),
+            (Task::Generate(_), Output::Argmax(token_id)) => self.generate(Choice::Made(token_id)),
             (Task::Embed(pooler), Output::HiddenStates(hidden_states)) => {
                 if num_tokens == self.num_cached_tokens {
                     pooler.restart();
@@ -92,10 +108,10 @@ impl Sequence {
     }
 
     /// Samples the token after the last one.
-    pub fn generate(&mut self, logits: &[f32], sampler: &mut Sampler) {
+    pub fn generate(&mut self, choice: Choice<'_>) {
         let num_generated = self.num_generated_tokens();
         let Task::Generate(generation) = &mut self.task else { unreachable!("a token for {:?}", self.task) };
-        let Some((token, reason)) = generation.advance(num_generated, logits, sampler) else {
+        let Some((token, reason)) = generation.advance(num_generated, choice) else {
             return self.events.fail(EngineError::NoFiniteLogit { position: self.token_ids.len() });
         };
         self.token_ids.push(token.token_id);

@@ -9,9 +9,10 @@ use model::{Batch, BatchLimits};
 use tokenizer::Tokenizer;
 
 use crate::admission::Admission;
+use crate::embedding::Pooler;
 use crate::error::{Result, RunError};
 use crate::events::RequestStream;
-use crate::request::{Completion, Request};
+use crate::request::{Completion, Embedding, EmbeddingRequest, Pooling, Request, Usage};
 use crate::runner::{Runner, RunnerSpec, StepOutput};
 use crate::sampler::Sampler;
 use crate::sequence::Sequence;
@@ -77,6 +78,7 @@ pub(crate) struct FakeRunner {
     spec: RunnerSpec,
     slots: Vec<u64>,         // [num_pages * page_size]
     logits: Vec<f32>,        // [R, vocab_size]
+    argmax: Vec<u32>,        // [R]
     hidden_states: Vec<f32>, // [H, hidden_size]
     /// Each step takes one; a step that finds an error here fails with it.
     failures: Receiver<Option<RunError>>,
@@ -90,7 +92,7 @@ impl FakeRunner {
     /// Fails the steps for which `failures` yields an error.
     pub fn failing(spec: RunnerSpec, failures: Receiver<Option<RunError>>) -> Self {
         let slots = vec![u64::MAX; spec.num_pages * spec.page_size];
-        Self { spec, slots, logits: Vec::new(), hidden_states: Vec::new(), failures }
+        Self { spec, slots, logits: Vec::new(), argmax: Vec::new(), hidden_states: Vec::new(), failures }
     }
 }
 
@@ -101,6 +103,8 @@ impl Runner for FakeRunner {
 
     fn run(&mut self, batch: &Batch) -> std::result::Result<StepOutput<'_>, RunError> {
         if let Ok(Some(error)) = self.failures.try_recv() {
+            // Who knows what the device had done by then.
+            batch.slot_mapping.iter().for_each(|&slot| self.slots[slot as usize] = mix(u64::from(slot)));
             return Err(error);
         }
         let page_size = self.spec.page_size;
@@ -121,7 +125,19 @@ impl Runner for FakeRunner {
                 self.hidden_states.extend(logits_of(kv, self.spec.hidden_size));
             }
         }
-        Ok(StepOutput { logits: &self.logits, hidden_states: &self.hidden_states })
+        Ok(StepOutput { logits: &self.logits, argmax: None, hidden_states: &self.hidden_states })
+    }
+
+    /// As a device that keeps its logits would: so every test of greedy decoding is one of this, too.
+    fn run_greedy(&mut self, batch: &Batch) -> std::result::Result<StepOutput<'_>, RunError> {
+        self.run(batch)?;
+        self.argmax.clear();
+        self.argmax.extend(self.logits.chunks_exact(self.spec.vocab_size).map(|row| {
+            let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let first = row.iter().position(|&logit| logit == highest && logit > f32::NEG_INFINITY);
+            first.map_or(StepOutput::NO_FINITE_LOGIT, |token_id| token_id as u32)
+        }));
+        Ok(StepOutput { logits: &[], argmax: Some(&self.argmax), hidden_states: &self.hidden_states })
     }
 }
 
@@ -153,6 +169,15 @@ pub(crate) fn sequence(
     Ok((Admission::new(spec, tokenizer.cloned()).admit(request, sink)?, stream))
 }
 
+/// A sequence for a prompt to embed, and its events.
+pub(crate) fn embedding_sequence(
+    spec: RunnerSpec,
+    request: EmbeddingRequest,
+) -> Result<(Sequence, RequestStream)> {
+    let (sink, stream) = RequestStream::new();
+    Ok((Admission::new(spec, None).admit_embedding(request, sink)?, stream))
+}
+
 /// What the fake model generates for a request alone, without scheduler, steps or pages.
 pub(crate) fn generate_alone(
     spec: RunnerSpec,
@@ -168,6 +193,23 @@ pub(crate) fn generate_alone(
     })
 }
 
+/// The fake model's embedding of a prompt alone.
+pub(crate) fn embed_alone(spec: RunnerSpec, request: &EmbeddingRequest) -> Embedding {
+    let mut kvs: Vec<u64> = Vec::new();
+    let mut states = Vec::new();
+    for &token_id in &request.prompt_token_ids {
+        kvs.push(kv_of(token_id, kvs.iter().copied()));
+        states.extend(logits_of(kvs[kvs.len() - 1], spec.hidden_size));
+    }
+    let mut pooler = Pooler::new(request.pooling, spec.hidden_size);
+    pooler.push(match request.pooling {
+        Pooling::Last => &states[states.len() - spec.hidden_size..],
+        Pooling::Mean => &states,
+    });
+    let usage = Usage { prompt_tokens: request.prompt_token_ids.len(), ..Usage::default() };
+    Embedding { values: pooler.finish().expect("a direction"), usage }
+}
+
 /// What is generated if `logits` follow the tokens so far.
 pub(crate) fn generate_from(
     spec: RunnerSpec,
@@ -178,7 +220,7 @@ pub(crate) fn generate_from(
     let (mut seq, stream) = sequence(spec, tokenizer, request).expect("a request that fits");
     let mut sampler = Sampler::default();
     while !seq.events.has_ended() {
-        seq.generate(&logits(&seq.token_ids), &mut sampler);
+        seq.generate(crate::generation::Choice::Sample(&logits(&seq.token_ids), &mut sampler));
     }
     stream.completion().expect("an ending")
 }

@@ -18,6 +18,10 @@ use model::{Backend, Linear};
 
 const TOKENS: [usize; 9] = [1, 4, 8, 16, 32, 64, 128, 512, 2048];
 
+/// Length of a round and of the rounds before the first that counts.
+const ROUND_SECONDS: f64 = 0.01;
+const WARM_SECONDS: f64 = 0.1;
+
 /// Bytes that matrices of a round take together at least: several times a large cache.
 const ROUND_BYTES: u64 = 600 << 20;
 
@@ -80,18 +84,24 @@ fn measure(
         for token in [0, tokens - 1] {
             worst = worst.max(error(&weights, &values[token * cols..][..cols], &result[token * rows..][..rows]));
         }
-        let mut seconds = Vec::new();
-        for _ in 0..6 {
-            let mut word = [0.0];
+        // Long enough for clocks to rise and for the time of a submission to vanish.
+        let run = |out: &mut gpu::GpuBuffer, products: usize| -> Result<f64, model::Error> {
             let start = Instant::now();
-            for weight in &stack {
-                backend.matmul(tokens, &x, weight, &mut out);
+            for weight in stack.iter().cycle().take(products) {
+                backend.matmul(tokens, &x, weight, out);
             }
-            backend.read_into(&out, &mut word)?;
-            seconds.push(start.elapsed().as_secs_f64() / stack.len() as f64);
+            backend.read_into(out, &mut [0.0])?;
+            Ok(start.elapsed().as_secs_f64() / products as f64)
+        };
+        let estimate = run(&mut out, 20)?.min(run(&mut out, 20)?);
+        let products = ((ROUND_SECONDS / estimate) as usize).clamp(4, 2000);
+        let warm = Instant::now();
+        while warm.elapsed().as_secs_f64() < WARM_SECONDS {
+            run(&mut out, products)?;
         }
+        let mut seconds = (0..5).map(|_| run(&mut out, products)).collect::<Result<Vec<_>, _>>()?;
         seconds.sort_by(f64::total_cmp);
-        let best = seconds[1];
+        let best = seconds[seconds.len() / 2];
         let flops = 2.0 * (rows * cols * tokens) as f64;
         line += &format!("{:>8.0}{:>8.2}", bytes as f64 / best / 1e9, flops / best / 1e12);
     }

@@ -29,6 +29,8 @@ pub struct GpuBackend {
     attention: Mutex<HashMap<(QkvShape, KvDtype), Arc<Attention>>>,
     rows: RowKernels,
     readback: Readback,
+    /// What `argmax` finds.
+    indices: Mutex<Option<DeviceBuffer>>,
 }
 
 /// The kernels that work row by row, compiled when first asked for.
@@ -40,6 +42,7 @@ struct RowKernels {
     swiglu: OnceLock<Arc<Kernel>>,
     gather_rows: OnceLock<Arc<Kernel>>,
     to_half: OnceLock<Arc<Kernel>>,
+    argmax: OnceLock<Arc<Kernel>>,
     /// By style and element type of the cache.
     rope_store_kv: [[OnceLock<Arc<Kernel>>; 2]; 2],
 }
@@ -76,6 +79,7 @@ impl GpuBackend {
             attention: Mutex::default(),
             rows: RowKernels::default(),
             readback: Readback::default(),
+            indices: Mutex::default(),
         }
     }
 
@@ -432,6 +436,27 @@ impl Backend for GpuBackend {
         let kernel = self.rows.gather_rows.get_or_init(spec);
         let buffers = [&plan.buffer, &x.values, &out.values];
         self.dispatch(kernel, &buffers, &[x.cols as u32], [rows as u32, 1, 1]);
+    }
+
+    fn argmax(&self, x: &GpuBuffer, out: &mut [u32]) -> Option<Result<()>> {
+        x.check_rows(out.len());
+        let kernel =
+            self.rows.argmax.get_or_init(|| self.kernels.get(&self.gpu, &KernelSpec::new("argmax")));
+        let mut indices = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
+        // Grown in the first steps, while nothing is recorded over it.
+        let len = (out.len() * 4) as u64;
+        let indices = match &mut *indices {
+            Some(indices) if indices.raw.size() >= len => indices,
+            slot => {
+                let rows = (x.rows * 4) as u64;
+                match DeviceBuffer::new(&self.gpu, &self.recorder, "indices of the highest logits", rows) {
+                    Ok(buffer) => slot.insert(buffer),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        };
+        self.dispatch(kernel, &[&x.values, indices], &[x.cols as u32], [out.len() as u32, 1, 1]);
+        Some(self.readback.read(&self.gpu, &self.recorder, indices, bytemuck::cast_slice_mut(out)))
     }
 
     fn read_into(&self, buffer: &GpuBuffer, out: &mut [f32]) -> Result<()> {

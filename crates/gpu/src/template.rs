@@ -21,6 +21,7 @@ macro_rules! parts {
 
 parts![
     "add",
+    "argmax",
     "attention_fused",
     "attention_join",
     "attention_joined",

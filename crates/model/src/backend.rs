@@ -213,6 +213,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn swiglu(&self, rows: usize, gate_up: &Self::Buffer, out: &mut Self::Buffer);
     /// `out[i] = x[wanted_rows[i]]`. `out: [R + H, cols]`.
     fn gather_rows(&self, plan: &Self::Plan, x: &Self::Buffer, out: &mut Self::Buffer);
+    /// Waits for the queue and finds the index of the highest value in each of the first `out.len()` rows, of equal ones the
+    /// first, `u32::MAX` of a row without any above minus infinity. NaN counts as minus infinity, and plus infinity as the
+    /// greatest number. `None` of a device that leaves it to the host.
+    fn argmax(&self, x: &Self::Buffer, out: &mut [u32]) -> Option<Result<()>> {
+        let _ = (x, out);
+        None
+    }
     /// Waits for the queue and copies the first `out.len()` values.
     fn read_into(&self, buffer: &Self::Buffer, out: &mut [f32]) -> Result<()>;
 }

@@ -98,7 +98,7 @@ fn a_token_says_its_share_of_the_text_and_no_more() {
     for (token, expect) in script.iter().zip(["a", "", "STb", "", "é", ""]) {
         let mut logits = vec![0.0; VOCAB_SIZE];
         logits[id(token) as usize] = 1.0;
-        seq.generate(&logits, &mut sampler);
+        seq.generate(crate::generation::Choice::Sample(&logits, &mut sampler));
         let Some(crate::request::Event::Token(event)) = stream.try_recv() else { panic!("no token") };
         assert_eq!((event.token_id, event.text.as_str()), (id(token), expect));
     }

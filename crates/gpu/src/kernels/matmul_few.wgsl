@@ -7,8 +7,8 @@
 //@include values_f16
 //@include ${FORMAT}
 //@include matrix_tiles
-// f16 of x / 16, [tokens rounded up][x_stride]. Few tokens are staged, without the tile's rows that are none; more are
-// read where they are needed.
+// f16 of x / 16, [tokens rounded up][x_stride]. Few tokens are staged in workgroup memory, those rows of the tile alone
+// that hold any: what the others hold is multiplied too, and not written. More are read where they are needed.
 //@if X_SCALARS
 @group(0) @binding(0) var<storage, read> x: array<f16>;
 //@else
@@ -83,13 +83,6 @@ fn main(
     @builtin(subgroup_invocation_id) block: u32,
 ) {
     setup(lane);
-    //@if STAGED
-    // Rows past the last token stay zero.
-    for (var i = lane; i < 8u * 16u * QUADS_PER_ROW; i += 256u) {
-        put_input(i, vec4<f16>(0.0h));
-    }
-    let input_base = segment * 16u * QUADS_PER_ROW;
-    //@end
     workgroupBarrier();
     let row = block / 2u;
     let weight_base = segment * 16u * QUADS_PER_ROW;
@@ -107,52 +100,65 @@ fn main(
     let first_chunk = segment * imm.segment;
     let end_chunk = min(first_chunk + imm.segment, imm.chunks);
     let last = imm.chunks - 1u;
+    // The reading of weights is ${AHEAD} rounds ahead of their use, that of inputs one.
+    //@for d in ${AHEAD}
     //@for n in ${ROW_TILES}
-    var raw${n} = load_tile(tile${n}, min(first_chunk, last), block);
+    var raw${d}_${n} = load_tile(tile${n}, min(first_chunk + ${d}u, last), block);
+    //@end
+    //@end
+    //@if STAGED
+    let input_base = segment * 16u * QUADS_PER_ROW;
+    let input_put = input_base + (block / 16u) * QUADS_PER_ROW + block % 16u;
+    let input_from = (first_token + block / 16u) * imm.x_stride + block % 16u;
+    //@for q in ${STAGED}
+    var input${q} = x[input_from + ${q}u * 2u * imm.x_stride + min(first_chunk, last) * 16u];
+    //@end
     //@end
     // Every subgroup goes round as often, as matrix operations demand; past its columns it multiplies with zeros.
-    for (var i = 0u; i < imm.segment; i++) {
-        let chunk = min(first_chunk + i, last);
-        let next = min(first_chunk + i + 1u, last);
-        let is_past = first_chunk + i >= end_chunk;
-        //@if STAGED
-        for (var piece = block; piece < pieces; piece += 32u) {
-            let quad = input_base + (piece / 16u) * QUADS_PER_ROW + piece % 16u;
-            put_input(quad, x[(first_token + piece / 16u) * imm.x_stride + chunk * 16u + piece % 16u]);
-        }
-        //@else
-        //@for m in ${TOKEN_TILES}
-        //@for k in 4
-        let left${m}_${k} = coopLoadT<Left>(&x[(first_token + ${m}u * 16u) * imm.x_stride + (4u * chunk + ${k}u) * MATRIX_STEP], imm.x_stride);
-        //@end
-        //@end
-        //@end
-        //@for n in ${ROW_TILES}
+    for (var i = 0u; i < imm.segment; i += ${AHEAD}u) {
+        //@for d in ${AHEAD}
         {
-            let scale = scale_of(raw${n});
-            //@for i in 8
-            put_weight(weight_put + ${i}u, values${i}(raw${n}, scale));
+            let chunk = first_chunk + i + ${d}u;
+            let is_past = chunk >= end_chunk;
+            //@if STAGED
+            //@for q in ${STAGED}
+            put_input(input_put + ${q}u * 2u * QUADS_PER_ROW, input${q});
+            input${q} = x[input_from + ${q}u * 2u * imm.x_stride + min(chunk + 1u, last) * 16u];
             //@end
-            if is_past {
-                for (var quad = 0u; quad < 8u; quad++) {
-                    put_weight(weight_put + quad, vec4<f16>(0.0h));
-                }
-            }
-            // What the next round takes is under way while this one multiplies.
-            raw${n} = load_tile(tile${n}, next, block);
-            subgroupBarrier();
+            //@else
+            //@for m in ${TOKEN_TILES}
             //@for k in 4
+            let left${m}_${k} = coopLoadT<Left>(&x[(first_token + ${m}u * 16u) * imm.x_stride + (4u * min(chunk, last) + ${k}u) * X_STEP], imm.x_stride);
+            //@end
+            //@end
+            //@end
+            //@for n in ${ROW_TILES}
             {
-                let right = coopLoad<Right>(&weights[QUAD_STEP * weight_base + MATRIX_STEP * ${k}u], ROW_STRIDE);
-                //@for m in ${TOKEN_TILES}
-                //@if STAGED
-                let left${m}_${k} = coopLoadT<Left>(&inputs[QUAD_STEP * input_base + MATRIX_STEP * ${k}u], ROW_STRIDE);
+                let scale = scale_of(raw${d}_${n});
+                //@for i in 8
+                put_weight(weight_put + ${i}u, values${i}(raw${d}_${n}, scale));
                 //@end
-                sums${n}_${m} = coopMultiplyAdd(left${m}_${k}, right, sums${n}_${m});
+                if is_past {
+                    for (var quad = 0u; quad < 8u; quad++) {
+                        put_weight(weight_put + quad, vec4<f16>(0.0h));
+                    }
+                }
+                raw${d}_${n} = load_tile(tile${n}, min(chunk + ${AHEAD}u, last), block);
+                subgroupBarrier();
+                //@for k in 4
+                {
+                    let right = coopLoad<Right>(&weights[QUAD_STEP * weight_base + MATRIX_STEP * ${k}u], ROW_STRIDE);
+                    //@for m in ${TOKEN_TILES}
+                    //@if STAGED
+                    let left${m}_${k} = coopLoadT<Left>(&inputs[QUAD_STEP * input_base + MATRIX_STEP * ${k}u], ROW_STRIDE);
+                    //@end
+                    sums${n}_${m} = coopMultiplyAdd(left${m}_${k}, right, sums${n}_${m});
+                    //@end
+                }
                 //@end
+                subgroupBarrier();
             }
             //@end
-            subgroupBarrier();
         }
         //@end
     }
