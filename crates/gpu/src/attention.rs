@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use model::{KvDtype, QkvShape};
 
-use crate::buffer::DeviceBuffer;
-use crate::device::{Capabilities, Gpu};
+use crate::backend::{GpuBuffer, Half};
+use crate::device::Gpu;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
+use crate::kv_cache::LayerPages;
 use crate::plan::{GpuPlan, TILE_ROWS};
+use crate::product::has_vectors;
 use crate::recorder::Recorder;
 
 #[cfg(all(test, feature = "device-tests"))]
@@ -27,11 +29,11 @@ pub(crate) const SCRATCH_BYTES: u64 = 32 << 20;
 /// Workgroups that keep a large device busy.
 const WORKGROUPS_WANTED: usize = 512;
 
+/// Memory of the workgroups that use matrix units, for heads of 128 columns.
+const MATRIX_WORKGROUP_BYTES: u32 = 44 << 10;
+
 /// Columns that the fused kernel stages at a time.
 const PIECE_COLS: usize = 32;
-
-/// Widest head.
-const MAX_HEAD_DIM: usize = 256;
 
 /// The attention of one shape of heads over one kind of cache.
 pub(crate) struct Attention {
@@ -55,20 +57,19 @@ pub(crate) enum Grid {
     Split,
 }
 
-/// An output, and its f16 copy with the copy's stride in words, where the device has matrix units.
-pub(crate) type Output<'a> = (&'a DeviceBuffer, Option<(&'a DeviceBuffer, usize)>);
-
-/// K and V of a layer.
-pub(crate) type Pages<'a> = (&'a DeviceBuffer, &'a DeviceBuffer);
+/// An output, and its f16 copy where the device has matrix units.
+pub(crate) type Output<'a> = (&'a GpuBuffer, Option<&'a Half>);
 
 impl Attention {
+    /// Widest head.
+    pub const MAX_HEAD_DIM: usize = 256;
+
     /// Compiles the kernels.
     ///
     /// # Panics
     /// When heads are wider than 256 or of an odd width.
     pub fn new(gpu: &Gpu, kernels: &Kernels, shape: QkvShape, dtype: KvDtype) -> Self {
-        let capabilities = gpu.capabilities();
-        let specs = Specs::new(capabilities, shape, dtype);
+        let specs = Specs::new(gpu, shape, dtype);
         let kernel = |spec| kernels.get(gpu, &spec);
         Self {
             shape,
@@ -88,8 +89,8 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        qkv: &DeviceBuffer,
-        pages: Pages<'_>,
+        qkv: &GpuBuffer,
+        pages: &LayerPages,
         out: Output<'_>,
     ) {
         self.fused_on(self.grid(plan), gpu, recorder, plan, qkv, pages, out);
@@ -103,28 +104,28 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        qkv: &DeviceBuffer,
-        (k, v): Pages<'_>,
+        qkv: &GpuBuffer,
+        pages: &LayerPages,
         (out, half): Output<'_>,
     ) {
         assert_eq!(half.is_some(), self.has_half, "attention: an output's f16 copy");
         let counts = plan.counts();
         let spans = counts.max_context.div_ceil(SPAN) as u32;
         let (runs, tiles) = (counts.num_runs as u32, self.tiles_of_run() as u32);
-        let half_stride = half.map_or(0, |(_, stride)| stride as u32);
+        let half_stride = half.map_or(0, |half| half.stride as u32);
         let values = [spans, half_stride];
         match grid {
             Grid::Whole => {
-                let mut buffers = vec![&plan.buffer, qkv, k, v, out];
-                buffers.extend(half.map(|(half, _)| half));
+                let mut buffers = vec![&plan.buffer, &qkv.values, &pages.k, &pages.v, &out.values];
+                buffers.extend(half.map(|half| &half.values));
                 recorder.dispatch(gpu, &self.whole, &buffers, &values, [runs, tiles, 1]);
             }
             Grid::Split => {
                 assert!(self.parts_bytes(plan) <= SCRATCH_BYTES, "attention: too many parts");
-                let buffers = [&plan.buffer, qkv, k, v, &plan.scratch];
+                let buffers = [&plan.buffer, &qkv.values, &pages.k, &pages.v, &plan.scratch];
                 recorder.dispatch(gpu, &self.split, &buffers, &values, [runs, tiles, spans]);
-                let mut buffers = vec![&plan.buffer, &plan.scratch, out];
-                buffers.extend(half.map(|(half, _)| half));
+                let mut buffers = vec![&plan.buffer, &plan.scratch, &out.values];
+                buffers.extend(half.map(|half| &half.values));
                 let grid = [self.shape.num_heads as u32, counts.num_tokens as u32, 1];
                 recorder.dispatch(gpu, &self.join, &buffers, &values, grid);
             }
@@ -138,28 +139,26 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        qkv: &DeviceBuffer,
-        (k, _): Pages<'_>,
-        scores: &DeviceBuffer,
-        context: usize,
+        qkv: &GpuBuffer,
+        pages: &LayerPages,
+        scores: &GpuBuffer,
     ) {
         let counts = plan.counts();
         let groups = [counts.max_context.div_ceil(64), counts.num_tokens, self.shape.num_kv_heads];
-        let buffers = [&plan.buffer, qkv, k, scores];
-        recorder.dispatch(gpu, &self.scores, &buffers, &[context as u32], groups.map(|size| size as u32));
+        let buffers = [&plan.buffer, &qkv.values, &pages.k, &scores.values];
+        recorder.dispatch(
+            gpu,
+            &self.scores,
+            &buffers,
+            &[self.context(scores)],
+            groups.map(|size| size as u32),
+        );
     }
 
     /// Reference attention, step 2.
-    pub fn softmax(
-        &self,
-        gpu: &Gpu,
-        recorder: &Recorder,
-        plan: &GpuPlan,
-        scores: &DeviceBuffer,
-        context: usize,
-    ) {
+    pub fn softmax(&self, gpu: &Gpu, recorder: &Recorder, plan: &GpuPlan, scores: &GpuBuffer) {
         let grid = [self.shape.num_heads as u32, plan.counts().num_tokens as u32, 1];
-        recorder.dispatch(gpu, &self.softmax, &[&plan.buffer, scores], &[context as u32], grid);
+        recorder.dispatch(gpu, &self.softmax, &[&plan.buffer, &scores.values], &[self.context(scores)], grid);
     }
 
     /// Reference attention, step 3.
@@ -169,14 +168,14 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        (scores, context): (&DeviceBuffer, usize),
-        (_, v): Pages<'_>,
+        scores: &GpuBuffer,
+        pages: &LayerPages,
         (out, half): Output<'_>,
     ) {
         assert_eq!(half.is_some(), self.has_half, "attention: an output's f16 copy");
-        let mut buffers = vec![&plan.buffer, scores, v, out];
-        buffers.extend(half.map(|(half, _)| half));
-        let values = [context as u32, half.map_or(0, |(_, stride)| stride as u32)];
+        let mut buffers = vec![&plan.buffer, &scores.values, &pages.v, &out.values];
+        buffers.extend(half.map(|half| &half.values));
+        let values = [self.context(scores), half.map_or(0, |half| half.stride as u32)];
         let grid = [self.shape.num_heads as u32, plan.counts().num_tokens as u32, 1];
         recorder.dispatch(gpu, &self.values, &buffers, &values, grid);
     }
@@ -188,6 +187,11 @@ impl Attention {
             && counts.num_runs * self.tiles_of_run() < WORKGROUPS_WANTED
             && self.parts_bytes(plan) <= SCRATCH_BYTES;
         if is_split { Grid::Split } else { Grid::Whole }
+    }
+
+    /// Columns of a head's scores.
+    fn context(&self, scores: &GpuBuffer) -> u32 {
+        (scores.cols / self.shape.num_heads) as u32
     }
 
     /// Cached heads, or pieces of the query heads of a cached head.
@@ -205,26 +209,55 @@ impl Attention {
 }
 
 /// The kernels of one shape of heads over one kind of cache, as files and defines.
+#[derive(Clone, Copy)]
 pub(crate) struct Specs {
-    shape: QkvShape,
-    dtype: KvDtype,
-    has_half: bool,
+    pub shape: QkvShape,
+    pub dtype: KvDtype,
+    /// Whether outputs are written as f16 too.
+    pub has_half: bool,
+    /// Whether the fused kernel runs on matrix units: so it does for every batch, or for none.
+    pub on_matrix_units: bool,
+    /// Whether matrices are loaded from vectors.
+    pub has_vectors: bool,
 }
 
 impl Specs {
-    pub fn new(capabilities: Capabilities, shape: QkvShape, dtype: KvDtype) -> Self {
+    /// What a device runs.
+    fn new(gpu: &Gpu, shape: QkvShape, dtype: KvDtype) -> Self {
         let width = shape.head_dim;
-        assert!(width <= MAX_HEAD_DIM && width % 2 == 0, "attention: a head of {width} columns");
-        Self { shape, dtype, has_half: capabilities.matrix_tile == Some(16) }
+        assert!(width <= Attention::MAX_HEAD_DIM && width % 2 == 0, "attention: a head of {width} columns");
+        let capabilities = gpu.capabilities();
+        let has_matrices = capabilities.matrix_tile == Some(16);
+        let has_room = capabilities.max_workgroup_bytes >= MATRIX_WORKGROUP_BYTES;
+        Self {
+            shape,
+            dtype,
+            has_half: has_matrices,
+            on_matrix_units: has_matrices && has_room && Self::suit_matrix_units(shape, dtype),
+            has_vectors: has_vectors(gpu),
+        }
+    }
+
+    /// Whether matrices of 16 x 16 make up the heads, and whole positions of them are held by a workgroup.
+    pub fn suit_matrix_units(shape: QkvShape, dtype: KvDtype) -> bool {
+        dtype == KvDtype::F16 && shape.head_dim % 16 == 0 && shape.head_dim <= 128
     }
 
     /// The fused kernel.
     pub fn fused(&self, grid: Grid) -> KernelSpec {
-        let spec = self
-            .pages("attention_fused")
-            .with("SPAN", SPAN)
-            .with("PIECES", self.shape.head_dim.div_ceil(PIECE_COLS))
-            .with_flag("SPLIT", grid == Grid::Split);
+        let width = self.shape.head_dim;
+        let spec = if self.on_matrix_units {
+            self.pages("attention_matrix")
+                .with_flag("F16", true)
+                .with_flag("MATRIX", true)
+                .with_flag("VECTORS", self.has_vectors)
+                .with("PIECES", width.div_ceil(64))
+                .with("K_STEPS", width / 16)
+                .with("LOADS", width / 8)
+        } else {
+            self.pages("attention_fused").with("PIECES", width.div_ceil(PIECE_COLS))
+        };
+        let spec = spec.with("SPAN", SPAN).with_flag("SPLIT", grid == Grid::Split);
         spec.with_flag("HALF", self.has_half && grid == Grid::Whole)
     }
 

@@ -4,13 +4,26 @@
 //! ([`kernel`]). Operations append dispatches to a list that is submitted once a step ([`recorder`]).
 
 mod attention;
+mod backend;
 mod buffer;
 mod device;
+#[cfg(all(test, feature = "device-tests"))]
+mod device_tests;
 mod kernel;
+mod kv_cache;
+mod matrix;
+mod pack;
 mod plan;
+mod product;
 mod profile;
 mod readback;
 mod recorder;
 mod template;
+#[cfg(test)]
+mod translation;
 
+pub use backend::{GpuBackend, GpuBuffer};
 pub use device::{Capabilities, Gpu, GpuOptions, MatrixUnits, Profile, Subgroups};
+pub use kv_cache::GpuKvCache;
+pub use matrix::GpuMatrix;
+pub use plan::GpuPlan;

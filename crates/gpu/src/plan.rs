@@ -26,9 +26,9 @@ pub(crate) fn rows_per_run(group: usize) -> usize {
 /// A batch as words:
 ///
 /// ```text
-/// [0] T tokens, [1] S sequences, [2] R wanted rows, [3] runs, [4] stride of block_tables, then where each starts:
+/// [0] T tokens, [1] S sequences, [2] R + H wanted rows, [3] runs, [4] stride of block_tables, then where each starts:
 /// [5] token_ids [T], [6] positions [T], [7] slot_mapping [T], [8] seq_of_row [T], [9] cu_seqlens_q [S + 1],
-/// [10] context_lens [S], [11] block_tables [S, stride], [12] wanted_rows [R], [13] runs [runs, 3];
+/// [10] context_lens [S], [11] block_tables [S, stride], [12] wanted_rows [R + H], [13] runs [runs, 3];
 /// [14] page size, [15] unused
 /// ```
 ///
@@ -45,7 +45,7 @@ pub(crate) struct PlanCounts {
     pub num_tokens: usize,
     /// `S`.
     pub num_seqs: usize,
-    /// `R`.
+    /// `R + H`.
     pub num_wanted_rows: usize,
     /// Runs of rows that attention takes.
     pub num_runs: usize,
@@ -89,11 +89,11 @@ impl PlanWords {
         self.counts = PlanCounts {
             num_tokens: batch.num_tokens(),
             num_seqs: batch.num_seqs(),
-            num_wanted_rows: batch.num_wanted_rows(),
+            num_wanted_rows: batch.wanted_rows.len(),
             num_runs,
             max_context,
         };
-        let counts = [batch.num_tokens(), batch.num_seqs(), batch.num_wanted_rows(), num_runs, num_blocks];
+        let counts = [batch.num_tokens(), batch.num_seqs(), batch.wanted_rows.len(), num_runs, num_blocks];
         for (word, count) in words.iter_mut().zip(counts) {
             *word = count as u32;
         }
@@ -112,43 +112,48 @@ impl PlanWords {
 }
 
 /// A batch on the device.
-pub(crate) struct GpuPlan {
+pub struct GpuPlan {
     words: PlanWords,
-    /// The words, for kernels.
-    pub buffer: DeviceBuffer,
-    /// Where attention leaves the parts of spans.
-    pub scratch: DeviceBuffer,
     rows_per_run: usize,
+    /// The words, for kernels.
+    pub(crate) buffer: DeviceBuffer,
+    /// Where attention leaves the parts of spans.
+    pub(crate) scratch: DeviceBuffer,
 }
 
 impl GpuPlan {
-    /// Room for the largest batch of a model with heads of this shape.
+    /// Room for the largest batch of a model whose attention has this shape.
     ///
     /// # Errors
     /// When the device has none.
-    pub fn new(gpu: &Gpu, recorder: &Arc<Recorder>, limits: BatchLimits, shape: QkvShape) -> Result<Self> {
+    pub(crate) fn new(
+        gpu: &Gpu,
+        recorder: &Arc<Recorder>,
+        limits: BatchLimits,
+        shape: QkvShape,
+    ) -> Result<Self> {
         let buffer = DeviceBuffer::new(gpu, recorder, "plan", max_words(limits) as u64 * 4)?;
         let scratch = DeviceBuffer::new(gpu, recorder, "attention's parts", attention::SCRATCH_BYTES)?;
         let rows_per_run = rows_per_run(shape.num_heads / shape.num_kv_heads);
-        Ok(Self { words: PlanWords::new(limits), buffer, scratch, rows_per_run })
+        Ok(Self { words: PlanWords::new(limits), rows_per_run, buffer, scratch })
     }
 
     /// Takes in a batch and brings it to the device with one write.
-    pub fn upload(&mut self, gpu: &Gpu, batch: &Batch) {
+    pub(crate) fn upload(&mut self, gpu: &Gpu, batch: &Batch) {
         self.words.fill(batch, self.rows_per_run);
         gpu.queue.write_buffer(&self.buffer.raw, 0, bytemuck::cast_slice(self.words.words()));
     }
 
     /// The counts of the batch on the device.
-    pub fn counts(&self) -> PlanCounts {
+    pub(crate) fn counts(&self) -> PlanCounts {
         self.words.counts()
     }
 }
 
 /// Words of the largest batch.
 fn max_words(limits: BatchLimits) -> usize {
-    let BatchLimits { max_tokens, max_seqs, max_logit_rows, max_blocks } = limits;
-    HEADER + (4 + RUN_WORDS) * max_tokens + max_seqs * (2 + max_blocks) + 1 + max_logit_rows
+    let BatchLimits { max_tokens, max_seqs, max_blocks, .. } = limits;
+    HEADER + (5 + RUN_WORDS) * max_tokens + max_seqs * (2 + max_blocks) + 1
 }
 
 /// Cuts every sequence's rows, from its first on, into runs of at most `rows_per_run`.

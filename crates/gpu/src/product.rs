@@ -77,7 +77,8 @@ impl Shape {
             }
             NumericPath::MatrixUnits if tokens > MOST_FEW => Shape::Many,
             NumericPath::MatrixUnits => {
-                let token_tiles = TOKEN_TILES.into_iter().find(|tiles| tiles * 16 >= tokens).expect("few tokens");
+                let token_tiles =
+                    TOKEN_TILES.into_iter().find(|tiles| tiles * 16 >= tokens).expect("few tokens");
                 // Rows share the reading of inputs, as long as there are workgroups for every multiprocessor.
                 let row_tiles = match rows {
                     0..16384 => 1,
@@ -133,7 +134,8 @@ impl ProductKernels {
     pub fn get(&self, gpu: &Gpu, kernels: &Kernels, shape: Shape, has_bias: bool) -> &Arc<Kernel> {
         let (_, of_shape) =
             self.shapes.iter().find(|(own, _)| *own == shape).expect("a shape belongs to its path");
-        of_shape[usize::from(has_bias)].get_or_init(|| kernels.get(gpu, &spec_for(has_vectors(gpu), self.format, shape, has_bias)))
+        of_shape[usize::from(has_bias)]
+            .get_or_init(|| kernels.get(gpu, &spec_for(has_vectors(gpu), self.format, shape, has_bias)))
     }
 
     /// The kernel that gathers rows.
@@ -196,7 +198,7 @@ impl Product {
 }
 
 /// Whether matrices are loaded from vectors, which Metal's functions do not take.
-fn has_vectors(gpu: &Gpu) -> bool {
+pub(crate) fn has_vectors(gpu: &Gpu) -> bool {
     gpu.info().backend == wgpu::Backend::Vulkan
 }
 

@@ -55,7 +55,7 @@ impl KvShape {
 }
 
 /// The stacked row that the QKV projection writes: `[q: num_heads * head_dim | k: num_kv_heads * head_dim | v: ..]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct QkvShape {
     /// Query heads.
     pub num_heads: usize,

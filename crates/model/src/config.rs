@@ -10,7 +10,7 @@ use crate::{Error, Result};
 pub const SUPPORTED_ARCHITECTURES: [&str; 1] = ["llama"];
 
 /// The element type of cached K and V.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum KvDtype {
     /// 16-bit IEEE: half the memory and bandwidth.
     #[default]
