@@ -116,6 +116,7 @@ fn to_msl(spec: &KernelSpec, module: &Module, info: &ModuleInfo) -> String {
 fn to_hlsl(spec: &KernelSpec, module: &Module, info: &ModuleInfo) {
     let options = hlsl::Options {
         shader_model: hlsl::ShaderModel::V6_2,
+        immediates_target: Some(hlsl::BindTarget::default()),
         fake_missing_bindings: true,
         ..hlsl::Options::default()
     };

@@ -275,7 +275,7 @@ fn ragged_batches_match_float64() {
 #[test]
 fn bits_depend_on_the_sequence_alone() {
     let device = Device::open();
-    for shape in [shape(4, 4, 24), shape(8, 2, 64), shape(6, 2, 128), shape(32, 1, 64)] {
+    for shape in [shape(6, 2, 24), shape(8, 2, 128), shape(32, 1, 64)] {
         let case = |page_size| Case { shape, dtype: KvDtype::F16, page_size };
         let context = 333;
         let of_last = |values: &[f32]| values[values.len() - context * shape.q_cols()..].to_vec();
