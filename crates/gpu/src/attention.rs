@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use model::{KvDtype, QkvShape};
 
-use crate::backend::{GpuBuffer, Half};
+use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
-use crate::kv_cache::LayerPages;
 use crate::plan::{GpuPlan, TILE_ROWS};
 use crate::product::has_vectors;
 use crate::recorder::Recorder;
@@ -35,6 +34,9 @@ const MATRIX_WORKGROUP_BYTES: u32 = 44 << 10;
 /// Columns that the fused kernel stages at a time.
 const PIECE_COLS: usize = 32;
 
+/// Widest head.
+pub(crate) const MAX_HEAD_DIM: usize = 256;
+
 /// The attention of one shape of heads over one kind of cache.
 pub(crate) struct Attention {
     shape: QkvShape,
@@ -57,13 +59,13 @@ pub(crate) enum Grid {
     Split,
 }
 
-/// An output, and its f16 copy where the device has matrix units.
-pub(crate) type Output<'a> = (&'a GpuBuffer, Option<&'a Half>);
+/// An output, and its f16 copy with the copy's stride in words, where the device has matrix units.
+pub(crate) type Output<'a> = (&'a DeviceBuffer, Option<(&'a DeviceBuffer, usize)>);
+
+/// K and V of a layer.
+pub(crate) type Pages<'a> = (&'a DeviceBuffer, &'a DeviceBuffer);
 
 impl Attention {
-    /// Widest head.
-    pub const MAX_HEAD_DIM: usize = 256;
-
     /// Compiles the kernels.
     ///
     /// # Panics
@@ -89,8 +91,8 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        qkv: &GpuBuffer,
-        pages: &LayerPages,
+        qkv: &DeviceBuffer,
+        pages: Pages<'_>,
         out: Output<'_>,
     ) {
         self.fused_on(self.grid(plan), gpu, recorder, plan, qkv, pages, out);
@@ -104,28 +106,28 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        qkv: &GpuBuffer,
-        pages: &LayerPages,
+        qkv: &DeviceBuffer,
+        (k, v): Pages<'_>,
         (out, half): Output<'_>,
     ) {
         assert_eq!(half.is_some(), self.has_half, "attention: an output's f16 copy");
         let counts = plan.counts();
         let spans = counts.max_context.div_ceil(SPAN) as u32;
         let (runs, tiles) = (counts.num_runs as u32, self.tiles_of_run() as u32);
-        let half_stride = half.map_or(0, |half| half.stride as u32);
+        let half_stride = half.map_or(0, |(_, stride)| stride as u32);
         let values = [spans, half_stride];
         match grid {
             Grid::Whole => {
-                let mut buffers = vec![&plan.buffer, &qkv.values, &pages.k, &pages.v, &out.values];
-                buffers.extend(half.map(|half| &half.values));
+                let mut buffers = vec![&plan.buffer, qkv, k, v, out];
+                buffers.extend(half.map(|(half, _)| half));
                 recorder.dispatch(gpu, &self.whole, &buffers, &values, [runs, tiles, 1]);
             }
             Grid::Split => {
                 assert!(self.parts_bytes(plan) <= SCRATCH_BYTES, "attention: too many parts");
-                let buffers = [&plan.buffer, &qkv.values, &pages.k, &pages.v, &plan.scratch];
+                let buffers = [&plan.buffer, qkv, k, v, &plan.scratch];
                 recorder.dispatch(gpu, &self.split, &buffers, &values, [runs, tiles, spans]);
-                let mut buffers = vec![&plan.buffer, &plan.scratch, &out.values];
-                buffers.extend(half.map(|half| &half.values));
+                let mut buffers = vec![&plan.buffer, &plan.scratch, out];
+                buffers.extend(half.map(|(half, _)| half));
                 let grid = [self.shape.num_heads as u32, counts.num_tokens as u32, 1];
                 recorder.dispatch(gpu, &self.join, &buffers, &values, grid);
             }
@@ -139,26 +141,28 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        qkv: &GpuBuffer,
-        pages: &LayerPages,
-        scores: &GpuBuffer,
+        qkv: &DeviceBuffer,
+        (k, _): Pages<'_>,
+        scores: &DeviceBuffer,
+        context: usize,
     ) {
         let counts = plan.counts();
         let groups = [counts.max_context.div_ceil(64), counts.num_tokens, self.shape.num_kv_heads];
-        let buffers = [&plan.buffer, &qkv.values, &pages.k, &scores.values];
-        recorder.dispatch(
-            gpu,
-            &self.scores,
-            &buffers,
-            &[self.context(scores)],
-            groups.map(|size| size as u32),
-        );
+        let buffers = [&plan.buffer, qkv, k, scores];
+        recorder.dispatch(gpu, &self.scores, &buffers, &[context as u32], groups.map(|size| size as u32));
     }
 
     /// Reference attention, step 2.
-    pub fn softmax(&self, gpu: &Gpu, recorder: &Recorder, plan: &GpuPlan, scores: &GpuBuffer) {
+    pub fn softmax(
+        &self,
+        gpu: &Gpu,
+        recorder: &Recorder,
+        plan: &GpuPlan,
+        scores: &DeviceBuffer,
+        context: usize,
+    ) {
         let grid = [self.shape.num_heads as u32, plan.counts().num_tokens as u32, 1];
-        recorder.dispatch(gpu, &self.softmax, &[&plan.buffer, &scores.values], &[self.context(scores)], grid);
+        recorder.dispatch(gpu, &self.softmax, &[&plan.buffer, scores], &[context as u32], grid);
     }
 
     /// Reference attention, step 3.
@@ -168,14 +172,14 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        scores: &GpuBuffer,
-        pages: &LayerPages,
+        (scores, context): (&DeviceBuffer, usize),
+        (_, v): Pages<'_>,
         (out, half): Output<'_>,
     ) {
         assert_eq!(half.is_some(), self.has_half, "attention: an output's f16 copy");
-        let mut buffers = vec![&plan.buffer, &scores.values, &pages.v, &out.values];
-        buffers.extend(half.map(|half| &half.values));
-        let values = [self.context(scores), half.map_or(0, |half| half.stride as u32)];
+        let mut buffers = vec![&plan.buffer, scores, v, out];
+        buffers.extend(half.map(|(half, _)| half));
+        let values = [context as u32, half.map_or(0, |(_, stride)| stride as u32)];
         let grid = [self.shape.num_heads as u32, plan.counts().num_tokens as u32, 1];
         recorder.dispatch(gpu, &self.values, &buffers, &values, grid);
     }
@@ -187,11 +191,6 @@ impl Attention {
             && counts.num_runs * self.tiles_of_run() < WORKGROUPS_WANTED
             && self.parts_bytes(plan) <= SCRATCH_BYTES;
         if is_split { Grid::Split } else { Grid::Whole }
-    }
-
-    /// Columns of a head's scores.
-    fn context(&self, scores: &GpuBuffer) -> u32 {
-        (scores.cols / self.shape.num_heads) as u32
     }
 
     /// Cached heads, or pieces of the query heads of a cached head.
@@ -225,7 +224,7 @@ impl Specs {
     /// What a device runs.
     fn new(gpu: &Gpu, shape: QkvShape, dtype: KvDtype) -> Self {
         let width = shape.head_dim;
-        assert!(width <= Attention::MAX_HEAD_DIM && width % 2 == 0, "attention: a head of {width} columns");
+        assert!(width <= MAX_HEAD_DIM && width % 2 == 0, "attention: a head of {width} columns");
         let capabilities = gpu.capabilities();
         let has_matrices = capabilities.matrix_tile == Some(16);
         let has_room = capabilities.max_workgroup_bytes >= MATRIX_WORKGROUP_BYTES;

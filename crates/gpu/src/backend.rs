@@ -8,14 +8,14 @@ use model::{
     Backend, Batch, BatchLimits, Error, KvDtype, KvShape, Linear, QkvShape, Result, RopeShape, RopeStyle,
 };
 
-use crate::attention::Attention;
+use crate::attention::{Attention, MAX_HEAD_DIM};
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::kv_cache::GpuKvCache;
 use crate::matrix::GpuMatrix;
 use crate::pack::TILE_ROWS;
-use crate::plan::{GpuPlan, rows_per_run};
+use crate::plan::GpuPlan;
 use crate::product::{MAX_HALF_COLS, NumericPath, Product, ProductKernels, Shape, padded_rows};
 use crate::readback::Readback;
 use crate::recorder::Recorder;
@@ -215,10 +215,10 @@ impl Backend for GpuBackend {
     }
 
     fn alloc_kv_cache(&self, shape: KvShape) -> Result<GpuKvCache> {
-        if !shape.head_dim.is_multiple_of(2) || shape.head_dim > Attention::MAX_HEAD_DIM {
+        if !shape.head_dim.is_multiple_of(2) || shape.head_dim > MAX_HEAD_DIM {
             return Err(Error::InvalidValue {
                 what: "head_dim on a GPU".to_owned(),
-                expected: format!("an even number up to {}", Attention::MAX_HEAD_DIM),
+                expected: format!("an even number up to {}", MAX_HEAD_DIM),
                 found: shape.head_dim.to_string(),
             });
         }
@@ -364,8 +364,15 @@ impl Backend for GpuBackend {
     ) {
         out.check_rows(plan.counts().num_tokens);
         let attention = self.attention(shape, cache.dtype);
-        let half = self.half_out(out);
-        attention.fused(&self.gpu, &self.recorder, plan, qkv, &cache.layers[layer], (out, half));
+        let half = self.half_out(out).map(|half| (&half.values, half.stride));
+        attention.fused(
+            &self.gpu,
+            &self.recorder,
+            plan,
+            &qkv.values,
+            cache.layers[layer].pages(),
+            (&out.values, half),
+        );
     }
 
     fn attention_scores(
@@ -378,12 +385,15 @@ impl Backend for GpuBackend {
         scores: &mut GpuBuffer,
     ) {
         let attention = self.attention(shape, cache.dtype);
-        attention.scores(&self.gpu, &self.recorder, plan, qkv, &cache.layers[layer], scores);
+        let context = scores.cols / shape.num_heads;
+        let pages = cache.layers[layer].pages();
+        attention.scores(&self.gpu, &self.recorder, plan, &qkv.values, pages, &scores.values, context);
     }
 
     fn attention_softmax(&self, plan: &GpuPlan, shape: QkvShape, scores: &mut GpuBuffer) {
         let attention = self.attention(shape, KvDtype::F16);
-        attention.softmax(&self.gpu, &self.recorder, plan, scores);
+        let context = scores.cols / shape.num_heads;
+        attention.softmax(&self.gpu, &self.recorder, plan, &scores.values, context);
     }
 
     fn attention_values(
@@ -396,8 +406,17 @@ impl Backend for GpuBackend {
         out: &mut GpuBuffer,
     ) {
         let attention = self.attention(shape, cache.dtype);
-        let half = self.half_out(out);
-        attention.values(&self.gpu, &self.recorder, plan, scores, &cache.layers[layer], (out, half));
+        let half = self.half_out(out).map(|half| (&half.values, half.stride));
+        let context = scores.cols / shape.num_heads;
+        let pages = cache.layers[layer].pages();
+        attention.values(
+            &self.gpu,
+            &self.recorder,
+            plan,
+            (&scores.values, context),
+            pages,
+            (&out.values, half),
+        );
     }
 
     fn swiglu(&self, rows: usize, gate_up: &GpuBuffer, out: &mut GpuBuffer) {

@@ -36,3 +36,10 @@ impl GpuKvCache {
         Ok(Self { dtype: shape.dtype, layers: (0..shape.num_layers).map(layer).collect::<Result<_>>()? })
     }
 }
+
+impl LayerPages {
+    /// K and V.
+    pub fn pages(&self) -> (&DeviceBuffer, &DeviceBuffer) {
+        (&self.k, &self.v)
+    }
+}

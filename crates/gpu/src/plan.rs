@@ -26,9 +26,9 @@ pub(crate) fn rows_per_run(group: usize) -> usize {
 /// A batch as words:
 ///
 /// ```text
-/// [0] T tokens, [1] S sequences, [2] R + H wanted rows, [3] runs, [4] stride of block_tables, then where each starts:
+/// [0] T tokens, [1] S sequences, [2] R wanted rows, [3] runs, [4] stride of block_tables, then where each starts:
 /// [5] token_ids [T], [6] positions [T], [7] slot_mapping [T], [8] seq_of_row [T], [9] cu_seqlens_q [S + 1],
-/// [10] context_lens [S], [11] block_tables [S, stride], [12] wanted_rows [R + H], [13] runs [runs, 3];
+/// [10] context_lens [S], [11] block_tables [S, stride], [12] wanted_rows [R], [13] runs [runs, 3];
 /// [14] page size, [15] unused
 /// ```
 ///
@@ -45,7 +45,7 @@ pub(crate) struct PlanCounts {
     pub num_tokens: usize,
     /// `S`.
     pub num_seqs: usize,
-    /// `R + H`.
+    /// `R`.
     pub num_wanted_rows: usize,
     /// Runs of rows that attention takes.
     pub num_runs: usize,
@@ -114,15 +114,15 @@ impl PlanWords {
 /// A batch on the device.
 pub struct GpuPlan {
     words: PlanWords,
-    rows_per_run: usize,
     /// The words, for kernels.
     pub(crate) buffer: DeviceBuffer,
     /// Where attention leaves the parts of spans.
     pub(crate) scratch: DeviceBuffer,
+    rows_per_run: usize,
 }
 
 impl GpuPlan {
-    /// Room for the largest batch of a model whose attention has this shape.
+    /// Room for the largest batch of a model with heads of this shape.
     ///
     /// # Errors
     /// When the device has none.
@@ -135,7 +135,7 @@ impl GpuPlan {
         let buffer = DeviceBuffer::new(gpu, recorder, "plan", max_words(limits) as u64 * 4)?;
         let scratch = DeviceBuffer::new(gpu, recorder, "attention's parts", attention::SCRATCH_BYTES)?;
         let rows_per_run = rows_per_run(shape.num_heads / shape.num_kv_heads);
-        Ok(Self { words: PlanWords::new(limits), rows_per_run, buffer, scratch })
+        Ok(Self { words: PlanWords::new(limits), buffer, scratch, rows_per_run })
     }
 
     /// Takes in a batch and brings it to the device with one write.
@@ -152,8 +152,8 @@ impl GpuPlan {
 
 /// Words of the largest batch.
 fn max_words(limits: BatchLimits) -> usize {
-    let BatchLimits { max_tokens, max_seqs, max_blocks, .. } = limits;
-    HEADER + (5 + RUN_WORDS) * max_tokens + max_seqs * (2 + max_blocks) + 1
+    let BatchLimits { max_tokens, max_seqs, max_logit_rows, max_blocks } = limits;
+    HEADER + (4 + RUN_WORDS) * max_tokens + max_seqs * (2 + max_blocks) + 1 + max_logit_rows
 }
 
 /// Cuts every sequence's rows, from its first on, into runs of at most `rows_per_run`.

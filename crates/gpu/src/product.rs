@@ -47,6 +47,9 @@ impl NumericPath {
 /// A kernel's part of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Shape {
+    /// On matrix units, for up to 16 tokens and so many tiles of 16 rows a workgroup, inputs staged `2 * staged` rows at a
+    /// time.
+    Fewest { staged: usize, row_tiles: usize },
     /// On matrix units, for so many tiles of 16 tokens and of 16 rows a workgroup.
     Few { token_tiles: usize, row_tiles: usize },
     /// On matrix units, 128 tokens and 128 rows a workgroup.
@@ -61,8 +64,10 @@ impl Shape {
         match path {
             NumericPath::Float => FLOAT_TOKENS.map(|tokens| Shape::Float { tokens }).to_vec(),
             NumericPath::MatrixUnits => {
-                let few = |token_tiles| ROW_TILES.map(|row_tiles| Shape::Few { token_tiles, row_tiles });
-                TOKEN_TILES.into_iter().flat_map(few).chain([Shape::Many]).collect()
+                let fewest = |staged| [1, 2].map(|row_tiles| Shape::Fewest { staged, row_tiles });
+                let few = |token_tiles| [2, 4].map(|row_tiles| Shape::Few { token_tiles, row_tiles });
+                let small = STAGED.into_iter().flat_map(fewest);
+                small.chain(TOKEN_TILES.into_iter().flat_map(few)).chain([Shape::Many]).collect()
             }
         }
     }
@@ -76,16 +81,16 @@ impl Shape {
                 Shape::Float { tokens: FLOAT_TOKENS.into_iter().find(fits).unwrap_or(most) }
             }
             NumericPath::MatrixUnits if tokens > MOST_FEW => Shape::Many,
+            // Tiles of rows share the reading of inputs, as long as there are workgroups for every multiprocessor.
+            NumericPath::MatrixUnits if tokens <= 16 => {
+                let staged = STAGED.into_iter().find(|staged| 2 * staged >= tokens).expect("up to 16 tokens");
+                let row_tiles = if tokens > 8 && rows >= 16384 { 2 } else { 1 };
+                Shape::Fewest { staged, row_tiles }
+            }
             NumericPath::MatrixUnits => {
                 let token_tiles =
                     TOKEN_TILES.into_iter().find(|tiles| tiles * 16 >= tokens).expect("few tokens");
-                // Rows share the reading of inputs, as long as there are workgroups for every multiprocessor.
-                let row_tiles = match rows {
-                    0..16384 => 1,
-                    16384..65536 => 2,
-                    _ => 4,
-                };
-                Shape::Few { token_tiles, row_tiles }
+                Shape::Few { token_tiles, row_tiles: if rows < 16384 { 2 } else { 4 } }
             }
         }
     }
@@ -93,6 +98,7 @@ impl Shape {
     /// Workgroups, for a part of `row_tiles` tiles of 16 rows.
     pub fn grid(self, tokens: usize, row_tiles: usize) -> [u32; 3] {
         let (x, y) = match self {
+            Shape::Fewest { row_tiles: of_group, .. } => (row_tiles.div_ceil(of_group), 1),
             Shape::Few { token_tiles, row_tiles: of_group } => {
                 (row_tiles.div_ceil(of_group), tokens.div_ceil(16 * token_tiles))
             }
@@ -103,8 +109,8 @@ impl Shape {
     }
 }
 
-const TOKEN_TILES: [usize; 3] = [1, 2, 4];
-const ROW_TILES: [usize; 3] = [1, 2, 4];
+const STAGED: [usize; 3] = [1, 4, 8];
+const TOKEN_TILES: [usize; 2] = [2, 4];
 const FLOAT_TOKENS: [usize; 3] = [1, 4, 8];
 
 /// Rows of a buffer of activations: what tiles of `rows` tokens reach.
@@ -179,17 +185,10 @@ impl Product {
                 ([chunks, supers, cols, rows, x_stride, out_stride, out_first, 0, 0], 7)
             }
             _ => {
-                let words_a_unit = match shape {
-                    // Vectors of four words.
-                    Shape::Many | Shape::Few { token_tiles: 1, .. } => 4,
-                    // Vectors of four f16, or single ones.
-                    _ if has_vectors(gpu) => 2,
-                    _ => 0,
-                };
-                let x_stride = match words_a_unit {
-                    0 => 2 * self.x_stride as u32,
-                    words => self.x_stride as u32 / words,
-                };
+                let x_stride = match shape {
+                    Shape::Few { .. } if !has_vectors(gpu) => 2 * self.x_stride,
+                    _ => self.x_stride / 2,
+                } as u32;
                 let segment = chunks.div_ceil(SEGMENTS);
                 ([chunks, supers, segment, row_tiles, rows, tokens, x_stride, out_stride, out_first], 9)
             }
@@ -202,6 +201,15 @@ pub(crate) fn has_vectors(gpu: &Gpu) -> bool {
     gpu.info().backend == wgpu::Backend::Vulkan
 }
 
+/// How many blocks a lane reads ahead of their use: enough bytes under way to hide the memory's latency, in registers that
+/// do not crowd out other workgroups.
+fn ahead(format: Format) -> usize {
+    match format {
+        Format::F32 | Format::F16 | Format::BF16 => 2,
+        _ => 4,
+    }
+}
+
 /// The first binding of a kernel that a weight's planes take.
 const FIRST_PLANE: u32 = 2;
 
@@ -210,10 +218,18 @@ pub(crate) fn spec_for(vectors: bool, format: Format, shape: Shape, has_bias: bo
     let spec = match shape {
         Shape::Float { tokens } => KernelSpec::new("matmul_float").with("TOKENS", tokens),
         Shape::Many => KernelSpec::new("matmul_many").with_flag("F16", true).with_flag("MATRIX", true),
+        Shape::Fewest { staged, row_tiles } => KernelSpec::new("matmul_few")
+            .with("STAGED", staged)
+            .with("TOKEN_TILES", 1)
+            .with("ROW_TILES", row_tiles)
+            .with("AHEAD", ahead(format) / row_tiles)
+            .with_flag("F16", true)
+            .with_flag("MATRIX", true),
         Shape::Few { token_tiles, row_tiles } => KernelSpec::new("matmul_few")
             .with("TOKEN_TILES", token_tiles)
             .with("ROW_TILES", row_tiles)
-            .with_flag("STAGED", token_tiles == 1)
+            .with("AHEAD", 1)
+            .with_flag("X_SCALARS", !vectors)
             .with_flag("F16", true)
             .with_flag("MATRIX", true),
     };

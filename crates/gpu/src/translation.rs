@@ -90,7 +90,7 @@ fn validated(spec: &KernelSpec) -> (Module, ModuleInfo) {
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
         .validate(&module)
-        .unwrap_or_else(|error| panic!("{spec:?}: {}", error.emit_to_string(&source)));
+        .unwrap_or_else(|error| panic!("{spec:?}: {:?} {}", error.as_inner(), error.emit_to_string(&source)));
     (module, info)
 }
 

@@ -83,15 +83,17 @@ impl Device {
         let qkv: Vec<f32> = rows_of(step).flat_map(|(seed, p)| stacked_row(shape, seed, p)).collect();
         let qkv = backend.upload(rows, shape.cols(), &qkv).unwrap();
         let out = backend.alloc(rows, shape.q_cols()).unwrap();
-        let output = (&out, backend.half_out(&out));
+        let half = backend.half_out(&out).map(|half| (&half.values, half.stride));
+        let (pages, output) = (pages.pages(), (&out.values, half));
+        let context = plan.counts().max_context + 3;
+        // What is recorded over a buffer must be submitted before the buffer goes.
+        let scores = backend.alloc(rows, shape.num_heads * context).unwrap();
         match kind {
-            Kind::Fused(grid) => attention.fused_on(grid, gpu, recorder, &plan, &qkv, &pages, output),
+            Kind::Fused(grid) => attention.fused_on(grid, gpu, recorder, &plan, &qkv.values, pages, output),
             Kind::Reference => {
-                let context = plan.counts().max_context + 3;
-                let scores = backend.alloc(rows, shape.num_heads * context).unwrap();
-                attention.scores(gpu, recorder, &plan, &qkv, &pages, &scores);
-                attention.softmax(gpu, recorder, &plan, &scores);
-                attention.values(gpu, recorder, &plan, &scores, &pages, output);
+                attention.scores(gpu, recorder, &plan, &qkv.values, pages, &scores.values, context);
+                attention.softmax(gpu, recorder, &plan, &scores.values, context);
+                attention.values(gpu, recorder, &plan, (&scores.values, context), pages, output);
             }
         }
         let mut values = vec![0f32; rows * shape.q_cols()];

@@ -40,15 +40,21 @@ fn on_device(device: &TestDevice, format: Format, values: Values, bytes: &[u8], 
     device.read(&out, len).into_iter().map(f32::from_bits).collect()
 }
 
-/// The largest term of a weight: for formats with a minimum, that.
-fn largest_term(format: Format, value: f32, block: &[f32]) -> f32 {
-    match format {
-        Format::Q4_1 | Format::Q5_1 | Format::Q2_K | Format::Q4_K | Format::Q5_K => {
-            // A scaled quant and a minimum are each within the block's range and twice that.
-            2.0 * block.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()))
-        }
-        _ => value.abs(),
-    }
+/// What the weights would be if all quants were zero: the minima of formats that have them, and else zero.
+fn minima(format: Format, bytes: &[u8], len: usize) -> Vec<f32> {
+    let quants = match format {
+        Format::Q4_1 => 4..20,
+        Format::Q5_1 => 4..24,
+        Format::Q2_K => 16..80,
+        Format::Q4_K => 16..144,
+        Format::Q5_K => 16..176,
+        _ => return vec![0.0; len],
+    };
+    let mut bytes = bytes.to_vec();
+    bytes.chunks_exact_mut(format.block_bytes()).for_each(|block| block[quants.clone()].fill(0));
+    let mut minima = vec![0.0; len];
+    format.dequantize(&bytes, &mut minima);
+    minima
 }
 
 fn check(device: &TestDevice, format: Format, values: Values, rows: usize, cols: usize) {
@@ -56,6 +62,7 @@ fn check(device: &TestDevice, format: Format, values: Values, rows: usize, cols:
     let bytes = random_blocks(format, rows * cols, 0.3, &mut Rng::new(3));
     let mut expected = vec![0.0; rows * cols];
     format.dequantize(&bytes, &mut expected);
+    let minima = minima(format, &bytes, rows * cols);
     let got = on_device(device, format, values, &bytes, cols);
     let stride = cols.next_multiple_of(TILE_COLS);
     for (idx, &got) in got.iter().enumerate() {
@@ -68,10 +75,16 @@ fn check(device: &TestDevice, format: Format, values: Values, rows: usize, cols:
         match values {
             Values::F32 => assert_eq!(got, value, "{what}: row {row}, column {col}"),
             Values::F16 => {
-                let block = &expected[row * cols..][..cols][col / 16 * 16..cols.min(col / 16 * 16 + 16)];
-                // The scale, the minimum and the weight are each rounded; in the least numbers, 32 times by a quant.
-                let bound = 2.0 * F16_ROUNDING * largest_term(format, value, block) + 128.0 * F16_HALF_LEAST;
-                assert!((got - value).abs() <= bound, "{what}: row {row}, column {col}: {got} for {value}");
+                // The scale, its product with the quant (a fused multiply-add need not be fused), the minimum and the
+                // sum are each rounded once; in the least numbers the scale's error is multiplied by a quant below 256.
+                let min = minima[row * cols + col];
+                let scaled = value - min;
+                let terms = 2.0 * scaled.abs() + min.abs() + value.abs();
+                let bound = F16_ROUNDING * terms + 256.0 * F16_HALF_LEAST;
+                assert!(
+                    (got - value).abs() <= bound,
+                    "{what}: row {row}, column {col}: {got} for {value} = {scaled} + {min}"
+                );
             }
         }
     }

@@ -7,16 +7,12 @@
 //@include values_f16
 //@include ${FORMAT}
 //@include matrix_tiles
-// f16 of x / 16, [tokens rounded up][x_stride]. Few tokens are staged, without the tile's rows that are none; more are
-// read where they are needed.
-//@if STAGED
-@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
-//@else
-//@if VECTORS
-@group(0) @binding(0) var<storage, read> x: array<Quad>;
-//@else
+// f16 of x / 16, [tokens rounded up][x_stride]. Few tokens are staged in workgroup memory, those rows of the tile alone
+// that hold any: what the others hold is multiplied too, and not written. More are read where they are needed.
+//@if X_SCALARS
 @group(0) @binding(0) var<storage, read> x: array<f16>;
-//@end
+//@else
+@group(0) @binding(0) var<storage, read> x: array<vec4<f16>>;
 //@end
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 //@if BIAS
@@ -30,7 +26,7 @@ struct Immediates {
     row_tiles: u32,      // of this part
     rows: u32,           // of this part
     tokens: u32,
-    x_stride: u32,       // in vectors of 8 if staged, else in what x is an array of
+    x_stride: u32,       // in what x is an array of
     out_stride: u32,
     out_first: u32,      // the part's first column of out
 }
@@ -63,19 +59,21 @@ fn put_weight(quad: u32, value: vec4<f16>) {
 }
 
 //@if STAGED
-fn put_input(quad: u32, value: vec2<u32>) {
-    let low = bitcast<vec2<f16>>(value.x);
-    let high = bitcast<vec2<f16>>(value.y);
+fn put_input(quad: u32, value: vec4<f16>) {
     //@if VECTORS
-    inputs[quad] = vec4<f16>(low, high);
+    inputs[quad] = value;
     //@else
-    inputs[quad * 4u] = low.x;
-    inputs[quad * 4u + 1u] = low.y;
-    inputs[quad * 4u + 2u] = high.x;
-    inputs[quad * 4u + 3u] = high.y;
+    inputs[quad * 4u] = value.x;
+    inputs[quad * 4u + 1u] = value.y;
+    inputs[quad * 4u + 2u] = value.z;
+    inputs[quad * 4u + 3u] = value.w;
     //@end
 }
 //@end
+
+fn load_tile(tile: u32, chunk: u32, block: u32) -> Raw {
+    return load_raw(tile * imm.chunks + chunk, block, (tile * imm.supers + chunk / 4u) * 16u + block / 2u);
+}
 
 @compute @workgroup_size(256)
 fn main(
@@ -85,19 +83,12 @@ fn main(
     @builtin(subgroup_invocation_id) block: u32,
 ) {
     setup(lane);
-    //@if STAGED
-    // Rows past the last token stay zero.
-    for (var i = lane; i < 8u * 16u * QUADS_PER_ROW; i += 256u) {
-        put_input(i, vec2<u32>(0u));
-    }
-    let input_base = segment * 16u * QUADS_PER_ROW;
-    //@end
     workgroupBarrier();
     let row = block / 2u;
     let weight_base = segment * 16u * QUADS_PER_ROW;
     let weight_put = weight_base + row * QUADS_PER_ROW + (block % 2u) * 8u;
     let first_token = group.y * 16u * ${TOKEN_TILES}u;
-    let pieces = min(imm.tokens - group.y * 16u * ${TOKEN_TILES}u, 16u * ${TOKEN_TILES}u) * 8u;
+    let pieces = min(imm.tokens - group.y * 16u * ${TOKEN_TILES}u, 16u * ${TOKEN_TILES}u) * 16u;
     let first_tile = group.x * ${ROW_TILES}u;
     //@for n in ${ROW_TILES}
     // A workgroup past the last tile repeats it.
@@ -106,36 +97,53 @@ fn main(
     var sums${n}_${m} = Sums();
     //@end
     //@end
-    let first_chunk = min(segment * imm.segment, imm.chunks);
+    let first_chunk = segment * imm.segment;
     let end_chunk = min(first_chunk + imm.segment, imm.chunks);
-    if first_chunk < end_chunk {
-        //@for n in ${ROW_TILES}
-        var raw${n} = load_raw(tile${n} * imm.chunks + first_chunk, block, (tile${n} * imm.supers + first_chunk / 4u) * 16u + row);
-        //@end
-        for (var chunk = first_chunk; chunk < end_chunk; chunk++) {
+    let last = imm.chunks - 1u;
+    // The reading of weights is ${AHEAD} rounds ahead of their use, that of inputs one.
+    //@for d in ${AHEAD}
+    //@for n in ${ROW_TILES}
+    var raw${d}_${n} = load_tile(tile${n}, min(first_chunk + ${d}u, last), block);
+    //@end
+    //@end
+    //@if STAGED
+    let input_base = segment * 16u * QUADS_PER_ROW;
+    let input_put = input_base + (block / 16u) * QUADS_PER_ROW + block % 16u;
+    let input_from = (first_token + block / 16u) * imm.x_stride + block % 16u;
+    //@for q in ${STAGED}
+    var input${q} = x[input_from + ${q}u * 2u * imm.x_stride + min(first_chunk, last) * 16u];
+    //@end
+    //@end
+    // Every subgroup goes round as often, as matrix operations demand; past its columns it multiplies with zeros.
+    for (var i = 0u; i < imm.segment; i += ${AHEAD}u) {
+        //@for d in ${AHEAD}
+        {
+            let chunk = first_chunk + i + ${d}u;
+            let is_past = chunk >= end_chunk;
             //@if STAGED
-            for (var piece = block; piece < pieces; piece += 32u) {
-                let vector = x[(first_token + piece / 8u) * imm.x_stride + chunk * 8u + piece % 8u];
-                let quad = input_base + (piece / 8u) * QUADS_PER_ROW + (piece % 8u) * 2u;
-                put_input(quad, vector.xy);
-                put_input(quad + 1u, vector.zw);
-            }
+            //@for q in ${STAGED}
+            put_input(input_put + ${q}u * 2u * QUADS_PER_ROW, input${q});
+            input${q} = x[input_from + ${q}u * 2u * imm.x_stride + min(chunk + 1u, last) * 16u];
+            //@end
             //@else
             //@for m in ${TOKEN_TILES}
             //@for k in 4
-            let left${m}_${k} = coopLoadT<Left>(&x[(first_token + ${m}u * 16u) * imm.x_stride + (4u * chunk + ${k}u) * MATRIX_STEP], imm.x_stride);
+            let left${m}_${k} = coopLoadT<Left>(&x[(first_token + ${m}u * 16u) * imm.x_stride + (4u * min(chunk, last) + ${k}u) * X_STEP], imm.x_stride);
             //@end
             //@end
             //@end
-            let next = min(chunk + 1u, end_chunk - 1u);
             //@for n in ${ROW_TILES}
             {
-                let scale = scale_of(raw${n});
+                let scale = scale_of(raw${d}_${n});
                 //@for i in 8
-                put_weight(weight_put + ${i}u, values${i}(raw${n}, scale));
+                put_weight(weight_put + ${i}u, values${i}(raw${d}_${n}, scale));
                 //@end
-                // What the next round takes is under way while this one multiplies.
-                raw${n} = load_raw(tile${n} * imm.chunks + next, block, (tile${n} * imm.supers + next / 4u) * 16u + row);
+                if is_past {
+                    for (var quad = 0u; quad < 8u; quad++) {
+                        put_weight(weight_put + quad, vec4<f16>(0.0h));
+                    }
+                }
+                raw${d}_${n} = load_tile(tile${n}, min(chunk + ${AHEAD}u, last), block);
                 subgroupBarrier();
                 //@for k in 4
                 {
@@ -152,6 +160,7 @@ fn main(
             }
             //@end
         }
+        //@end
     }
     //@for n in ${ROW_TILES}
     //@for m in ${TOKEN_TILES}
@@ -164,7 +173,7 @@ fn main(
         }
         let token = ${m}u * 16u + lane / 16u;
         let out_row = (first_tile + ${n}u) * 16u + lane % 16u;
-        if out_row < imm.rows && token * 8u < pieces {
+        if out_row < imm.rows && token * 16u < pieces {
             total *= 16.0;
             //@if BIAS
             total += bias[imm.out_first + out_row];

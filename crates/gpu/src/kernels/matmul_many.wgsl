@@ -6,8 +6,8 @@
 //@include values_f16
 //@include ${FORMAT}
 //@include matrix_tiles
-// f16 pairs of x / 16, [tokens rounded up to 128][x_stride]
-@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;
+// f16 of x / 16, [tokens rounded up to 128][x_stride]
+@group(0) @binding(0) var<storage, read> x: array<vec4<f16>>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 //@if BIAS
 @group(0) @binding(${BIAS}) var<storage, read> bias: array<f32>;
@@ -20,7 +20,7 @@ struct Immediates {
     row_tiles: u32,      // of this part
     rows: u32,           // of this part
     tokens: u32,
-    x_stride: u32,       // in vectors of 8
+    x_stride: u32,       // in vectors of 4
     out_stride: u32,
     out_first: u32,      // the part's first column of out
 }
@@ -47,16 +47,14 @@ fn put_weight(quad: u32, value: vec4<f16>) {
     //@end
 }
 
-fn put_input(quad: u32, value: vec2<u32>) {
-    let low = bitcast<vec2<f16>>(value.x);
-    let high = bitcast<vec2<f16>>(value.y);
+fn put_input(quad: u32, value: vec4<f16>) {
     //@if VECTORS
-    inputs[quad] = vec4<f16>(low, high);
+    inputs[quad] = value;
     //@else
-    inputs[quad * 4u] = low.x;
-    inputs[quad * 4u + 1u] = low.y;
-    inputs[quad * 4u + 2u] = high.x;
-    inputs[quad * 4u + 3u] = high.y;
+    inputs[quad * 4u] = value.x;
+    inputs[quad * 4u + 1u] = value.y;
+    inputs[quad * 4u + 2u] = value.z;
+    inputs[quad * 4u + 3u] = value.w;
     //@end
 }
 
@@ -73,10 +71,10 @@ fn main(
     let first_token = group.y * 128u;
     let tile = min(group.x * 8u + lane / 32u, imm.row_tiles - 1u);
     let weight_put = ((lane / 32u) * 16u + row) * QUADS_PER_ROW + (block % 2u) * 8u;
-    // A lane brings four vectors of inputs: of 32 rows each eighth lane's, 32 rows apart.
-    let input_row = lane / 8u;
-    let input_from = (first_token + input_row) * imm.x_stride + lane % 8u;
-    let input_put = input_row * QUADS_PER_ROW + (lane % 8u) * 2u;
+    // A lane brings eight vectors of inputs, 16 rows apart.
+    let input_row = lane / 16u;
+    let input_from = (first_token + input_row) * imm.x_stride + lane % 16u;
+    let input_put = input_row * QUADS_PER_ROW + lane % 16u;
     let token_base = (subgroup / 4u) * 64u * QUADS_PER_ROW;
     let row_base = (subgroup % 4u) * 32u * QUADS_PER_ROW;
     //@for m in 4
@@ -87,8 +85,8 @@ fn main(
     //@end
 
     var raw = load_raw(tile * imm.chunks, block, tile * imm.supers * 16u + row);
-    //@for i in 4
-    var input${i} = x[input_from + ${i}u * 32u * imm.x_stride];
+    //@for i in 8
+    var input${i} = x[input_from + ${i}u * 16u * imm.x_stride];
     //@end
     var segment_end = imm.segment;
     for (var chunk = 0u; chunk < imm.chunks; chunk++) {
@@ -106,15 +104,14 @@ fn main(
         //@for i in 8
         put_weight(weight_put + ${i}u, values${i}(raw, scale));
         //@end
-        //@for i in 4
-        put_input(input_put + ${i}u * 32u * QUADS_PER_ROW, input${i}.xy);
-        put_input(input_put + ${i}u * 32u * QUADS_PER_ROW + 1u, input${i}.zw);
+        //@for i in 8
+        put_input(input_put + ${i}u * 16u * QUADS_PER_ROW, input${i});
         //@end
         workgroupBarrier();
         let next = min(chunk + 1u, imm.chunks - 1u);
         raw = load_raw(tile * imm.chunks + next, block, (tile * imm.supers + next / 4u) * 16u + row);
-        //@for i in 4
-        input${i} = x[input_from + ${i}u * 32u * imm.x_stride + next * 8u];
+        //@for i in 8
+        input${i} = x[input_from + ${i}u * 16u * imm.x_stride + next * 16u];
         //@end
         //@for k in 4
         {

@@ -15,3 +15,9 @@ const QUAD_STEP = 4u;
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sums = coop_mat16x16<f32, C>;
+// From one matrix to the next in a row of inputs in the device's memory.
+//@if X_SCALARS
+const X_STEP = 16u;
+//@else
+const X_STEP = 4u;
+//@end
