@@ -60,6 +60,7 @@ parts![
     "plan",
     "reduce",
     "rms_norm",
+    "rms_norm_vectors",
     "rope_store_kv",
     "swiglu",
     "to_half",
