@@ -4,9 +4,7 @@ use std::fmt;
 
 use gguf::half::{f16_to_f32, f32_to_f16};
 use gguf::random::Rng;
-use model::{
-    Backend, Batch, BatchLimits, KvDtype, KvShape, Logits, QkvShape, Result, RopeShape, RopeStyle,
-};
+use model::{Backend, Batch, BatchLimits, KvDtype, KvShape, Logits, QkvShape, Result, RopeShape, RopeStyle};
 
 use super::{Tally, random, read};
 use crate::backend::{GpuBackend, GpuBuffer};
@@ -82,8 +80,10 @@ const NUM_SEQS: usize = 4;
 
 /// First and last position (exclusive) of each sequence in the two steps.
 type Step = [Option<(usize, usize)>; NUM_SEQS];
-const STEPS: [Step; 2] =
-    [[Some((0, 599)), Some((0, 3)), Some((0, 65)), None], [Some((599, 600)), Some((3, 23)), Some((65, 66)), Some((0, 1))]];
+const STEPS: [Step; 2] = [
+    [Some((0, 599)), Some((0, 3)), Some((0, 65)), None],
+    [Some((599, 600)), Some((3, 23)), Some((65, 66)), Some((0, 1))],
+];
 
 /// A device with pages, and what the host knows of them.
 struct Bench<'a> {
@@ -101,7 +101,8 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(backend: &'a GpuBackend, case: Case) -> Result<Self> {
         let max_blocks = CONTEXT.div_ceil(case.page_size);
-        let limits = BatchLimits { max_tokens: MAX_TOKENS, max_seqs: NUM_SEQS, max_logit_rows: 1, max_blocks };
+        let limits =
+            BatchLimits { max_tokens: MAX_TOKENS, max_seqs: NUM_SEQS, max_logit_rows: 1, max_blocks };
         let angles = (0..CONTEXT * case.rope.dim / 2).map(|i| i as f64 * 0.37);
         let table: Vec<f32> = angles.flat_map(|angle| [angle.cos() as f32, angle.sin() as f32]).collect();
         let QkvShape { num_kv_heads, head_dim, .. } = case.shape;
