@@ -98,7 +98,7 @@ pub struct RunArgs {
 #[derive(clap::Args, Clone)]
 pub struct DeviceArgs {
     /// Where to run: auto, cpu, gpu, gpu:N, metal, vulkan or dx12; `rustorch devices` lists GPUs
-    #[arg(long, value_name = "NAME", default_value = "auto", env = "RUSTORCH_DEVICE")]
+    #[arg(long, value_name = "NAME", default_value = "auto", env = "RUSTORCH_DEVICE", hide_env_values = true)]
     pub device: Device,
     /// Multiply without a GPU's matrix units
     #[arg(long)]

@@ -58,6 +58,7 @@ parts![
     "plan",
     "reduce",
     "rms_norm",
+    "roof",
     "rope_store_kv",
     "swiglu",
     "to_half",

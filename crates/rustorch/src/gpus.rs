@@ -56,7 +56,7 @@ pub(crate) enum Best {
 
 /// The GPU that `auto` takes.
 pub(crate) fn best(gguf: &Gguf, config: &LlamaConfig, options: &LoadOptions<'_>) -> Best {
-    let adapters = Adapters::find();
+    let adapters = Adapters::find_real();
     let Ok(adapter) = adapters.choose(GpuChoice::Any) else { return Best::None };
     match open(adapter, gguf, config, options) {
         Ok(backend) => Best::Gpu(Box::new(backend)),

@@ -33,6 +33,13 @@ pub struct LoadOptions<'a> {
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
 }
 
+impl LoadOptions<'_> {
+    /// The usual choices, on this device.
+    pub fn on(device: Device) -> Self {
+        Self { device, ..Self::default() }
+    }
+}
+
 /// The weights of a model on a device. Clones share them.
 #[derive(Clone)]
 pub struct Weights {
