@@ -67,8 +67,7 @@ fn measure(
     for _ in 1..copies {
         stack.push(Linear { parts: vec![backend.load(tensor)?], bias: None });
     }
-    let values: Vec<f32> =
-        Rng::new(2).normals(TOKENS[TOKENS.len() - 1] * cols, 1.0);
+    let values: Vec<f32> = Rng::new(2).normals(TOKENS[TOKENS.len() - 1] * cols, 1.0);
     let mut line = format!("{:<8}", format.name());
     let mut reference: Option<Vec<f32>> = None;
     let mut worst: f64 = 0.0;
@@ -82,7 +81,8 @@ fn measure(
         let reference = reference.get_or_insert_with(|| result[..rows].to_vec());
         same &= result[..rows].iter().zip(&*reference).all(|(a, b)| a.to_bits() == b.to_bits());
         for token in [0, tokens - 1] {
-            worst = worst.max(error(&weights, &values[token * cols..][..cols], &result[token * rows..][..rows]));
+            worst =
+                worst.max(error(&weights, &values[token * cols..][..cols], &result[token * rows..][..rows]));
         }
         // Long enough for clocks to rise and for the time of a submission to vanish.
         let run = |out: &mut gpu::GpuBuffer, products: usize| -> Result<f64, model::Error> {

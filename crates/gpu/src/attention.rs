@@ -9,9 +9,10 @@ use std::sync::Arc;
 use model::{KvDtype, QkvShape};
 
 use crate::buffer::DeviceBuffer;
-use crate::device::{Capabilities, Gpu};
+use crate::device::Gpu;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::plan::{GpuPlan, TILE_ROWS};
+use crate::product::has_vectors;
 use crate::recorder::Recorder;
 
 #[cfg(all(test, feature = "device-tests"))]
@@ -26,6 +27,9 @@ pub(crate) const SCRATCH_BYTES: u64 = 32 << 20;
 
 /// Workgroups that keep a large device busy.
 const WORKGROUPS_WANTED: usize = 512;
+
+/// Memory of the workgroups that use matrix units, for heads of 128 columns.
+const MATRIX_WORKGROUP_BYTES: u32 = 44 << 10;
 
 /// Columns that the fused kernel stages at a time.
 const PIECE_COLS: usize = 32;
@@ -67,8 +71,7 @@ impl Attention {
     /// # Panics
     /// When heads are wider than 256 or of an odd width.
     pub fn new(gpu: &Gpu, kernels: &Kernels, shape: QkvShape, dtype: KvDtype) -> Self {
-        let capabilities = gpu.capabilities();
-        let specs = Specs::new(capabilities, shape, dtype);
+        let specs = Specs::new(gpu, shape, dtype);
         let kernel = |spec| kernels.get(gpu, &spec);
         Self {
             shape,
@@ -205,26 +208,55 @@ impl Attention {
 }
 
 /// The kernels of one shape of heads over one kind of cache, as files and defines.
+#[derive(Clone, Copy)]
 pub(crate) struct Specs {
-    shape: QkvShape,
-    dtype: KvDtype,
-    has_half: bool,
+    pub shape: QkvShape,
+    pub dtype: KvDtype,
+    /// Whether outputs are written as f16 too.
+    pub has_half: bool,
+    /// Whether the fused kernel runs on matrix units: so it does for every batch, or for none.
+    pub on_matrix_units: bool,
+    /// Whether matrices are loaded from vectors.
+    pub has_vectors: bool,
 }
 
 impl Specs {
-    pub fn new(capabilities: Capabilities, shape: QkvShape, dtype: KvDtype) -> Self {
+    /// What a device runs.
+    fn new(gpu: &Gpu, shape: QkvShape, dtype: KvDtype) -> Self {
         let width = shape.head_dim;
         assert!(width <= MAX_HEAD_DIM && width % 2 == 0, "attention: a head of {width} columns");
-        Self { shape, dtype, has_half: capabilities.matrix_tile == Some(16) }
+        let capabilities = gpu.capabilities();
+        let has_matrices = capabilities.matrix_tile == Some(16);
+        let has_room = capabilities.max_workgroup_bytes >= MATRIX_WORKGROUP_BYTES;
+        Self {
+            shape,
+            dtype,
+            has_half: has_matrices,
+            on_matrix_units: has_matrices && has_room && Self::suit_matrix_units(shape, dtype),
+            has_vectors: has_vectors(gpu),
+        }
+    }
+
+    /// Whether matrices of 16 x 16 make up the heads, and whole positions of them are held by a workgroup.
+    pub fn suit_matrix_units(shape: QkvShape, dtype: KvDtype) -> bool {
+        dtype == KvDtype::F16 && shape.head_dim % 16 == 0 && shape.head_dim <= 128
     }
 
     /// The fused kernel.
     pub fn fused(&self, grid: Grid) -> KernelSpec {
-        let spec = self
-            .pages("attention_fused")
-            .with("SPAN", SPAN)
-            .with("PIECES", self.shape.head_dim.div_ceil(PIECE_COLS))
-            .with_flag("SPLIT", grid == Grid::Split);
+        let width = self.shape.head_dim;
+        let spec = if self.on_matrix_units {
+            self.pages("attention_matrix")
+                .with_flag("F16", true)
+                .with_flag("MATRIX", true)
+                .with_flag("VECTORS", self.has_vectors)
+                .with("PIECES", width.div_ceil(64))
+                .with("K_STEPS", width / 16)
+                .with("LOADS", width / 8)
+        } else {
+            self.pages("attention_fused").with("PIECES", width.div_ceil(PIECE_COLS))
+        };
+        let spec = spec.with("SPAN", SPAN).with_flag("SPLIT", grid == Grid::Split);
         spec.with_flag("HALF", self.has_half && grid == Grid::Whole)
     }
 

@@ -108,7 +108,10 @@ impl GpuBackend {
     fn new_half(&self, rows: usize, cols: usize) -> Result<Half> {
         let stride = cols.next_multiple_of(64) / 2;
         let bytes = (padded_rows(rows) * stride * 4) as u64;
-        Ok(Half { values: DeviceBuffer::new(&self.gpu, &self.recorder, "activations in f16", bytes)?, stride })
+        Ok(Half {
+            values: DeviceBuffer::new(&self.gpu, &self.recorder, "activations in f16", bytes)?,
+            stride,
+        })
     }
 
     fn products(&self, format: Format, cols: usize) -> Arc<ProductKernels> {
@@ -125,7 +128,9 @@ impl GpuBackend {
     pub(crate) fn attention(&self, shape: QkvShape, dtype: KvDtype) -> Arc<Attention> {
         let mut attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
         let of_shape = attention.entry((shape, dtype));
-        Arc::clone(of_shape.or_insert_with(|| Arc::new(Attention::new(&self.gpu, &self.kernels, shape, dtype))))
+        Arc::clone(
+            of_shape.or_insert_with(|| Arc::new(Attention::new(&self.gpu, &self.kernels, shape, dtype))),
+        )
     }
 
     fn dispatch(&self, kernel: &Arc<Kernel>, buffers: &[&DeviceBuffer], values: &[u32], grid: [u32; 3]) {
@@ -162,11 +167,13 @@ impl GpuBackend {
     }
 
     /// The f16 copy of an output that may be multiplied, if the kernels of this device write any.
-    fn half_out<'a>(&self, out: &'a GpuBuffer) -> Option<&'a Half> {
+    pub(crate) fn half_out<'a>(&self, out: &'a GpuBuffer) -> Option<&'a Half> {
         if !self.has_half() {
             return None;
         }
-        Some(out.half.get_or_init(|| self.new_half(out.rows, out.cols).expect("an output of this width is allocated with it")))
+        Some(out.half.get_or_init(|| {
+            self.new_half(out.rows, out.cols).expect("an output of this width is allocated with it")
+        }))
     }
 }
 
@@ -347,7 +354,8 @@ impl Backend for GpuBackend {
             self.kernels.get(&self.gpu, &spec)
         });
         let pages = &cache.layers[layer];
-        let values = [shape.num_heads, shape.num_kv_heads, shape.head_dim, rope.dim].map(|value| value as u32);
+        let values =
+            [shape.num_heads, shape.num_kv_heads, shape.head_dim, rope.dim].map(|value| value as u32);
         let items = shape.num_heads * rope.dim / 2 + shape.num_kv_heads * shape.head_dim;
         let grid = [items.div_ceil(64) as u32, plan.counts().num_tokens as u32, 1];
         let buffers = [&plan.buffer, &table.values, &qkv.values, &pages.k, &pages.v];

@@ -126,7 +126,12 @@ impl GpuPlan {
     ///
     /// # Errors
     /// When the device has none.
-    pub(crate) fn new(gpu: &Gpu, recorder: &Arc<Recorder>, limits: BatchLimits, shape: QkvShape) -> Result<Self> {
+    pub(crate) fn new(
+        gpu: &Gpu,
+        recorder: &Arc<Recorder>,
+        limits: BatchLimits,
+        shape: QkvShape,
+    ) -> Result<Self> {
         let buffer = DeviceBuffer::new(gpu, recorder, "plan", max_words(limits) as u64 * 4)?;
         let scratch = DeviceBuffer::new(gpu, recorder, "attention's parts", attention::SCRATCH_BYTES)?;
         let rows_per_run = rows_per_run(shape.num_heads / shape.num_kv_heads);

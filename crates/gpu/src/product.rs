@@ -88,7 +88,8 @@ impl Shape {
                 Shape::Fewest { staged, row_tiles }
             }
             NumericPath::MatrixUnits => {
-                let token_tiles = TOKEN_TILES.into_iter().find(|tiles| tiles * 16 >= tokens).expect("few tokens");
+                let token_tiles =
+                    TOKEN_TILES.into_iter().find(|tiles| tiles * 16 >= tokens).expect("few tokens");
                 Shape::Few { token_tiles, row_tiles: if rows < 16384 { 2 } else { 4 } }
             }
         }
@@ -139,7 +140,8 @@ impl ProductKernels {
     pub fn get(&self, gpu: &Gpu, kernels: &Kernels, shape: Shape, has_bias: bool) -> &Arc<Kernel> {
         let (_, of_shape) =
             self.shapes.iter().find(|(own, _)| *own == shape).expect("a shape belongs to its path");
-        of_shape[usize::from(has_bias)].get_or_init(|| kernels.get(gpu, &spec_for(has_vectors(gpu), self.format, shape, has_bias)))
+        of_shape[usize::from(has_bias)]
+            .get_or_init(|| kernels.get(gpu, &spec_for(has_vectors(gpu), self.format, shape, has_bias)))
     }
 
     /// The kernel that gathers rows.
@@ -195,7 +197,7 @@ impl Product {
 }
 
 /// Whether matrices are loaded from vectors, which Metal's functions do not take.
-fn has_vectors(gpu: &Gpu) -> bool {
+pub(crate) fn has_vectors(gpu: &Gpu) -> bool {
     gpu.info().backend == wgpu::Backend::Vulkan
 }
 

@@ -25,6 +25,8 @@ parts![
     "attention_fused",
     "attention_join",
     "attention_joined",
+    "attention_matrix",
+    "attention_out",
     "attention_pages",
     "attention_scores",
     "attention_softmax",

@@ -1,10 +1,12 @@
 //! Every kernel in every specialisation becomes SPIR-V, MSL and HLSL: what Vulkan, Metal and DX12 are given.
 
 use gguf::Format;
+use model::{KvDtype, QkvShape};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, proc::BoundsCheckPolicies};
 
+use crate::attention::{Grid, Specs};
 use crate::kernel::KernelSpec;
 use crate::product::{NumericPath, Shape, embed_spec, spec_for};
 
@@ -55,6 +57,31 @@ fn row_kernels() -> Vec<Case> {
     specs.into_iter().map(|spec| Case { spec, on_dx12: true }).collect()
 }
 
+fn attention() -> Vec<Case> {
+    let mut cases = vec![Case { spec: KernelSpec::new("attention_softmax"), on_dx12: true }];
+    let shapes = [(4, 4, 24), (32, 8, 128), (6, 2, 80), (32, 1, 64), (2, 1, 256)];
+    for (num_heads, num_kv_heads, head_dim) in shapes {
+        let shape = QkvShape { num_heads, num_kv_heads, head_dim };
+        for dtype in [KvDtype::F16, KvDtype::F32] {
+            let plain = Specs { shape, dtype, has_half: false, on_matrix_units: false, has_vectors: false };
+            for has_half in [false, true] {
+                let specs = Specs { has_half, ..plain };
+                let fused = [Grid::Whole, Grid::Split].map(|grid| specs.fused(grid));
+                let all = fused.into_iter().chain([specs.join(), specs.scores(), specs.values()]);
+                cases.extend(all.map(|spec| Case { spec, on_dx12: true }));
+            }
+            if Specs::suit_matrix_units(shape, dtype) {
+                for has_vectors in [false, true] {
+                    let specs = Specs { has_half: true, on_matrix_units: true, has_vectors, ..plain };
+                    let fused = [Grid::Whole, Grid::Split].map(|grid| specs.fused(grid));
+                    cases.extend(fused.map(|spec| Case { spec, on_dx12: false }));
+                }
+            }
+        }
+    }
+    cases
+}
+
 fn validated(spec: &KernelSpec) -> (Module, ModuleInfo) {
     let source = spec.source();
     let module = naga::front::wgsl::parse_str(&source)
@@ -79,7 +106,8 @@ fn to_spirv(spec: &KernelSpec, module: &Module, info: &ModuleInfo) {
 }
 
 fn to_msl(spec: &KernelSpec, module: &Module, info: &ModuleInfo) -> String {
-    let options = msl::Options { lang_version: (3, 1), fake_missing_bindings: true, ..msl::Options::default() };
+    let options =
+        msl::Options { lang_version: (3, 1), fake_missing_bindings: true, ..msl::Options::default() };
     let pipeline = msl::PipelineOptions::default();
     let text = msl::write_string(module, info, &options, &pipeline);
     text.unwrap_or_else(|error| panic!("{spec:?} as MSL: {error}")).0
@@ -117,4 +145,9 @@ fn row_kernels_translate() {
 #[test]
 fn products_translate() {
     check(products());
+}
+
+#[test]
+fn attention_translates() {
+    check(attention());
 }

@@ -24,6 +24,7 @@
 //@include attention_pages
 //@include attention_joined
 //@include attention_tile
+//@include attention_out
 
 struct Immediates {
     spans: u32,        // of the longest context
@@ -80,6 +81,52 @@ fn pages0(at: u32) -> CachedPair {
 
 fn pages1(at: u32) -> CachedPair {
     return v_pages[at];
+}
+
+// A row's largest score in a span so far, and the sum of its weights.
+struct Stats {
+    largest: f32,
+    sum: f32,
+}
+
+var<workgroup> of_lanes: array<f32, LANES>;
+var<workgroup> sums_of_lanes: array<f32, LANES>;
+// Turns a block's scores into weights, eight lanes a row, and leaves each row's correction of what came before. Ends with a
+// barrier, as it must begin after one.
+fn take_block(before: Stats, first: u32, position: u32, lane: u32) -> Stats {
+    let row = lane / 8u * BLOCK;
+    var largest = before.largest;
+    for (var p = lane % 8u; p < BLOCK; p += 8u) {
+        if first + p <= position {
+            largest = max(largest, weights[row + p]);
+        }
+    }
+    of_lanes[lane] = largest;
+    workgroupBarrier();
+    //@for i in 8
+    largest = max(largest, of_lanes[lane / 8u * 8u + ${i}u]);
+    //@end
+    var sum = 0.0;
+    for (var p = lane % 8u; p < BLOCK; p += 8u) {
+        var weight = 0.0;
+        if first + p <= position {
+            weight = exp(weights[row + p] - largest);
+        }
+        weights[row + p] = weight;
+        sum += weight;
+    }
+    sums_of_lanes[lane] = sum;
+    // Exactly one where the block changes nothing.
+    let correction = select(exp(before.largest - largest), 1.0, before.largest == largest);
+    if lane % 8u == 0u {
+        corrections[lane / 8u] = correction;
+    }
+    workgroupBarrier();
+    var total = 0.0;
+    //@for i in 8
+    total += sums_of_lanes[lane / 8u * 8u + ${i}u];
+    //@end
+    return Stats(largest, fma(before.sum, correction, total));
 }
 
 @compute @workgroup_size(LANES)
@@ -171,7 +218,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //@end
         //@end
         if lane % 8u == 0u {
-            put_part(tile, lane / 8u, span, HEAD_WORDS, vec2<f32>(stats.largest, stats.sum));
+            put_stats(tile, lane / 8u, span, stats.largest, stats.sum);
         }
         //@else
         var factors = vec2<f32>(1.0, 0.0);
@@ -211,22 +258,3 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     //@end
     //@end
 }
-
-//@if SPLIT
-// Rows have a part in the spans that they reach.
-fn put_part(tile: Tile, row: u32, span: u32, word: u32, pair: vec2<f32>) {
-    if row < tile.rows && row_position(tile, row) >= span * SPAN && word <= HEAD_WORDS {
-        out[(row_and_head(tile, row) * imm.spans + span) * (HEAD_WORDS + 1u) + word] = pair;
-    }
-}
-//@else
-fn put_out(tile: Tile, row: u32, word: u32, pair: vec2<f32>) {
-    if row < tile.rows && word < HEAD_WORDS {
-        let at = row_and_head(tile, row);
-        out[at * HEAD_WORDS + word] = pair;
-        //@if HALF
-        half_out[at / NUM_HEADS * imm.half_stride + at % NUM_HEADS * HEAD_WORDS + word] = half_word(pair.x, pair.y);
-        //@end
-    }
-}
-//@end

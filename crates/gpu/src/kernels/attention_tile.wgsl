@@ -18,14 +18,7 @@ struct Tile {
     end: u32,          // past the last token's position
 }
 
-// A row's largest score in a span so far, and the sum of its weights.
-struct Stats {
-    largest: f32,
-    sum: f32,
-}
-
-var<workgroup> of_lanes: array<f32, LANES>;
-var<workgroup> sums_of_lanes: array<f32, LANES>;
+// By row.
 var<workgroup> corrections: array<f32, 16>;
 var<workgroup> all_factors: array<vec2<f32>, 16>;
 
@@ -55,42 +48,4 @@ fn row_and_head(tile: Tile, row: u32) -> u32 {
 
 fn query_start(tile: Tile, row: u32) -> u32 {
     return (tile.first_row + row / tile.heads) * QKV_COLS + (tile.first_head + row % tile.heads) * HEAD_DIM;
-}
-
-// Turns a block's scores into weights, eight lanes a row, and leaves each row's correction of what came before. Ends with a
-// barrier, as it must begin after one.
-fn take_block(before: Stats, first: u32, position: u32, lane: u32) -> Stats {
-    let row = lane / 8u * BLOCK;
-    var largest = before.largest;
-    for (var p = lane % 8u; p < BLOCK; p += 8u) {
-        if first + p <= position {
-            largest = max(largest, weights[row + p]);
-        }
-    }
-    of_lanes[lane] = largest;
-    workgroupBarrier();
-    //@for i in 8
-    largest = max(largest, of_lanes[lane / 8u * 8u + ${i}u]);
-    //@end
-    var sum = 0.0;
-    for (var p = lane % 8u; p < BLOCK; p += 8u) {
-        var weight = 0.0;
-        if first + p <= position {
-            weight = exp(weights[row + p] - largest);
-        }
-        weights[row + p] = weight;
-        sum += weight;
-    }
-    sums_of_lanes[lane] = sum;
-    // Exactly one where the block changes nothing.
-    let correction = select(exp(before.largest - largest), 1.0, before.largest == largest);
-    if lane % 8u == 0u {
-        corrections[lane / 8u] = correction;
-    }
-    workgroupBarrier();
-    var total = 0.0;
-    //@for i in 8
-    total += sums_of_lanes[lane / 8u * 8u + ${i}u];
-    //@end
-    return Stats(largest, fma(before.sum, correction, total));
 }

@@ -1,0 +1,313 @@
+//@include enables
+// Fused attention of a run of rows over one cached head, on matrix units.
+//
+//   q16 = f16(q * scale)                                up to 16 query rows (token, head of the group)
+//   for each span of ${SPAN} positions:
+//       s = q16 . k, -inf past the row's own position   blocks of 64 positions, 16 a subgroup
+//       m = max(s), p = f16(exp(s - m)), l = sum(p)
+//       o = p . v                                       blocks of 64 positions, 16 columns at a time a subgroup
+//       (m, l, o) joins that of the spans before it
+//   out = o / l
+//
+// A span's weights all have one maximum, so that its values are summed without corrections. The next block of keys or
+// values is read while one is multiplied. With SPLIT a workgroup takes one span, and attention_join joins the parts.
+//@include plan
+@group(0) @binding(0) var<storage, read> plan: array<u32>;
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read> k_pages: array<vec4<f16>>;
+@group(0) @binding(3) var<storage, read> v_pages: array<vec4<f16>>;
+@group(0) @binding(4) var<storage, read_write> out: array<vec2<f32>>;
+//@if HALF
+@group(0) @binding(5) var<storage, read_write> half_out: array<u32>;
+//@include half
+//@end
+//@include attention_pages
+//@include attention_joined
+//@include attention_tile
+//@include attention_out
+
+struct Immediates {
+    spans: u32,        // of the longest context
+    half_stride: u32,
+}
+var<immediate> imm: Immediates;
+
+alias Left = coop_mat16x16<f16, A>;
+alias Right = coop_mat16x16<f16, B>;
+alias Sums = coop_mat16x16<f32, C>;
+// Pieces of 16 columns of values that a subgroup takes.
+const PIECES = ${PIECES}u;
+
+// Rows in workgroup memory are padded, so that the rows of a matrix fall into different banks. In fours of elements.
+const HEAD_QUADS = HEAD_DIM / 4u;
+const STAGE_QUADS = HEAD_QUADS + 2u;
+const SCORE_QUADS = SPAN / 4u + 2u;
+const WEIGHT_QUADS = SPAN / 4u + 2u;
+
+// Devices whose matrix units load from vectors get vectors, for the sake of wide accesses. STEP is a four's length.
+//@if VECTORS
+const STEP = 1u;
+var<workgroup> staged: array<vec4<f16>, BLOCK * STAGE_QUADS>;
+var<workgroup> scores: array<vec4<f32>, 16u * SCORE_QUADS>;
+var<workgroup> weights: array<vec4<f16>, 16u * WEIGHT_QUADS>;
+
+fn put_staged(at: u32, quad: vec4<f16>) {
+    staged[at] = quad;
+}
+
+fn put_weights(at: u32, quad: vec4<f16>) {
+    weights[at] = quad;
+}
+
+fn scores_at(at: u32) -> vec4<f32> {
+    return scores[at];
+}
+//@else
+const STEP = 4u;
+var<workgroup> staged: array<f16, BLOCK * STAGE_QUADS * STEP>;
+var<workgroup> scores: array<f32, 16u * SCORE_QUADS * STEP>;
+var<workgroup> weights: array<f16, 16u * WEIGHT_QUADS * STEP>;
+
+fn put_staged(at: u32, quad: vec4<f16>) {
+    //@for i in 4
+    staged[at * STEP + ${i}u] = quad[${i}];
+    //@end
+}
+
+fn put_weights(at: u32, quad: vec4<f16>) {
+    //@for i in 4
+    weights[at * STEP + ${i}u] = quad[${i}];
+    //@end
+}
+
+fn scores_at(at: u32) -> vec4<f32> {
+    let first = at * STEP;
+    return vec4<f32>(scores[first], scores[first + 1u], scores[first + 2u], scores[first + 3u]);
+}
+//@end
+
+var<workgroup> cached_rows: array<u32, SPAN>;
+
+fn stage_queries(tile: Tile, lane: u32) {
+    for (var i = lane; i < 16u * HEAD_QUADS; i += LANES) {
+        let row = i / HEAD_QUADS;
+        var quad = vec4<f16>();
+        if row < tile.rows {
+            quad = vec4<f16>(qkv[query_start(tile, row) / 4u + i % HEAD_QUADS] * SCALE);
+        }
+        put_staged(row * STAGE_QUADS + i % HEAD_QUADS, quad);
+    }
+}
+
+// A lane's ith four of a block of keys or values; zeros for positions that there are none of.
+fn key_quad(first: u32, count: u32, i: u32) -> vec4<f16> {
+    let position = first + i / HEAD_QUADS;
+    var quad = vec4<f16>();
+    if position < count {
+        quad = k_pages[cached_rows[position] * HEAD_QUADS + i % HEAD_QUADS];
+    }
+    return quad;
+}
+
+fn value_quad(first: u32, count: u32, i: u32) -> vec4<f16> {
+    let position = first + i / HEAD_QUADS;
+    var quad = vec4<f16>();
+    if position < count {
+        quad = v_pages[cached_rows[position] * HEAD_QUADS + i % HEAD_QUADS];
+    }
+    return quad;
+}
+
+// Over the eight lanes of a row.
+fn largest_of_row(value: f32) -> f32 {
+    var largest = max(value, subgroupShuffleXor(value, 1u));
+    largest = max(largest, subgroupShuffleXor(largest, 2u));
+    return max(largest, subgroupShuffleXor(largest, 4u));
+}
+
+fn sum_of_row(value: f32) -> f32 {
+    var sum = value + subgroupShuffleXor(value, 1u);
+    sum += subgroupShuffleXor(sum, 2u);
+    return sum + subgroupShuffleXor(sum, 4u);
+}
+
+// Scores of the four positions from `first` on, as a row at `position` sees them.
+fn seen(quad: vec4<f32>, first: u32, position: u32) -> vec4<f32> {
+    let positions = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
+    return select(vec4<f32>(LOWEST), quad, positions <= vec4<u32>(position));
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane_of_subgroup: u32,
+) {
+    let lane = subgroup * 32u + lane_of_subgroup;
+    let tile = tile_of(group.x, group.y);
+    //@if SPLIT
+    // Nothing past the end: matrices allow of no return.
+    let first_span = group.z;
+    let end_span = min(group.z + 1u, (tile.end + SPAN - 1u) / SPAN);
+    //@else
+    let first_span = 0u;
+    let end_span = (tile.end + SPAN - 1u) / SPAN;
+    //@end
+    stage_queries(tile, lane);
+    workgroupBarrier();
+    //@for k in ${K_STEPS}
+    let query${k} = coopLoadT<Left>(&staged[STEP * ${k}u * 4u], STEP * STAGE_QUADS);
+    //@end
+
+    // For weights a lane takes an eighth of a row; for values half a row of its subgroup's columns.
+    let stats_row = lane / 8u;
+    let stats_position = row_position(tile, stats_row);
+    let values_row = lane_of_subgroup / 2u;
+    var joined_max = 0.0;
+    var joined = 0.0;
+    //@for c in ${PIECES}
+    //@for i in 4
+    var joined${c}_${i} = vec2<f32>();
+    //@end
+    //@end
+    for (var span = first_span; span < end_span; span++) {
+        let count = min(tile.end - span * SPAN, SPAN);
+        for (var i = lane; i < count; i += LANES) {
+            cached_rows[i] = cached_row(tile.seq, tile.kv_head, span * SPAN + i);
+        }
+        workgroupBarrier();
+        //@for i in ${LOADS}
+        var ahead${i} = key_quad(0u, count, lane + ${i}u * LANES);
+        //@end
+        for (var first = 0u; first < count; first += BLOCK) {
+            //@for i in ${LOADS}
+            put_staged((lane + ${i}u * LANES) / HEAD_QUADS * STAGE_QUADS + (lane + ${i}u * LANES) % HEAD_QUADS, ahead${i});
+            //@end
+            workgroupBarrier();
+            if first + BLOCK < count {
+                //@for i in ${LOADS}
+                ahead${i} = key_quad(first + BLOCK, count, lane + ${i}u * LANES);
+                //@end
+            } else {
+                //@for i in ${LOADS}
+                ahead${i} = value_quad(0u, count, lane + ${i}u * LANES);
+                //@end
+            }
+            var sums = Sums();
+            //@for k in ${K_STEPS}
+            sums = coopMultiplyAdd(
+                query${k}, coopLoad<Right>(&staged[STEP * (subgroup * 16u * STAGE_QUADS + ${k}u * 4u)], STEP * STAGE_QUADS), sums
+            );
+            //@end
+            coopStoreT(sums, &scores[STEP * (first / 4u + subgroup * 4u)], STEP * SCORE_QUADS);
+            workgroupBarrier();
+        }
+
+        var part_max = LOWEST;
+        //@for j in 8
+        let seen${j} = seen(
+            scores_at(stats_row * SCORE_QUADS + ${j}u * 8u + lane % 8u), span * SPAN + ${j}u * 32u + lane % 8u * 4u, stats_position
+        );
+        part_max = max(part_max, max(max(seen${j}.x, seen${j}.y), max(seen${j}.z, seen${j}.w)));
+        //@end
+        part_max = largest_of_row(part_max);
+        var part_sum = 0.0;
+        //@for j in 8
+        {
+            let exps = exp(seen${j} - vec4<f32>(part_max));
+            let rounded = vec4<f16>(select(exps, vec4<f32>(), seen${j} == vec4<f32>(LOWEST)));
+            put_weights(stats_row * WEIGHT_QUADS + ${j}u * 8u + lane % 8u, rounded);
+            let wide = vec4<f32>(rounded);
+            part_sum += (wide.x + wide.y) + (wide.z + wide.w);
+        }
+        //@end
+        part_sum = sum_of_row(part_sum);
+        //@if SPLIT
+        if lane % 8u == 0u {
+            put_stats(tile, stats_row, span, part_max, part_sum);
+        }
+        //@else
+        var row_factors = vec2<f32>(1.0, 0.0);
+        if span == 0u {
+            row_factors = vec2<f32>(0.0, 1.0);
+            joined_max = part_max;
+        } else if stats_position >= span * SPAN {
+            row_factors = join_factors(joined_max, part_max);
+            joined_max = max(joined_max, part_max);
+        }
+        joined = joined_sum(joined, part_sum, row_factors);
+        if lane % 8u == 0u {
+            all_factors[stats_row] = row_factors;
+        }
+        //@end
+
+        //@for c in ${PIECES}
+        // Where columns run out, subgroups repeat the last.
+        let piece${c} = min(${c}u * 4u + subgroup, HEAD_DIM / 16u - 1u);
+        var values${c} = Sums();
+        //@end
+        for (var first = 0u; first < count; first += BLOCK) {
+            //@for i in ${LOADS}
+            put_staged((lane + ${i}u * LANES) / HEAD_QUADS * STAGE_QUADS + (lane + ${i}u * LANES) % HEAD_QUADS, ahead${i});
+            //@end
+            workgroupBarrier();
+            //@for i in ${LOADS}
+            ahead${i} = value_quad(first + BLOCK, count, lane + ${i}u * LANES);
+            //@end
+            //@for k in 4
+            {
+                let left = coopLoadT<Left>(&weights[STEP * (first / 4u + ${k}u * 4u)], STEP * WEIGHT_QUADS);
+                //@for c in ${PIECES}
+                let right${c} = coopLoadT<Right>(&staged[STEP * (${k}u * 16u * STAGE_QUADS + piece${c} * 4u)], STEP * STAGE_QUADS);
+                values${c} = coopMultiplyAdd(left, right${c}, values${c});
+                //@end
+            }
+            //@end
+            workgroupBarrier();
+        }
+        // The scores have been read: their memory brings the values from matrices to lanes.
+        //@for c in ${PIECES}
+        coopStoreT(values${c}, &scores[STEP * (subgroup * PIECES + ${c}u) * 64u], STEP * 4u);
+        //@end
+        workgroupBarrier();
+        //@if SPLIT
+        //@else
+        let factors = all_factors[values_row];
+        //@end
+        //@for c in ${PIECES}
+        {
+            let at = (subgroup * PIECES + ${c}u) * 64u + values_row * 4u + lane_of_subgroup % 2u * 2u;
+            let low = scores_at(at);
+            let high = scores_at(at + 1u);
+            //@if SPLIT
+            let word = piece${c} * 8u + lane_of_subgroup % 2u * 4u;
+            put_part(tile, values_row, span, word, low.xy);
+            put_part(tile, values_row, span, word + 1u, low.zw);
+            put_part(tile, values_row, span, word + 2u, high.xy);
+            put_part(tile, values_row, span, word + 3u, high.zw);
+            //@else
+            joined${c}_0 = joined_values(joined${c}_0, low.xy, factors);
+            joined${c}_1 = joined_values(joined${c}_1, low.zw, factors);
+            joined${c}_2 = joined_values(joined${c}_2, high.xy, factors);
+            joined${c}_3 = joined_values(joined${c}_3, high.zw, factors);
+            //@end
+        }
+        //@end
+    }
+    //@if SPLIT
+    //@else
+    if lane % 8u == 0u {
+        corrections[stats_row] = joined;
+    }
+    workgroupBarrier();
+    let sum = corrections[values_row];
+    //@for c in ${PIECES}
+    //@for i in 4
+    put_out(
+        tile, values_row, min(${c}u * 4u + subgroup, HEAD_DIM / 16u - 1u) * 8u + lane_of_subgroup % 2u * 4u + ${i}u,
+        joined${c}_${i} / sum
+    );
+    //@end
+    //@end
+    //@end
+}
