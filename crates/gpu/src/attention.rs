@@ -42,6 +42,7 @@ pub(crate) struct Attention {
     shape: QkvShape,
     /// Whether outputs are written as f16 too.
     has_half: bool,
+    on_matrix_units: bool,
     whole: Arc<Kernel>,
     split: Arc<Kernel>,
     join: Arc<Kernel>,
@@ -76,6 +77,7 @@ impl Attention {
         Self {
             shape,
             has_half: specs.has_half,
+            on_matrix_units: specs.on_matrix_units,
             whole: kernel(specs.fused(Grid::Whole)),
             split: kernel(specs.fused(Grid::Split)),
             join: kernel(specs.join()),
@@ -83,6 +85,11 @@ impl Attention {
             softmax: kernel(KernelSpec::new("attention_softmax")),
             values: kernel(specs.values()),
         }
+    }
+
+    /// Whether the fused kernel multiplies on matrix units.
+    pub fn is_on_matrix_units(&self) -> bool {
+        self.on_matrix_units
     }
 
     /// `out[t, h]`: causal softmax attention of every row. `qkv: [T, shape.cols()]`, `out: [T, shape.q_cols()]`.

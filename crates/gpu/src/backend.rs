@@ -29,6 +29,8 @@ pub struct GpuBackend {
     products: Mutex<HashMap<(Format, NumericPath), Arc<ProductKernels>>>,
     attention: Mutex<HashMap<(QkvShape, KvDtype), Arc<Attention>>>,
     rows: RowKernels,
+    /// Norms, with or without an addition before them, by columns.
+    norms: Mutex<HashMap<(bool, usize), Arc<Kernel>>>,
     readback: Readback,
     /// What `argmax` finds.
     indices: Mutex<Option<DeviceBuffer>>,
@@ -37,8 +39,6 @@ pub struct GpuBackend {
 /// The kernels that work row by row, compiled when first asked for.
 #[derive(Default)]
 struct RowKernels {
-    rms_norm: OnceLock<Arc<Kernel>>,
-    add_rms_norm: OnceLock<Arc<Kernel>>,
     add: OnceLock<Arc<Kernel>>,
     swiglu: OnceLock<Arc<Kernel>>,
     gather_rows: OnceLock<Arc<Kernel>>,
@@ -79,6 +79,7 @@ impl GpuBackend {
             products: Mutex::default(),
             attention: Mutex::default(),
             rows: RowKernels::default(),
+            norms: Mutex::default(),
             readback: Readback::default(),
             indices: Mutex::default(),
         }
@@ -152,18 +153,13 @@ impl GpuBackend {
         x.half.get_or_init(|| half)
     }
 
-    fn norm_kernel(&self, adds: bool) -> &Arc<Kernel> {
-        let slot = if adds { &self.rows.add_rms_norm } else { &self.rows.rms_norm };
-        slot.get_or_init(|| {
-            let mut spec = KernelSpec::new("rms_norm").with_flag("ADD", adds);
-            if let Some(size) = self.gpu.capabilities().subgroup_size {
-                spec = spec.with("SUBGROUP", size);
-            }
-            if self.has_half() {
-                spec = spec.with("HALF", if adds { 4 } else { 3 });
-            }
-            self.kernels.get(&self.gpu, &spec)
-        })
+    fn norm_kernel(&self, adds: bool, cols: usize) -> Arc<Kernel> {
+        let mut norms = self.norms.lock().unwrap_or_else(PoisonError::into_inner);
+        let kernel = norms.entry((adds, cols)).or_insert_with(|| {
+            let subgroup = self.gpu.capabilities().subgroup_size;
+            self.kernels.get(&self.gpu, &norm_spec(adds, cols, subgroup, self.has_half()))
+        });
+        Arc::clone(kernel)
     }
 
     /// The f16 copy of an output that may be multiplied, if the kernels of this device write any.
@@ -175,6 +171,21 @@ impl GpuBackend {
             self.new_half(out.rows, out.cols).expect("an output of this width is allocated with it")
         }))
     }
+}
+
+/// Most columns of a row that a workgroup holds in registers.
+const MAX_NORM_COLS: usize = 8192;
+
+/// The norm of rows of `cols` columns, with or without an addition before it.
+pub(crate) fn norm_spec(adds: bool, cols: usize, subgroup: Option<u32>, has_half: bool) -> KernelSpec {
+    let spec = if cols.is_multiple_of(4) && cols <= MAX_NORM_COLS {
+        KernelSpec::new("rms_norm_vectors").with("VECTORS", cols.div_ceil(1024))
+    } else {
+        KernelSpec::new("rms_norm")
+    };
+    let spec = subgroup.into_iter().fold(spec, |spec, size| spec.with("SUBGROUP", size));
+    let spec = spec.with_flag("ADD", adds);
+    if has_half { spec.with("HALF", if adds { 4 } else { 3 }) } else { spec }
 }
 
 impl Backend for GpuBackend {
@@ -269,7 +280,7 @@ impl Backend for GpuBackend {
         let mut buffers = vec![&x.values, &weight.values, &out.values];
         buffers.extend(half.map(|half| &half.values));
         let values = [x.cols as u32, half.map_or(0, |half| half.stride as u32), eps.to_bits()];
-        self.dispatch(self.norm_kernel(false), &buffers, &values, [rows as u32, 1, 1]);
+        self.dispatch(&self.norm_kernel(false, x.cols), &buffers, &values, [rows as u32, 1, 1]);
     }
 
     fn add_rms_norm(
@@ -286,7 +297,7 @@ impl Backend for GpuBackend {
         let mut buffers = vec![&x.values, &weight.values, &out.values, &delta.values];
         buffers.extend(half.map(|half| &half.values));
         let values = [x.cols as u32, half.map_or(0, |half| half.stride as u32), eps.to_bits()];
-        self.dispatch(self.norm_kernel(true), &buffers, &values, [rows as u32, 1, 1]);
+        self.dispatch(&self.norm_kernel(true, x.cols), &buffers, &values, [rows as u32, 1, 1]);
     }
 
     fn add(&self, rows: usize, x: &mut GpuBuffer, delta: &GpuBuffer) {

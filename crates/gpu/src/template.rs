@@ -60,6 +60,7 @@ parts![
     "plan",
     "reduce",
     "rms_norm",
+    "rms_norm_vectors",
     "roof",
     "rope_store_kv",
     "swiglu",

@@ -7,6 +7,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, proc::BoundsCheckPolicies};
 
 use crate::attention::{Grid, Specs};
+use crate::backend::norm_spec;
 use crate::kernel::KernelSpec;
 use crate::product::{NumericPath, Shape, embed_spec, spec_for};
 
@@ -42,11 +43,7 @@ fn row_kernels() -> Vec<Case> {
     for adds in [false, true] {
         for subgroup in [None, Some(8), Some(32)] {
             for half in [false, true] {
-                let mut spec = KernelSpec::new("rms_norm").with_flag("ADD", adds);
-                if let Some(size) = subgroup {
-                    spec = spec.with("SUBGROUP", size);
-                }
-                specs.push(if half { spec.with("HALF", if adds { 4 } else { 3 }) } else { spec });
+                specs.extend([4096, 4098].map(|cols| norm_spec(adds, cols, subgroup, half)));
             }
         }
     }

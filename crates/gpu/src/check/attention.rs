@@ -22,6 +22,11 @@ pub(super) struct Case {
 }
 
 impl Case {
+    /// Whether the device multiplies this case's queries, keys and values on its matrix units.
+    pub fn is_on_matrix_units(self, backend: &GpuBackend) -> bool {
+        backend.attention(self.shape, self.dtype).is_on_matrix_units()
+    }
+
     const fn new(
         [num_heads, num_kv_heads, head_dim]: [usize; 3],
         dtype: KvDtype,

@@ -24,7 +24,7 @@ pub use report::{Finding, Report};
 
 /// Error of f32 arithmetic: a rounding of 6e-8 in each of some hundred additions that mostly cancel.
 const F32_LIMIT: f64 = 2e-6;
-/// Error of products on matrix units, whose operands are rounded to 11 bits: 2.4e-4 on average for each of the two.
+/// Error of products and of attention on matrix units, whose operands are rounded to 11 bits: 2.4e-4 on average for each of the two.
 const HALF_LIMIT: f64 = 1e-3;
 /// Error of attention in f32, whose exponentials the devices' languages allow some units of the last place.
 const ATTENTION_LIMIT: f64 = 2e-5;
@@ -129,6 +129,10 @@ fn product_limit(backend: &GpuBackend, format: Format) -> f64 {
     }
 }
 
+fn attention_limit(backend: &GpuBackend, case: attention::Case) -> f64 {
+    if case.is_on_matrix_units(backend) { HALF_LIMIT } else { ATTENTION_LIMIT }
+}
+
 /// All checks, the whole-model ones on `model`.
 fn checks<'a>(backend: &GpuBackend, model: &'a Gguf) -> Vec<Check<'a>> {
     let mut checks = vec![
@@ -155,7 +159,8 @@ fn checks<'a>(backend: &GpuBackend, model: &'a Gguf) -> Vec<Check<'a>> {
     for case in attention::CASES {
         let right = move |backend: &_, tally: &mut _| attention::right(backend, tally, case);
         let lawful = move |backend: &_, tally: &mut _| attention::lawful(backend, tally, case);
-        checks.push(Check::new(format!("rope and attention, {case}"), ATTENTION_LIMIT, right));
+        let limit = attention_limit(backend, case);
+        checks.push(Check::new(format!("rope and attention, {case}"), limit, right));
         checks.push(Check::new(format!("attention, {case}: alone as in a batch"), 0.0, lawful));
     }
     for (name, kv_dtype) in [("f16", KvDtype::F16), ("f32", KvDtype::F32)] {
@@ -208,7 +213,7 @@ pub fn self_test(backend: &GpuBackend, format: Format, shape: QkvShape, dtype: K
         Check::new(format!("matmul {format}"), product_limit(backend, format), move |backend, tally| {
             products::right(backend, tally, format)
         }),
-        Check::new("attention", ATTENTION_LIMIT, move |backend, tally| {
+        Check::new("attention", attention_limit(backend, case), move |backend, tally| {
             attention::right_in_short(backend, tally, case)
         }),
     ];

@@ -20,12 +20,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     // Comparisons with NaN are false, so it never is the best; nor is minus infinity, below the start.
     var best = -GREATEST;
     var index = NONE;
-    for (var col = lane; col < imm.cols; col += 256u) {
-        let value = min(x[first + col], GREATEST);
-        if value > best || (value == best && index == NONE) {
-            best = value;
-            index = col;
+    // Eight loads are under way at a time. A lane looks at its last column again where it has no more.
+    for (var col = lane; col < imm.cols; col += 2048u) {
+        //@for i in 8
+        let col${i} = select(col, col + 256u * ${i}u, col + 256u * ${i}u < imm.cols);
+        let value${i} = min(x[first + col${i}], GREATEST);
+        //@end
+        //@for i in 8
+        if value${i} > best || (value${i} == best && index == NONE) {
+            best = value${i};
+            index = col${i};
         }
+        //@end
     }
     values[lane] = best;
     indices[lane] = index;
