@@ -155,7 +155,8 @@ impl Adapters {
     /// The most capable of some: software last, separate memory first, then the interface with more to offer; of equals
     /// the first.
     fn best(&self, is_eligible: impl Fn(&Adapter) -> bool) -> Option<&Adapter> {
-        let rank = |adapter: &&Adapter| (kind_rank(adapter.info.device_type), interface_rank(adapter.info.backend));
+        let rank =
+            |adapter: &&Adapter| (kind_rank(adapter.info.device_type), interface_rank(adapter.info.backend));
         self.all.iter().filter(|adapter| is_eligible(adapter)).min_by_key(rank)
     }
 

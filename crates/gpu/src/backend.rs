@@ -464,8 +464,7 @@ impl Backend for GpuBackend {
 
     fn argmax(&self, x: &GpuBuffer, out: &mut [u32]) -> Option<Result<()>> {
         x.check_rows(out.len());
-        let kernel =
-            self.rows.argmax.get_or_init(|| self.kernels.get(&self.gpu, &KernelSpec::new("argmax")));
+        let kernel = self.rows.argmax.get_or_init(|| self.kernels.get(&self.gpu, &KernelSpec::new("argmax")));
         let mut indices = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
         // Grown in the first steps, while nothing is recorded over it.
         let len = (out.len() * 4) as u64;

@@ -220,8 +220,7 @@ const TIMESTAMPS: wgpu::Features =
     wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
 
 fn wanted_features(adapter: &wgpu::Adapter, options: GpuOptions) -> wgpu::Features {
-    let mut wanted =
-        wgpu::Features::IMMEDIATES | wgpu::Features::SHADER_F16;
+    let mut wanted = wgpu::Features::IMMEDIATES | wgpu::Features::SHADER_F16;
     if options.profile == Profile::Kernels {
         wanted |= TIMESTAMPS;
     }

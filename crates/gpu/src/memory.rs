@@ -3,6 +3,7 @@
 use gguf::Gguf;
 use model::{AttentionMode, BatchLimits, KvShape, LlamaConfig};
 
+use crate::attention::SCRATCH_BYTES;
 use crate::device::Capabilities;
 use crate::pack;
 use crate::product::{MAX_HALF_COLS, padded_rows};
@@ -79,14 +80,17 @@ pub fn run_bytes(
         AttentionMode::Fused => 0,
         AttentionMode::Reference => f32s(config.num_heads * config.max_seq_len),
     };
-    let activations = 3 * f32s(hidden) + f32s(q + 2 * config.kv_dim()) + f32s(q) + f32s(2 * inner) + f32s(inner);
+    let activations =
+        3 * f32s(hidden) + f32s(q + 2 * config.kv_dim()) + f32s(q) + f32s(2 * inner) + f32s(inner);
     // What is multiplied is there in f16 as well.
     let halves = match capabilities.matrix_tile {
-        Some(_) => [hidden, hidden, hidden, q, inner].map(|cols| f32s(cols.min(MAX_HALF_COLS)) / 2).iter().sum(),
+        Some(_) => {
+            [hidden, hidden, hidden, q, inner].map(|cols| f32s(cols.min(MAX_HALF_COLS)) / 2).iter().sum()
+        }
         None => 0,
     };
     let logits = values(limits.max_logit_rows, config.vocab_size);
-    cache.bytes() + activations + halves + logits + scores
+    cache.bytes() + activations + halves + logits + scores + SCRATCH_BYTES
 }
 
 /// Bytes of a buffer of activations.

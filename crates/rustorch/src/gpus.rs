@@ -82,16 +82,14 @@ fn open(
     options: &LoadOptions<'_>,
 ) -> Result<GpuBackend> {
     let backend = GpuBackend::new(adapter.open(options.gpu)?);
-    if let Some(memory) = adapter.memory() {
-        let demand = Demand {
-            config,
-            attention: options.attention,
-            num_seqs: config.batch_size,
-            kv_memory: options.kv_memory,
-            weights: gpu::weight_bytes(gguf, config),
-        };
-        demand.check(adapter.name(), backend.gpu().capabilities(), memory)?;
-    }
+    let demand = Demand {
+        config,
+        attention: options.attention,
+        num_seqs: config.batch_size,
+        kv_memory: options.kv_memory,
+        weights: gpu::weight_bytes(gguf, config),
+    };
+    demand.check(adapter.name(), backend.gpu().capabilities(), adapter.memory())?;
     check::self_test(&backend, main_format(gguf), qkv_shape(config), config.kv_dtype)?;
     Ok(backend)
 }

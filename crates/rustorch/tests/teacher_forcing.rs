@@ -9,7 +9,9 @@
 //! error is 0.10 on average and 0.40 at most, of logits around 10: either side is as far from float64, since both round
 //! activations to 8 bits before a product.
 
-use rustorch_llama::{Bos, CpuOptions, Device, LlamaConfig, LlamaModel, LoadOptions, Special, Tokenizer, demo};
+use rustorch_llama::{
+    Bos, CpuOptions, Device, LlamaConfig, LlamaModel, LoadOptions, Special, Tokenizer, demo,
+};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 

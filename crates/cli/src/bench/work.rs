@@ -143,7 +143,10 @@ mod tests {
     fn work() -> Work {
         let gguf = demo::gguf();
         let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(64);
-        Work::new(&gguf, &Weights::load(&gguf, config, LoadOptions::on(Device::Cpu(CpuOptions::default()))).unwrap())
+        Work::new(
+            &gguf,
+            &Weights::load(&gguf, config, LoadOptions::on(Device::Cpu(CpuOptions::default()))).unwrap(),
+        )
     }
 
     #[test]

@@ -102,7 +102,8 @@ fn other_arithmetic_shows_a_little() {
 fn decimals_round_trip() {
     let sequences = sequences();
     let config = LlamaConfig::from_gguf(&demo::gguf()).unwrap().with_batch_size(1).with_max_seq_len(256);
-    let mut model = LlamaModel::load(&demo::gguf(), config, LoadOptions::on(Device::Cpu(CpuOptions::default()))).unwrap();
+    let mut model =
+        LlamaModel::load(&demo::gguf(), config, LoadOptions::on(Device::Cpu(CpuOptions::default()))).unwrap();
     let digits = |decimal: &str| {
         let mantissa = decimal.split(['e', 'E']).next().unwrap();
         let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();

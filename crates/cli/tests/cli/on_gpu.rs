@@ -13,11 +13,13 @@ fn device() -> String {
     gpu["device"].as_str().unwrap().to_owned()
 }
 
-const PROMPTS: [&str; 4] = ["1 2 3 4 5 6 7", "9 8 7", "5", "11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28"];
+const PROMPTS: [&str; 4] =
+    ["1 2 3 4 5 6 7", "9 8 7", "5", "11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28"];
 
 fn logits(device: &str, options: &[&str]) -> String {
     let tokens = PROMPTS.iter().flat_map(|ids| ["--tokens", ids]);
-    let args: Vec<&str> = ["logits", "--device", device].into_iter().chain(tokens).chain(options.iter().copied()).collect();
+    let args: Vec<&str> =
+        ["logits", "--device", device].into_iter().chain(tokens).chain(options.iter().copied()).collect();
     succeed(&args, b"")
 }
 

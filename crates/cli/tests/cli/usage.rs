@@ -3,8 +3,19 @@
 use crate::harness::{fail, run, succeed};
 
 /// Options of every command that runs a model.
-const RUN: &[&str] =
-    &["-m, --model", "--device", "--no-matrix-units", "--no-subgroups", "--threads", "--kv-type", "--page-size", "--chunk", "--attention", "--isa", "--seed"];
+const RUN: &[&str] = &[
+    "-m, --model",
+    "--device",
+    "--no-matrix-units",
+    "--no-subgroups",
+    "--threads",
+    "--kv-type",
+    "--page-size",
+    "--chunk",
+    "--attention",
+    "--isa",
+    "--seed",
+];
 /// And of those that do not choose the batch and the context themselves.
 const CAPACITY: &[&str] = &["-c, --ctx", "--kv-memory", "--batch-size"];
 
@@ -62,8 +73,7 @@ fn help_names_every_option() {
         "--save",
     ];
     check("bench", bench, RUN);
-    let devices =
-        &["--check", "--json", "-m, --model", "--device", "--no-matrix-units", "--no-subgroups"];
+    let devices = &["--check", "--json", "-m, --model", "--device", "--no-matrix-units", "--no-subgroups"];
     check("devices", devices, &[]);
 }
 

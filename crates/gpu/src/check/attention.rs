@@ -4,9 +4,7 @@ use std::fmt;
 
 use gguf::half::{f16_to_f32, f32_to_f16};
 use gguf::random::Rng;
-use model::{
-    Backend, Batch, BatchLimits, KvDtype, KvShape, Logits, QkvShape, Result, RopeShape, RopeStyle,
-};
+use model::{Backend, Batch, BatchLimits, KvDtype, KvShape, Logits, QkvShape, Result, RopeShape, RopeStyle};
 
 use super::{Tally, random, read};
 use crate::backend::{GpuBackend, GpuBuffer};
@@ -106,7 +104,8 @@ struct Bench<'a> {
 impl<'a> Bench<'a> {
     fn new(backend: &'a GpuBackend, case: Case) -> Result<Self> {
         let max_blocks = CONTEXT.div_ceil(case.page_size);
-        let limits = BatchLimits { max_tokens: MAX_TOKENS, max_seqs: NUM_SEQS, max_logit_rows: 1, max_blocks };
+        let limits =
+            BatchLimits { max_tokens: MAX_TOKENS, max_seqs: NUM_SEQS, max_logit_rows: 1, max_blocks };
         let angles = (0..CONTEXT * case.rope.dim / 2).map(|i| i as f64 * 0.37);
         let table: Vec<f32> = angles.flat_map(|angle| [angle.cos() as f32, angle.sin() as f32]).collect();
         let QkvShape { num_kv_heads, head_dim, .. } = case.shape;

@@ -3,8 +3,8 @@
 use gguf::Gguf;
 use gguf::random::Rng;
 use model::{
-    AttentionMode, Backend, Batch, BatchLimits, KvDtype, KvShape, Llama, LlamaConfig, Logits, Result, RunState,
-    qkv_shape,
+    AttentionMode, Backend, Batch, BatchLimits, KvDtype, KvShape, Llama, LlamaConfig, Logits, Result,
+    RunState, qkv_shape,
 };
 
 use super::{Tally, read};
@@ -82,8 +82,10 @@ impl<'a> Runner<'a> {
                 (!piece.is_empty()).then_some((seq, start, piece.len()))
             };
             let ranges: Vec<_> = sequences.iter().enumerate().filter_map(rest).collect();
-            let pieces: Vec<_> =
-                ranges.iter().map(|&(seq, start, len)| (seq, start, &sequences[seq][start..start + len])).collect();
+            let pieces: Vec<_> = ranges
+                .iter()
+                .map(|&(seq, start, len)| (seq, start, &sequences[seq][start..start + len]))
+                .collect();
             let mut logits = self.step(&pieces)?;
             for &(seq, _, len) in &ranges {
                 let others = logits.split_off(len * vocab);
@@ -113,7 +115,9 @@ pub(in crate::check) fn whole_model(
         want.append(&mut alone.all(&[tokens], MAX_TOKENS)?);
     }
     drop(alone);
-    for (page_size, chunk, most) in [(32, MAX_TOKENS, 300), (16, 64, 300), (1, 33, 300), (7, 5, 70), (64, 1, 18)] {
+    for (page_size, chunk, most) in
+        [(32, MAX_TOKENS, 300), (16, 64, 300), (1, 33, 300), (7, 5, 70), (64, 1, 18)]
+    {
         let mut together = Runner::new(backend, &llama, page_size)?;
         let cut: Vec<&[u32]> = sequences.iter().map(|tokens| &tokens[..tokens.len().min(most)]).collect();
         for (got, want) in together.all(&cut, chunk)?.iter().zip(&want) {

@@ -82,8 +82,7 @@ pub(super) fn right(backend: &GpuBackend, tally: &mut Tally, format: Format) -> 
         let bias = random(2, rows);
         matrix.linear.bias = Some(backend.upload(1, rows, &bias)?);
         let x = &x[..5 * cols];
-        let want: Vec<f64> =
-            matrix.product(x).chunks_exact(rows).flat_map(|row| added(row, &bias)).collect();
+        let want: Vec<f64> = matrix.product(x).chunks_exact(rows).flat_map(|row| added(row, &bias)).collect();
         let got = product(backend, &matrix.linear, x, (rows, cols))?;
         tally.near(|| format!("{rows} x {cols} with a bias"), &got, &want);
     }
@@ -114,8 +113,7 @@ pub(super) fn lawful(backend: &GpuBackend, tally: &mut Tally, format: Format) ->
 /// Rows of a matrix of so many that kernels take several tiles of them at a time, against those of a small one.
 pub(super) fn tall(backend: &GpuBackend, tally: &mut Tally, format: Format) -> Result<()> {
     const COLS: usize = 256;
-    let pattern: Arc<[u8]> =
-        random_blocks(format, PATTERN_ROWS * COLS, 0.1, &mut Rng::new(4)).into();
+    let pattern: Arc<[u8]> = random_blocks(format, PATTERN_ROWS * COLS, 0.1, &mut Rng::new(4)).into();
     let with_rows = |rows: usize| {
         let mut writer = GgufWriter::new();
         writer.patterned_tensor("matrix", &[COLS as u64, rows as u64], format, &pattern);
@@ -127,8 +125,11 @@ pub(super) fn tall(backend: &GpuBackend, tally: &mut Tally, format: Format) -> R
         let few = product(backend, &with_rows(PATTERN_ROWS)?, x, (PATTERN_ROWS, COLS))?;
         for rows in [16_400, 65_560] {
             let got = product(backend, &with_rows(rows)?, x, (rows, COLS))?;
-            let want: Vec<f32> =
-                few.chunks_exact(PATTERN_ROWS).flat_map(|row| row.iter().cycle().take(rows)).copied().collect();
+            let want: Vec<f32> = few
+                .chunks_exact(PATTERN_ROWS)
+                .flat_map(|row| row.iter().cycle().take(rows))
+                .copied()
+                .collect();
             tally.same(|| format!("{rows} x {COLS}, {tokens} tokens"), &got, &want);
         }
     }
@@ -143,12 +144,12 @@ pub(super) fn embed(backend: &GpuBackend, tally: &mut Tally, format: Format) -> 
         let limits = BatchLimits { max_tokens: 23, max_seqs: 1, max_logit_rows: 1, max_blocks: 2 };
         let mut batch = Batch::new(limits, 16);
         batch.push(&tokens, 0, &[0, 1], Logits::Last);
-        let mut plan =
-            backend.alloc_plan(limits, QkvShape { num_heads: 1, num_kv_heads: 1, head_dim: 2 })?;
+        let mut plan = backend.alloc_plan(limits, QkvShape { num_heads: 1, num_kv_heads: 1, head_dim: 2 })?;
         backend.plan(&batch, &mut plan)?;
         let mut out = backend.alloc(tokens.len(), cols)?;
         backend.embed(&plan, &linear.parts[0], &mut out);
-        let row = |&token: &u32| weights[token as usize * cols..][..cols].iter().map(|&value| f64::from(value));
+        let row =
+            |&token: &u32| weights[token as usize * cols..][..cols].iter().map(|&value| f64::from(value));
         let want: Vec<f64> = tokens.iter().flat_map(row).collect();
         tally.near(|| format!("{rows} x {cols}"), &read(backend, &out, tokens.len() * cols)?, &want);
     }

@@ -26,7 +26,8 @@ fn small_config() -> LlamaConfig {
 
 /// The small model with a configuration of the test's own.
 fn load(config: LlamaConfig) -> LlamaModel {
-    LlamaModel::load(&small_gguf(), config, LoadOptions::on(Device::Cpu(CpuOptions::default()))).expect("a model")
+    LlamaModel::load(&small_gguf(), config, LoadOptions::on(Device::Cpu(CpuOptions::default())))
+        .expect("a model")
 }
 
 /// The small model with this many slots.

@@ -70,7 +70,8 @@ fn requests_together_are_as_alone() {
     for numerics in all_numerics() {
         for_random(1, (requests::requests(), requests::conditions()), |(requests, conditions)| {
             let want = requests::alone(Arc::clone(&backend), &model, numerics, &requests);
-            requests::check(Arc::clone(&backend), &model, numerics, (&requests, &want), &conditions).map(|_| ())
+            requests::check(Arc::clone(&backend), &model, numerics, (&requests, &want), &conditions)
+                .map(|_| ())
         });
     }
 }

@@ -40,8 +40,7 @@ fn config(model: &TestModel) -> LlamaConfig {
 
 fn load(model: &TestModel, numerics: Numerics, threads: usize, config: LlamaConfig) -> LlamaModel {
     let config = config.with_kv_dtype(numerics.kv_dtype);
-    let options =
-        LoadOptions { attention: numerics.attention, ..LoadOptions::on(numerics.device(threads)) };
+    let options = LoadOptions { attention: numerics.attention, ..LoadOptions::on(numerics.device(threads)) };
     LlamaModel::load(&model.gguf, config, options).expect("a model")
 }
 
