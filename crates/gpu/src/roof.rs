@@ -9,7 +9,7 @@ use model::{Result, Roofs};
 
 use crate::backend::GpuBackend;
 use crate::buffer::DeviceBuffer;
-use crate::device::{Capabilities, Gpu};
+use crate::device::Gpu;
 use crate::kernel::KernelSpec;
 
 /// Far more than the caches of any device.
@@ -54,7 +54,7 @@ fn copied_bytes_per_s(backend: &GpuBackend) -> Result<f64> {
 
 fn macs_per_s(backend: &GpuBackend) -> Result<f64> {
     let gpu = backend.gpu();
-    let kernel = backend.kernels.get(gpu, &spec(gpu.capabilities()));
+    let kernel = backend.kernels.get(gpu, &spec(has_matrix_units(gpu)));
     let factors = DeviceBuffer::new(gpu, &backend.recorder, "measuring arithmetic", 256 * 4)?;
     let values: Vec<f32> = (0..256).map(|i| 1.0 / (i + 2) as f32).collect();
     gpu.queue.write_buffer(&factors.raw, 0, bytemuck::cast_slice(&values));
@@ -71,10 +71,10 @@ fn macs_per_s(backend: &GpuBackend) -> Result<f64> {
 
 /// Multiply-adds of a round of all workgroups.
 fn macs_of_round(gpu: &Gpu) -> f64 {
-    let of_workgroup = match gpu.capabilities().matrix_tile {
+    let of_workgroup = match has_matrix_units(gpu) {
         // Eight subgroups of 32 lanes.
-        Some(_) => 8 * 16 * 16 * 16,
-        None => 256 * 4,
+        true => 8 * 16 * 16 * 16,
+        false => 256 * 4,
     };
     f64::from(WORKGROUPS) * f64::from(of_workgroup) * SUMS as f64
 }
@@ -98,8 +98,12 @@ fn best_rate(mut pass: impl FnMut(usize) -> Result<()>) -> Result<f64> {
     Ok(count as f64 / best.as_secs_f64())
 }
 
+fn has_matrix_units(gpu: &Gpu) -> bool {
+    gpu.capabilities().matrix_tile == Some(16)
+}
+
 /// The kernel of the arithmetic that products use.
-pub(crate) fn spec(capabilities: Capabilities) -> KernelSpec {
-    let matrix = capabilities.matrix_tile == Some(16);
-    KernelSpec::new("roof").with("SUMS", SUMS).with_flag("F16", matrix).with_flag("MATRIX", matrix)
+pub(crate) fn spec(matrix_units: bool) -> KernelSpec {
+    let spec = KernelSpec::new("roof").with("SUMS", SUMS);
+    spec.with_flag("F16", matrix_units).with_flag("MATRIX", matrix_units)
 }

@@ -6,7 +6,8 @@ use super::{Tally, random, read};
 use crate::backend::GpuBackend;
 
 /// Rows and columns: one lane's work and several rounds of a workgroup's, odd widths, the tiles' edges.
-const SHAPES: [(usize, usize); 6] = [(1, 256), (3, 100), (17, 171), (5, 2049), (70, 64), (2, 1)];
+const SHAPES: [(usize, usize); 8] =
+    [(1, 256), (3, 100), (17, 171), (5, 2049), (70, 64), (2, 1), (3, 8192), (2, 8196)];
 
 const EPS: f32 = 1e-5;
 
