@@ -8,7 +8,7 @@ use model::{Backend, Error, Llama, LlamaConfig};
 use crate::adapters::{Adapters, GpuChoice};
 use crate::backend::GpuBackend;
 use crate::check::law::Runner;
-use crate::device::GpuOptions;
+use crate::device::{GpuOptions, Profile};
 
 const MODEL: &[u8] = include_bytes!("../../../../models/demo/demo.gguf");
 
@@ -68,6 +68,48 @@ fn an_error_on_the_device_ends_one_step_and_the_next_is_well() {
     let error = runner.step(&[(0, 0, &[1, 2, 3])]).expect_err("the error");
     assert!(matches!(error, Error::Device(_)), "{error}");
     assert_eq!(runner.step(&[(0, 0, &[1, 2, 3])]).expect("a step"), want);
+}
+
+#[test]
+fn an_error_while_results_are_read_leaves_the_next_read_well() {
+    let backend = backend();
+    let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
+    let mut x = backend.upload(1, 64, &values).expect("a buffer");
+    let ones = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
+    let mut out = vec![0.0; 64];
+    backend.add(1, &mut x, &ones);
+    backend.gpu().device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("refused"),
+        size: u64::MAX,
+        usage: wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    });
+    assert!(matches!(backend.read_into(&x, &mut out), Err(Error::Device(_))));
+    backend.read_into(&x, &mut out).expect("the values");
+    let want: Vec<f32> = values.iter().map(|value| value + 1.0).collect();
+    assert_eq!(out, want);
+}
+
+#[test]
+fn times_of_kernels_are_those_of_all_steps() {
+    let adapters = Adapters::find();
+    let adapter = adapters.choose(GpuChoice::Any).or_else(|_| adapters.choose(GpuChoice::Index(0)));
+    let options = GpuOptions { profile: Profile::Kernels, ..GpuOptions::default() };
+    let gpu = adapter.expect("a device").open(options).expect("a device with timestamps");
+    let backend = GpuBackend::new(gpu);
+    let mut x = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
+    let ones = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
+    for _ in 0..3 {
+        backend.add(1, &mut x, &ones);
+        backend.add(1, &mut x, &ones);
+        backend.read_into(&x, &mut [0.0; 64]).expect("values");
+    }
+    let times = backend.kernel_times();
+    assert_eq!(times.len(), 1, "{times:?}");
+    let (name, dispatches, seconds) = times[0];
+    assert_eq!((name, dispatches), ("add", 6));
+    assert!(seconds >= 0.0);
+    assert!(backend.kernel_times().is_empty());
 }
 
 #[test]
