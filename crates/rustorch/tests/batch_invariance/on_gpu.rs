@@ -2,27 +2,23 @@
 
 use std::sync::Arc;
 
-use gpu::{Adapters, GpuBackend, GpuChoice, GpuOptions};
-use rustorch_llama::{Device, gpus};
+use gpu::{Adapters, GpuBackend, GpuOptions};
+use rustorch_llama::Device;
 
 use super::{Numerics, On, for_random, requests, slots, steps, test_model};
 
-/// The GPU that tests run on: a real one if there is one, else a software rasteriser.
-fn choice() -> GpuChoice {
-    let gpus = gpus();
-    let real = gpus.iter().find(|gpu| gpu.kind != "software");
-    let gpu = real.or(gpus.first()).expect("tests on a GPU need one, a software rasteriser at least");
-    GpuChoice::Index(gpu.index)
-}
+#[path = "../common/gpu.rs"]
+mod common;
 
 fn backend() -> Arc<GpuBackend> {
+    let Device::Gpu(choice) = common::device() else { panic!("the device of these tests is a GPU") };
     let adapters = Adapters::find();
-    let adapter = adapters.choose(choice()).expect("the GPU");
+    let adapter = adapters.choose(choice).expect("the GPU");
     Arc::new(GpuBackend::new(adapter.open(GpuOptions::default()).expect("the device opens")))
 }
 
 fn all_numerics() -> Vec<Numerics> {
-    Numerics::all_on(On::Gpu(Device::Gpu(choice())))
+    Numerics::all_on(On::Gpu(common::device()))
 }
 
 /// Random conditions, but such that a step has several tokens: on a software rasteriser each step takes its time.
