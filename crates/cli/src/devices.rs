@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use rustorch_llama::{
-    CpuOptions, Device, GpuChoice, GpuDescription, LlamaConfig, LlamaModel, LoadOptions, Profile, check_gpu, gpus,
-    what_auto_takes,
+    CpuOptions, Device, GpuChoice, GpuDescription, LlamaConfig, LlamaModel, LoadOptions, Profile, check_gpu,
+    gpus, what_auto_takes,
 };
 use serde::Serialize;
 
@@ -105,7 +105,8 @@ fn list(args: &Args) -> Result<()> {
         cpu: CpuOptions::default(),
         ..LoadOptions::default()
     };
-    let (device, reason) = what_auto_takes(&gguf, &config.with_max_seq_len(context), &options).with_context(name)?;
+    let (device, reason) =
+        what_auto_takes(&gguf, &config.with_max_seq_len(context), &options).with_context(name)?;
     let list = List {
         gpus: gpus().into_iter().map(Gpu::from).collect(),
         auto: Auto { device: device.to_string(), reason },
@@ -126,11 +127,14 @@ fn text(list: &List) -> String {
         line("driver", if gpu.driver.is_empty() { "unknown".to_owned() } else { gpu.driver.clone() });
         line("memory", memory(gpu));
         line("f16", yes(gpu.f16));
-        line("subgroups", match gpu.subgroup_sizes {
-            None => "no".to_owned(),
-            Some((least, most)) if least == most => format!("of {least}"),
-            Some((least, most)) => format!("of {least} to {most}: not used, sizes must be one"),
-        });
+        line(
+            "subgroups",
+            match gpu.subgroup_sizes {
+                None => "no".to_owned(),
+                Some((least, most)) if least == most => format!("of {least}"),
+                Some((least, most)) => format!("of {least} to {most}: not used, sizes must be one"),
+            },
+        );
         line("matrix units", if gpu.matrices.is_empty() { "no".to_owned() } else { gpu.matrices.join(", ") });
         line("timestamps", yes(gpu.timestamps));
         line("limits", limits(gpu));

@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustorch_llama::{
-    AttentionMode, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, GpuOptions, Isa, KvDtype, LlamaConfig,
-    LlamaModel, LoadOptions, MatrixUnits, PrefixCache, Profile, Subgroups, Tokenizer, Weights, demo,
+    AttentionMode, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, GpuOptions, Isa, KvDtype,
+    LlamaConfig, LlamaModel, LoadOptions, MatrixUnits, PrefixCache, Profile, Subgroups, Tokenizer, Weights,
+    demo,
 };
 
 use crate::output;
@@ -98,7 +99,13 @@ pub struct RunArgs {
 #[derive(clap::Args, Clone)]
 pub struct DeviceArgs {
     /// Where to run: auto, cpu, gpu, gpu:N, metal, vulkan or dx12; `rustorch devices` lists GPUs
-    #[arg(long, value_name = "NAME", default_value = "auto", env = "RUSTORCH_DEVICE")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "auto",
+        env = "RUSTORCH_DEVICE",
+        hide_env_values = true
+    )]
     pub device: Device,
     /// Multiply without a GPU's matrix units
     #[arg(long)]

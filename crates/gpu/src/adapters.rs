@@ -128,6 +128,12 @@ impl Adapters {
         Self { all: found.into_iter().enumerate().map(adapter).collect() }
     }
 
+    /// As [`find`](Self::find), but without asking where the system shows no GPU at all: a driver that only plays one takes
+    /// long to load. On Linux, GPUs are device files.
+    pub fn find_real() -> Self {
+        if may_have_gpu() { Self::find() } else { Self { all: Vec::new() } }
+    }
+
     /// All of them, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &Adapter> {
         self.all.iter()
@@ -230,6 +236,21 @@ impl fmt::Display for Adapter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.index, self.info.name, interface_name(self.info.backend))
     }
+}
+
+/// Whether Linux shows a device file of a GPU's driver; other systems are asked through their own interfaces.
+fn may_have_gpu() -> bool {
+    if !cfg!(target_os = "linux") {
+        return true;
+    }
+    // Mesa's drivers and AMD's, NVIDIA's, Windows' under WSL, and those of telephones' and small boards' GPUs.
+    const PREFIXES: [&str; 6] = ["nvidia", "dxg", "mali", "kgsl", "nvgpu", "nvhost"];
+    let has = |folder: &str, prefixes: &[&str]| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.into_iter().any(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+    };
+    has("/dev/dri", &["renderD"]) || has("/dev", &PREFIXES)
 }
 
 fn matrices(adapter: &wgpu::Adapter) -> Vec<String> {

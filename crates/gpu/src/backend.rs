@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gguf::{Format, TensorView};
 use model::{
-    Backend, Batch, BatchLimits, Error, KvDtype, KvShape, Linear, QkvShape, Result, RopeShape, RopeStyle,
+    Backend, Batch, BatchLimits, Error, KvDtype, KvShape, Linear, QkvShape, Result, Roofs, RopeShape,
+    RopeStyle,
 };
 
 use crate::attention::{Attention, MAX_HEAD_DIM};
@@ -212,6 +213,10 @@ impl Backend for GpuBackend {
 
     fn matrix_bytes(&self, matrix: &GpuMatrix) -> u64 {
         matrix.bytes
+    }
+
+    fn roofs(&self) -> Result<Option<Roofs>> {
+        crate::roof::measure(self).map(Some)
     }
 
     fn alloc(&self, rows: usize, cols: usize) -> Result<GpuBuffer> {

@@ -21,6 +21,7 @@ mod product;
 mod profile;
 mod readback;
 mod recorder;
+mod roof;
 mod template;
 #[cfg(test)]
 mod translation;

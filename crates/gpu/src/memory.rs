@@ -3,6 +3,7 @@
 use gguf::Gguf;
 use model::{AttentionMode, BatchLimits, KvShape, LlamaConfig};
 
+use crate::attention::SCRATCH_BYTES;
 use crate::device::Capabilities;
 use crate::pack;
 use crate::product::{MAX_HALF_COLS, padded_rows};
@@ -89,7 +90,7 @@ pub fn run_bytes(
         None => 0,
     };
     let logits = values(limits.max_logit_rows, config.vocab_size);
-    cache.bytes() + activations + halves + logits + scores
+    cache.bytes() + activations + halves + logits + scores + SCRATCH_BYTES
 }
 
 /// Bytes of a buffer of activations.

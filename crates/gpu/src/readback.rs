@@ -23,7 +23,9 @@ impl Readback {
         let len = out.len() as u64;
         if len == 0 {
             recorder.submit(gpu, None);
-            return gpu.wait();
+            gpu.wait()?;
+            recorder.take_times(gpu);
+            return Ok(());
         }
         let mut readable = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         let readable = match &mut *readable {
@@ -42,13 +44,16 @@ impl Readback {
         encoder.copy_buffer_to_buffer(&buffer.raw, 0, readable, 0, len);
         recorder.submit(gpu, Some(encoder.finish()));
         readable.map_async(wgpu::MapMode::Read, 0..len, |_| {});
-        gpu.wait()?;
-        let view = readable
-            .get_mapped_range(0..len)
-            .map_err(|error| Error::Device(format!("{}: reading results: {error}", gpu.info().name)))?;
-        out.copy_from_slice(&view);
-        drop(view);
+        let copied = gpu.wait().and_then(|()| {
+            let view = readable
+                .get_mapped_range(0..len)
+                .map_err(|error| Error::Device(format!("{}: reading results: {error}", gpu.info().name)))?;
+            out.copy_from_slice(&view);
+            Ok(())
+        });
+        // Whatever has happened: the next step copies into it.
         readable.unmap();
-        Ok(())
+        recorder.take_times(gpu);
+        copied
     }
 }

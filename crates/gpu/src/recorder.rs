@@ -108,11 +108,17 @@ impl Recorder {
         });
     }
 
-    /// Takes in the times of the last submission, which has run, and gives those of all so far.
+    /// Takes in the times of the last submission, which has run.
+    pub fn take_times(&self, gpu: &Gpu) {
+        if gpu.options().profile == Profile::Kernels {
+            self.state().timings.collect(gpu);
+        }
+    }
+
+    /// The times of all kernels since the last call.
     pub fn timings(&self, gpu: &Gpu) -> Vec<(&'static str, u64, f64)> {
-        let mut state = self.state();
-        state.timings.collect(gpu);
-        state.timings.take()
+        self.take_times(gpu);
+        self.state().timings.take()
     }
 }
 

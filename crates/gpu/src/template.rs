@@ -61,6 +61,7 @@ parts![
     "reduce",
     "rms_norm",
     "rms_norm_vectors",
+    "roof",
     "rope_store_kv",
     "swiglu",
     "to_half",

@@ -10,6 +10,7 @@ use crate::attention::{Grid, Specs};
 use crate::backend::norm_spec;
 use crate::kernel::KernelSpec;
 use crate::product::{NumericPath, Shape, embed_spec, spec_for};
+use crate::roof;
 
 /// A kernel, and what of the platforms it is for.
 struct Case {
@@ -138,6 +139,12 @@ fn check(cases: Vec<Case>) {
 #[test]
 fn row_kernels_translate() {
     check(row_kernels());
+}
+
+#[test]
+fn roofs_translate() {
+    let [plain, matrix] = [false, true].map(roof::spec);
+    check(vec![Case { spec: plain, on_dx12: true }, Case { spec: matrix, on_dx12: false }]);
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub(crate) enum Best {
 
 /// The GPU that `auto` takes.
 pub(crate) fn best(gguf: &Gguf, config: &LlamaConfig, options: &LoadOptions<'_>) -> Best {
-    let adapters = Adapters::find();
+    let adapters = Adapters::find_real();
     let Ok(adapter) = adapters.choose(GpuChoice::Any) else { return Best::None };
     match open(adapter, gguf, config, options) {
         Ok(backend) => Best::Gpu(Box::new(backend)),
@@ -82,16 +82,14 @@ fn open(
     options: &LoadOptions<'_>,
 ) -> Result<GpuBackend> {
     let backend = GpuBackend::new(adapter.open(options.gpu)?);
-    if let Some(memory) = adapter.memory() {
-        let demand = Demand {
-            config,
-            attention: options.attention,
-            num_seqs: config.batch_size,
-            kv_memory: options.kv_memory,
-            weights: gpu::weight_bytes(gguf, config),
-        };
-        demand.check(adapter.name(), backend.gpu().capabilities(), memory)?;
-    }
+    let demand = Demand {
+        config,
+        attention: options.attention,
+        num_seqs: config.batch_size,
+        kv_memory: options.kv_memory,
+        weights: gpu::weight_bytes(gguf, config),
+    };
+    demand.check(adapter.name(), backend.gpu().capabilities(), adapter.memory())?;
     check::self_test(&backend, main_format(gguf), qkv_shape(config), config.kv_dtype)?;
     Ok(backend)
 }

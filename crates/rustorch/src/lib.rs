@@ -37,9 +37,11 @@ pub use engine::{
     FinishReason, Pooling, PrefixCache, Priority, Request, RequestStream, SamplingParams, TokenEvent,
     TokenLogprobs, Usage,
 };
-pub use gpu::check::{Finding, Report as GpuReport};
-pub use gpu::{Description as GpuDescription, DeviceMemory, GpuChoice, GpuOptions, MatrixUnits, Profile, Subgroups};
 pub use gguf::{Format, Gguf, Metadata};
+pub use gpu::check::{Finding, Report as GpuReport};
+pub use gpu::{
+    Description as GpuDescription, DeviceMemory, GpuChoice, GpuOptions, MatrixUnits, Profile, Subgroups,
+};
 pub use tokenizer::{
     Bos, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Special, Tokenizer, TokenizerError,
 };

@@ -39,8 +39,7 @@ impl LlamaModel {
         let gguf = Gguf::open(path)?;
         let config = LlamaConfig::from_gguf(&gguf).map_err(in_file(path))?;
         let max_seq_len = config.max_seq_len.min(Self::DEFAULT_MAX_SEQ_LEN);
-        let options = LoadOptions { device, ..LoadOptions::default() };
-        Self::load(&gguf, config.with_max_seq_len(max_seq_len), options).map_err(naming(path))
+        Self::load(&gguf, config.with_max_seq_len(max_seq_len), LoadOptions::on(device)).map_err(naming(path))
     }
 
     /// As [`from_gguf`](Self::from_gguf), with the caller's configuration, which is compared with the file before any

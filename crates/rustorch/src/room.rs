@@ -35,14 +35,37 @@ impl Demand<'_> {
         self.weights + cache + buffers
     }
 
-    /// Refuses what there is no room for.
+    /// Bytes of a layer's keys, which must lie in one buffer.
+    fn of_layer(&self, capabilities: Capabilities, num_seqs: usize, max_seq_len: usize) -> u64 {
+        self.of_runner(capabilities, num_seqs, max_seq_len).0 / (2 * self.config.num_layers as u64)
+    }
+
+    /// Refuses what there is no room for, in memory (if the driver tells how much there is) or in a buffer.
     ///
     /// # Errors
     /// Names what is needed, what there is, and what would fit.
-    pub fn check(&self, device: &str, capabilities: Capabilities, memory: DeviceMemory) -> Result<()> {
+    pub fn check(
+        &self,
+        device: &str,
+        capabilities: Capabilities,
+        memory: Option<DeviceMemory>,
+    ) -> Result<()> {
+        let memory = memory.unwrap_or(DeviceMemory { total: u64::MAX, available: u64::MAX });
         let (batch, context) = (self.num_seqs, self.config.max_seq_len);
         let needed = self.total(capabilities, batch, context);
         let available = memory.available;
+        let of_layer = self.of_layer(capabilities, batch, context);
+        if of_layer > capabilities.max_binding_bytes {
+            let limit = bytes(capabilities.max_binding_bytes);
+            return Err(Error::DoesNotFit {
+                device: device.to_owned(),
+                needed: bytes(of_layer),
+                parts: "the keys of a layer, in one buffer".to_owned(),
+                available: limit.clone(),
+                total: limit,
+                hint: self.what_fits(capabilities, available),
+            });
+        }
         if needed <= available {
             return Ok(());
         }
@@ -64,7 +87,10 @@ impl Demand<'_> {
 
     fn what_fits(&self, capabilities: Capabilities, available: u64) -> String {
         let (batch, context) = (self.num_seqs, self.config.max_seq_len);
-        let fits = |batch, context| self.total(capabilities, batch, context) <= available;
+        let fits = |batch, context| {
+            self.total(capabilities, batch, context) <= available
+                && self.of_layer(capabilities, batch, context) <= capabilities.max_binding_bytes
+        };
         let smaller_batch = largest(batch, |batch| fits(batch, context));
         let shorter_context = largest(context, |context| fits(batch, context));
         match (smaller_batch, shorter_context) {
@@ -94,7 +120,9 @@ fn largest(most: usize, fits: impl Fn(usize) -> bool) -> Option<usize> {
 fn bytes(count: u64) -> String {
     const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = UNITS.iter().find(|(_, shift)| count >> shift > 0);
-    unit.map_or(format!("{count} B"), |(unit, shift)| format!("{:.2} {unit}", count as f64 / f64::from(1u32 << shift)))
+    unit.map_or(format!("{count} B"), |(unit, shift)| {
+        format!("{:.2} {unit}", count as f64 / f64::from(1u32 << shift))
+    })
 }
 
 #[cfg(test)]
@@ -116,8 +144,9 @@ mod tests {
 
     fn check(num_seqs: usize, kv_memory: Option<u64>, weights: u64, available: u64) -> Result<()> {
         let config = config();
-        let demand = Demand { config: &config, attention: AttentionMode::Fused, num_seqs, kv_memory, weights };
-        demand.check("a GPU", CAPABILITIES, DeviceMemory { total: 8 << 30, available })
+        let demand =
+            Demand { config: &config, attention: AttentionMode::Fused, num_seqs, kv_memory, weights };
+        demand.check("a GPU", CAPABILITIES, Some(DeviceMemory { total: 8 << 30, available }))
     }
 
     /// K and V of 2 heads of 64 in 5 layers take 2560 bytes a token in f16.
@@ -127,8 +156,13 @@ mod tests {
     fn what_fits_is_named_and_fits() {
         let buffers = {
             let config = config();
-            let demand =
-                Demand { config: &config, attention: AttentionMode::Fused, num_seqs: 8, kv_memory: None, weights: 0 };
+            let demand = Demand {
+                config: &config,
+                attention: AttentionMode::Fused,
+                num_seqs: 8,
+                kv_memory: None,
+                weights: 0,
+            };
             demand.of_runner(CAPABILITIES, 8, 512).1
         };
         let room = 1000 + buffers + 8 * KV_OF_SEQUENCE;
@@ -140,6 +174,23 @@ mod tests {
         check(8, Some(KV_OF_SEQUENCE), 1000, room - 1).unwrap();
         let error = check(8, None, 1000, 500).unwrap_err().to_string();
         assert!(error.contains("hint: use a smaller model"), "{error}");
+    }
+
+    #[test]
+    fn a_layer_s_keys_lie_in_one_buffer() {
+        let config = config();
+        let demand = Demand {
+            config: &config,
+            attention: AttentionMode::Fused,
+            num_seqs: 8,
+            kv_memory: None,
+            weights: 0,
+        };
+        let of_layer = 8 * KV_OF_SEQUENCE / 10;
+        let with_limit = |max_binding_bytes| Capabilities { max_binding_bytes, ..CAPABILITIES };
+        demand.check("a GPU", with_limit(of_layer), None).unwrap();
+        let error = demand.check("a GPU", with_limit(of_layer - 1), None).unwrap_err().to_string();
+        assert!(error.contains("in one buffer") && error.contains("hint: a batch of 7, or"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cpu::{CpuBackend, CpuOptions};
 use engine::{Engine, EngineHandle, EngineOptions, ModelRunner, PrefixCache, Runner, kv_shape};
 use gguf::Gguf;
-use gpu::{GpuBackend, GpuOptions};
+use gpu::{DeviceMemory, GpuBackend, GpuOptions};
 use model::{AttentionMode, Backend, BatchLimits, Llama, LlamaConfig, Roofs};
 use tokenizer::Tokenizer;
 
@@ -31,6 +31,13 @@ pub struct LoadOptions<'a> {
     pub kv_memory: Option<u64>,
     /// Told how many of the file's bytes have been loaded, and of how many.
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
+}
+
+impl LoadOptions<'_> {
+    /// The usual choices, on this device.
+    pub fn on(device: Device) -> Self {
+        Self { device, ..Self::default() }
+    }
 }
 
 /// The weights of a model on a device. Clones share them.
@@ -243,9 +250,11 @@ impl Weights {
     /// Refuses a runner that the GPU has no room for.
     fn check_room(&self, num_seqs: usize, kv_memory: Option<u64>) -> Result<()> {
         let Some(gpu) = self.gpu.as_ref().map(|backend| backend.gpu()) else { return Ok(()) };
-        let Some(mut memory) = gpu.memory() else { return Ok(()) };
         // Drivers that do not count say that all is there.
-        memory.available = memory.available.min(memory.total.saturating_sub(self.weight_bytes()));
+        let memory = gpu.memory().map(|memory| DeviceMemory {
+            available: memory.available.min(memory.total.saturating_sub(self.weight_bytes())),
+            ..memory
+        });
         let demand =
             Demand { config: self.config(), attention: self.attention, num_seqs, kv_memory, weights: 0 };
         demand.check(&gpu.info().name, gpu.capabilities(), memory)

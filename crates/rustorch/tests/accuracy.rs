@@ -71,8 +71,11 @@ impl Case {
     }
 }
 
-/// Checks a model with either cache; gives the ratios of its errors to llama.cpp's.
-fn check(model: TestModel, recorded: &Recorded) -> Vec<f64> {
+const CPU: Device = Device::Cpu(CpuOptions { threads: None, isa: None });
+const BOTH_CACHES: &[(KvDtype, &str)] = &[(KvDtype::F32, "f32"), (KvDtype::F16, "f16")];
+
+/// Checks a model with these caches; gives the ratios of its errors to llama.cpp's.
+fn check(device: Device, caches: &[(KvDtype, &str)], model: TestModel, recorded: &Recorded) -> Vec<f64> {
     let case = Case::new(model);
     let TestModel { name, spec } = &case.model;
     let want = case.want.concat();
@@ -83,8 +86,8 @@ fn check(model: TestModel, recorded: &Recorded) -> Vec<f64> {
         "{name}: llama.cpp's figures are those of another model: run llama_cpp_errors.py again"
     );
     let mut ratios = Vec::new();
-    for (kv_dtype, setting) in [(KvDtype::F32, "f32"), (KvDtype::F16, "f16")] {
-        let got = case.logits(kv_dtype, LoadOptions::default());
+    for &(kv_dtype, setting) in caches {
+        let got = case.logits(kv_dtype, LoadOptions::on(device));
         let error = relative_l2(&got.concat(), &want);
         let peers = recorded.number(name, &format!("/{setting}/all"));
         let limit = match (spec.formats.rule, kv_dtype) {
@@ -120,7 +123,7 @@ fn logits_of_float_weights_are_right_to_rounding() {
     let recorded = Recorded::read();
     println!("model          cache      ours llama.cpp  ratio");
     for model in models::all().into_iter().filter(|model| !is_quantized(model)) {
-        check(model, &recorded);
+        check(CPU, BOTH_CACHES, model, &recorded);
     }
 }
 
@@ -129,9 +132,25 @@ fn logits_of_quantized_weights_are_as_good_as_llama_cpps() {
     let recorded = Recorded::read();
     println!("model          cache      ours llama.cpp  ratio");
     let models = models::all().into_iter().filter(is_quantized);
-    let ratios: Vec<f64> = models.flat_map(|model| check(model, &recorded)).collect();
+    let ratios: Vec<f64> = models.flat_map(|model| check(CPU, BOTH_CACHES, model, &recorded)).collect();
     let mean = ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64;
     println!("geometric mean of the ratios: {:.3}", mean.exp());
+}
+
+#[cfg(feature = "device-tests")]
+#[path = "common/gpu.rs"]
+mod gpu;
+
+/// On a GPU with the cache that users get; where only rounding errs, with either.
+#[test]
+#[cfg(feature = "device-tests")]
+fn logits_on_a_gpu_are_as_right() {
+    let recorded = Recorded::read();
+    println!("model          cache      ours llama.cpp  ratio");
+    for model in models::all() {
+        let caches = if is_quantized(&model) { &BOTH_CACHES[1..] } else { BOTH_CACHES };
+        check(gpu::device(), caches, model, &recorded);
+    }
 }
 
 #[test]

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use cpu::CpuBackend;
 use engine::{ModelRunner, Runner};
 use model::{Batch, BatchLimits, Llama, Logits};
-use rustorch_llama::{AttentionMode, CpuOptions, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, demo};
+use rustorch_llama::{
+    AttentionMode, CpuOptions, Device, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, demo,
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 
 #[global_allocator]
@@ -79,8 +81,12 @@ fn a_step_allocates_nothing_and_a_call_keeps_nothing() {
         }
     }
 
-    let mut model =
-        LlamaModel::load(&demo::gguf(), config(KvDtype::F16), LoadOptions::default()).expect("a model");
+    let mut model = LlamaModel::load(
+        &demo::gguf(),
+        config(KvDtype::F16),
+        LoadOptions::on(Device::Cpu(CpuOptions::default())),
+    )
+    .expect("a model");
     let stats = allocated(NUM_STEPS, |step| {
         let sequences: [&[u32]; NUM_SEQS] = [&[5, 6], &[7], &[8], &[9]];
         model.forward_batch_with_position(&sequences, &[2 * step, step, step, step]).expect("logits");

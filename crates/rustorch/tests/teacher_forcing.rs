@@ -9,7 +9,9 @@
 //! error is 0.10 on average and 0.40 at most, of logits around 10: either side is as far from float64, since both round
 //! activations to 8 bits before a product.
 
-use rustorch_llama::{Bos, LlamaConfig, LlamaModel, LoadOptions, Special, Tokenizer, demo};
+use rustorch_llama::{
+    Bos, CpuOptions, Device, LlamaConfig, LlamaModel, LoadOptions, Special, Tokenizer, demo,
+};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -85,13 +87,27 @@ fn recorded() -> Recorded {
     recorded
 }
 
+#[cfg(feature = "device-tests")]
+#[path = "common/gpu.rs"]
+mod gpu;
+
 #[test]
 fn the_next_token_is_the_references_wherever_it_is_sure() {
+    check(Device::Cpu(CpuOptions::default()));
+}
+
+#[test]
+#[cfg(feature = "device-tests")]
+fn the_next_token_on_a_gpu_is_the_references_wherever_it_is_sure() {
+    check(gpu::device());
+}
+
+fn check(device: Device) {
     let recorded = recorded();
     assert!(recorded.prompts.len() >= 8);
     let gguf = demo::gguf();
     let config = LlamaConfig::from_gguf(&gguf).unwrap().with_batch_size(1).with_max_seq_len(64);
-    let mut model = LlamaModel::load(&gguf, config, LoadOptions::default()).unwrap();
+    let mut model = LlamaModel::load(&gguf, config, LoadOptions::on(device)).unwrap();
     let mut tally = Tally::default();
     for (prompt_idx, prompt) in recorded.prompts.iter().enumerate() {
         assert_eq!(prompt.tokens.len(), 64, "prompt {prompt_idx}");
@@ -114,4 +130,31 @@ fn the_tokens_are_the_references() {
         let tokens = tokenizer.encode(&prompt.text, Special::Text, Bos::Add);
         assert_eq!(tokens[..prompt.tokens.len()], prompt.tokens, "{}", prompt.text);
     }
+}
+
+/// The CPU as the reference: what it gives for the recorded stories.
+#[test]
+#[cfg(feature = "device-tests")]
+fn a_gpu_and_the_cpu_agree_wherever_either_is_sure() {
+    let gguf = demo::gguf();
+    let config = LlamaConfig::from_gguf(&gguf).unwrap().with_batch_size(1).with_max_seq_len(64);
+    let load = |device| LlamaModel::load(&gguf, config.clone(), LoadOptions::on(device)).unwrap();
+    let (mut on_cpu, mut on_gpu) = (load(Device::Cpu(CpuOptions::default())), load(gpu::device()));
+    let ids: Vec<u32> = (0..config.vocab_size as u32).collect();
+    let mut tally = Tally::default();
+    for (prompt_idx, prompt) in recorded().prompts.iter().enumerate() {
+        let mut want: Vec<Vec<f32>> = Vec::new();
+        on_cpu.forward_all(&prompt.tokens, |_, logits| want.push(logits.to_vec())).unwrap();
+        let each = |position: usize, logits: &[f32]| {
+            let mut by_logit = ids.clone();
+            by_logit.sort_by(|&a, &b| want[position][b as usize].total_cmp(&want[position][a as usize]));
+            let top_ids = &by_logit[..prompt.top_ids[position].len()];
+            let top: Vec<f32> = top_ids.iter().map(|&id| want[position][id as usize]).collect();
+            tally.add(|| format!("prompt {prompt_idx}, position {position}"), logits, top_ids, &top);
+        };
+        on_gpu.forward_all(&prompt.tokens, each).unwrap();
+    }
+    let share = tally.decidable as f64 / tally.positions as f64;
+    assert!(tally.mismatches.is_empty(), "{tally:#?}");
+    assert!(share >= LEAST_DECIDABLE, "decidable at {share:.3} of the positions: {tally:?}");
 }

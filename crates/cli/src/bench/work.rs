@@ -127,7 +127,7 @@ fn attention_macs(config: &LlamaConfig) -> f64 {
 mod tests {
     use std::time::Duration;
 
-    use rustorch_llama::{LoadOptions, demo};
+    use rustorch_llama::{CpuOptions, Device, LoadOptions, demo};
 
     use super::*;
 
@@ -143,7 +143,10 @@ mod tests {
     fn work() -> Work {
         let gguf = demo::gguf();
         let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(64);
-        Work::new(&gguf, &Weights::load(&gguf, config, LoadOptions::default()).unwrap())
+        Work::new(
+            &gguf,
+            &Weights::load(&gguf, config, LoadOptions::on(Device::Cpu(CpuOptions::default()))).unwrap(),
+        )
     }
 
     #[test]

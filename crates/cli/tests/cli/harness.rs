@@ -17,6 +17,8 @@ pub struct Ran {
 /// Starts the binary with all its streams piped.
 pub fn start(args: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rustorch"));
+    // Whatever this machine has: what the answers are compared with was computed on the CPU.
+    command.env("RUSTORCH_DEVICE", "cpu");
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }

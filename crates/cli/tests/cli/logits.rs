@@ -1,6 +1,6 @@
 //! `rustorch logits`
 
-use rustorch_llama::{LlamaConfig, LlamaModel, demo};
+use rustorch_llama::{CpuOptions, Device, LlamaConfig, LlamaModel, LoadOptions, demo};
 use serde::Deserialize;
 
 use crate::harness::{arg, demo_bytes, fail, folder, patched, repository, run, succeed};
@@ -102,7 +102,8 @@ fn other_arithmetic_shows_a_little() {
 fn decimals_round_trip() {
     let sequences = sequences();
     let config = LlamaConfig::from_gguf(&demo::gguf()).unwrap().with_batch_size(1).with_max_seq_len(256);
-    let mut model = LlamaModel::load(&demo::gguf(), config, Default::default()).unwrap();
+    let mut model =
+        LlamaModel::load(&demo::gguf(), config, LoadOptions::on(Device::Cpu(CpuOptions::default()))).unwrap();
     let digits = |decimal: &str| {
         let mantissa = decimal.split(['e', 'E']).next().unwrap();
         let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();

@@ -13,6 +13,8 @@ mod harness;
 mod inspect;
 mod logits;
 mod malformed;
+#[cfg(feature = "device-tests")]
+mod on_gpu;
 mod perplexity;
 mod tokenize;
 mod usage;

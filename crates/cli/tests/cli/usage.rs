@@ -3,8 +3,19 @@
 use crate::harness::{fail, run, succeed};
 
 /// Options of every command that runs a model.
-const RUN: &[&str] =
-    &["-m, --model", "--threads", "--kv-type", "--page-size", "--chunk", "--attention", "--isa", "--seed"];
+const RUN: &[&str] = &[
+    "-m, --model",
+    "--device",
+    "--no-matrix-units",
+    "--no-subgroups",
+    "--threads",
+    "--kv-type",
+    "--page-size",
+    "--chunk",
+    "--attention",
+    "--isa",
+    "--seed",
+];
 /// And of those that do not choose the batch and the context themselves.
 const CAPACITY: &[&str] = &["-c, --ctx", "--kv-memory", "--batch-size"];
 
@@ -56,11 +67,14 @@ fn help_names_every_option() {
         "-r, --repeat",
         "--json",
         "--csv",
+        "--profile",
         "--plot",
         "--synthetic",
         "--save",
     ];
     check("bench", bench, RUN);
+    let devices = &["--check", "--json", "-m, --model", "--device", "--no-matrix-units", "--no-subgroups"];
+    check("devices", devices, &[]);
 }
 
 #[test]
@@ -74,6 +88,7 @@ fn the_program_s_help_lists_commands_and_exit_statuses() {
         "inspect",
         "perplexity",
         "bench",
+        "devices",
         "0 done, 1 the run failed, 2",
     ] {
         assert!(help.contains(text), "{text} is not in\n{help}");
@@ -120,6 +135,7 @@ fn wrong_usage_ends_with_2() {
         ("--kv-memory", "8X", "expected a unit of K, M, G or T, found 'X'"),
         ("--kv-type", "q8_0", "possible values: f16, f32"),
         ("--attention", "flash", "possible values: fused, reference"),
+        ("--device", "cuda", "expected auto, cpu, gpu, gpu:N, metal, vulkan or dx12, found 'cuda'"),
         ("--isa", "sse", "expected one of portable, avx2, avxvnni, avx512"),
         ("--temperature", "-1", number),
         ("--temperature", "nan", number),

@@ -17,7 +17,7 @@ const LENGTHS: [usize; 5] = [1, 2, 18, 70, 300];
 const MAX_TOKENS: usize = 400;
 
 /// A model with pages of one size.
-struct Runner<'a> {
+pub(crate) struct Runner<'a> {
     backend: &'a GpuBackend,
     llama: &'a Llama<GpuBackend>,
     cache: GpuKvCache,
@@ -28,7 +28,7 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(backend: &'a GpuBackend, llama: &'a Llama<GpuBackend>, page_size: usize) -> Result<Self> {
+    pub fn new(backend: &'a GpuBackend, llama: &'a Llama<GpuBackend>, page_size: usize) -> Result<Self> {
         let config = llama.config();
         let max_blocks = config.max_seq_len.div_ceil(page_size);
         let mut pages: Vec<u32> = (0..(LENGTHS.len() * max_blocks) as u32).collect();
@@ -59,7 +59,7 @@ impl<'a> Runner<'a> {
     }
 
     /// The logits of some tokens of some sequences: `(sequence, first position, tokens)`.
-    fn step(&mut self, pieces: &[(usize, usize, &[u32])]) -> Result<Vec<f32>> {
+    pub fn step(&mut self, pieces: &[(usize, usize, &[u32])]) -> Result<Vec<f32>> {
         self.batch.clear();
         for &(seq, start, tokens) in pieces {
             self.batch.push(tokens, start, &self.pages[seq], Logits::All);
@@ -97,7 +97,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-pub(super) fn whole_model(
+pub(in crate::check) fn whole_model(
     backend: &GpuBackend,
     tally: &mut Tally,
     model: &Gguf,

@@ -5,7 +5,7 @@
 //! wants to know whether a device and its driver are sound: [`run`] makes a report to read or to send.
 
 mod attention;
-mod law;
+pub(crate) mod law;
 mod products;
 mod report;
 mod rows;
@@ -61,6 +61,14 @@ impl Tally {
         // An error that is no number is not within the limit either.
         if error.is_nan() || error > self.limit {
             self.fail(format!("{}: error {error:.2e}, expected at most {:.0e}", case(), self.limit));
+        }
+    }
+
+    /// Compares whole numbers.
+    fn equal(&mut self, case: impl Fn() -> String, got: &[u32], want: &[u32]) {
+        self.cases += 1;
+        if got != want {
+            self.fail(format!("{}: {got:?}, expected {want:?}", case()));
         }
     }
 
@@ -133,6 +141,7 @@ fn checks<'a>(backend: &GpuBackend, model: &'a Gguf) -> Vec<Check<'a>> {
         Check::new("add", F32_LIMIT, rows::add),
         Check::new("swiglu", F32_LIMIT, rows::swiglu),
         Check::new("gather_rows", 0.0, rows::gather_rows),
+        Check::new("argmax", 0.0, rows::argmax),
     ];
     for format in Format::ALL {
         let limit = product_limit(backend, format);
@@ -205,7 +214,7 @@ pub fn self_test(backend: &GpuBackend, format: Format, shape: QkvShape, dtype: K
             products::right(backend, tally, format)
         }),
         Check::new("attention", attention_limit(backend, case), move |backend, tally| {
-            attention::right(backend, tally, case)
+            attention::right_in_short(backend, tally, case)
         }),
     ];
     for check in checks {

@@ -6,7 +6,8 @@ use super::{Tally, random, read};
 use crate::backend::GpuBackend;
 
 /// Rows and columns: one lane's work and several rounds of a workgroup's, odd widths, the tiles' edges.
-const SHAPES: [(usize, usize); 6] = [(1, 256), (3, 100), (17, 171), (5, 2049), (70, 64), (2, 1)];
+const SHAPES: [(usize, usize); 8] =
+    [(1, 256), (3, 100), (17, 171), (5, 2049), (70, 64), (2, 1), (3, 8192), (2, 8196)];
 
 const EPS: f32 = 1e-5;
 
@@ -102,4 +103,35 @@ pub(super) fn gather_rows(backend: &GpuBackend, tally: &mut Tally) -> Result<()>
         tally.same(|| format!("{rows} x {cols}"), &read(backend, &out, rows * cols)?, &want);
     }
     Ok(())
+}
+
+/// Ties, values that are none, and rows without any.
+pub(super) fn argmax(backend: &GpuBackend, tally: &mut Tally) -> Result<()> {
+    for (rows, cols) in [(1, 2048), (3, 100), (17, 171), (5, 32_003), (2, 1)] {
+        let mut x: Vec<f32> = random(10, rows * cols).iter().map(|x| (4.0 * x).round()).collect();
+        for (i, special) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::NAN].into_iter().enumerate() {
+            let at = (i * 7919 + 5) % x.len();
+            x[at] = special;
+        }
+        if rows > 2 {
+            x[cols..2 * cols].fill(f32::NEG_INFINITY);
+        }
+        let on_device = backend.upload(rows, cols, &x)?;
+        let mut got = vec![0; rows];
+        backend.argmax(&on_device, &mut got).expect("a GPU finds the highest")?;
+        let want: Vec<u32> = x.chunks_exact(cols).map(highest).collect();
+        tally.equal(|| format!("{rows} x {cols}"), &got, &want);
+    }
+    Ok(())
+}
+
+/// The index of the highest value, of equal ones the first.
+fn highest(row: &[f32]) -> u32 {
+    let mut best = (f32::NEG_INFINITY, u32::MAX);
+    for (i, &value) in row.iter().enumerate() {
+        if value > best.0 {
+            best = (value, i as u32);
+        }
+    }
+    best.1
 }

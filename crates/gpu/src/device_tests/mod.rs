@@ -5,6 +5,7 @@
 //! ```
 
 mod formats;
+mod steps;
 
 use std::sync::Arc;
 

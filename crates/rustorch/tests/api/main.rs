@@ -8,7 +8,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use gguf::{GgufWriter, Value};
-use rustorch_llama::{Format, Gguf, LlamaConfig, LlamaModel, LoadOptions};
+use rustorch_llama::{CpuOptions, Device, Format, Gguf, LlamaConfig, LlamaModel, LoadOptions};
 use testkit::ModelSpec;
 
 /// Two small layers; a vocabulary of 300 tokens.
@@ -26,7 +26,8 @@ fn small_config() -> LlamaConfig {
 
 /// The small model with a configuration of the test's own.
 fn load(config: LlamaConfig) -> LlamaModel {
-    LlamaModel::load(&small_gguf(), config, LoadOptions::default()).expect("a model")
+    LlamaModel::load(&small_gguf(), config, LoadOptions::on(Device::Cpu(CpuOptions::default())))
+        .expect("a model")
 }
 
 /// The small model with this many slots.

@@ -8,6 +8,8 @@
 //! The checks would pass if they compared nothing. So [`split_k`] runs the same ones over a device that sums in another
 //! order when it has more than one row, and they must fail there.
 
+#[cfg(feature = "device-tests")]
+mod on_gpu;
 mod requests;
 mod slots;
 mod split_k;
@@ -16,16 +18,25 @@ mod steps;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use cpu::CpuBackend;
 use engine::ModelRunner;
 use model::{Backend, BatchLimits, Llama};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use rustorch_llama::{AttentionMode, CpuOptions, Gguf, Isa, KvDtype, LlamaConfig, demo};
+use rustorch_llama::{AttentionMode, CpuOptions, Device, Gguf, Isa, KvDtype, LlamaConfig, demo};
+
+/// A device, as far as results may depend on it.
+#[derive(Debug, Clone, Copy)]
+enum On {
+    Cpu(Isa),
+    #[cfg(feature = "device-tests")]
+    Gpu(Device),
+}
 
 /// What results may depend on, beside the model.
 #[derive(Debug, Clone, Copy)]
 struct Numerics {
-    isa: Isa,
+    on: On,
     attention: AttentionMode,
     kv_dtype: KvDtype,
 }
@@ -35,20 +46,37 @@ impl Numerics {
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            for attention in [AttentionMode::Fused, AttentionMode::Reference] {
-                all.extend([KvDtype::F16, KvDtype::F32].map(|kv_dtype| Self { isa, attention, kv_dtype }));
-            }
+            all.extend(Self::all_on(On::Cpu(isa)));
         }
         all
     }
 
-    /// What users get.
-    fn usual() -> Self {
-        Self { isa: Isa::detect(), attention: AttentionMode::Fused, kv_dtype: KvDtype::F16 }
+    /// Every combination on a device.
+    fn all_on(on: On) -> Vec<Self> {
+        let both = |attention| [KvDtype::F16, KvDtype::F32].map(|kv_dtype| Self { on, attention, kv_dtype });
+        [AttentionMode::Fused, AttentionMode::Reference].into_iter().flat_map(both).collect()
     }
 
-    fn cpu_options(&self, threads: usize) -> CpuOptions {
-        CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(self.isa) }
+    /// What users get.
+    fn usual() -> Self {
+        Self { on: On::Cpu(Isa::detect()), attention: AttentionMode::Fused, kv_dtype: KvDtype::F16 }
+    }
+
+    /// The device as users name it; threads are the CPU's.
+    fn device(&self, threads: usize) -> Device {
+        match self.on {
+            On::Cpu(isa) => Device::Cpu(CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(isa) }),
+            #[cfg(feature = "device-tests")]
+            On::Gpu(device) => device,
+        }
+    }
+
+    /// The CPU's backend.
+    fn cpu_backend(&self, threads: usize) -> Arc<CpuBackend> {
+        match self.device(threads) {
+            Device::Cpu(options) => Arc::new(CpuBackend::new(options).expect("a backend")),
+            device => panic!("{device} is not the CPU"),
+        }
     }
 }
 
@@ -70,7 +98,7 @@ fn test_model(name: &'static str) -> TestModel {
 
 /// A runner of `gguf` on `backend`, with pages of `page_size` tokens.
 fn runner<B: Backend>(
-    backend: B,
+    backend: Arc<B>,
     gguf: &Gguf,
     numerics: Numerics,
     page_size: usize,
@@ -82,9 +110,8 @@ fn runner<B: Backend>(
         .with_kv_dtype(numerics.kv_dtype)
         .with_page_size(page_size);
     let (limits, num_pages) = size(&config);
-    let llama = Llama::load(&backend, gguf, config, |_, _| {}).expect("a model");
-    let (backend, llama) = (Arc::new(backend), Arc::new(llama));
-    ModelRunner::new(backend, llama, limits, num_pages, numerics.attention).expect("a runner")
+    let llama = Llama::load(&*backend, gguf, config, |_, _| {}).expect("a model");
+    ModelRunner::new(backend, Arc::new(llama), limits, num_pages, numerics.attention).expect("a runner")
 }
 
 /// Context of every model here: beyond two of the 64-position blocks that attention sums in.

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use cpu::CpuBackend;
 use engine::{Engine, EngineOptions, Runner};
 use model::{Backend, BatchLimits};
 use proptest::prelude::*;
@@ -45,7 +44,7 @@ impl Conditions {
     }
 }
 
-fn conditions() -> impl Strategy<Value = Conditions> {
+pub fn conditions() -> impl Strategy<Value = Conditions> {
     (1..=4usize, 1..=64usize, 1..=8usize, 0..=64usize, 1..=64usize, 0..=8usize, any::<u64>()).prop_map(
         |(threads, page_size, max_num_seqs, spare_budget, max_chunk, spare_pages, seed)| Conditions {
             threads,
@@ -97,7 +96,7 @@ fn params() -> impl Strategy<Value = SamplingParams> {
     )
 }
 
-fn requests() -> impl Strategy<Value = Vec<Request>> {
+pub fn requests() -> impl Strategy<Value = Vec<Request>> {
     let story = tokenizer().encode(STORY, Special::Text, Bos::Add);
     let request = (0..40usize, 1..30usize, params()).prop_map(move |(start, len, params)| Request {
         prompt_token_ids: story[start..start + len].to_vec(),
@@ -137,7 +136,7 @@ fn most_tokens(request: &Request) -> usize {
 }
 
 fn start<B: Backend>(
-    backend: B,
+    backend: Arc<B>,
     model: &TestModel,
     numerics: Numerics,
     requests: &[Request],
@@ -161,7 +160,7 @@ fn start<B: Backend>(
 
 /// Each request by itself, its prompt in one chunk.
 pub fn alone<B: Backend>(
-    backend: B,
+    backend: Arc<B>,
     model: &TestModel,
     numerics: Numerics,
     requests: &[Request],
@@ -174,7 +173,7 @@ pub fn alone<B: Backend>(
 
 /// Runs `requests` together and compares what each one got with `want`.
 pub fn check<B: Backend>(
-    backend: B,
+    backend: Arc<B>,
     model: &TestModel,
     numerics: Numerics,
     (requests, want): (&[Request], &[Completion]),
@@ -217,7 +216,7 @@ fn same(got: &Completion, want: &Completion) -> Result<(), String> {
 fn together_is_as_alone() {
     let model = test_model("demo");
     for numerics in Numerics::all() {
-        let backend = |threads| CpuBackend::new(numerics.cpu_options(threads)).expect("a backend");
+        let backend = |threads| numerics.cpu_backend(threads);
         for_random(2, (requests(), conditions()), |(requests, conditions)| {
             let want = alone(backend(1), &model, numerics, &requests);
             check(backend(conditions.threads), &model, numerics, (&requests, &want), &conditions).map(|_| ())
@@ -230,7 +229,7 @@ fn together_is_as_alone() {
 #[test]
 fn preempted_is_as_alone() {
     let (model, numerics) = (test_model("demo"), Numerics::usual());
-    let backend = |threads| CpuBackend::new(numerics.cpu_options(threads)).expect("a backend");
+    let backend = |threads| numerics.cpu_backend(threads);
     let requests = fixed(6);
     let want = alone(backend(1), &model, numerics, &requests);
     for (page_size, max_chunk, spare_pages) in [(1, 64, 4), (2, 3, 6), (4, 64, 1), (4, 2, 2), (5, 1, 3)] {

@@ -2,14 +2,14 @@
 //! length. The logits of every call are compared with those that a model of one slot gives for the whole sequence.
 
 use proptest::prelude::*;
-use rustorch_llama::{Device, LlamaConfig, LlamaModel, LoadOptions};
+use rustorch_llama::{LlamaConfig, LlamaModel, LoadOptions};
 use testkit::Rng;
 
 use super::{MAX_SEQ_LEN, Numerics, TestModel, for_random, same_bits, test_model};
 
 /// What must not show.
 #[derive(Debug, Clone)]
-struct Conditions {
+pub struct Conditions {
     threads: usize,
     page_size: usize,
     max_batch_tokens: usize,
@@ -20,7 +20,7 @@ struct Conditions {
     seed: u64,
 }
 
-fn conditions() -> impl Strategy<Value = Conditions> {
+pub fn conditions() -> impl Strategy<Value = Conditions> {
     let lengths = prop::collection::vec(1..=80usize, 1..=6);
     (1..=4usize, 1..=64usize, 1..=96usize, 1..=96usize, lengths, any::<u64>()).prop_map(
         |(threads, page_size, max_batch_tokens, prompt_chunk, lengths, seed)| Conditions {
@@ -40,8 +40,7 @@ fn config(model: &TestModel) -> LlamaConfig {
 
 fn load(model: &TestModel, numerics: Numerics, threads: usize, config: LlamaConfig) -> LlamaModel {
     let config = config.with_kv_dtype(numerics.kv_dtype);
-    let device = Device::Cpu(numerics.cpu_options(threads));
-    let options = LoadOptions { device, attention: numerics.attention, ..LoadOptions::default() };
+    let options = LoadOptions { attention: numerics.attention, ..LoadOptions::on(numerics.device(threads)) };
     LlamaModel::load(&model.gguf, config, options).expect("a model")
 }
 
@@ -59,7 +58,7 @@ fn alone(model: &TestModel, numerics: Numerics, sequences: &[Vec<u32>]) -> Vec<V
     sequences.iter().map(all_logits).collect()
 }
 
-fn check(model: &TestModel, numerics: Numerics, conditions: &Conditions) -> Result<(), String> {
+pub fn check(model: &TestModel, numerics: Numerics, conditions: &Conditions) -> Result<(), String> {
     let Conditions { threads, page_size, max_batch_tokens, prompt_chunk, .. } = *conditions;
     let config = config(model)
         .with_batch_size(conditions.lengths.len())

@@ -1,6 +1,8 @@
 //! The negative control: a device that breaks the law in the way that is most tempting on real ones. From some number of
 //! rows on it splits the inner dimension of a matrix product in two and adds the halves' results.
 
+use std::sync::Arc;
+
 use cpu::{CpuBackend, CpuBuffer, CpuKvCache, CpuMatrix, CpuPlan};
 use gguf::TensorView;
 use model::{Backend, Batch, BatchLimits, KvShape, Linear, QkvShape, Result, RopeShape};
@@ -9,7 +11,7 @@ use super::{Numerics, requests, steps, test_model};
 
 /// The CPU, but for matrix products of at least `from_rows` rows.
 pub struct SplitK {
-    cpu: CpuBackend,
+    cpu: Arc<CpuBackend>,
     from_rows: usize,
 }
 
@@ -27,7 +29,7 @@ pub struct Matrix {
 }
 
 impl SplitK {
-    pub fn new(cpu: CpuBackend, from_rows: usize) -> Self {
+    pub fn new(cpu: Arc<CpuBackend>, from_rows: usize) -> Self {
         Self { cpu, from_rows }
     }
 
@@ -217,8 +219,8 @@ const LAWFUL: [usize; 2] = [1, usize::MAX];
 /// Splitting only what has several rows breaks the law.
 const UNLAWFUL: usize = 2;
 
-fn split_k(numerics: Numerics, from_rows: usize) -> impl Fn(usize) -> SplitK {
-    move |threads| SplitK::new(CpuBackend::new(numerics.cpu_options(threads)).expect("a backend"), from_rows)
+fn split_k(numerics: Numerics, from_rows: usize) -> impl Fn(usize) -> Arc<SplitK> {
+    move |threads| Arc::new(SplitK::new(numerics.cpu_backend(threads), from_rows))
 }
 
 #[test]

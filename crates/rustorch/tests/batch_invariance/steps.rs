@@ -1,7 +1,8 @@
 //! Random steps: which sequences take part, in which order, with how many tokens and in which pages, is drawn anew for
 //! each; now and then a sequence loses its pages and begins again. Every row of logits is compared.
 
-use cpu::CpuBackend;
+use std::sync::Arc;
+
 use engine::Runner;
 use model::{Backend, Batch, BatchLimits, Logits};
 use proptest::prelude::*;
@@ -47,7 +48,7 @@ pub fn sequences(model: &TestModel, lengths: &[usize]) -> Vec<Vec<u32>> {
 
 /// Each sequence by itself: all its tokens in one step, its pages in order.
 pub fn alone<B: Backend>(
-    backend: B,
+    backend: Arc<B>,
     model: &TestModel,
     numerics: Numerics,
     sequences: &[Vec<u32>],
@@ -76,7 +77,7 @@ pub fn alone<B: Backend>(
 
 /// Runs `sequences` in random steps and compares each row of logits with `want`.
 pub fn check<B: Backend>(
-    backend: B,
+    backend: Arc<B>,
     model: &TestModel,
     numerics: Numerics,
     (sequences, want): (&[Vec<u32>], &AllLogits),
@@ -234,7 +235,7 @@ fn check_model(name: &'static str, lengths: &[usize], cases: u32) {
     let model = test_model(name);
     let sequences = sequences(&model, lengths);
     for numerics in Numerics::all() {
-        let backend = |threads| CpuBackend::new(numerics.cpu_options(threads)).expect("a backend");
+        let backend = |threads| numerics.cpu_backend(threads);
         let want = alone(backend(1), &model, numerics, &sequences);
         for_random(cases, conditions(), |conditions| {
             check(backend(conditions.threads), &model, numerics, (&sequences, &want), &conditions)

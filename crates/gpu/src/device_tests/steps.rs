@@ -1,0 +1,137 @@
+//! What a step makes on the device, and what becomes of one when the device fails.
+
+use std::sync::atomic::Ordering;
+
+use gguf::Gguf;
+use model::{Backend, Error, Llama, LlamaConfig};
+
+use crate::adapters::{Adapters, GpuChoice};
+use crate::backend::GpuBackend;
+use crate::check::law::Runner;
+use crate::device::{GpuOptions, Profile};
+
+const MODEL: &[u8] = include_bytes!("../../../../models/demo/demo.gguf");
+
+fn backend() -> GpuBackend {
+    let adapters = Adapters::find();
+    let adapter = adapters.choose(GpuChoice::Any).or_else(|_| adapters.choose(GpuChoice::Index(0)));
+    let adapter = adapter.expect("tests of kernels need a device, a software rasteriser at least");
+    GpuBackend::new(adapter.open(GpuOptions::default()).expect("the device opens"))
+}
+
+fn llama(backend: &GpuBackend) -> Llama<GpuBackend> {
+    let gguf = Gguf::from_static(MODEL).expect("the demo model");
+    let config = LlamaConfig::from_gguf(&gguf).expect("its configuration").with_max_seq_len(320);
+    Llama::load(backend, &gguf, config, |_, _| {}).expect("a model")
+}
+
+/// Buffers, bind groups, pipelines and submissions so far.
+fn counts(backend: &GpuBackend) -> [u64; 4] {
+    let counters = backend.gpu().counters();
+    [&counters.buffers, &counters.bind_groups, &counters.pipelines, &counters.submissions]
+        .map(|counter| counter.load(Ordering::Relaxed))
+}
+
+#[test]
+fn a_step_makes_nothing_and_submits_once() {
+    let backend = backend();
+    let llama = llama(&backend);
+    let mut runner = Runner::new(&backend, &llama, 16).expect("a runner");
+    let tokens: Vec<u32> = (1..200).collect();
+    // A prompt chunk beside decodes, in every step; the first two of each shape may make what they need.
+    let mut step = |i: usize| {
+        let pieces: [(usize, usize, &[u32]); 3] =
+            [(0, 3 * i, &tokens[..3]), (1, i, &tokens[50..51]), (2, i, &tokens[90..91])];
+        runner.step(&pieces).expect("a step")
+    };
+    (0..2).for_each(|i| drop(step(i)));
+    let before = counts(&backend);
+    (2..12).for_each(|i| drop(step(i)));
+    let after = counts(&backend);
+    assert_eq!(after[..3], before[..3], "buffers, bind groups and pipelines made by steps");
+    assert_eq!(after[3] - before[3], 10, "submissions of ten steps");
+}
+
+#[test]
+fn an_error_on_the_device_ends_one_step_and_the_next_is_well() {
+    let backend = backend();
+    let llama = llama(&backend);
+    let mut runner = Runner::new(&backend, &llama, 16).expect("a runner");
+    let want = runner.step(&[(0, 0, &[1, 2, 3])]).expect("a step");
+    // A buffer for no use at all is an error that no call returns.
+    backend.gpu().device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("refused"),
+        size: u64::MAX,
+        usage: wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    });
+    let error = runner.step(&[(0, 0, &[1, 2, 3])]).expect_err("the error");
+    assert!(matches!(error, Error::Device(_)), "{error}");
+    assert_eq!(runner.step(&[(0, 0, &[1, 2, 3])]).expect("a step"), want);
+}
+
+#[test]
+fn an_error_while_results_are_read_leaves_the_next_read_well() {
+    let backend = backend();
+    let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
+    let mut x = backend.upload(1, 64, &values).expect("a buffer");
+    let ones = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
+    let mut out = vec![0.0; 64];
+    backend.add(1, &mut x, &ones);
+    backend.gpu().device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("refused"),
+        size: u64::MAX,
+        usage: wgpu::BufferUsages::STORAGE,
+        mapped_at_creation: false,
+    });
+    assert!(matches!(backend.read_into(&x, &mut out), Err(Error::Device(_))));
+    backend.read_into(&x, &mut out).expect("the values");
+    let want: Vec<f32> = values.iter().map(|value| value + 1.0).collect();
+    assert_eq!(out, want);
+}
+
+#[test]
+fn times_of_kernels_are_those_of_all_steps() {
+    let adapters = Adapters::find();
+    let adapter = adapters.choose(GpuChoice::Any).or_else(|_| adapters.choose(GpuChoice::Index(0)));
+    let options = GpuOptions { profile: Profile::Kernels, ..GpuOptions::default() };
+    let gpu = adapter.expect("a device").open(options).expect("a device with timestamps");
+    let backend = GpuBackend::new(gpu);
+    let mut x = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
+    let ones = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
+    for _ in 0..3 {
+        backend.add(1, &mut x, &ones);
+        backend.add(1, &mut x, &ones);
+        backend.read_into(&x, &mut [0.0; 64]).expect("values");
+    }
+    let times = backend.kernel_times();
+    assert_eq!(times.len(), 1, "{times:?}");
+    let (name, dispatches, seconds) = times[0];
+    assert_eq!((name, dispatches), ("add", 6));
+    assert!(seconds >= 0.0);
+    assert!(backend.kernel_times().is_empty());
+}
+
+#[test]
+fn a_lost_device_is_an_error_in_every_step() {
+    let backend = backend();
+    let llama = llama(&backend);
+    let mut runner = Runner::new(&backend, &llama, 16).expect("a runner");
+    runner.step(&[(0, 0, &[1, 2, 3])]).expect("a step");
+    backend.gpu().device.destroy();
+    for _ in 0..2 {
+        let error = runner.step(&[(0, 0, &[1, 2, 3])]).expect_err("a lost device");
+        assert!(matches!(error, Error::Device(_)), "{error}");
+    }
+}
+
+#[test]
+fn more_than_a_device_can_hold_is_an_error() {
+    let backend = backend();
+    // Beyond the largest binding, and beyond any memory.
+    for cols in [1 << 36, 1 << 50] {
+        let error = backend.alloc(1, cols).err().expect("too large");
+        assert!(matches!(error, Error::InvalidValue { .. } | Error::OutOfMemory { .. }), "{error}");
+    }
+    backend.alloc(1, 16).expect("a small buffer after a refused one");
+}

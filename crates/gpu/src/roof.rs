@@ -1,0 +1,109 @@
+//! What a device can do at most: the bounds that a benchmark compares with.
+//!
+//! Memory by copying a large buffer, arithmetic by multiply-adds of values that stay in registers, with the instructions
+//! that products use. A rate is the best of several passes, since whatever disturbs one can only make it slower.
+
+use std::time::{Duration, Instant};
+
+use model::{Result, Roofs};
+
+use crate::backend::GpuBackend;
+use crate::buffer::DeviceBuffer;
+use crate::device::Gpu;
+use crate::kernel::KernelSpec;
+
+/// Far more than the caches of any device.
+const COPIED_BYTES: u64 = 1 << 30;
+/// Workgroups of 256 lanes: some for every multiprocessor of the largest devices.
+const WORKGROUPS: u32 = 1024;
+/// Sums of a lane or a subgroup that do not wait for one another.
+const SUMS: usize = 8;
+/// Long beside the time that a submission takes.
+const PASS: Duration = Duration::from_millis(20);
+/// Passes of which the best counts.
+const PASSES: usize = 5;
+
+/// Measures memory and arithmetic.
+pub(crate) fn measure(backend: &GpuBackend) -> Result<Roofs> {
+    let macs_per_s = macs_per_s(backend)?;
+    Ok(Roofs {
+        read_bytes_per_s: copied_bytes_per_s(backend)?,
+        // Weights of every format become what the units multiply.
+        quantized_macs_per_s: macs_per_s,
+        float_macs_per_s: macs_per_s,
+    })
+}
+
+/// Bytes read and bytes written, of which a copy has as many.
+fn copied_bytes_per_s(backend: &GpuBackend) -> Result<f64> {
+    let gpu = backend.gpu();
+    let room = gpu.memory().map_or(u64::MAX, |memory| memory.available / 4);
+    let bytes = COPIED_BYTES.min(gpu.capabilities().max_binding_bytes).min(room) / 16 * 16;
+    let buffer = || DeviceBuffer::new(gpu, &backend.recorder, "measuring memory", bytes);
+    let (from, to) = (buffer()?, buffer()?);
+    let pass = |copies: usize| {
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for _ in 0..copies {
+            encoder.copy_buffer_to_buffer(&from.raw, 0, &to.raw, 0, bytes);
+        }
+        gpu.queue.submit([encoder.finish()]);
+        gpu.wait()
+    };
+    Ok(2.0 * bytes as f64 * best_rate(pass)?)
+}
+
+fn macs_per_s(backend: &GpuBackend) -> Result<f64> {
+    let gpu = backend.gpu();
+    let kernel = backend.kernels.get(gpu, &spec(has_matrix_units(gpu)));
+    let factors = DeviceBuffer::new(gpu, &backend.recorder, "measuring arithmetic", 256 * 4)?;
+    let values: Vec<f32> = (0..256).map(|i| 1.0 / (i + 2) as f32).collect();
+    gpu.queue.write_buffer(&factors.raw, 0, bytemuck::cast_slice(&values));
+    let bytes = u64::from(WORKGROUPS) * 256 * 4;
+    let out = DeviceBuffer::new(gpu, &backend.recorder, "measuring arithmetic", bytes)?;
+    let pass = |rounds: usize| {
+        let grid = [WORKGROUPS, 1, 1];
+        backend.recorder.dispatch(gpu, &kernel, &[&factors, &out], &[rounds as u32], grid);
+        backend.recorder.submit(gpu, None);
+        gpu.wait()
+    };
+    Ok(macs_of_round(gpu) * best_rate(pass)?)
+}
+
+/// Multiply-adds of a round of all workgroups.
+fn macs_of_round(gpu: &Gpu) -> f64 {
+    let of_workgroup = match has_matrix_units(gpu) {
+        // Eight subgroups of 32 lanes.
+        true => 8 * 16 * 16 * 16,
+        false => 256 * 4,
+    };
+    f64::from(WORKGROUPS) * f64::from(of_workgroup) * SUMS as f64
+}
+
+/// Repetitions a second, of passes with as many as take a while.
+fn best_rate(mut pass: impl FnMut(usize) -> Result<()>) -> Result<f64> {
+    let mut timed = |count: usize| {
+        let started = Instant::now();
+        pass(count)?;
+        Ok::<_, model::Error>(started.elapsed())
+    };
+    let mut count = 1;
+    timed(count)?;
+    while timed(count)? < PASS && count < 1 << 24 {
+        count *= 2;
+    }
+    let mut best = Duration::MAX;
+    for _ in 0..PASSES {
+        best = best.min(timed(count)?);
+    }
+    Ok(count as f64 / best.as_secs_f64())
+}
+
+fn has_matrix_units(gpu: &Gpu) -> bool {
+    gpu.capabilities().matrix_tile == Some(16)
+}
+
+/// The kernel of the arithmetic that products use.
+pub(crate) fn spec(matrix_units: bool) -> KernelSpec {
+    let spec = KernelSpec::new("roof").with("SUMS", SUMS);
+    spec.with_flag("F16", matrix_units).with_flag("MATRIX", matrix_units)
+}

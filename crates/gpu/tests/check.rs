@@ -1,0 +1,24 @@
+//! Every check of `rustorch devices --check`, on the device that this machine has: a software rasteriser if there is no
+//! other.
+#![cfg(feature = "device-tests")]
+
+use gguf::Gguf;
+use gpu::check;
+use gpu::{Adapters, GpuChoice, GpuOptions};
+
+/// The demo model stands in for the user's.
+const MODEL: &[u8] = include_bytes!("../../../models/demo/demo.gguf");
+
+#[test]
+#[allow(clippy::print_stderr)] // The report is the test's second result.
+fn every_kernel_in_every_setting_is_right_and_lawful() {
+    let adapters = Adapters::find();
+    let adapter = adapters
+        .choose(GpuChoice::Any)
+        .or_else(|_| adapters.choose(GpuChoice::Index(0)))
+        .expect("tests of kernels need a device, a software rasteriser at least");
+    let model = Gguf::from_vec(MODEL.to_vec()).expect("the demo model");
+    let report = check::run(adapter, GpuOptions::default(), &model, |finding| eprintln!("{finding}"));
+    let report = report.expect("the device opens");
+    assert_eq!(report.num_failed(), 0, "{report}");
+}
