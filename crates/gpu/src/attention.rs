@@ -231,7 +231,7 @@ impl Specs {
     /// What a device runs.
     fn new(gpu: &Gpu, shape: QkvShape, dtype: KvDtype) -> Self {
         let width = shape.head_dim;
-        assert!(width <= MAX_HEAD_DIM && width % 2 == 0, "attention: a head of {width} columns");
+        assert!(width <= MAX_HEAD_DIM && width.is_multiple_of(2), "attention: a head of {width} columns");
         let capabilities = gpu.capabilities();
         let has_matrices = capabilities.matrix_tile == Some(16);
         let has_room = capabilities.max_workgroup_bytes >= MATRIX_WORKGROUP_BYTES;
@@ -246,7 +246,7 @@ impl Specs {
 
     /// Whether matrices of 16 x 16 make up the heads, and whole positions of them are held by a workgroup.
     pub fn suit_matrix_units(shape: QkvShape, dtype: KvDtype) -> bool {
-        dtype == KvDtype::F16 && shape.head_dim % 16 == 0 && shape.head_dim <= 128
+        dtype == KvDtype::F16 && shape.head_dim.is_multiple_of(16) && shape.head_dim <= 128
     }
 
     /// The fused kernel.

@@ -258,18 +258,16 @@ const RAGGED: [Rows; 11] = [
 #[test]
 fn ragged_batches_match_float64() {
     let device = Device::open();
-    let shapes = [
-        shape(4, 4, 24),
-        shape(8, 2, 64),
-        shape(6, 2, 80),
-        shape(8, 2, 128),
-        shape(32, 1, 64),
-        shape(2, 1, 256),
+    let cases = [
+        (shape(4, 4, 24), KvDtype::F16, 1),
+        (shape(8, 2, 64), KvDtype::F32, 7),
+        (shape(6, 2, 80), KvDtype::F16, 16),
+        (shape(8, 2, 128), KvDtype::F16, 32),
+        (shape(32, 1, 64), KvDtype::F16, 16),
+        (shape(2, 1, 256), KvDtype::F32, 7),
     ];
-    for (shape, page_size) in shapes.into_iter().zip([1, 7, 16, 32, 16, 7]) {
-        for dtype in [KvDtype::F16, KvDtype::F32] {
-            device.check(Case { shape, dtype, page_size }, &RAGGED);
-        }
+    for (shape, dtype, page_size) in cases {
+        device.check(Case { shape, dtype, page_size }, &RAGGED);
     }
 }
 
@@ -277,32 +275,31 @@ fn ragged_batches_match_float64() {
 #[test]
 fn bits_depend_on_the_sequence_alone() {
     let device = Device::open();
+    // Rows on both sides of the edge of a span, and of a block.
+    let (start, tokens) = (240, 50);
+    let rows = [Rows::new(77, start, tokens)];
     for shape in [shape(6, 2, 24), shape(8, 2, 128), shape(32, 1, 64)] {
-        let case = |page_size| Case { shape, dtype: KvDtype::F16, page_size };
-        let context = 333;
-        let of_last = |values: &[f32]| values[values.len() - context * shape.q_cols()..].to_vec();
-        let whole = device.attend(case(16), &[Rows::new(77, 0, context)], Kind::Fused(Grid::Whole));
+        let attend = |page_size, step: &[Rows], kind| {
+            device.attend(Case { shape, dtype: KvDtype::F16, page_size }, step, kind)
+        };
+        let whole = attend(16, &rows, Kind::Fused(Grid::Whole));
         for kind in KINDS {
-            let alone = device.attend(case(16), &[Rows::new(77, 0, context)], kind);
+            let alone = attend(7, &rows, kind);
             if kind != Kind::Reference {
-                assert!(alone == whole, "{kind:?}, {shape:?}: the grid");
+                assert!(alone == whole, "{kind:?}, {shape:?}: the grid or the pages");
             }
-            for page_size in [1, 7, 32] {
-                let other = device.attend(case(page_size), &[Rows::new(77, 0, context)], kind);
-                assert!(other == alone, "{kind:?}, {shape:?}: pages of {page_size}");
-            }
-            let mut step = RAGGED.to_vec();
-            step.push(Rows::new(77, 0, context));
-            let batched = of_last(&device.attend(case(16), &step, kind));
-            assert!(batched == alone, "{kind:?}, {shape:?}: in a batch");
-            for chunks in [&[1, 2, 61, 1, 190, 3, 75][..], &[256, 77], &[255, 1, 1, 76], &[331, 1, 1]] {
-                let mut start = 0;
+            assert!(attend(1, &rows, kind) == alone, "{kind:?}, {shape:?}: pages of 1");
+            let step: Vec<Rows> = RAGGED.into_iter().chain(rows).collect();
+            let batched = attend(32, &step, kind);
+            let of_last = &batched[batched.len() - alone.len()..];
+            assert!(of_last == alone, "{kind:?}, {shape:?}: in a batch");
+            for chunks in [&[1, 2, 12, 1, 30, 4][..], &[16, 34], &[49, 1]] {
                 let mut values = Vec::new();
-                for &tokens in chunks {
-                    values.extend(device.attend(case(16), &[Rows::new(77, start, tokens)], kind));
-                    start += tokens;
+                let mut first = start;
+                for &count in chunks {
+                    values.extend(attend(16, &[Rows::new(77, first, count)], kind));
+                    first += count;
                 }
-                assert_eq!(start, context);
                 assert!(values == alone, "{kind:?}, {shape:?}: in chunks of {chunks:?}");
             }
         }
