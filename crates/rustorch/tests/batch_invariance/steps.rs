@@ -239,12 +239,13 @@ impl<'a> Schedule<'a> {
         let active = &mut self.active[idx];
         batch.push(&tokens[done..done + count], done, &active.block_table, logits);
         (active.done, active.in_step) = (done + count, true);
+        let last = (seq, active.done - 1);
         let all = (done..active.done).map(|position| (seq, position));
         match logits {
             Logits::Skip => {}
-            Logits::Last => rows.logits.extend(all.last()),
+            Logits::Last => rows.logits.push(last),
             Logits::All => rows.logits.extend(all),
-            Logits::LastHidden => rows.hidden.extend(all.last()),
+            Logits::LastHidden => rows.hidden.push(last),
             Logits::AllHidden => rows.hidden.extend(all),
         }
     }
