@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_demo_model_is_of_its_main_format() {
-        let gguf = crate::demo::gguf();
+        let gguf = demo::gguf();
         assert_eq!(main_format(&gguf), gguf.tensor("blk.0.ffn_up.weight").unwrap().format());
     }
 }
