@@ -131,6 +131,7 @@ pub fn run(args: &Args) -> Result<()> {
                 usage.prompt_tokens += used.prompt_tokens;
                 usage.completion_tokens += used.completion_tokens;
             }
+            Event::Embedding { .. } => {}
             Event::Error(error) => return Err(anyhow!(error).context(prompt_name(index as usize))),
         }
         print_ready(&mut lanes, &mut current, &mut out).context(STDOUT)?;
@@ -188,7 +189,8 @@ fn request(args: &Args, index: usize, prompt: &str, tokenizer: &Tokenizer, room:
     let prompt_token_ids = prompt_tokens(args, tokenizer, prompt)?;
     let left = room.saturating_sub(prompt_token_ids.len());
     let max_tokens = args.max_tokens.map_or(DEFAULT_MAX_TOKENS.min(left.max(1)), NonZeroUsize::get);
-    Ok(Request { prompt_token_ids, params: sampling_params(args, index, max_tokens) })
+    let params = sampling_params(args, index, max_tokens);
+    Ok(Request { prompt_token_ids, params, ..Request::default() })
 }
 
 fn prompt_tokens(args: &Args, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec<u32>> {

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustorch_llama::{
     AttentionMode, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, Isa, KvDtype, LlamaConfig,
-    LlamaModel, LoadOptions, Tokenizer, Weights, demo,
+    LlamaModel, LoadOptions, PrefixCache, Tokenizer, Weights, demo,
 };
 
 use crate::output;
@@ -59,6 +59,9 @@ pub struct ModelArgs {
     /// Sequences that run together
     #[arg(long, value_name = "N", default_value = "8", value_parser = parse_count)]
     pub batch_size: NonZeroUsize,
+    /// Run every prompt from its beginning, even if another began alike
+    #[arg(long)]
+    pub no_prefix_cache: bool,
     #[command(flatten)]
     pub run: RunArgs,
 }
@@ -139,7 +142,8 @@ impl ModelArgs {
         let gguf = self.file.open()?;
         let tokenizer = self.file.tokenizer(&gguf)?;
         let weights = self.load(&gguf, self.config(&gguf)?)?;
-        let options = EngineConfig { kv_memory: self.kv_memory, ..EngineConfig::default() };
+        let prefix_cache = if self.no_prefix_cache { PrefixCache::Off } else { PrefixCache::On };
+        let options = EngineConfig { kv_memory: self.kv_memory, prefix_cache, ..EngineConfig::default() };
         let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), options)?;
         Ok((engine, tokenizer, weights))
     }

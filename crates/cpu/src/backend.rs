@@ -373,8 +373,8 @@ impl Backend for CpuBackend {
     }
 
     fn gather_rows(&self, plan: &CpuPlan, x: &CpuBuffer, out: &mut CpuBuffer) {
-        self.for_rows(plan.batch.num_logit_rows(), out, |row, out| {
-            out.copy_from_slice(x.row(plan.batch.logit_rows[row] as usize));
+        self.for_rows(plan.batch.wanted_rows.len(), out, |row, out| {
+            out.copy_from_slice(x.row(plan.batch.wanted_rows[row] as usize));
         });
     }
 

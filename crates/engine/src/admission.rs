@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use tokenizer::Tokenizer;
 
+use crate::embedding::Pooler;
 use crate::error::{EngineError, Result};
 use crate::events::{EventSender, EventSink};
-use crate::request::Request;
+use crate::generation::Generation;
+use crate::request::{EmbeddingRequest, Priority, Request};
 use crate::runner::RunnerSpec;
 use crate::sampler::SamplingState;
 use crate::sampling_params::SamplingParams;
-use crate::sequence::Sequence;
+use crate::sequence::{Sequence, Task};
 use crate::text::TextStream;
 
 /// What a request is judged by.
@@ -27,9 +29,12 @@ impl Admission {
 
     /// A sequence for `request` that reports to `sink`, which is not called if it is refused.
     pub fn admit(&self, request: Request, sink: impl EventSink + 'static) -> Result<Sequence> {
-        let Request { prompt_token_ids, mut params } = request;
+        let Request { prompt_token_ids, mut params, priority } = request;
         params.validate()?;
-        self.check_token_ids(&prompt_token_ids, &params)?;
+        self.check_prompt(&prompt_token_ids)?;
+        for (idx, &(token_id, _)) in params.logit_bias.iter().enumerate() {
+            self.check_token_id("logit_bias", idx, token_id)?;
+        }
         let max_tokens = self.resolve_max_tokens(prompt_token_ids.len(), &params)?;
         if self.tokenizer.is_none() && !params.stop.is_empty() {
             return Err(EngineError::StopWithoutTokenizer { found: params.stop.len() });
@@ -40,54 +45,96 @@ impl Admission {
             stop_token_ids.extend_from_slice(tokenizer.eog_tokens());
         }
         let stop = std::mem::take(&mut params.stop);
-        Ok(Sequence {
-            id: 0,
-            num_prompt_tokens: prompt_token_ids.len(),
-            num_cached_tokens: 0,
-            num_found_tokens: 0,
-            block_table: Vec::new(),
+        let generation = Generation {
             max_tokens,
             stop_token_ids,
             sampling: SamplingState::new(&params, &prompt_token_ids),
             text: self.tokenizer.as_ref().map(|tokenizer| TextStream::new(Arc::clone(tokenizer), stop)),
-            events: EventSender::new(sink),
-            token_ids: prompt_token_ids,
             params,
-        })
+        };
+        // The last token generated is not run.
+        let max_cached_tokens = prompt_token_ids.len() + max_tokens - 1;
+        let task = Task::Generate(Box::new(generation));
+        Ok(Self::sequence(prompt_token_ids, priority, max_cached_tokens, task, sink))
     }
 
-    fn check_token_ids(&self, prompt_token_ids: &[u32], params: &SamplingParams) -> Result<()> {
-        let vocab_size = self.spec.vocab_size;
+    /// As [`admit`](Self::admit), for an embedding.
+    pub fn admit_embedding(
+        &self,
+        request: EmbeddingRequest,
+        sink: impl EventSink + 'static,
+    ) -> Result<Sequence> {
+        let EmbeddingRequest { prompt_token_ids, pooling, priority } = request;
+        self.check_prompt(&prompt_token_ids)?;
+        let prompt = prompt_token_ids.len();
+        self.check_length(prompt, 0)?;
+        let task = Task::Embed(Pooler::new(pooling, self.spec.hidden_size));
+        Ok(Self::sequence(prompt_token_ids, priority, prompt, task, sink))
+    }
+
+    fn sequence(
+        prompt_token_ids: Vec<u32>,
+        priority: Priority,
+        max_cached_tokens: usize,
+        task: Task,
+        sink: impl EventSink + 'static,
+    ) -> Sequence {
+        Sequence {
+            id: 0,
+            priority,
+            num_prompt_tokens: prompt_token_ids.len(),
+            token_ids: prompt_token_ids,
+            max_cached_tokens,
+            num_cached_tokens: 0,
+            num_found_tokens: None,
+            block_table: Vec::new(),
+            task,
+            events: EventSender::new(sink),
+        }
+    }
+
+    fn check_prompt(&self, prompt_token_ids: &[u32]) -> Result<()> {
         if prompt_token_ids.is_empty() {
             return Err(EngineError::EmptyPrompt);
         }
-        let check = |field: &str, idx: usize, found: u32| match (found as usize) < vocab_size {
-            true => Ok(()),
-            false => {
-                Err(EngineError::TokenOutOfRange { field: format!("{field}[{idx}]"), found, vocab_size })
-            }
-        };
-        for (idx, &token_id) in prompt_token_ids.iter().enumerate() {
-            check("prompt_token_ids", idx, token_id)?;
+        let mut token_ids = prompt_token_ids.iter().enumerate();
+        token_ids.try_for_each(|(idx, &token_id)| self.check_token_id("prompt_token_ids", idx, token_id))
+    }
+
+    fn check_token_id(&self, field: &str, idx: usize, found: u32) -> Result<()> {
+        let vocab_size = self.spec.vocab_size;
+        if (found as usize) < vocab_size {
+            return Ok(());
         }
-        for (idx, &(token_id, _)) in params.logit_bias.iter().enumerate() {
-            check("logit_bias", idx, token_id)?;
-        }
-        Ok(())
+        Err(EngineError::TokenOutOfRange { field: format!("{field}[{idx}]"), found, vocab_size })
     }
 
     /// The most tokens that the request, the context and the pool allow.
     fn resolve_max_tokens(&self, prompt: usize, params: &SamplingParams) -> Result<usize> {
-        let max_seq_len = self.spec.max_seq_len;
-        let pool = self.spec.num_pages * self.spec.page_size;
-        let room = max_seq_len.min(pool).saturating_sub(prompt);
+        let room = self.most_tokens().saturating_sub(prompt);
         let max_tokens = params.max_tokens.unwrap_or(room).max(params.min_tokens).max(1);
-        if max_tokens <= room {
-            Ok(max_tokens)
-        } else if prompt.saturating_add(max_tokens) > max_seq_len {
+        self.check_length(prompt, max_tokens).map(|()| max_tokens)
+    }
+
+    /// Tokens of the longest sequence.
+    fn most_tokens(&self) -> usize {
+        self.spec.max_seq_len.min(self.pool())
+    }
+
+    /// Tokens that all pages together hold.
+    fn pool(&self) -> usize {
+        self.spec.num_pages * self.spec.page_size
+    }
+
+    fn check_length(&self, prompt: usize, max_tokens: usize) -> Result<()> {
+        let max_seq_len = self.spec.max_seq_len;
+        let tokens = prompt.saturating_add(max_tokens);
+        if tokens <= self.most_tokens() {
+            Ok(())
+        } else if tokens > max_seq_len {
             Err(EngineError::ContextTooLong { prompt, max_tokens, max_seq_len })
         } else {
-            Err(EngineError::PoolTooSmall { prompt, max_tokens, pool })
+            Err(EngineError::PoolTooSmall { prompt, max_tokens, pool: self.pool() })
         }
     }
 }

@@ -8,6 +8,7 @@
 //! becomes of pages that are given back: whoever shares pages between sequences changes these two.
 
 use crate::sequence::Sequence;
+use crate::stats::EngineStats;
 
 /// Which pages are free. Every page is either here or in the block table of one sequence.
 #[derive(Debug)]
@@ -27,8 +28,14 @@ impl BlockManager {
         self.free.len()
     }
 
-    pub fn num_used_pages(&self) -> usize {
-        self.num_pages - self.free.len()
+    /// Writes down what the pool knows.
+    pub fn report(&self, stats: &mut EngineStats) {
+        stats.used_pages = self.num_pages - self.free.len();
+    }
+
+    /// Free pages that [`allocate`](Self::allocate) would take for a sequence.
+    pub fn pages_to_take(&self, seq: &Sequence) -> usize {
+        self.pages_for(seq.token_ids.len())
     }
 
     /// Pages that this many tokens of one sequence fill.
@@ -46,6 +53,7 @@ impl BlockManager {
         let num_pages = self.pages_for(seq.token_ids.len());
         let Some(first) = self.free.len().checked_sub(num_pages) else { return false };
         seq.block_table.extend(self.free.drain(first..).rev());
+        seq.num_found_tokens.get_or_insert(0);
         true
     }
 

@@ -17,39 +17,20 @@ use crate::handle::{Command, EngineHandle};
 use crate::options::EngineOptions;
 use crate::runner::{Runner, RunnerSpec};
 use crate::sampler::Sampler;
-use crate::scheduler::Scheduler;
-use crate::sequence::Sequence;
+use crate::scheduler::{Rows, Scheduler};
+use crate::sequence::{Output, Sequence};
+use crate::stats::EngineStats;
 
 /// Generates for many sequences at a time with one model.
 #[derive(Debug)]
 pub struct Engine<R> {
     runner: R,
     vocab_size: usize,
+    hidden_size: usize,
     scheduler: Scheduler,
     sampler: Sampler,
     batch: Batch,
     stats: EngineStats,
-}
-
-/// What an engine has done since it started, and what it is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct EngineStats {
-    /// Steps that ran.
-    pub steps: u64,
-    /// Tokens that ran in them: prompts, generated tokens and both again after a preemption.
-    pub tokens: u64,
-    /// Tokens that were generated.
-    pub generated_tokens: u64,
-    /// How often a sequence lost its pages to an older one.
-    pub preemptions: u64,
-    /// Sequences with pages.
-    pub running: usize,
-    /// Sequences without.
-    pub waiting: usize,
-    /// Pages in use.
-    pub used_pages: usize,
-    /// Pages of the pool.
-    pub num_pages: usize,
 }
 
 impl<R: Runner> Engine<R> {
@@ -78,15 +59,17 @@ impl<R: Runner> Engine<R> {
     }
 
     pub(crate) fn new(runner: R, options: EngineOptions) -> Result<Self> {
-        let RunnerSpec { limits, page_size, num_pages, vocab_size, .. } = runner.spec();
+        let RunnerSpec { limits, page_size, num_pages, vocab_size, hidden_size, .. } = runner.spec();
         let scheduler_limits = options.resolve(&runner.spec())?;
+        let max_num_seqs = scheduler_limits.max_num_seqs;
         Ok(Self {
             runner,
             vocab_size,
+            hidden_size,
             scheduler: Scheduler::new(scheduler_limits, BlockManager::new(page_size, num_pages)),
             sampler: Sampler::default(),
             batch: Batch::new(limits, page_size),
-            stats: EngineStats { num_pages, ..EngineStats::default() },
+            stats: EngineStats { num_pages, max_num_seqs, ..EngineStats::default() },
         })
     }
 
@@ -116,16 +99,13 @@ impl<R: Runner> Engine<R> {
 
     /// Runs one step, if there is a sequence that wants one.
     pub(crate) fn step(&mut self) {
-        self.scheduler.cancel_closed();
+        self.stats.cancelled += self.scheduler.cancel_closed() as u64;
         if !self.scheduler.is_idle() {
             self.scheduler.schedule(&mut self.batch);
             self.run_batch();
         }
         debug_assert_eq!(self.scheduler.check_integrity(), Ok(()));
-        self.stats.preemptions = self.scheduler.num_preemptions();
-        self.stats.running = self.scheduler.num_running();
-        self.stats.waiting = self.scheduler.num_waiting();
-        self.stats.used_pages = self.scheduler.num_used_pages();
+        self.scheduler.report(&mut self.stats);
     }
 
     #[cfg(test)]
@@ -139,21 +119,36 @@ impl<R: Runner> Engine<R> {
     }
 
     fn run_batch(&mut self) {
-        let logits = match self.runner.run(&self.batch) {
-            Ok(logits) => logits,
+        let output = match self.runner.run(&self.batch) {
+            Ok(output) => output,
             Err(error) => {
                 tracing::error!(%error, sequences = self.scheduler.num_running(), "step failed");
-                return self.scheduler.fail_running(&EngineError::Run(error));
+                self.stats.failed += self.scheduler.fail_running(&EngineError::Run(error)) as u64;
+                return;
             }
         };
-        let num_rows = self.batch.num_logit_rows();
-        assert_eq!(logits.len(), num_rows * self.vocab_size, "the runner returned logits of another shape");
-        self.scheduler.commit(|row_idx, seq| {
-            let row = &logits[row_idx * self.vocab_size..][..self.vocab_size];
-            seq.advance(row, &mut self.sampler);
+        let (vocab_size, hidden_size) = (self.vocab_size, self.hidden_size);
+        let size = self.batch.size();
+        assert_eq!(
+            (output.logits.len(), output.hidden_states.len()),
+            (size.logit_rows * vocab_size, size.hidden_rows * hidden_size),
+            "the runner returned rows of another shape"
+        );
+        let (sampler, stats) = (&mut self.sampler, &mut self.stats);
+        self.scheduler.commit(|seq, num_tokens, rows| {
+            let output = match rows {
+                Rows::Logits(row) => Output::Logits(&output.logits[row * vocab_size..][..vocab_size]),
+                Rows::HiddenStates(rows) => Output::HiddenStates(
+                    &output.hidden_states[rows.start * hidden_size..rows.end * hidden_size],
+                ),
+            };
+            seq.advance(num_tokens, output, sampler);
+            if let Some(ending) = seq.events.ending() {
+                stats.count(ending);
+            }
         });
         self.stats.steps += 1;
-        self.stats.tokens += self.batch.num_tokens() as u64;
-        self.stats.generated_tokens += num_rows as u64;
+        self.stats.tokens += size.tokens as u64;
+        self.stats.generated_tokens += size.logit_rows as u64;
     }
 }

@@ -30,7 +30,7 @@ pub enum EngineError {
     ContextTooLong {
         /// Tokens of the prompt.
         prompt: usize,
-        /// Tokens to generate, at least 1.
+        /// Tokens to generate: at least 1, or 0 of an embedding.
         max_tokens: usize,
         /// The context.
         max_seq_len: usize,
@@ -43,7 +43,7 @@ pub enum EngineError {
     PoolTooSmall {
         /// Tokens of the prompt.
         prompt: usize,
-        /// Tokens to generate, at least 1.
+        /// Tokens to generate: at least 1, or 0 of an embedding.
         max_tokens: usize,
         /// Tokens that all pages together hold.
         pool: usize,
@@ -85,6 +85,15 @@ pub enum EngineError {
     NoFiniteLogit {
         /// Tokens of the sequence so far.
         position: usize,
+    },
+    /// The state to embed has no direction: it is NaN, infinite or zero throughout.
+    #[error(
+        "no embedding of the prompt of {prompt} tokens: expected finite values that are not all zero, found none\n\
+         hint: the weights may be damaged"
+    )]
+    NoFiniteEmbedding {
+        /// Tokens of the prompt.
+        prompt: usize,
     },
     /// The operating system gave no thread.
     #[error("the engine's thread did not start: {0}")]

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use crate::error::{EngineError, Result};
-use crate::request::{Completion, Event, FinishReason, TokenEvent, Usage};
+use crate::request::{Completion, Embedding, Event, FinishReason, TokenEvent, Usage};
 
 /// Where a request's events go.
 ///
 /// The engine calls it on its own thread between steps, so it must not block: a bounded channel would let one slow reader
 /// hold up every sequence.
 pub trait EventSink: Send {
-    /// Takes the next event. The last one is [`Event::Finished`] or [`Event::Error`], and it always comes.
+    /// Takes the next event. The last one is [`Event::Finished`], [`Event::Embedding`] or [`Event::Error`], and it
+    /// always comes.
     fn send(&mut self, event: Event);
 
     /// True once nobody wants the events: the engine asks before each step, and cancels the request.
@@ -23,50 +24,68 @@ pub trait EventSink: Send {
 /// The engine's end: sends one ending, whatever happens to the sequence that owns it.
 pub(crate) struct EventSender {
     sink: Box<dyn EventSink>,
-    ended: bool,
+    ending: Option<Ending>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Finished(FinishReason),
+    Embedding,
+    Error,
+    /// Without an event.
+    Forgotten,
 }
 
 impl EventSender {
     pub fn new(sink: impl EventSink + 'static) -> Self {
-        Self { sink: Box::new(sink), ended: false }
+        Self { sink: Box::new(sink), ending: None }
     }
 
     pub fn token(&mut self, token: TokenEvent) {
-        debug_assert!(!self.ended, "a token after the end");
+        debug_assert!(self.ending.is_none(), "a token after the end");
         self.sink.send(Event::Token(token));
     }
 
     pub fn finish(&mut self, reason: FinishReason, usage: Usage) {
-        self.end(Event::Finished { reason, usage });
+        self.end(Ending::Finished(reason), Event::Finished { reason, usage });
+    }
+
+    pub fn embedding(&mut self, values: Vec<f32>, usage: Usage) {
+        self.end(Ending::Embedding, Event::Embedding { values, usage });
     }
 
     pub fn fail(&mut self, error: EngineError) {
-        self.end(Event::Error(error));
+        self.end(Ending::Error, Event::Error(error));
     }
 
     /// Sends nothing more, not even an ending: the caller learns it in another way.
     pub fn forget(&mut self) {
-        self.ended = true;
+        self.ending = Some(Ending::Forgotten);
+    }
+
+    pub fn ending(&self) -> Option<Ending> {
+        self.ending
     }
 
     pub fn has_ended(&self) -> bool {
-        self.ended
+        self.ending.is_some()
     }
 
     pub fn is_closed(&self) -> bool {
         self.sink.is_closed()
     }
 
-    fn end(&mut self, event: Event) {
-        debug_assert!(!self.ended, "a second end");
-        self.ended = true;
+    fn end(&mut self, ending: Ending, event: Event) {
+        debug_assert!(self.ending.is_none(), "a second end");
+        self.ending = Some(ending);
         self.sink.send(event);
     }
 }
 
 impl Drop for EventSender {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.ending.is_none() {
             self.sink.send(Event::Error(EngineError::Stopped));
         }
     }
@@ -74,7 +93,7 @@ impl Drop for EventSender {
 
 impl fmt::Debug for EventSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventSender").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("EventSender").field("ending", &self.ending).finish_non_exhaustive()
     }
 }
 
@@ -114,6 +133,14 @@ impl RequestStream {
     /// The error that ended the request.
     pub fn completion(self) -> Result<Completion> {
         Completion::collect(self)
+    }
+
+    /// Waits for the end of a request for an embedding and returns it.
+    ///
+    /// # Errors
+    /// The error that ended the request.
+    pub fn embedding(self) -> Result<Embedding> {
+        Embedding::collect(self)
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::admission::Admission;
-use crate::engine::EngineStats;
 use crate::error::{EngineError, Result};
 use crate::events::{EventSink, RequestStream, TaggedSink};
-use crate::request::{Event, Request};
+use crate::request::{EmbeddingRequest, Event, Request};
 use crate::sequence::Sequence;
+use crate::stats::EngineStats;
 
 /// Submits requests to an engine. Clones share it; when the last one is dropped, the engine stops.
 #[derive(Clone)]
@@ -91,6 +91,30 @@ impl EngineHandle {
                 }
             }
         }
+        self.queue(seqs)
+    }
+
+    /// Queues a prompt to embed; the stream's only event is [`Event::Embedding`] or [`Event::Error`]. Dropping the stream
+    /// cancels it.
+    ///
+    /// # Errors
+    /// The reason why it can never be served: an empty prompt, a token out of the vocabulary, a length beyond the context
+    /// or beyond all KV pages. [`EngineError::Stopped`] if the engine has stopped.
+    pub fn embed(&self, request: EmbeddingRequest) -> Result<RequestStream> {
+        let (sink, stream) = RequestStream::new();
+        self.embed_with(request, sink)?;
+        Ok(stream)
+    }
+
+    /// Queues a prompt to embed whose event goes to `sink`.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed); nothing is sent then.
+    pub fn embed_with(&self, request: EmbeddingRequest, sink: impl EventSink + 'static) -> Result<()> {
+        self.queue(vec![self.shared.admission.admit_embedding(request, sink)?])
+    }
+
+    fn queue(&self, seqs: Vec<Sequence>) -> Result<()> {
         self.shared.commands.send(Command::Submit(seqs)).map_err(|SendError(command)| {
             if let Command::Submit(seqs) = command {
                 forget(seqs);

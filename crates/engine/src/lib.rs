@@ -10,9 +10,11 @@
 
 mod admission;
 mod block_manager;
+mod embedding;
 mod engine;
 mod error;
 mod events;
+mod generation;
 mod handle;
 mod model_runner;
 mod options;
@@ -22,6 +24,7 @@ mod sampler;
 mod sampling_params;
 mod scheduler;
 mod sequence;
+mod stats;
 mod stop;
 mod text;
 
@@ -30,12 +33,16 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use engine::{Engine, EngineStats};
+pub use engine::Engine;
 pub use error::{EngineError, Result, RunError};
 pub use events::{EventSink, RequestStream};
 pub use handle::EngineHandle;
 pub use model_runner::{ModelRunner, kv_shape};
-pub use options::EngineOptions;
-pub use request::{Completion, Event, FinishReason, Request, TokenEvent, TokenLogprobs, Usage};
-pub use runner::{Runner, RunnerSpec};
+pub use options::{EngineOptions, PrefixCache};
+pub use request::{
+    Completion, Embedding, EmbeddingRequest, Event, FinishReason, Pooling, Priority, Request, TokenEvent,
+    TokenLogprobs, Usage,
+};
+pub use runner::{Runner, RunnerSpec, StepOutput};
 pub use sampling_params::SamplingParams;
+pub use stats::EngineStats;

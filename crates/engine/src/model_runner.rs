@@ -5,7 +5,7 @@ use std::sync::Arc;
 use model::{AttentionMode, Backend, Batch, BatchLimits, KvShape, Llama, RunState};
 
 use crate::error::RunError;
-use crate::runner::{Runner, RunnerSpec};
+use crate::runner::{Runner, RunnerSpec, StepOutput};
 
 /// Runs steps of a model whose weights it shares with other runners.
 pub struct ModelRunner<B: Backend> {
@@ -14,7 +14,8 @@ pub struct ModelRunner<B: Backend> {
     cache: B::KvCache,
     plan: B::Plan,
     state: RunState<B>,
-    logits: Vec<f32>, // [max_logit_rows, vocab_size]
+    logits: Vec<f32>,        // [max_logit_rows, vocab_size]
+    hidden_states: Vec<f32>, // [max_tokens, hidden_size], read as [R + H, hidden_size]
     spec: RunnerSpec,
 }
 
@@ -40,9 +41,12 @@ impl<B: Backend> ModelRunner<B> {
             page_size: config.page_size,
             num_pages,
             vocab_size: config.vocab_size,
+            hidden_size: config.hidden_size,
             max_seq_len: config.max_seq_len,
         };
-        Ok(Self { backend, llama, cache, plan, state, logits, spec })
+        // Zeroed on first use by the system: a runner that is asked for no hidden states takes no memory for them.
+        let hidden_states = vec![0.0; limits.max_tokens * config.hidden_size];
+        Ok(Self { backend, llama, cache, plan, state, logits, hidden_states, spec })
     }
 }
 
@@ -63,18 +67,22 @@ impl<B: Backend> Runner for ModelRunner<B> {
         self.spec
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<&[f32], RunError> {
-        let (tokens, logit_rows) = (batch.num_tokens(), batch.num_logit_rows());
+    fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
+        let size = batch.size();
         self.backend.plan(batch, &mut self.plan)?;
-        self.llama.forward(
-            &*self.backend,
-            &self.plan,
-            (tokens, logit_rows),
-            &mut self.cache,
-            &mut self.state,
-        );
-        let logits = &mut self.logits[..logit_rows * self.spec.vocab_size];
-        self.backend.read_into(self.state.logits(), logits)?;
-        Ok(logits)
+        self.llama.forward(&*self.backend, &self.plan, size, &mut self.cache, &mut self.state);
+        let logits = &mut self.logits[..size.logit_rows * self.spec.vocab_size];
+        if !logits.is_empty() || size.hidden_rows == 0 {
+            // The step's one wait, even if nothing is asked for: a failure belongs to the step that had it.
+            self.backend.read_into(self.state.logits(), logits)?;
+        }
+        // In the device's buffer, the states that the logits were made of come first.
+        let hidden_size = self.spec.hidden_size;
+        let first = if size.hidden_rows > 0 { size.logit_rows } else { 0 };
+        let hidden_states = &mut self.hidden_states[..(first + size.hidden_rows) * hidden_size];
+        if !hidden_states.is_empty() {
+            self.backend.read_into(self.state.hidden_states(), hidden_states)?;
+        }
+        Ok(StepOutput { logits, hidden_states: &hidden_states[first * hidden_size..] })
     }
 }

@@ -13,12 +13,24 @@ pub struct EngineOptions {
     pub token_budget: Option<usize>,
     /// Most tokens of one sequence in a step. Smaller chunks of a long prompt delay other sequences less.
     pub max_chunk: Option<usize>,
+    /// Whether prompts that begin alike share what was computed.
+    pub prefix_cache: PrefixCache,
+}
+
+/// Whether a sequence may begin with KV pages that another one, or itself before a preemption, has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrefixCache {
+    /// Full pages stay findable until they are needed for something else.
+    #[default]
+    On,
+    /// Every token of every prompt is run.
+    Off,
 }
 
 impl EngineOptions {
     /// The limits of a step, or the first option that the runner cannot serve.
     pub(crate) fn resolve(&self, spec: &RunnerSpec) -> Result<SchedulerLimits> {
-        let RunnerSpec { limits, page_size, num_pages, vocab_size, max_seq_len } = *spec;
+        let RunnerSpec { limits, page_size, num_pages, vocab_size, hidden_size: _, max_seq_len } = *spec;
         check("page_size", page_size, usize::MAX)?;
         check("num_pages", num_pages, u32::MAX as usize / page_size)?;
         check("vocab_size", vocab_size, u32::MAX as usize)?;

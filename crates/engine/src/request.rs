@@ -10,9 +10,42 @@ pub struct Request {
     pub prompt_token_ids: Vec<u32>,
     /// How tokens are chosen and when generation ends.
     pub params: SamplingParams,
+    /// Who goes first.
+    pub priority: Priority,
 }
 
-/// What happens to a request: any number of tokens, then exactly one `Finished` or `Error`.
+/// One prompt to embed: the state of the model after its last layer and norm, where logits would come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EmbeddingRequest {
+    /// The prompt as the model shall see it; nothing (such as BOS) is added.
+    pub prompt_token_ids: Vec<u32>,
+    /// What becomes of the states of the single tokens.
+    pub pooling: Pooling,
+    /// Who goes first.
+    pub priority: Priority,
+}
+
+/// How the states of a prompt's tokens become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Pooling {
+    /// That of the last token, which has seen all others.
+    #[default]
+    Last,
+    /// Their mean. It needs the state of every token, so such a prompt finds nothing in the prefix cache.
+    Mean,
+}
+
+/// Who goes first. Requests of equal priority begin in the order of their arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// Begins before all waiting low ones, and takes the place of running ones if there is no other.
+    #[default]
+    Normal,
+    /// Runs on what others leave. It gets nowhere while they leave nothing, but loses no token that it has generated.
+    Low,
+}
+
+/// What happens to a request: any number of tokens, then exactly one `Finished` or `Error`; or one `Embedding` or `Error`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A token was generated.
@@ -24,7 +57,14 @@ pub enum Event {
         /// What it took.
         usage: Usage,
     },
-    /// Generation ended early.
+    /// An [`EmbeddingRequest`] was served.
+    Embedding {
+        /// `[hidden_size]` values of Euclidean length 1.
+        values: Vec<f32>,
+        /// What it took; no token is generated.
+        usage: Usage,
+    },
+    /// The request ended early.
     Error(EngineError),
 }
 
@@ -112,7 +152,34 @@ impl Completion {
                 Event::Finished { reason, usage } => {
                     return Ok(Self { token_ids, text, logprobs, reason, usage });
                 }
+                Event::Embedding { .. } => {}
                 Event::Error(error) => return Err(error),
+            }
+        }
+        Err(EngineError::Stopped)
+    }
+}
+
+/// What an [`EmbeddingRequest`] yields.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding {
+    /// `[hidden_size]` values of Euclidean length 1.
+    pub values: Vec<f32>,
+    /// What it took.
+    pub usage: Usage,
+}
+
+impl Embedding {
+    /// Waits for the embedding among the events of one request.
+    ///
+    /// # Errors
+    /// The error that ended the request; [`EngineError::Stopped`] if the events end without an embedding.
+    pub fn collect(events: impl IntoIterator<Item = Event>) -> Result<Self> {
+        for event in events {
+            match event {
+                Event::Embedding { values, usage } => return Ok(Self { values, usage }),
+                Event::Error(error) => return Err(error),
+                Event::Token(_) | Event::Finished { .. } => {}
             }
         }
         Err(EngineError::Stopped)

@@ -12,12 +12,21 @@ pub trait Runner: Send + 'static {
     /// What this runner was made for. Constant over its life.
     fn spec(&self) -> RunnerSpec;
 
-    /// Runs one step: stores the K and V of every token of `batch` in the slots that it names, and returns the logits
-    /// of the rows that it asks for, `[R, vocab_size]` in the order of `batch.logit_rows`.
+    /// Runs one step: stores the K and V of every token of `batch` in the slots that it names, and returns what the
+    /// batch asks for of its rows.
     ///
     /// # Errors
     /// When the device fails. The engine ends the running sequences with the error and goes on with the waiting ones.
-    fn run(&mut self, batch: &Batch) -> Result<&[f32], RunError>;
+    fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError>;
+}
+
+/// What a step yields: `R` rows of logits and `H` of hidden states, each in the order of the batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StepOutput<'a> {
+    /// `[R, vocab_size]`, of `batch.logit_rows()`.
+    pub logits: &'a [f32],
+    /// `[H, hidden_size]` after the last layer and the final norm, of `batch.hidden_rows()`.
+    pub hidden_states: &'a [f32],
 }
 
 /// The sizes of a runner.
@@ -31,6 +40,8 @@ pub struct RunnerSpec {
     pub num_pages: usize,
     /// Logits of a row.
     pub vocab_size: usize,
+    /// Values of a hidden state.
+    pub hidden_size: usize,
     /// Most tokens of one sequence, prompt and generated.
     pub max_seq_len: usize,
 }
@@ -40,7 +51,7 @@ impl<R: Runner + ?Sized> Runner for Box<R> {
         (**self).spec()
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<&[f32], RunError> {
+    fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
         (**self).run(batch)
     }
 }

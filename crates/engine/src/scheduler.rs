@@ -1,26 +1,33 @@
 //! Which tokens of which sequences run in the next step.
 //!
-//! Sequences run in the order of their arrival, and nothing overtakes: those that run are always older than those that
-//! wait. A step takes, while the token budget lasts,
+//! Sequences run by priority and, within one, in the order of their arrival, and nothing overtakes: of one priority, those
+//! that run are always older than those that wait. A step takes, while the token budget lasts, of the normal sequences and
+//! then of the low ones,
 //!
 //! 1. the last token of every running sequence that is about to generate (a decode),
 //! 2. a chunk of every running sequence that has more tokens to run than that (its prompt, or all its tokens after a
 //!    preemption),
 //! 3. a first chunk of waiting sequences, oldest first, as long as there are pages for all their tokens.
 //!
-//! When a decode needs a page and none is free, the youngest running sequence is preempted: it gives its pages back and
-//! waits at the front. So the oldest can always go on, and as it fits the pool alone, which is checked at submission, every
-//! sequence ends. A decode that is itself the youngest keeps its pages and sits the step out instead.
+//! When a decode needs a page and none is free, the last running sequence is preempted, which is the youngest low one or, if
+//! there is none, the youngest: it gives its pages back and waits at the front of its queue. So the first can always go on,
+//! and as it fits the pool alone, which is checked at submission, every sequence ends. A decode that is itself the last
+//! keeps its pages and sits the step out instead. A waiting normal sequence for which there is no room preempts low ones;
+//! none of them can have a part in the step yet, as normal ones are asked first.
 //!
-//! The budget is at least the number of sequences that may run, so decodes never exhaust it while a prompt is incomplete.
+//! The budget is at least the number of sequences that may run, so decodes of normal sequences never exhaust it while a
+//! prompt is incomplete.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use model::{Batch, Logits};
 
 use crate::block_manager::BlockManager;
 use crate::error::EngineError;
+use crate::request::Priority;
 use crate::sequence::Sequence;
+use crate::stats::EngineStats;
 
 /// The limits of a step.
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +45,10 @@ pub(crate) struct SchedulerLimits {
 pub(crate) struct Scheduler {
     limits: SchedulerLimits,
     blocks: BlockManager,
-    /// Those with pages, in the order of arrival.
+    /// Those with pages, by [`Sequence::rank`].
     running: Vec<Sequence>,
-    /// Those without, in the order of arrival; all are younger than those in `running`.
-    waiting: VecDeque<Sequence>,
+    /// Those without, normal and low, in the order of arrival; all are younger than those of their priority in `running`.
+    waiting: [VecDeque<Sequence>; 2],
     /// What the current step runs, in the order of its batch.
     scheduled: Vec<Scheduled>,
     num_arrived: u64,
@@ -54,7 +61,17 @@ struct Scheduled {
     /// Index in `running`.
     seq_idx: usize,
     num_tokens: usize,
+    wanted: Logits,
 }
+
+/// Which rows of a step's output are a sequence's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Rows {
+    Logits(usize),
+    HiddenStates(Range<usize>),
+}
+
+const PRIORITIES: [Priority; 2] = [Priority::Normal, Priority::Low];
 
 impl Scheduler {
     pub fn new(limits: SchedulerLimits, blocks: BlockManager) -> Self {
@@ -63,7 +80,7 @@ impl Scheduler {
             limits,
             blocks,
             running: Vec::with_capacity(limits.max_num_seqs),
-            waiting: VecDeque::new(),
+            waiting: [VecDeque::new(), VecDeque::new()],
             scheduled: Vec::with_capacity(limits.max_num_seqs),
             num_arrived: 0,
             num_preemptions: 0,
@@ -75,70 +92,83 @@ impl Scheduler {
     }
 
     pub fn num_waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
-    pub fn num_preemptions(&self) -> u64 {
-        self.num_preemptions
-    }
-
-    pub fn num_used_pages(&self) -> usize {
-        self.blocks.num_used_pages()
+        self.waiting.iter().map(VecDeque::len).sum()
     }
 
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.num_running() + self.num_waiting() == 0
+    }
+
+    /// Writes down what the scheduler knows.
+    pub fn report(&self, stats: &mut EngineStats) {
+        stats.preemptions = self.num_preemptions;
+        stats.running = self.num_running();
+        stats.waiting = self.num_waiting();
+        self.blocks.report(stats);
     }
 
     /// Takes in a new sequence, which must fit the pool alone.
     pub fn add(&mut self, mut seq: Sequence) {
         seq.id = self.num_arrived;
         self.num_arrived += 1;
-        self.waiting.push_back(seq);
+        self.waiting[seq.priority as usize].push_back(seq);
     }
 
-    /// Drops the sequences whose events nobody wants any more.
-    pub fn cancel_closed(&mut self) {
-        self.waiting.retain(|seq| !seq.events.is_closed());
-        self.remove_running(|seq| seq.events.is_closed());
+    /// Drops the sequences whose events nobody wants any more, and says how many they were.
+    pub fn cancel_closed(&mut self) -> usize {
+        let num_waiting = self.num_waiting();
+        self.waiting.iter_mut().for_each(|waiting| waiting.retain(|seq| !seq.events.is_closed()));
+        let num_cancelled = num_waiting - self.num_waiting();
+        num_cancelled + self.remove_running(|seq| seq.events.is_closed())
     }
 
     /// Plans the next step into `batch`, which is empty afterwards only if no sequence is left.
     pub fn schedule(&mut self, batch: &mut Batch) {
         batch.clear();
         self.scheduled.clear();
-        self.schedule_decodes(batch);
-        self.schedule_chunks(batch);
-        self.admit_waiting(batch);
+        for priority in PRIORITIES {
+            self.schedule_decodes(priority, batch);
+            self.schedule_chunks(priority, batch);
+            self.admit_waiting(priority, batch);
+        }
         assert!(!batch.is_empty() || self.is_idle(), "no sequence can go on");
     }
 
-    /// Takes note that the planned step has run. Of every sequence all of whose tokens have now run, `advance` is given
-    /// the index of its row of logits; it appends the next token or ends the sequence's events.
-    pub fn commit(&mut self, mut advance: impl FnMut(usize, &mut Sequence)) {
-        let mut row_idx = 0;
-        for &Scheduled { seq_idx, num_tokens } in &self.scheduled {
+    /// Takes note that the planned step has run. Every sequence of which something was wanted is given to `advance`, with
+    /// the number of its tokens that ran and its rows of the output; it takes them in or ends the sequence's events.
+    pub fn commit(&mut self, mut advance: impl FnMut(&mut Sequence, usize, Rows)) {
+        let (mut logit_row, mut hidden_row) = (0, 0);
+        for &Scheduled { seq_idx, num_tokens, wanted } in &self.scheduled {
             let seq = &mut self.running[seq_idx];
             seq.num_cached_tokens += num_tokens;
-            if seq.num_pending_tokens() == 0 {
-                advance(row_idx, seq);
-                row_idx += 1;
-            }
+            let num_hidden = match wanted {
+                Logits::Skip => continue,
+                Logits::Last => {
+                    advance(seq, num_tokens, Rows::Logits(logit_row));
+                    logit_row += 1;
+                    continue;
+                }
+                Logits::LastHidden => 1,
+                Logits::AllHidden => num_tokens,
+                Logits::All => unreachable!("no sequence wants the logits of every token"),
+            };
+            advance(seq, num_tokens, Rows::HiddenStates(hidden_row..hidden_row + num_hidden));
+            hidden_row += num_hidden;
         }
         self.remove_running(|seq| seq.events.has_ended());
     }
 
-    /// Ends every running sequence with `error`: what their pages hold cannot be trusted.
-    pub fn fail_running(&mut self, error: &EngineError) {
+    /// Ends every running sequence with `error`, and says how many they were: what their pages hold cannot be trusted.
+    pub fn fail_running(&mut self, error: &EngineError) -> usize {
         self.remove_running(|seq| {
             seq.events.fail(error.clone());
             true
-        });
+        })
     }
 
     /// Checks that every page is in one place and that the sequences are where and in the order they should be.
     pub fn check_integrity(&self) -> Result<(), String> {
-        self.blocks.check_integrity(self.running.iter().chain(&self.waiting))?;
+        self.blocks.check_integrity(self.running.iter())?;
         if self.running.len() > self.limits.max_num_seqs {
             return Err(format!(
                 "{} sequences run, more than {}",
@@ -146,16 +176,34 @@ impl Scheduler {
                 self.limits.max_num_seqs
             ));
         }
-        if let Some(seq) = self.waiting.iter().find(|seq| !seq.block_table.is_empty()) {
+        if let Some(seq) = self.waiting.iter().flatten().find(|seq| !seq.block_table.is_empty()) {
             return Err(format!("sequence {} waits and has pages", seq.id));
         }
-        let ids = self.running.iter().chain(&self.waiting).map(|seq| seq.id);
-        if ids.is_sorted() { Ok(()) } else { Err("a sequence has overtaken another".to_owned()) }
+        if !self.running.iter().map(Sequence::rank).is_sorted() {
+            return Err("running sequences are not in the order of their rank".to_owned());
+        }
+        for (priority, waiting) in PRIORITIES.into_iter().zip(&self.waiting) {
+            let running = self.running.iter().filter(|seq| seq.priority == priority);
+            if !running.chain(waiting).map(Sequence::rank).is_sorted() {
+                return Err(format!("a sequence of {priority:?} priority has overtaken another"));
+            }
+        }
+        Ok(())
     }
 
-    fn schedule_decodes(&mut self, batch: &mut Batch) {
-        let mut seq_idx = 0;
-        while seq_idx < self.running.len() {
+    /// Where the running sequences of a priority are.
+    fn of_priority(&self, priority: Priority) -> Range<usize> {
+        let first = |after: Priority| self.running.partition_point(|seq| seq.priority < after);
+        match priority {
+            Priority::Normal => 0..first(Priority::Low),
+            Priority::Low => first(Priority::Low)..self.running.len(),
+        }
+    }
+
+    fn schedule_decodes(&mut self, priority: Priority, batch: &mut Batch) {
+        let mut seq_idx = self.of_priority(priority).start;
+        // The end moves when a sequence is preempted.
+        while seq_idx < self.of_priority(priority).end && batch.num_tokens() < self.limits.token_budget {
             if self.running[seq_idx].num_pending_tokens() == 1 && self.make_room(seq_idx) {
                 self.push(seq_idx, 1, batch);
             }
@@ -163,57 +211,80 @@ impl Scheduler {
         }
     }
 
-    /// Gives a running sequence the page that its last token needs, if it needs one, at the expense of younger sequences.
-    /// Those that the step has already taken are all older.
+    /// Gives a running sequence the page that its last token needs, if it needs one, at the expense of those after it. Those
+    /// that the step has already taken are all before it.
     fn make_room(&mut self, seq_idx: usize) -> bool {
         while !self.blocks.append(&mut self.running[seq_idx]) {
             if seq_idx + 1 == self.running.len() {
                 return false;
             }
-            self.preempt_youngest();
+            self.preempt_last();
         }
         true
     }
 
-    fn preempt_youngest(&mut self) {
+    fn preempt_last(&mut self) {
         let Some(mut seq) = self.running.pop() else { return };
         tracing::debug!(id = seq.id, tokens = seq.token_ids.len(), "preempted");
         self.blocks.free(&mut seq);
-        self.waiting.push_front(seq);
+        self.waiting[seq.priority as usize].push_front(seq);
         self.num_preemptions += 1;
     }
 
     /// Sequences with more than one token to run were given all their pages when they were admitted.
-    fn schedule_chunks(&mut self, batch: &mut Batch) {
-        for seq_idx in 0..self.running.len() {
+    fn schedule_chunks(&mut self, priority: Priority, batch: &mut Batch) {
+        for seq_idx in self.of_priority(priority) {
             if self.running[seq_idx].num_pending_tokens() > 1 {
                 self.push(seq_idx, self.chunk(&self.running[seq_idx], batch), batch);
             }
         }
     }
 
-    fn admit_waiting(&mut self, batch: &mut Batch) {
-        while self.running.len() < self.limits.max_num_seqs && batch.num_tokens() < self.limits.token_budget {
-            if !self.may_admit_next() {
-                return;
-            }
-            let Some(mut seq) = self.waiting.pop_front() else { return };
+    /// Begins with waiting sequences. Low ones wait until no normal one does.
+    fn admit_waiting(&mut self, priority: Priority, batch: &mut Batch) {
+        while batch.num_tokens() < self.limits.token_budget && self.make_way(priority) {
+            let Some(mut seq) = self.waiting[priority as usize].pop_front() else { return };
             let allocated = self.blocks.allocate(&mut seq);
             assert!(allocated, "sequence {} was admitted without pages", seq.id);
             let num_tokens = self.chunk(&seq, batch);
-            self.running.push(seq);
-            self.push(self.running.len() - 1, num_tokens, batch);
+            let seq_idx = self.of_priority(priority).end;
+            self.running.insert(seq_idx, seq);
+            debug_assert!(self.scheduled.iter().all(|scheduled| scheduled.seq_idx < seq_idx));
+            self.push(seq_idx, num_tokens, batch);
         }
     }
 
-    /// Whether there are pages for the oldest waiting sequence and, beside them, one for each running sequence that may
-    /// still grow: without that reserve, what is admitted would soon be preempted.
-    fn may_admit_next(&self) -> bool {
-        let Some(seq) = self.waiting.front() else { return false };
-        let may_grow =
-            |seq: &&Sequence| self.blocks.pages_for(seq.max_cached_tokens()) > seq.block_table.len();
-        let reserve = self.running.iter().filter(may_grow).count();
-        self.blocks.pages_for(seq.token_ids.len()) + reserve <= self.blocks.num_free_pages()
+    /// Whether the oldest waiting sequence of a priority may begin; a normal one may have to preempt low ones for it.
+    fn make_way(&mut self, priority: Priority) -> bool {
+        if self.waiting[..priority as usize].iter().any(|waiting| !waiting.is_empty()) {
+            return false;
+        }
+        let Some(wanted) = self.pages_to_begin(priority) else { return false };
+        let (before, after) = self.running.split_at(self.of_priority(priority).end);
+        let num_preemptible: usize = after.iter().map(|seq| seq.block_table.len()).sum();
+        if before.len() == self.limits.max_num_seqs || wanted > self.blocks.num_free_pages() + num_preemptible
+        {
+            return false;
+        }
+        loop {
+            let has_slot = self.running.len() < self.limits.max_num_seqs;
+            if has_slot && self.pages_to_begin(priority) <= Some(self.blocks.num_free_pages()) {
+                return true;
+            }
+            if self.of_priority(priority).end == self.running.len() {
+                return false;
+            }
+            self.preempt_last();
+        }
+    }
+
+    /// Free pages that must be there for the oldest waiting sequence of a priority to begin: beside its own, one for each
+    /// sequence before it that may still grow. Without that reserve, what is admitted would soon be preempted.
+    fn pages_to_begin(&self, priority: Priority) -> Option<usize> {
+        let seq = self.waiting[priority as usize].front()?;
+        let before = &self.running[..self.of_priority(priority).end];
+        let may_grow = |seq: &&Sequence| self.blocks.pages_for(seq.max_cached_tokens) > seq.block_table.len();
+        Some(self.blocks.pages_to_take(seq) + before.iter().filter(may_grow).count())
     }
 
     /// Tokens of a sequence that the step may still take.
@@ -229,14 +300,14 @@ impl Scheduler {
         }
         let seq = &self.running[seq_idx];
         let start = seq.num_cached_tokens;
-        let logits = if num_tokens == seq.num_pending_tokens() { Logits::Last } else { Logits::Skip };
-        batch.push(&seq.token_ids[start..start + num_tokens], start, &seq.block_table, logits);
-        self.scheduled.push(Scheduled { seq_idx, num_tokens });
+        let wanted = seq.wanted(num_tokens);
+        batch.push(&seq.token_ids[start..start + num_tokens], start, &seq.block_table, wanted);
+        self.scheduled.push(Scheduled { seq_idx, num_tokens, wanted });
     }
 
-    /// Removes the running sequences of which `ends` is true and takes back their pages.
-    fn remove_running(&mut self, mut ends: impl FnMut(&mut Sequence) -> bool) {
-        let blocks = &mut self.blocks;
+    /// Removes the running sequences of which `ends` is true, takes back their pages, and says how many they were.
+    fn remove_running(&mut self, mut ends: impl FnMut(&mut Sequence) -> bool) -> usize {
+        let (blocks, num_running) = (&mut self.blocks, self.running.len());
         self.running.retain_mut(|seq| {
             let ends = ends(seq);
             if ends {
@@ -244,5 +315,6 @@ impl Scheduler {
             }
             !ends
         });
+        num_running - self.running.len()
     }
 }

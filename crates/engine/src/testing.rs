@@ -12,7 +12,7 @@ use crate::admission::Admission;
 use crate::error::{Result, RunError};
 use crate::events::RequestStream;
 use crate::request::{Completion, Request};
-use crate::runner::{Runner, RunnerSpec};
+use crate::runner::{Runner, RunnerSpec, StepOutput};
 use crate::sampler::Sampler;
 use crate::sequence::Sequence;
 
@@ -40,6 +40,7 @@ const VOCAB: [(&str, i32); 19] = [
 ];
 
 pub(crate) const VOCAB_SIZE: usize = VOCAB.len();
+pub(crate) const HIDDEN_SIZE: usize = 3;
 
 /// The id of a token of the test vocabulary.
 pub(crate) fn id(text: &str) -> u32 {
@@ -66,6 +67,7 @@ pub(crate) fn spec() -> RunnerSpec {
         page_size: 4,
         num_pages: 64,
         vocab_size: VOCAB_SIZE,
+        hidden_size: HIDDEN_SIZE,
         max_seq_len: 128,
     }
 }
@@ -73,8 +75,9 @@ pub(crate) fn spec() -> RunnerSpec {
 /// See the module.
 pub(crate) struct FakeRunner {
     spec: RunnerSpec,
-    slots: Vec<u64>,  // [num_pages * page_size]
-    logits: Vec<f32>, // [R, vocab_size]
+    slots: Vec<u64>,         // [num_pages * page_size]
+    logits: Vec<f32>,        // [R, vocab_size]
+    hidden_states: Vec<f32>, // [H, hidden_size]
     /// Each step takes one; a step that finds an error here fails with it.
     failures: Receiver<Option<RunError>>,
 }
@@ -87,7 +90,7 @@ impl FakeRunner {
     /// Fails the steps for which `failures` yields an error.
     pub fn failing(spec: RunnerSpec, failures: Receiver<Option<RunError>>) -> Self {
         let slots = vec![u64::MAX; spec.num_pages * spec.page_size];
-        Self { spec, slots, logits: Vec::new(), failures }
+        Self { spec, slots, logits: Vec::new(), hidden_states: Vec::new(), failures }
     }
 }
 
@@ -96,12 +99,13 @@ impl Runner for FakeRunner {
         self.spec
     }
 
-    fn run(&mut self, batch: &Batch) -> std::result::Result<&[f32], RunError> {
+    fn run(&mut self, batch: &Batch) -> std::result::Result<StepOutput<'_>, RunError> {
         if let Ok(Some(error)) = self.failures.try_recv() {
             return Err(error);
         }
         let page_size = self.spec.page_size;
         self.logits.clear();
+        self.hidden_states.clear();
         for row in 0..batch.num_tokens() {
             let block_table = batch.block_table(batch.seq_of_row[row] as usize);
             let slot = |position: usize| {
@@ -110,11 +114,14 @@ impl Runner for FakeRunner {
             let past = (0..batch.positions[row] as usize).map(|position| self.slots[slot(position)]);
             let kv = kv_of(batch.token_ids[row], past);
             self.slots[batch.slot_mapping[row] as usize] = kv;
-            if batch.logit_rows.contains(&(row as u32)) {
+            if batch.logit_rows().contains(&(row as u32)) {
                 self.logits.extend(logits_of(kv, self.spec.vocab_size));
             }
+            if batch.hidden_rows().contains(&(row as u32)) {
+                self.hidden_states.extend(logits_of(kv, self.spec.hidden_size));
+            }
         }
-        Ok(&self.logits)
+        Ok(StepOutput { logits: &self.logits, hidden_states: &self.hidden_states })
     }
 }
 
@@ -171,7 +178,7 @@ pub(crate) fn generate_from(
     let (mut seq, stream) = sequence(spec, tokenizer, request).expect("a request that fits");
     let mut sampler = Sampler::default();
     while !seq.events.has_ended() {
-        seq.advance(&logits(&seq.token_ids), &mut sampler);
+        seq.generate(&logits(&seq.token_ids), &mut sampler);
     }
     stream.completion().expect("an ending")
 }

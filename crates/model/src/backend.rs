@@ -99,7 +99,7 @@ pub struct Roofs {
 
 /// A device that runs the graph's operations.
 ///
-/// `T`, `S` and `R` are the tokens, sequences and logit rows of the planned batch. Operations may be queued: only
+/// `T`, `S`, `R` and `H` are the tokens, sequences, logit rows and hidden rows of the planned batch. Operations may be queued: only
 /// [`plan`](Backend::plan) and [`read_into`](Backend::read_into) wait for the device and report its failures.
 /// Operations panic when a buffer is too small for the plan or shapes do not fit: the graph guarantees both.
 pub trait Backend: Send + Sync + Sized + 'static {
@@ -206,7 +206,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `out[i, j] = silu(gate_up[i, j]) * gate_up[i, n + j]` for the first `rows` rows, `n` being `out`'s columns
     /// (arXiv 2002.05202).
     fn swiglu(&self, rows: usize, gate_up: &Self::Buffer, out: &mut Self::Buffer);
-    /// `out[i] = x[logit_rows[i]]`. `out: [R, cols]`.
+    /// `out[i] = x[wanted_rows[i]]`. `out: [R + H, cols]`.
     fn gather_rows(&self, plan: &Self::Plan, x: &Self::Buffer, out: &mut Self::Buffer);
     /// Waits for the queue and copies the first `out.len()` values.
     fn read_into(&self, buffer: &Self::Buffer, out: &mut [f32]) -> Result<()>;

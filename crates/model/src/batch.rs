@@ -3,6 +3,8 @@
 //! A decode is a row range of length 1 and a prompt chunk a longer one; nothing distinguishes the two. The arrays
 //! are filled by the scheduler, uploaded once by [`Backend::plan`](crate::Backend::plan) and read by every kernel.
 
+use std::ops::Range;
+
 /// The largest step that buffers are made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
@@ -16,7 +18,7 @@ pub struct BatchLimits {
     pub max_blocks: usize,
 }
 
-/// Which rows of a sequence's chunk yield logits.
+/// Which rows of a sequence's chunk yield logits, or the hidden states that logits would be made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Logits {
     /// None: a prompt chunk that is not the last.
@@ -25,13 +27,29 @@ pub enum Logits {
     Last,
     /// Every row of the chunk (perplexity, prompt log-probabilities).
     All,
+    /// The last row's hidden state instead of its logits (embeddings).
+    LastHidden,
+    /// Every row's hidden state instead of its logits (embeddings by mean).
+    AllHidden,
 }
 
-/// One ragged step. `T` tokens, `S` sequences, `R` logit rows.
+/// How much a planned step has of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepSize {
+    /// `T`.
+    pub tokens: usize,
+    /// `R`.
+    pub logit_rows: usize,
+    /// `H`.
+    pub hidden_rows: usize,
+}
+
+/// One ragged step. `T` tokens, `S` sequences, `R` logit rows, `H` hidden rows.
 ///
 /// Invariants, kept by [`Batch::push`]: `cu_seqlens_q` has `S + 1` rising entries from 0 to `T`;
 /// `positions` of a sequence are consecutive and end at `context_lens[s] - 1`; every `slot_mapping` entry is
-/// `block_tables[s][position / page_size] * page_size + position % page_size`; `logit_rows` rises.
+/// `block_tables[s][position / page_size] * page_size + position % page_size`; the first `R` of `wanted_rows` rise, and so
+/// do the other `H`.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// `[T]` token ids.
@@ -48,8 +66,10 @@ pub struct Batch {
     pub context_lens: Vec<u32>,
     /// `[S, max_blocks]` page ids; entries past a sequence's last page are 0 and never read.
     pub block_tables: Vec<u32>,
-    /// `[R]` rows whose logits are wanted.
-    pub logit_rows: Vec<u32>,
+    /// `[R + H]` rows whose logits are wanted, then those whose hidden states are: so that one gather and one norm serve
+    /// both, and the LM head runs on the first `R` of them.
+    pub wanted_rows: Vec<u32>,
+    num_logit_rows: usize,
     limits: BatchLimits,
     page_size: usize,
 }
@@ -68,7 +88,8 @@ impl Batch {
             cu_seqlens_q,
             context_lens: Vec::with_capacity(limits.max_seqs),
             block_tables: Vec::with_capacity(limits.max_seqs * limits.max_blocks),
-            logit_rows: Vec::with_capacity(limits.max_logit_rows),
+            wanted_rows: Vec::with_capacity(limits.max_tokens),
+            num_logit_rows: 0,
             limits,
             page_size,
         }
@@ -83,7 +104,8 @@ impl Batch {
         self.cu_seqlens_q.truncate(1);
         self.context_lens.clear();
         self.block_tables.clear();
-        self.logit_rows.clear();
+        self.wanted_rows.clear();
+        self.num_logit_rows = 0;
     }
 
     /// Appends `token_ids` of one sequence, the first at absolute position `start`, whose pages are `block_table`.
@@ -115,12 +137,23 @@ impl Batch {
         let row_start = seq_idx * self.limits.max_blocks;
         self.block_tables.extend_from_slice(&block_table[..n_blocks]);
         self.block_tables.resize(row_start + self.limits.max_blocks, 0);
+        let rows = first_row as u32..self.token_ids.len() as u32;
         match logits {
             Logits::Skip => {}
-            Logits::Last => self.logit_rows.push(self.token_ids.len() as u32 - 1),
-            Logits::All => self.logit_rows.extend(first_row as u32..self.token_ids.len() as u32),
+            Logits::Last => self.want_logits(rows.end - 1..rows.end),
+            Logits::All => self.want_logits(rows),
+            Logits::LastHidden => self.wanted_rows.push(rows.end - 1),
+            Logits::AllHidden => self.wanted_rows.extend(rows),
         }
-        assert!(self.logit_rows.len() <= self.limits.max_logit_rows, "batch exceeds its logit row limit");
+        assert!(self.num_logit_rows <= self.limits.max_logit_rows, "batch exceeds its logit row limit");
+    }
+
+    /// Adds logit rows, before the hidden rows.
+    fn want_logits(&mut self, rows: Range<u32>) {
+        let first = self.num_logit_rows;
+        self.num_logit_rows += rows.len();
+        self.wanted_rows.extend(rows.clone());
+        self.wanted_rows[first..].rotate_right(rows.len());
     }
 
     /// Becomes a copy of `other`, reusing the buffers.
@@ -132,7 +165,8 @@ impl Batch {
         self.cu_seqlens_q.clone_from(&other.cu_seqlens_q);
         self.context_lens.clone_from(&other.context_lens);
         self.block_tables.clone_from(&other.block_tables);
-        self.logit_rows.clone_from(&other.logit_rows);
+        self.wanted_rows.clone_from(&other.wanted_rows);
+        self.num_logit_rows = other.num_logit_rows;
         self.limits = other.limits;
         self.page_size = other.page_size;
     }
@@ -149,7 +183,31 @@ impl Batch {
 
     /// `R`.
     pub fn num_logit_rows(&self) -> usize {
-        self.logit_rows.len()
+        self.num_logit_rows
+    }
+
+    /// `H`.
+    pub fn num_hidden_rows(&self) -> usize {
+        self.wanted_rows.len() - self.num_logit_rows
+    }
+
+    /// `[R]` rows whose logits are wanted.
+    pub fn logit_rows(&self) -> &[u32] {
+        &self.wanted_rows[..self.num_logit_rows]
+    }
+
+    /// `[H]` rows whose hidden states are wanted.
+    pub fn hidden_rows(&self) -> &[u32] {
+        &self.wanted_rows[self.num_logit_rows..]
+    }
+
+    /// How much of everything is in the batch.
+    pub fn size(&self) -> StepSize {
+        StepSize {
+            tokens: self.num_tokens(),
+            logit_rows: self.num_logit_rows(),
+            hidden_rows: self.num_hidden_rows(),
+        }
     }
 
     /// True when no sequence was pushed.
@@ -192,10 +250,27 @@ mod tests {
         assert_eq!(batch.cu_seqlens_q, [0, 3, 4, 6]);
         assert_eq!(batch.context_lens, [4, 5, 2]);
         assert_eq!(batch.block_tables, [5, 3, 0, 0, 0, 1, 2, 0, 6, 0, 0, 0]);
-        assert_eq!(batch.logit_rows, [3, 4, 5]);
+        assert_eq!(batch.logit_rows(), [3, 4, 5]);
+        assert!(batch.hidden_rows().is_empty());
         batch.clear();
         assert!(batch.is_empty());
         assert_eq!(batch.cu_seqlens_q, [0]);
+    }
+
+    #[test]
+    fn logit_rows_come_before_hidden_rows() {
+        let mut batch = Batch::new(LIMITS, 2);
+        batch.push(&[7, 8], 0, &[0], Logits::AllHidden);
+        batch.push(&[4, 5, 6], 0, &[1, 2], Logits::All);
+        batch.push(&[1, 2], 0, &[3], Logits::LastHidden);
+        assert_eq!((batch.logit_rows(), batch.hidden_rows()), (&[2, 3, 4][..], &[0, 1, 6][..]));
+        assert_eq!(batch.wanted_rows, [2, 3, 4, 0, 1, 6]);
+        assert_eq!(batch.size(), StepSize { tokens: 7, logit_rows: 3, hidden_rows: 3 });
+        let mut copy = Batch::new(LIMITS, 2);
+        copy.copy_from(&batch);
+        assert_eq!((copy.logit_rows(), copy.hidden_rows()), (batch.logit_rows(), batch.hidden_rows()));
+        batch.clear();
+        assert_eq!(batch.size(), StepSize { tokens: 0, logit_rows: 0, hidden_rows: 0 });
     }
 
     #[test]

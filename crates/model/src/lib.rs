@@ -14,7 +14,7 @@ mod rope;
 mod weights;
 
 pub use backend::{AttentionMode, Backend, KvShape, QkvShape, Roofs, RopeShape};
-pub use batch::{Batch, BatchLimits, Logits};
+pub use batch::{Batch, BatchLimits, Logits, StepSize};
 pub use config::{KvDtype, LlamaConfig, RopeConfig, RopeScaling, RopeStyle};
 pub use error::{Error, Result};
 pub use llama::{Llama, RunState};

@@ -4,7 +4,7 @@ use gguf::Gguf;
 
 use crate::weights::{Layer, Weights};
 use crate::{
-    AttentionMode, Backend, BatchLimits, Error, LlamaConfig, QkvShape, Result, RopeShape, RopeTable,
+    AttentionMode, Backend, BatchLimits, Error, LlamaConfig, QkvShape, Result, RopeShape, RopeTable, StepSize,
 };
 
 /// A Llama model: weights on a device and the graph over them. Holds no state of any sequence.
@@ -14,18 +14,16 @@ pub struct Llama<B: Backend> {
     rope: B::Buffer, // [max_seq_len, rope.dim]
 }
 
-/// The activations of a step, made once for the largest batch. `T` tokens, `R` logit rows.
+/// The activations of a step, made once for the largest batch. `T` tokens, `R` logit rows, `H` hidden rows.
 pub struct RunState<B: Backend> {
     hidden: B::Buffer,         // [T, hidden_size], the residual stream
-    normed: B::Buffer,         // [T, hidden_size]
+    normed: B::Buffer,         // [T, hidden_size]; in the end [R + H, hidden_size], the wanted rows
     qkv: B::Buffer,            // [T, q_dim + 2 * kv_dim]
     attended: B::Buffer,       // [T, q_dim]
-    projected: B::Buffer,      // [T, hidden_size]
-    gate_up: B::Buffer,        // [T, 2 * intermediate_size]
-    activated: B::Buffer,      // [T, intermediate_size]
-    wanted: B::Buffer,         // [R, hidden_size]
-    wanted_normed: B::Buffer,  // [R, hidden_size]
-    logits: B::Buffer,         // [R, vocab_size]
+    projected: B::Buffer, // [T, hidden_size]; in the end [R + H, hidden_size], the wanted rows before their norm
+    gate_up: B::Buffer,   // [T, 2 * intermediate_size]
+    activated: B::Buffer, // [T, intermediate_size]
+    logits: B::Buffer,    // [R, vocab_size]
     scores: Option<B::Buffer>, // [T, num_heads * max_seq_len], reference attention only
 }
 
@@ -49,8 +47,6 @@ impl<B: Backend> RunState<B> {
             projected: backend.alloc(tokens, hidden)?,
             gate_up: backend.alloc(tokens, 2 * config.intermediate_size)?,
             activated: backend.alloc(tokens, config.intermediate_size)?,
-            wanted: backend.alloc(rows, hidden)?,
-            wanted_normed: backend.alloc(rows, hidden)?,
             logits: backend.alloc(rows, config.vocab_size)?,
             scores: match attention {
                 AttentionMode::Fused => None,
@@ -64,6 +60,12 @@ impl<B: Backend> RunState<B> {
     /// `[R, vocab_size]` logits of the last [`Llama::forward`].
     pub fn logits(&self) -> &B::Buffer {
         &self.logits
+    }
+
+    /// `[R + H, hidden_size]` hidden states of the last [`Llama::forward`], normed: those that the logits were made of,
+    /// then those that were asked for.
+    pub fn hidden_states(&self) -> &B::Buffer {
+        &self.normed
     }
 }
 
@@ -104,17 +106,18 @@ impl<B: Backend> Llama<B> {
         self.weights.bytes - gathered
     }
 
-    /// Runs one step: the batch planned as `plan`, of `tokens` tokens and `logit_rows` logit rows, through all layers.
-    /// The logits are then in [`RunState::logits`], and K and V of the step's tokens in `cache`.
+    /// Runs one step: the batch planned as `plan`, of this `size`, through all layers. The logits are then in
+    /// [`RunState::logits`], the hidden states in [`RunState::hidden_states`], and K and V of the step's tokens in `cache`.
     pub fn forward(
         &self,
         backend: &B,
         plan: &B::Plan,
-        (tokens, logit_rows): (usize, usize),
+        size: StepSize,
         cache: &mut B::KvCache,
         state: &mut RunState<B>,
     ) {
         let Weights { embedding, layers, output_norm, output, .. } = &self.weights;
+        let StepSize { tokens, logit_rows, hidden_rows } = size;
         let eps = self.config.norm_eps;
         backend.embed(plan, embedding.as_ref().unwrap_or(&output.parts[0]), &mut state.hidden);
         backend.rms_norm(tokens, &state.hidden, &layers[0].attn_norm, eps, &mut state.normed);
@@ -133,10 +136,14 @@ impl<B: Backend> Llama<B> {
                 None => backend.add(tokens, &mut state.hidden, &state.projected),
             }
         }
+        let wanted = logit_rows + hidden_rows;
+        if wanted > 0 {
+            // The wanted rows are some of the step's, so its buffers have room for them.
+            backend.gather_rows(plan, &state.hidden, &mut state.projected);
+            backend.rms_norm(wanted, &state.projected, output_norm, eps, &mut state.normed);
+        }
         if logit_rows > 0 {
-            backend.gather_rows(plan, &state.hidden, &mut state.wanted);
-            backend.rms_norm(logit_rows, &state.wanted, output_norm, eps, &mut state.wanted_normed);
-            backend.matmul(logit_rows, &state.wanted_normed, output, &mut state.logits);
+            backend.matmul(logit_rows, &state.normed, output, &mut state.logits);
         }
     }
 

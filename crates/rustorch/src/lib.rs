@@ -31,8 +31,9 @@ mod weights;
 pub use ::model::{AttentionMode, KvDtype, LlamaConfig, Roofs, RopeConfig, RopeScaling, RopeStyle};
 pub use cpu::{CpuOptions, Isa};
 pub use engine::{
-    Completion, EngineError, EngineHandle, EngineStats, Event, EventSink, FinishReason, Request,
-    RequestStream, SamplingParams, TokenEvent, TokenLogprobs, Usage,
+    Completion, Embedding, EmbeddingRequest, EngineError, EngineHandle, EngineStats, Event, EventSink,
+    FinishReason, Pooling, PrefixCache, Priority, Request, RequestStream, SamplingParams, TokenEvent,
+    TokenLogprobs, Usage,
 };
 pub use gguf::{Format, Gguf, Metadata};
 pub use tokenizer::{

@@ -222,13 +222,13 @@ impl LlamaModel {
                 let block_table: Vec<u32> = pages.collect();
                 self.batch.push(&tokens[first..first + count], start[sequence] + first, &block_table, logits);
                 match logits {
-                    Logits::Skip => {}
+                    Logits::Skip | Logits::LastHidden | Logits::AllHidden => {}
                     Logits::Last => rows.push((sequence, first + count - 1)),
                     Logits::All => rows.extend((first..first + count).map(|index| (sequence, index))),
                 }
                 done[sequence] += count;
             }
-            let logits = self.runner.run(&self.batch)?;
+            let logits = self.runner.run(&self.batch)?.logits;
             for ((sequence, index), row) in rows.into_iter().zip(logits.chunks_exact(spec.vocab_size)) {
                 each(sequence, index, row);
             }

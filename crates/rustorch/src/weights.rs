@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use cpu::{CpuBackend, CpuOptions};
-use engine::{Engine, EngineHandle, EngineOptions, ModelRunner, Runner, kv_shape};
+use engine::{Engine, EngineHandle, EngineOptions, ModelRunner, PrefixCache, Runner, kv_shape};
 use gguf::Gguf;
 use model::{AttentionMode, Backend, BatchLimits, Llama, LlamaConfig, Roofs};
 use tokenizer::Tokenizer;
@@ -40,6 +40,8 @@ pub struct EngineConfig {
     pub max_num_seqs: Option<usize>,
     /// Most prompt tokens of one sequence in a step; the configuration's `prompt_chunk` when `None`.
     pub max_chunk: Option<usize>,
+    /// Whether prompts that begin alike share what was computed.
+    pub prefix_cache: PrefixCache,
 }
 
 /// A model with its backend's type erased.
@@ -185,6 +187,7 @@ impl Weights {
             max_num_seqs: Some(max_num_seqs),
             token_budget: None,
             max_chunk: options.max_chunk,
+            prefix_cache: options.prefix_cache,
         };
         Ok(Engine::start(runner, tokenizer, options)?)
     }

@@ -189,6 +189,7 @@ impl Run {
                 }
                 Ok(())
             }
+            Event::Embedding { .. } => Ok(()),
             Event::Error(EngineError::Stopped) => bail!(EngineError::Stopped),
             Event::Error(error) => match self.jobs.remove(&job) {
                 Some(flight) => self.refuse(flight, "server_error", error),

@@ -188,6 +188,7 @@ fn requests(prompts: &[Vec<u32>], n: usize, params: &SamplingParams) -> Vec<Requ
     let request = |(choice, prompt): (u64, &Vec<u32>)| Request {
         prompt_token_ids: prompt.clone(),
         params: SamplingParams { seed: params.seed.wrapping_add(choice), ..params.clone() },
+        ..Request::default()
     };
     (0..).zip(prompts).map(request).collect()
 }

@@ -124,7 +124,7 @@ impl Bench {
                     ..SamplingParams::greedy()
                 };
                 let sink = Sink { index, shared: Arc::clone(&shared), _ended: ended.clone() };
-                (Request { prompt_token_ids, params }, sink)
+                (Request { prompt_token_ids, params, ..Request::default() }, sink)
             })
             .collect();
         drop(ended);
@@ -231,7 +231,7 @@ impl EventSink for Sink {
             Event::Error(error) if !self.shared.enough.load(Ordering::Relaxed) => {
                 self.shared.lock().error.get_or_insert(error);
             }
-            Event::Error(_) | Event::Finished { .. } => {}
+            Event::Error(_) | Event::Finished { .. } | Event::Embedding { .. } => {}
         }
     }
 

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustorch_llama::synthetic::SyntheticModel;
-use rustorch_llama::{EngineConfig, Gguf, LlamaConfig};
+use rustorch_llama::{EngineConfig, Gguf, LlamaConfig, PrefixCache};
 
 use self::measure::{Bench, Cell};
 use self::progress::Progress;
@@ -113,6 +113,8 @@ fn measure_grid(args: &Args) -> Result<Report> {
     drop(gguf);
     let engine = EngineConfig {
         kv_memory: Some(cells.iter().map(|cell| cell.kv_bytes(weights.config())).max().unwrap_or(0)),
+        // Every repetition of a cell has the same prompts, and is to run them.
+        prefix_cache: PrefixCache::Off,
         ..EngineConfig::default()
     };
     let bench = Bench::new(weights.start_engine(None, engine)?, weights.config().clone(), args.run.seed);

@@ -6,8 +6,11 @@ use crate::testing::{VOCAB_SIZE, generate_from, id, spec, tokenizer};
 
 /// What comes of a model that wants to generate `script`, and `a` for ever after.
 fn generate(script: &[&str], params: SamplingParams) -> Completion {
-    let request =
-        Request { prompt_token_ids: vec![id("<s>")], params: SamplingParams { temperature: 0.0, ..params } };
+    let request = Request {
+        prompt_token_ids: vec![id("<s>")],
+        params: SamplingParams { temperature: 0.0, ..params },
+        ..Request::default()
+    };
     generate_from(spec(), Some(&tokenizer()), request, |token_ids| {
         let wanted = script.get(token_ids.len() - 1).unwrap_or(&"a");
         // The more of the script is left, the more a token is wanted next.
@@ -86,7 +89,8 @@ fn nothing_ends_within_the_first_min_tokens() {
 #[test]
 fn a_token_says_its_share_of_the_text_and_no_more() {
     let script = ["a", "ST", "b", "<0xC3>", "<0xA9>", "</s>"];
-    let request = Request { prompt_token_ids: vec![id("<s>")], params: stop(&["STOP"]) };
+    let request =
+        Request { prompt_token_ids: vec![id("<s>")], params: stop(&["STOP"]), ..Request::default() };
     let request = Request { params: SamplingParams { temperature: 0.0, ..request.params }, ..request };
     let (mut seq, mut stream) =
         crate::testing::sequence(spec(), Some(&tokenizer()), request).expect("a request that fits");
@@ -94,7 +98,7 @@ fn a_token_says_its_share_of_the_text_and_no_more() {
     for (token, expect) in script.iter().zip(["a", "", "STb", "", "é", ""]) {
         let mut logits = vec![0.0; VOCAB_SIZE];
         logits[id(token) as usize] = 1.0;
-        seq.advance(&logits, &mut sampler);
+        seq.generate(&logits, &mut sampler);
         let Some(crate::request::Event::Token(event)) = stream.try_recv() else { panic!("no token") };
         assert_eq!((event.token_id, event.text.as_str()), (id(token), expect));
     }

@@ -15,7 +15,7 @@ fn params() -> SamplingParams {
 
 /// The message that refuses the request, each of whose `expect` must be in it.
 fn check(spec: RunnerSpec, prompt_token_ids: Vec<u32>, params: SamplingParams, expect: &[&str]) {
-    let request = Request { prompt_token_ids, params };
+    let request = Request { prompt_token_ids, params, ..Request::default() };
     let Err(error) = sequence(spec, None, request.clone()) else { panic!("{request:?} was not refused") };
     let message = error.to_string();
     assert!(expect.iter().all(|part| message.contains(part)), "{message:?} lacks some of {expect:?}");
@@ -65,8 +65,8 @@ fn a_request_that_cannot_fit_says_both_figures() {
 
     let fits = |spec, prompt, max_tokens| {
         let params = SamplingParams { max_tokens, ..params() };
-        sequence(spec, None, Request { prompt_token_ids: vec![1; prompt], params })
-            .map(|(seq, _)| seq.max_tokens)
+        let request = Request { prompt_token_ids: vec![1; prompt], params, ..Request::default() };
+        sequence(spec, None, request).map(|(seq, _)| seq.max_cached_tokens + 1 - prompt)
     };
     assert_eq!(fits(spec(), 100, Some(28)), Ok(28));
     assert_eq!(fits(spec(), 100, None), Ok(28));

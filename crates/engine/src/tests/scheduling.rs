@@ -55,7 +55,7 @@ fn any_arrival() -> impl Strategy<Value = Arrival> {
     let dropped = prop::option::weighted(0.2, 0..30usize);
     (prompt, any_params(), 0..6usize, dropped).prop_map(|(prompt_token_ids, params, arrives, after)| {
         Arrival {
-            request: Request { prompt_token_ids, params },
+            request: Request { prompt_token_ids, params, ..Request::default() },
             arrives,
             dropped: after.map(|after| arrives + after),
         }
@@ -76,7 +76,7 @@ fn any_sizes() -> impl Strategy<Value = (RunnerSpec, EngineOptions)> {
                 max_blocks: 48usize.div_ceil(page_size),
             };
             let num_pages = pages_alone + spare_pages / page_size;
-            let spec = RunnerSpec { limits, page_size, num_pages, vocab_size: VOCAB_SIZE, max_seq_len: 42 };
+            let spec = RunnerSpec { limits, page_size, num_pages, max_seq_len: 42, ..spec() };
             (spec, EngineOptions { max_chunk: Some(max_chunk), ..EngineOptions::default() })
         },
     )
@@ -163,7 +163,11 @@ fn crowd() -> (RunnerSpec, Vec<Arrival>) {
             ..SamplingParams::default()
         };
         let prompt_token_ids = vec![1, 3 + seed as u32, 4];
-        Arrival { request: Request { prompt_token_ids, params }, arrives: 0, dropped: None }
+        Arrival {
+            request: Request { prompt_token_ids, params, ..Request::default() },
+            arrives: 0,
+            dropped: None,
+        }
     });
     (spec, arrivals.collect())
 }
@@ -210,8 +214,9 @@ fn decodes_and_prompt_chunks_share_a_step() {
     let mut engine = Engine::new(FakeRunner::new(spec), EngineOptions::default()).expect("sizes that agree");
     let add = |engine: &mut Engine<FakeRunner>, prompt: usize| {
         let params = SamplingParams { max_tokens: Some(8), ..SamplingParams::default() };
-        let (seq, stream) = sequence(spec, None, Request { prompt_token_ids: vec![1; prompt], params })
-            .expect("a request that fits");
+        let (seq, stream) =
+            sequence(spec, None, Request { prompt_token_ids: vec![1; prompt], params, ..Request::default() })
+                .expect("a request that fits");
         engine.add(seq);
         stream
     };
@@ -236,7 +241,7 @@ fn a_dropped_stream_frees_its_pages_within_a_step() {
     let mut streams = Vec::new();
     for _ in 0..4 {
         let params = SamplingParams { max_tokens: Some(90), ..SamplingParams::default() };
-        let request = Request { prompt_token_ids: vec![1; 5], params };
+        let request = Request { prompt_token_ids: vec![1; 5], params, ..Request::default() };
         let (seq, stream) = sequence(spec, None, request).expect("a request that fits");
         engine.add(seq);
         streams.push(stream);
@@ -281,8 +286,9 @@ fn a_failed_step_ends_what_runs_and_nothing_else() {
     let mut engine =
         Engine::new(FakeRunner::failing(spec, receiver), EngineOptions::default()).expect("sizes that agree");
     let params = SamplingParams { max_tokens: Some(5), ..SamplingParams::greedy() };
-    let requests: Vec<_> =
-        (3..6).map(|id| Request { prompt_token_ids: vec![id], params: params.clone() }).collect();
+    let requests: Vec<_> = (3..6)
+        .map(|id| Request { prompt_token_ids: vec![id], params: params.clone(), ..Request::default() })
+        .collect();
     let mut streams: Vec<_> = requests
         .iter()
         .map(|request| {

@@ -5,14 +5,15 @@ use std::thread;
 
 use model::Batch;
 
-use crate::engine::{Engine, EngineStats};
+use crate::engine::Engine;
 use crate::error::{EngineError, RunError};
 use crate::events::TaggedSink;
 use crate::handle::EngineHandle;
 use crate::options::EngineOptions;
 use crate::request::{Completion, Event, Request};
-use crate::runner::{Runner, RunnerSpec};
+use crate::runner::{Runner, RunnerSpec, StepOutput};
 use crate::sampling_params::SamplingParams;
+use crate::stats::EngineStats;
 use crate::testing::{FakeRunner, generate_alone, spec, tokenizer};
 
 fn start(runner: impl Runner) -> EngineHandle {
@@ -21,13 +22,13 @@ fn start(runner: impl Runner) -> EngineHandle {
 
 fn request(seed: u64) -> Request {
     let params = SamplingParams { seed, max_tokens: Some(12), ..SamplingParams::default() };
-    Request { prompt_token_ids: vec![1, 3, 4 + seed as u32 % 4], params }
+    Request { prompt_token_ids: vec![1, 3, 4 + seed as u32 % 4], params, ..Request::default() }
 }
 
 /// A request that does not end by itself within a test.
 fn long_request() -> Request {
     let params = SamplingParams { ignore_eos: true, max_tokens: None, ..SamplingParams::default() };
-    Request { prompt_token_ids: vec![1], params }
+    Request { prompt_token_ids: vec![1], params, ..Request::default() }
 }
 
 /// Runs a step whenever the test says so.
@@ -41,7 +42,7 @@ impl Runner for SteppedRunner {
         self.runner.spec()
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<&[f32], RunError> {
+    fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
         // Once the test no longer says anything, steps run freely.
         let _ = self.steps.recv();
         self.runner.run(batch)
@@ -84,7 +85,7 @@ impl Runner for CountingRunner {
         self.runner.spec()
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<&[f32], RunError> {
+    fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
         let _ = self.begun.send(batch.positions.iter().filter(|&&position| position == 0).count());
         self.runner.run(batch)
     }
@@ -181,8 +182,8 @@ impl Runner for ShortRunner {
         spec()
     }
 
-    fn run(&mut self, _batch: &Batch) -> Result<&[f32], RunError> {
-        Ok(&[])
+    fn run(&mut self, _batch: &Batch) -> Result<StepOutput<'_>, RunError> {
+        Ok(StepOutput::default())
     }
 }
 

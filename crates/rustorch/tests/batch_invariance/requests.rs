@@ -102,6 +102,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
     let request = (0..40usize, 1..30usize, params()).prop_map(move |(start, len, params)| Request {
         prompt_token_ids: story[start..start + len].to_vec(),
         params,
+        ..Request::default()
     });
     prop::collection::vec(request, 1..=8)
 }
@@ -121,6 +122,7 @@ pub fn fixed(n: u64) -> Vec<Request> {
             logprobs: Some(3),
             ..SamplingParams::default()
         },
+        ..Request::default()
     };
     (0..n).map(request).collect()
 }

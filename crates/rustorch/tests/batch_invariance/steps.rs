@@ -68,7 +68,7 @@ pub fn alone<B: Backend>(
     for tokens in sequences {
         batch.clear();
         batch.push(tokens, 0, &pages, Logits::All);
-        let logits = runner.run(&batch).expect("a step");
+        let logits = runner.run(&batch).expect("a step").logits;
         all.push(logits.chunks_exact(spec.vocab_size).map(<[f32]>::to_vec).collect());
     }
     all
@@ -94,7 +94,7 @@ pub fn check<B: Backend>(
     let work = (0..copies * sequences.len()).map(|i| i % sequences.len()).collect();
     let mut schedule = Schedule::new(sequences, work, spec.num_pages, conditions);
     while let Some(rows) = schedule.next_step(&mut batch) {
-        let logits = runner.run(&batch).map_err(|error| error.to_string())?;
+        let logits = runner.run(&batch).map_err(|error| error.to_string())?.logits;
         assert_eq!(logits.len(), rows.len() * spec.vocab_size);
         for ((seq, position), got) in rows.into_iter().zip(logits.chunks_exact(spec.vocab_size)) {
             same_bits(got, &want[seq][position]).map_err(|difference| {
@@ -222,7 +222,7 @@ impl<'a> Schedule<'a> {
         batch.push(&tokens[done..done + count], done, &active.block_table, logits);
         (active.done, active.in_step) = (done + count, true);
         match logits {
-            Logits::Skip => {}
+            Logits::Skip | Logits::LastHidden | Logits::AllHidden => {}
             Logits::Last => rows.push((seq, active.done - 1)),
             Logits::All => rows.extend((done..active.done).map(|position| (seq, position))),
         }

@@ -1,0 +1,65 @@
+//! What a sequence that generates is made of, beside its tokens: how they are chosen, their text, and when it ends.
+
+use crate::request::{FinishReason, TokenEvent};
+use crate::sampler::{Sampler, SamplingState};
+use crate::sampling_params::SamplingParams;
+use crate::stop::Matched;
+use crate::text::TextStream;
+
+/// The state of one generation. A preemption leaves it as it is.
+#[derive(Debug)]
+pub(crate) struct Generation {
+    /// Most tokens to generate, so that the context suffices.
+    pub max_tokens: usize,
+    /// Tokens that end the sequence.
+    pub stop_token_ids: Vec<u32>,
+    pub params: SamplingParams,
+    pub sampling: SamplingState,
+    /// None if the engine has no tokenizer.
+    pub text: Option<TextStream>,
+}
+
+impl Generation {
+    /// Samples the token after `num_generated` others from its `logits`, and says whether it is the last. `None` if no token
+    /// has a finite logit.
+    pub fn advance(
+        &mut self,
+        num_generated: usize,
+        logits: &[f32], // [vocab_size]
+        sampler: &mut Sampler,
+    ) -> Option<(TokenEvent, Option<FinishReason>)> {
+        let may_end = num_generated >= self.params.min_tokens;
+        let forbidden = if may_end { &[][..] } else { &self.stop_token_ids };
+        let token_id = sampler.sample(logits, &self.params, &mut self.sampling, forbidden)?;
+        let logprobs = self.params.logprobs.map(|num_top| sampler.logprobs(logits, token_id, num_top));
+        self.sampling.count(token_id);
+
+        let (mut text, stopped) = self.take_text(token_id, may_end);
+        let is_full = num_generated + 1 == self.max_tokens;
+        if is_full && !stopped {
+            text += &self.text.as_mut().map(TextStream::finish).unwrap_or_default();
+        }
+        let reason = match (stopped, is_full) {
+            (true, _) => Some(FinishReason::Stop),
+            (false, true) => Some(FinishReason::Length),
+            (false, false) => None,
+        };
+        Some((TokenEvent { token_id, text, logprobs }, reason))
+    }
+
+    /// The text that a generated token completes, and whether it ends the sequence.
+    fn take_text(&mut self, token_id: u32, may_end: bool) -> (String, bool) {
+        let is_stop_token = may_end && self.stop_token_ids.contains(&token_id);
+        let Some(text) = &mut self.text else { return (String::new(), is_stop_token) };
+        if is_stop_token {
+            return (text.finish(), true);
+        }
+        if !may_end {
+            return (text.push_unstopped(token_id), false);
+        }
+        match text.push(token_id) {
+            Matched::Continue(piece) => (piece, false),
+            Matched::Stop(rest) => (rest, true),
+        }
+    }
+}
