@@ -3,8 +3,9 @@
 use rustorch_llama::{Event, FinishReason, TokenEvent, Tokenizer, Usage};
 use serde::Serialize;
 
-use crate::body::StreamOptions;
+use crate::body::{Encoding, StreamOptions};
 use crate::chunks::Chunks;
+use crate::embeddings::EmbeddingList;
 use crate::error::ApiError;
 use crate::logprobs::{ChatLogprobs, CompletionLogprobs};
 
@@ -13,6 +14,7 @@ use crate::logprobs::{ChatLogprobs, CompletionLogprobs};
 pub(crate) enum Kind {
     Completion,
     Chat,
+    Embedding(Encoding),
 }
 
 /// An answer in the making.
@@ -31,6 +33,7 @@ pub struct Answer {
 pub(crate) struct Choice {
     text: String,
     tokens: Vec<TokenEvent>,
+    embedding: Vec<f32>,
     pub end: Option<(FinishReason, Usage)>,
 }
 
@@ -70,6 +73,10 @@ impl Answer {
                 }
             }
             Event::Finished { reason, usage } => choice.end = Some((reason, usage)),
+            Event::Embedding { values, usage } => {
+                choice.embedding = values;
+                choice.end = Some((FinishReason::Stop, usage));
+            }
             Event::Error(error) => return Err(error.into()),
         }
         Ok(())
@@ -92,11 +99,17 @@ impl Answer {
 
     /// The response, once [`is_complete`](Self::is_complete).
     pub fn body(self, identity: &Identity<'_>, tokenizer: &Tokenizer) -> ResponseBody {
-        let usage = self.usage().into();
+        let usage = self.usage();
         let Answer { model, kind, choices, has_logprobs, .. } = self;
         let object = match kind {
             Kind::Completion => "text_completion",
             Kind::Chat => "chat.completion",
+            Kind::Embedding(encoding) => {
+                let embeddings = choices.into_iter().map(|choice| choice.embedding);
+                return ResponseBody(Body::Embeddings(EmbeddingList::new(
+                    model, embeddings, encoding, usage,
+                )));
+            }
         };
         let choices = choices
             .into_iter()
@@ -107,7 +120,9 @@ impl Answer {
                 content: content_body(kind, choice, has_logprobs, tokenizer),
             })
             .collect();
-        ResponseBody { id: id(kind, identity), object, created: identity.created, model, choices, usage }
+        let (id, usage) = (id(kind, identity), usage.into());
+        let created = identity.created;
+        ResponseBody(Body::Completion(CompletionBody { id, object, created, model, choices, usage }))
     }
 
     /// Streams the answer instead of gathering it; to be called before any event was added.
@@ -121,13 +136,24 @@ pub(crate) fn id(kind: Kind, identity: &Identity<'_>) -> String {
     let prefix = match kind {
         Kind::Completion => "cmpl",
         Kind::Chat => "chatcmpl",
+        Kind::Embedding(_) => "embd",
     };
     format!("{prefix}-{}", identity.suffix)
 }
 
 /// The body of a response: serialises to what the API answers.
 #[derive(Debug, Serialize)]
-pub struct ResponseBody {
+pub struct ResponseBody(Body);
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Body {
+    Completion(CompletionBody),
+    Embeddings(EmbeddingList),
+}
+
+#[derive(Debug, Serialize)]
+struct CompletionBody {
     id: String,
     object: &'static str,
     created: u64,
@@ -193,7 +219,7 @@ fn content_body(kind: Kind, choice: Choice, has_logprobs: bool, tokenizer: &Toke
             let logprobs = has_logprobs.then(|| CompletionLogprobs::new(&tokens, tokenizer, &mut 0));
             ContentBody::Completion { text, logprobs }
         }
-        Kind::Chat => {
+        Kind::Chat | Kind::Embedding(_) => {
             let logprobs = has_logprobs.then(|| ChatLogprobs::new(&tokens, tokenizer));
             let message = MessageBody { role: "assistant", content: text, refusal: None };
             ContentBody::Chat { message, logprobs }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use rustorch_llama::Pooling;
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
@@ -27,7 +28,23 @@ pub struct ChatBody {
     pub logprobs: Option<usize>,
 }
 
-/// Fields of both kinds of request.
+/// Body of `/v1/embeddings`.
+pub struct EmbeddingBody {
+    pub input: Prompt,
+    pub encoding: Encoding,
+    pub pooling: Pooling,
+}
+
+/// How an embedding is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// A list of numbers.
+    Float,
+    /// The bytes of little-endian `f32` in base64.
+    Base64,
+}
+
+/// Fields of both kinds of completion.
 pub struct Common {
     pub temperature: Option<f32>,
     pub top_p: Option<f32>,
@@ -55,7 +72,7 @@ pub struct StreamOptions {
     pub include_usage: bool,
 }
 
-/// A completion's prompt: text or token ids, one or several.
+/// What a model reads: text or token ids, one or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub enum Prompt {
@@ -126,6 +143,23 @@ impl ChatBody {
             return Err(refused("top_logprobs", rest));
         }
         Ok(Self { common, messages, logprobs: logprobs.then(|| top_logprobs.unwrap_or(0)) })
+    }
+}
+
+impl EmbeddingBody {
+    /// Reads a body, or says which field is wrong. Embeddings have `hidden_size` dimensions, and no others.
+    pub fn read(body: &Object, hidden_size: usize) -> Result<Self, ApiError> {
+        let dimensions = field::<usize>(body, "dimensions", COUNT)?;
+        if let Some(found) = dimensions.filter(|&dimensions| dimensions != hidden_size) {
+            let rest = format!("expected {hidden_size}, all that the model has, found {found}");
+            return Err(refused("dimensions", rest));
+        }
+        let choices = [("float", Encoding::Float), ("base64", Encoding::Base64)];
+        let encoding = one_of(body, "encoding_format", "\"float\" or \"base64\"", choices)?;
+        let choices = [("last", Pooling::Last), ("mean", Pooling::Mean)];
+        let pooling = one_of(body, "pooling", "\"last\" or \"mean\"", choices)?;
+        let input = required(body, "input", "a string, a list of token ids, or a list of either")?;
+        Ok(Self { input, encoding, pooling })
     }
 }
 
@@ -217,6 +251,22 @@ fn refuse_unsupported(body: &Object) -> Result<(), ApiError> {
         Some(format) if format["type"] == "text" => Ok(()),
         Some(format) => Err(mistyped("response_format", "the type text (no other is supported)", format)),
     }
+}
+
+/// A field that takes one of these words; the first is the default.
+fn one_of<T, const N: usize>(
+    body: &Object,
+    name: &str,
+    expected: &str,
+    choices: [(&str, T); N],
+) -> Result<T, ApiError> {
+    let mut choices = choices.into_iter();
+    match body.get(name) {
+        None | Some(Value::Null) => choices.next(),
+        Some(found) => choices.find(|(word, _)| found == word),
+    }
+    .map(|(_, choice)| choice)
+    .ok_or_else(|| mistyped(name, expected, &body[name]))
 }
 
 /// One string or a list of them.

@@ -94,10 +94,14 @@ impl Chunks {
                 self.answer.choices[choice].end = Some((reason, usage));
                 let content = match self.answer.kind {
                     Kind::Completion => ChunkContent::Completion { text: String::new(), logprobs: None },
-                    Kind::Chat => ChunkContent::Chat { delta: Delta::default(), logprobs: None },
+                    Kind::Chat | Kind::Embedding(_) => {
+                        ChunkContent::Chat { delta: Delta::default(), logprobs: None }
+                    }
                 };
                 Ok(Some(self.chunk(choice, content, Some(reason))))
             }
+            // Requests for embeddings are not streamed.
+            Event::Embedding { .. } => Ok(None),
             Event::Error(error) => Err(error.into()),
         }
     }
@@ -128,7 +132,7 @@ impl Chunks {
                 let logprobs = listed.then(|| CompletionLogprobs::new(&tokens, tokenizer, offset));
                 ChunkContent::Completion { text, logprobs }
             }
-            Kind::Chat => {
+            Kind::Chat | Kind::Embedding(_) => {
                 let delta = Delta { role: None, content: Some(text) };
                 let logprobs = listed.then(|| ChatLogprobs::new(&tokens, tokenizer));
                 ChunkContent::Chat { delta, logprobs }
@@ -144,7 +148,7 @@ impl Chunks {
     fn frame(&self) -> Chunk<'_> {
         let object = match self.answer.kind {
             Kind::Completion => "text_completion",
-            Kind::Chat => "chat.completion.chunk",
+            Kind::Chat | Kind::Embedding(_) => "chat.completion.chunk",
         };
         Chunk {
             id: &self.id,

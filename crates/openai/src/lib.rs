@@ -30,7 +30,9 @@
 //! let engine = weights.start_engine(Some(tokenizer.clone()), Default::default())?;
 //!
 //! let body = parse_object(br#"{"prompt": "Once upon a", "max_tokens": 2, "temperature": 0, "n": 2}"#)?;
-//! let context = Context { tokenizer: &tokenizer, model: "demo", names: ModelNames::Any, seed: 0 };
+//! let hidden_size = weights.config().hidden_size;
+//! let context =
+//!     Context { tokenizer: &tokenizer, model: "demo", names: ModelNames::Any, hidden_size, seed: 0 };
 //! let prepared = prepare(Endpoint::Completions, &body, &context)?;
 //! let (events, received) = mpsc::channel();
 //! prepared.work.submit(&engine, |choice| Sink(choice, events.clone()))?;
@@ -49,6 +51,7 @@
 mod answer;
 mod body;
 mod chunks;
+mod embeddings;
 mod error;
 mod fields;
 mod logprobs;
@@ -68,17 +71,20 @@ pub enum Endpoint {
     Completions,
     /// `/v1/chat/completions`
     ChatCompletions,
+    /// `/v1/embeddings`
+    Embeddings,
 }
 
 impl Endpoint {
     /// Every endpoint, in the order in which messages list them.
-    pub const ALL: [Self; 2] = [Self::Completions, Self::ChatCompletions];
+    pub const ALL: [Self; 3] = [Self::Completions, Self::ChatCompletions, Self::Embeddings];
 
     /// The path of its URL.
     pub fn path(self) -> &'static str {
         match self {
             Self::Completions => "/v1/completions",
             Self::ChatCompletions => "/v1/chat/completions",
+            Self::Embeddings => "/v1/embeddings",
         }
     }
 

@@ -1,12 +1,13 @@
 //! From a request's body to the sequences that an engine runs.
 
 use rustorch_llama::{
-    Bos, ChatMessage, EngineHandle, EventSink, GenerationPrompt, Request, SamplingParams, Special, Tokenizer,
+    Bos, ChatMessage, EmbeddingRequest, EngineHandle, EventSink, GenerationPrompt, Priority, Request,
+    SamplingParams, Special, Tokenizer,
 };
 
 use crate::Endpoint;
 use crate::answer::{Answer, Kind};
-use crate::body::{ChatBody, Common, CompletionBody, Message, Prompt, StreamOptions};
+use crate::body::{ChatBody, Common, CompletionBody, EmbeddingBody, Message, Prompt, StreamOptions};
 use crate::error::ApiError;
 use crate::fields::{Object, TEXT, field, refused};
 
@@ -14,6 +15,8 @@ use crate::fields::{Object, TEXT, field, refused};
 const DEFAULT_MAX_TOKENS: usize = 16;
 /// Most sequences of one request.
 const MAX_CHOICES: usize = 128;
+/// Most texts of one request for embeddings, as in OpenAI's API.
+const MAX_INPUTS: usize = 2048;
 
 /// What a body is read with.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +27,8 @@ pub struct Context<'a> {
     pub model: &'a str,
     /// What requests may call it.
     pub names: ModelNames<'a>,
+    /// Length of the model's embeddings.
+    pub hidden_size: usize,
     /// The seed of a request that names none.
     pub seed: u64,
 }
@@ -48,15 +53,38 @@ pub struct Prepared {
     pub stream: Option<StreamOptions>,
 }
 
-/// The sequences of a request: one for each choice of each prompt.
+/// The sequences of a request: one for each choice of each prompt, or for each text to embed.
 #[derive(Debug)]
-pub struct Work(Vec<Request>);
+pub struct Work(Sequences);
+
+#[derive(Debug)]
+enum Sequences {
+    Generate(Vec<Request>),
+    Embed(Vec<EmbeddingRequest>),
+}
 
 impl Work {
     /// How many sequences there are.
     #[allow(clippy::len_without_is_empty)] // There is always one.
     pub fn len(&self) -> usize {
-        self.0.len()
+        match &self.0 {
+            Sequences::Generate(requests) => requests.len(),
+            Sequences::Embed(requests) => requests.len(),
+        }
+    }
+
+    /// The same work with another priority than [`Priority::Normal`].
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        match &mut self.0 {
+            Sequences::Generate(requests) => {
+                requests.iter_mut().for_each(|request| request.priority = priority);
+            }
+            Sequences::Embed(requests) => {
+                requests.iter_mut().for_each(|request| request.priority = priority);
+            }
+        }
+        self
     }
 
     /// Queues all sequences, each with the sink that `sink` makes for its index, or none of them.
@@ -68,8 +96,12 @@ impl Work {
         engine: &EngineHandle,
         sink: impl FnMut(usize) -> S,
     ) -> Result<(), ApiError> {
-        let sinks = (0..self.0.len()).map(sink);
-        Ok(engine.submit_together(self.0.into_iter().zip(sinks))?)
+        let sinks = (0..self.len()).map(sink);
+        match self.0 {
+            Sequences::Generate(requests) => engine.submit_together(requests.into_iter().zip(sinks))?,
+            Sequences::Embed(requests) => engine.embed_together(requests.into_iter().zip(sinks))?,
+        }
+        Ok(())
     }
 }
 
@@ -86,27 +118,18 @@ pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Resu
     match endpoint {
         Endpoint::Completions => completion(CompletionBody::read(body)?, context),
         Endpoint::ChatCompletions => chat(ChatBody::read(body)?, context),
+        Endpoint::Embeddings => embeddings(EmbeddingBody::read(body, context.hidden_size)?, context),
     }
 }
 
 fn completion(body: CompletionBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
-    let num_prompts = match &body.prompt {
-        Prompt::Text(_) | Prompt::Tokens(_) => 1,
-        Prompt::Texts(texts) => texts.len(),
-        Prompt::TokenLists(lists) => lists.len(),
-    };
+    let num_prompts = body.prompt.len();
     let n = checked_n(body.common.n, num_prompts)?;
     let stream = body.common.stream;
     let mut params = sampling_params(body.common, context.seed);
     params.max_tokens = params.max_tokens.or(Some(DEFAULT_MAX_TOKENS));
     params.logprobs = body.logprobs;
-    let encode = |text: &String| context.tokenizer.encode(text, Special::Parse, Bos::Add);
-    let prompts = match body.prompt {
-        Prompt::Text(text) => vec![encode(&text)],
-        Prompt::Texts(texts) => texts.iter().map(encode).collect(),
-        Prompt::Tokens(ids) => vec![ids],
-        Prompt::TokenLists(lists) => lists,
-    };
+    let prompts = body.prompt.tokens(context.tokenizer);
     let answer = Answer::new(Kind::Completion, context.model, prompts.len(), n, params.logprobs);
     Ok(Prepared { work: work(&prompts, n, &params), answer, stream })
 }
@@ -122,6 +145,41 @@ fn chat(body: ChatBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
     let prompt = prompt.map_err(|error| ApiError::invalid("messages", error.to_string()))?;
     let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs);
     Ok(Prepared { work: work(&[prompt], n, &params), answer, stream })
+}
+
+fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
+    let found = body.input.len();
+    if !(1..=MAX_INPUTS).contains(&found) {
+        return Err(refused("input", format_args!("expected 1 to {MAX_INPUTS} texts, found {found}")));
+    }
+    let request = |prompt_token_ids| EmbeddingRequest {
+        prompt_token_ids,
+        pooling: body.pooling,
+        priority: Priority::default(),
+    };
+    let requests = body.input.tokens(context.tokenizer).into_iter().map(request).collect();
+    let answer = Answer::new(Kind::Embedding(body.encoding), context.model, found, 1, None);
+    Ok(Prepared { work: Work(Sequences::Embed(requests)), answer, stream: None })
+}
+
+impl Prompt {
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(_) | Self::Tokens(_) => 1,
+            Self::Texts(texts) => texts.len(),
+            Self::TokenLists(lists) => lists.len(),
+        }
+    }
+
+    fn tokens(self, tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
+        let encode = |text: &String| tokenizer.encode(text, Special::Parse, Bos::Add);
+        match self {
+            Self::Text(text) => vec![encode(&text)],
+            Self::Texts(texts) => texts.iter().map(encode).collect(),
+            Self::Tokens(ids) => vec![ids],
+            Self::TokenLists(lists) => lists,
+        }
+    }
 }
 
 /// Answers for each prompt, if there are not too many over all prompts.
@@ -144,8 +202,9 @@ fn work(prompts: &[Vec<u32>], n: usize, params: &SamplingParams) -> Work {
     let request = |(choice, prompt): (u64, &Vec<u32>)| Request {
         prompt_token_ids: prompt.clone(),
         params: SamplingParams { seed: params.seed.wrapping_add(choice), ..params.clone() },
+        priority: Priority::default(),
     };
-    Work((0..).zip(prompts).map(request).collect())
+    Work(Sequences::Generate((0..).zip(prompts).map(request).collect()))
 }
 
 fn sampling_params(common: Common, default_seed: u64) -> SamplingParams {

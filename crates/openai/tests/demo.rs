@@ -4,7 +4,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 
 use openai::{Answer, ApiError, Context, Endpoint, Identity, ModelNames, Prepared, parse_object, prepare};
-use rustorch_llama::{EngineHandle, Event, EventSink, LlamaConfig, Tokenizer, Weights, demo};
+use rustorch_llama::{Bos, EngineHandle, Event, EventSink, LlamaConfig, Special, Tokenizer, Weights, demo};
 use serde_json::{Value, json};
 
 struct Sink(usize, Sender<(usize, Event)>);
@@ -21,21 +21,25 @@ impl EventSink for Sink {
 
 const IDENTITY: Identity<'_> = Identity { suffix: "1", created: 5 };
 
-fn demo() -> &'static (Arc<Tokenizer>, EngineHandle) {
-    static DEMO: OnceLock<(Arc<Tokenizer>, EngineHandle)> = OnceLock::new();
+fn demo() -> &'static (Arc<Tokenizer>, EngineHandle, usize) {
+    static DEMO: OnceLock<(Arc<Tokenizer>, EngineHandle, usize)> = OnceLock::new();
     DEMO.get_or_init(|| {
         let gguf = demo::gguf();
         let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).unwrap());
         let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(128).with_batch_size(4);
         let weights = Weights::load(&gguf, config, Default::default()).unwrap();
         let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), Default::default()).unwrap();
-        (tokenizer, engine)
+        (tokenizer, engine, weights.config().hidden_size)
     })
 }
 
 fn read(endpoint: Endpoint, body: &Value, names: ModelNames<'_>) -> Result<Prepared, ApiError> {
     let body = parse_object(body.to_string().as_bytes())?;
-    prepare(endpoint, &body, &Context { tokenizer: &demo().0, model: "demo", names, seed: 7 })
+    prepare(
+        endpoint,
+        &body,
+        &Context { tokenizer: &demo().0, model: "demo", names, hidden_size: demo().2, seed: 7 },
+    )
 }
 
 /// Submits a body; what it waits for.
@@ -159,8 +163,58 @@ fn refusals_name_the_field() {
     let role = json!({"messages": [{"role": "user", "content": "a"}, {"role": 1}]});
     check(chat, role, 400, Some("messages[1].role"), "messages[1].role: expected a string, found 1");
     check(chat, json!({"messages": [{"role": "us er"}]}), 400, Some("messages"), "has the role \"us er\"");
+    let embed = Endpoint::Embeddings;
+    check(embed, json!({}), 400, Some("input"), "input: expected a string, a list of token ids");
+    check(embed, json!({"input": []}), 400, Some("input"), "input: expected 1 to 2048 texts, found 0");
+    check(embed, json!({"input": vec!["a"; 2049]}), 400, Some("input"), "found 2049");
+    let dimensions = json!({"input": "a", "dimensions": 3});
+    check(embed, dimensions, 400, Some("dimensions"), "all that the model has, found 3");
+    let format = json!({"input": "a", "encoding_format": "hex"});
+    check(embed, format, 400, Some("encoding_format"), "expected \"float\" or \"base64\", found \"hex\"");
+    let pooling = json!({"input": "a", "pooling": 1});
+    check(embed, pooling, 400, Some("pooling"), "expected \"last\" or \"mean\", found 1");
     assert!(read(text, &json!({"prompt": "a", "model": "demo"}), ModelNames::OneOf(&served)).is_ok());
     assert!(read(text, &json!({"prompt": "a", "model": "gpt"}), ModelNames::Any).is_ok());
+}
+
+#[test]
+fn embeddings_are_vectors_of_length_one() {
+    let ask = |body: Value| whole(Endpoint::Embeddings, &body);
+    let list = ask(json!({"input": ["One day", "The bird sang"], "dimensions": demo().2}));
+    assert_eq!((&list["object"], &list["model"]), (&json!("list"), &json!("demo")));
+    let values = |body: &Value, index: usize| -> Vec<f32> {
+        assert_eq!(body["data"][index]["index"], index);
+        let values = body["data"][index]["embedding"].as_array().unwrap();
+        values.iter().map(|value| value.as_f64().unwrap() as f32).collect()
+    };
+    for index in [0, 1] {
+        let length: f32 = values(&list, index).iter().map(|value| value * value).sum();
+        assert!((length - 1.0).abs() < 1e-5 && values(&list, index).len() == demo().2, "{length}");
+    }
+    assert_ne!(values(&list, 0), values(&list, 1));
+    let tokens = |text: &str| demo().0.encode(text, Special::Parse, Bos::Add);
+    let (first, second) = (tokens("One day"), tokens("The bird sang"));
+    let prompt_tokens = first.len() + second.len();
+    assert_eq!(list["usage"], json!({"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}));
+
+    assert_eq!(values(&ask(json!({"input": "One day"})), 0), values(&list, 0));
+    assert_eq!(values(&ask(json!({"input": first})), 0), values(&list, 0));
+    assert_eq!(ask(json!({"input": [first, second], "pooling": "last"})), list);
+    assert_ne!(ask(json!({"input": ["One day", "The bird sang"], "pooling": "mean"})), list);
+    // 4 bytes of a number take 16/3 digits; the first number's are in the first six.
+    let base64 = ask(json!({"input": "One day", "encoding_format": "base64"}));
+    let text = base64["data"][0]["embedding"].as_str().unwrap();
+    assert_eq!(text.len(), (4 * demo().2).div_ceil(3) * 4);
+    let digit = |c: char| match c {
+        'A'..='Z' => c as u32 - 65,
+        'a'..='z' => c as u32 - 71,
+        '0'..='9' => c as u32 + 4,
+        '+' => 62,
+        _ => 63,
+    };
+    let bits = text.chars().take(6).fold(0u64, |bits, c| bits << 6 | u64::from(digit(c)));
+    let value = f32::from_le_bytes(((bits >> 4) as u32).to_be_bytes());
+    assert_eq!(value, values(&list, 0)[0]);
 }
 
 #[test]
