@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use cpu::{CpuBackend, CpuOptions};
+use cpu::{CpuBackend, CpuOptions, Isa};
 use engine::{Engine, EngineHandle, EngineOptions, ModelRunner, PrefixCache, Runner, kv_shape};
 use gguf::Gguf;
 use model::{AttentionMode, Backend, BatchLimits, Llama, LlamaConfig, Roofs};
@@ -29,6 +29,7 @@ pub struct Weights {
     model: Arc<dyn LoadedModel>,
     attention: AttentionMode,
     device: String,
+    isa: Option<Isa>,
 }
 
 /// How an engine uses the weights. What is `None` follows from the model's configuration.
@@ -103,7 +104,8 @@ impl Weights {
             Device::Cpu(options) => options,
         };
         let backend = CpuBackend::new(cpu_options)?;
-        let device = format!("CPU ({}, {} threads)", backend.isa(), backend.num_threads());
+        let isa = backend.isa();
+        let device = format!("CPU ({isa}, {} threads)", backend.num_threads());
         let report = |done, total| {
             if let Some(progress) = &mut progress {
                 progress(done, total);
@@ -111,7 +113,7 @@ impl Weights {
         };
         let llama = Llama::load(&backend, gguf, config, report)?;
         let model = Arc::new(OnBackend { backend: Arc::new(backend), llama: Arc::new(llama) });
-        Ok(Self { model, attention, device })
+        Ok(Self { model, attention, device, isa: Some(isa) })
     }
 
     /// The configuration that the weights were loaded with.
@@ -141,6 +143,11 @@ impl Weights {
     /// The device, in words.
     pub fn device(&self) -> &str {
         &self.device
+    }
+
+    /// The instruction set, if the device is a CPU: the one thing about it that results depend on.
+    pub fn isa(&self) -> Option<Isa> {
+        self.isa
     }
 
     /// A runner with a cache of `num_slots` sequences of full length, serving as many a step.

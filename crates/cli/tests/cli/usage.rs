@@ -44,7 +44,16 @@ fn help_names_every_option() {
     ];
     let model = &[RUN, CAPACITY].concat();
     check("generate", generate, model);
-    check("batch", &["-i, --input-file", "-o, --output-file"], model);
+    let batch = &[
+        "-i, --input-file",
+        "-o, --output-file",
+        "--ordered",
+        "--shard",
+        "--retry-errors",
+        "--overwrite",
+        "--window",
+    ];
+    check("batch", batch, model);
     check("tokenize", &["--text", "--no-bos", "--special"], &["-m, --model"]);
     check("logits", &["--tokens", "--alone"], model);
     check("inspect", &["--tensors"], model);
