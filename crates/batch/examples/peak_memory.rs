@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let many = args.next().map_or(Ok(MANY), |lines| lines.parse())?;
     let (input, output) = (Path::new(&dir).join("in.jsonl"), Path::new(&dir).join("out.jsonl"));
-    let mut measure = |lines: u64| -> Result<[u64; 2], Box<dyn Error>> {
+    let measure = |lines: u64| -> Result<[u64; 2], Box<dyn Error>> {
         write_input(&input, lines)?;
         let mut peaks = [0; 2];
         for (peak, what) in peaks.iter_mut().zip(["first run", "resumed"]) {
