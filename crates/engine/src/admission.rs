@@ -88,6 +88,8 @@ impl Admission {
             num_cached_tokens: 0,
             num_found_tokens: None,
             block_table: Vec::new(),
+            page_names: Vec::new(),
+            num_published_pages: 0,
             task,
             events: EventSender::new(sink),
         }

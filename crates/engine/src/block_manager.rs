@@ -1,27 +1,77 @@
-//! The pool of KV pages.
+//! The pool of KV pages, and what can be found in it.
 //!
-//! A page holds the K and V of `page_size` consecutive positions of one sequence, in every layer. Pages are plain numbers
+//! A page holds the K and V of `page_size` consecutive positions of a sequence, in every layer. Pages are plain numbers
 //! here; what they hold is the runner's. Sequences take them one at a time as they grow and give all back at once, so the
 //! pool has no fragments and no sequence reserves what it may never fill.
 //!
-//! [`BlockManager::allocate`] alone decides what a sequence finds in its first pages, and [`BlockManager::free`] alone what
-//! becomes of pages that are given back: whoever shares pages between sequences changes these two.
+//! A full page is findable from the end of the step that computed its last token until it is taken for something else. A
+//! sequence that begins, or begins again, shares the pages that hold its first tokens: these are never written again, as
+//! every sequence writes behind the tokens that it has cached. Free pages that cannot be found are taken first, then the
+//! least recently used; of a sequence's own, the last before the first, without which it could not be found.
 
-use crate::sequence::Sequence;
+use crate::free_list::FreeList;
+use crate::options::PrefixCache;
+use crate::prefix_index::{PageName, PrefixIndex};
+use crate::request::Pooling;
+use crate::sequence::{Sequence, Task};
 use crate::stats::EngineStats;
 
-/// Which pages are free. Every page is either here or in the block table of one sequence.
+/// Which pages are used by how many, and which are free.
 #[derive(Debug)]
 pub(crate) struct BlockManager {
     page_size: usize,
-    num_pages: usize,
-    free: Vec<u32>,
+    pages: Vec<Page>,
+    free: FreeList,
+    /// None if nothing is to be found.
+    index: Option<PrefixIndex>,
+    /// Free pages that can be found.
+    num_cached_pages: usize,
+    counts: Counts,
+    #[cfg(test)]
+    pub fault: Option<Fault>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Page {
+    /// Sequences that have it in their block tables.
+    num_users: u32,
+    /// Its name in the index, if it is there.
+    name: Option<PageName>,
+}
+
+/// What sequences looked for and found, in tokens.
+#[derive(Debug, Default)]
+struct Counts {
+    queried: u64,
+    hit: u64,
+    /// Of the hits, those of sequences that began for the first time.
+    hit_first: u64,
+}
+
+/// Mistakes that the tests of the prefix cache must notice.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A page's name tells its own tokens only.
+    IgnoresThePast,
+    /// A page is findable from the moment that it is given to a sequence.
+    FindableTooEarly,
+    /// Pages of a step that failed are findable, as if it had run.
+    SurvivesFailure,
 }
 
 impl BlockManager {
-    pub fn new(page_size: usize, num_pages: usize) -> Self {
-        // Taken from the end: a new pool hands out page 0 first.
-        Self { page_size, num_pages, free: (0..num_pages as u32).rev().collect() }
+    pub fn new(page_size: usize, num_pages: usize, prefix_cache: PrefixCache) -> Self {
+        Self {
+            page_size,
+            pages: vec![Page::default(); num_pages],
+            free: FreeList::all(num_pages),
+            index: (prefix_cache == PrefixCache::On).then(|| PrefixIndex::new(num_pages)),
+            num_cached_pages: 0,
+            counts: Counts::default(),
+            #[cfg(test)]
+            fault: None,
+        }
     }
 
     pub fn num_free_pages(&self) -> usize {
@@ -30,12 +80,11 @@ impl BlockManager {
 
     /// Writes down what the pool knows.
     pub fn report(&self, stats: &mut EngineStats) {
-        stats.used_pages = self.num_pages - self.free.len();
-    }
-
-    /// Free pages that [`allocate`](Self::allocate) would take for a sequence.
-    pub fn pages_to_take(&self, seq: &Sequence) -> usize {
-        self.pages_for(seq.token_ids.len())
+        stats.used_pages = self.pages.len() - self.free.len();
+        stats.cached_pages = self.num_cached_pages;
+        stats.prefix_queried_tokens = self.counts.queried;
+        stats.prefix_hit_tokens = self.counts.hit;
+        stats.cached_prompt_tokens = self.counts.hit_first;
     }
 
     /// Pages that this many tokens of one sequence fill.
@@ -43,17 +92,50 @@ impl BlockManager {
         num_tokens.div_ceil(self.page_size)
     }
 
-    /// Gives a sequence without pages those for all its tokens, if they are there.
+    /// Names the pages that a sequence's tokens so far will fill, so that they can be looked for.
+    pub fn name_pages(&self, seq: &mut Sequence) {
+        let Some(index) = &self.index else { return };
+        let pages = seq.token_ids.chunks_exact(self.page_size);
+        for token_ids in pages.skip(seq.page_names.len()) {
+            let before = seq.page_names.last().copied();
+            #[cfg(test)]
+            let before = before.filter(|_| self.fault != Some(Fault::IgnoresThePast));
+            seq.page_names.push(index.name(before, token_ids));
+        }
+    }
+
+    /// Free pages that [`allocate`](Self::allocate) would take for a sequence: all but those found that others use.
+    pub fn pages_to_take(&self, seq: &Sequence) -> usize {
+        let in_use = self.findable(seq).filter(|&page| self.pages[page as usize].num_users > 0).count();
+        self.pages_for(seq.token_ids.len()) - in_use
+    }
+
+    /// Gives a sequence without pages those for all its tokens, if they are there. It begins behind the tokens that are
+    /// found.
     pub fn allocate(&mut self, seq: &mut Sequence) -> bool {
         debug_assert!(
             seq.block_table.is_empty() && seq.num_cached_tokens == 0,
             "sequence {} has pages",
             seq.id
         );
+        if self.pages_to_take(seq) > self.free.len() {
+            return false;
+        }
+        // What is found leaves the free list before anything is taken from it.
+        let mut block_table = std::mem::take(&mut seq.block_table);
+        block_table.extend(self.findable(seq));
+        block_table.iter().for_each(|&page| self.share(page));
+        let num_found = block_table.len();
         let num_pages = self.pages_for(seq.token_ids.len());
-        let Some(first) = self.free.len().checked_sub(num_pages) else { return false };
-        seq.block_table.extend(self.free.drain(first..).rev());
-        seq.num_found_tokens.get_or_insert(0);
+        block_table.extend((num_found..num_pages).map_while(|_| self.take()));
+        seq.block_table = block_table;
+        seq.num_published_pages = num_found;
+        seq.num_cached_tokens = num_found * self.page_size;
+        self.count(seq);
+        #[cfg(test)]
+        if self.fault == Some(Fault::FindableTooEarly) {
+            self.publish_pages(seq, seq.token_ids.len() / self.page_size);
+        }
         true
     }
 
@@ -62,41 +144,176 @@ impl BlockManager {
         if self.pages_for(seq.token_ids.len()) == seq.block_table.len() {
             return true;
         }
-        seq.block_table.extend(self.free.pop());
-        self.pages_for(seq.token_ids.len()) == seq.block_table.len()
+        let page = self.take();
+        seq.block_table.extend(page);
+        page.is_some()
     }
 
-    /// Takes back a sequence's pages: its tokens will have to be run again.
+    /// Makes a sequence's full pages findable whose tokens have all been computed.
+    pub fn publish(&mut self, seq: &mut Sequence) {
+        self.publish_pages(seq, seq.num_cached_tokens / self.page_size);
+    }
+
+    /// Takes back a sequence's pages: its tokens will have to be run again, if they are not found by then.
     pub fn free(&mut self, seq: &mut Sequence) {
-        self.free.extend(seq.block_table.drain(..).rev());
+        for page in seq.block_table.drain(..).rev() {
+            let Page { num_users, name } = &mut self.pages[page as usize];
+            *num_users -= 1;
+            match (*num_users, name) {
+                (0, None) => self.free.push_front(page),
+                (0, Some(_)) => {
+                    self.free.push_back(page);
+                    self.num_cached_pages += 1;
+                }
+                _ => {}
+            }
+        }
         seq.num_cached_tokens = 0;
+        seq.num_published_pages = 0;
     }
 
-    /// Checks that every page is in one place, and that the sequences' pages suffice for what is in them.
+    /// Makes no page findable any more: what they hold cannot be trusted.
+    pub fn forget(&mut self) {
+        let Some(index) = &mut self.index else { return };
+        #[cfg(test)]
+        if self.fault == Some(Fault::SurvivesFailure) {
+            return;
+        }
+        index.clear();
+        self.pages.iter_mut().for_each(|page| page.name = None);
+        self.num_cached_pages = 0;
+    }
+
+    /// The pages that hold a sequence's first tokens, as far as they can be found. Never those of all its tokens: the last
+    /// must be run, as something is wanted of it. The mean of all tokens' states needs all of them to be run.
+    fn findable(&self, seq: &Sequence) -> impl Iterator<Item = u32> {
+        let needs_all = matches!(&seq.task, Task::Embed(pooler) if pooler.pooling() == Pooling::Mean);
+        let most = if needs_all { 0 } else { (seq.token_ids.len() - 1) / self.page_size };
+        seq.page_names.iter().take(most).map_while(|&name| self.index.as_ref()?.find(name))
+    }
+
+    /// Adds a user to a page that was found.
+    fn share(&mut self, page: u32) {
+        let num_users = &mut self.pages[page as usize].num_users;
+        *num_users += 1;
+        if *num_users == 1 {
+            self.free.remove(page);
+            self.num_cached_pages -= 1;
+        }
+    }
+
+    /// Takes a free page for new content. Nobody can find the old one any more.
+    fn take(&mut self) -> Option<u32> {
+        let page = self.free.pop_front()?;
+        let Page { num_users, name } = &mut self.pages[page as usize];
+        *num_users = 1;
+        if let (Some(index), Some(name)) = (&mut self.index, name.take()) {
+            index.remove(name);
+            self.num_cached_pages -= 1;
+        }
+        Some(page)
+    }
+
+    fn publish_pages(&mut self, seq: &mut Sequence, num_pages: usize) {
+        self.name_pages(seq);
+        let Some(index) = &mut self.index else { return };
+        for idx in seq.num_published_pages..num_pages {
+            let (name, page) = (seq.page_names[idx], seq.block_table[idx]);
+            if index.insert(name, page) {
+                self.pages[page as usize].name = Some(name);
+            }
+        }
+        seq.num_published_pages = num_pages;
+    }
+
+    /// Takes note of what a sequence that begins has found.
+    fn count(&mut self, seq: &mut Sequence) {
+        if self.index.is_some() {
+            self.counts.queried += seq.token_ids.len() as u64;
+        }
+        self.counts.hit += seq.num_cached_tokens as u64;
+        if seq.num_found_tokens.is_none() {
+            self.counts.hit_first += seq.num_cached_tokens as u64;
+            seq.num_found_tokens = Some(seq.num_cached_tokens);
+        }
+    }
+
+    /// Checks that every page has as many users as it should and is free if it has none, that what can be found is what its
+    /// name says, and that the sequences' pages suffice for what is in them. `sequences` are all that have pages.
     pub fn check_integrity<'a>(&self, sequences: impl Iterator<Item = &'a Sequence>) -> Result<(), String> {
-        let mut found = vec![false; self.num_pages];
-        let mut find = |page: u32, place: &dyn Fn() -> String| match found.get_mut(page as usize) {
-            None => Err(format!("{} has page {page} of {}", place(), self.num_pages)),
-            Some(true) => Err(format!("{} has page {page}, and so has another", place())),
-            Some(found) => {
-                *found = true;
-                Ok(())
-            }
-        };
-        for &page in &self.free {
-            find(page, &|| "the free list".to_owned())?;
-        }
+        let mut num_users = vec![0; self.pages.len()];
+        let mut last_user = vec![None; self.pages.len()];
         for seq in sequences {
+            self.check_sequence(seq)?;
             for &page in &seq.block_table {
-                find(page, &|| format!("sequence {}", seq.id))?;
-            }
-            if seq.num_cached_tokens > seq.block_table.len() * self.page_size {
-                return Err(format!(
-                    "sequence {} has {} tokens in too few pages",
-                    seq.id, seq.num_cached_tokens
-                ));
+                if page as usize >= self.pages.len() {
+                    return Err(format!("sequence {} has page {page} of {}", seq.id, self.pages.len()));
+                }
+                if last_user[page as usize].replace(seq.id) == Some(seq.id) {
+                    return Err(format!("sequence {} has page {page} twice", seq.id));
+                }
+                num_users[page as usize] += 1;
             }
         }
-        found.iter().position(|&found| !found).map_or(Ok(()), |page| Err(format!("page {page} is lost")))
+        let mut is_free = vec![false; self.pages.len()];
+        self.free.iter().for_each(|page| is_free[page as usize] = true);
+        for (page, (Page { num_users, name }, found)) in self.pages.iter().zip(num_users).enumerate() {
+            let is_free = is_free[page];
+            if *num_users != found {
+                return Err(format!("page {page} counts {num_users} users and has {found}"));
+            }
+            if is_free != (found == 0) {
+                return Err(format!("page {page} has {found} users and is free: {is_free}"));
+            }
+            if found > 1 && name.is_none() {
+                return Err(format!("page {page} is shared but cannot be found"));
+            }
+        }
+        self.check_index(is_free.into_iter().filter(|&is_free| is_free).count())
+    }
+
+    fn check_sequence(&self, seq: &Sequence) -> Result<(), String> {
+        let num_full = seq.num_cached_tokens / self.page_size;
+        if seq.num_cached_tokens > seq.block_table.len() * self.page_size {
+            return Err(format!("sequence {} has {} tokens in too few pages", seq.id, seq.num_cached_tokens));
+        }
+        for (idx, &page) in seq.block_table.iter().enumerate() {
+            let Some(Page { name: Some(name), .. }) = self.pages.get(page as usize) else { continue };
+            #[cfg(test)]
+            if self.fault == Some(Fault::FindableTooEarly) {
+                continue;
+            }
+            if idx >= num_full {
+                return Err(format!("page {page} of sequence {} can be found but is not computed", seq.id));
+            }
+            if seq.page_names.get(idx) != Some(name) {
+                return Err(format!("page {page} of sequence {} has a name of other tokens", seq.id));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_index(&self, num_free: usize) -> Result<(), String> {
+        if num_free != self.free.len() {
+            return Err(format!("{num_free} pages are free, not {}", self.free.len()));
+        }
+        let find = |name| self.index.as_ref().and_then(|index| index.find(name));
+        let (mut num_named, mut num_cached) = (0, 0);
+        for (page, Page { num_users, name }) in (0..).zip(&self.pages) {
+            let Some(name) = *name else { continue };
+            if find(name) != Some(page) {
+                return Err(format!("page {page} has a name by which it is not found"));
+            }
+            num_named += 1;
+            num_cached += usize::from(*num_users == 0);
+        }
+        let num_findable = self.index.as_ref().map_or(0, PrefixIndex::len);
+        if (num_named, num_cached) != (num_findable, self.num_cached_pages) {
+            return Err(format!(
+                "{num_named} pages have names, {num_cached} of them free, but {num_findable} and {} were counted",
+                self.num_cached_pages
+            ));
+        }
+        Ok(())
     }
 }

@@ -66,7 +66,10 @@ impl<R: Runner> Engine<R> {
             runner,
             vocab_size,
             hidden_size,
-            scheduler: Scheduler::new(scheduler_limits, BlockManager::new(page_size, num_pages)),
+            scheduler: Scheduler::new(
+                scheduler_limits,
+                BlockManager::new(page_size, num_pages, options.prefix_cache),
+            ),
             sampler: Sampler::default(),
             batch: Batch::new(limits, page_size),
             stats: EngineStats { num_pages, max_num_seqs, ..EngineStats::default() },
@@ -111,6 +114,11 @@ impl<R: Runner> Engine<R> {
     #[cfg(test)]
     pub(crate) fn stats(&self) -> EngineStats {
         self.stats
+    }
+
+    #[cfg(test)]
+    pub(crate) fn break_prefix_cache(&mut self, fault: crate::block_manager::Fault) {
+        self.scheduler.break_prefix_cache(fault);
     }
 
     #[cfg(test)]

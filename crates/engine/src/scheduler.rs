@@ -53,6 +53,8 @@ pub(crate) struct Scheduler {
     scheduled: Vec<Scheduled>,
     num_arrived: u64,
     num_preemptions: u64,
+    /// Tokens of prompts that ran.
+    num_prompt_tokens: u64,
 }
 
 /// A sequence's part in a step.
@@ -84,7 +86,13 @@ impl Scheduler {
             scheduled: Vec::with_capacity(limits.max_num_seqs),
             num_arrived: 0,
             num_preemptions: 0,
+            num_prompt_tokens: 0,
         }
+    }
+
+    #[cfg(test)]
+    pub fn break_prefix_cache(&mut self, fault: crate::block_manager::Fault) {
+        self.blocks.fault = Some(fault);
     }
 
     pub fn num_running(&self) -> usize {
@@ -101,6 +109,7 @@ impl Scheduler {
 
     /// Writes down what the scheduler knows.
     pub fn report(&self, stats: &mut EngineStats) {
+        stats.prompt_tokens = self.num_prompt_tokens;
         stats.preemptions = self.num_preemptions;
         stats.running = self.num_running();
         stats.waiting = self.num_waiting();
@@ -111,6 +120,7 @@ impl Scheduler {
     pub fn add(&mut self, mut seq: Sequence) {
         seq.id = self.num_arrived;
         self.num_arrived += 1;
+        self.blocks.name_pages(&mut seq);
         self.waiting[seq.priority as usize].push_back(seq);
     }
 
@@ -140,7 +150,10 @@ impl Scheduler {
         let (mut logit_row, mut hidden_row) = (0, 0);
         for &Scheduled { seq_idx, num_tokens, wanted } in &self.scheduled {
             let seq = &mut self.running[seq_idx];
+            let num_prompt_tokens = seq.num_prompt_tokens.saturating_sub(seq.num_cached_tokens);
+            self.num_prompt_tokens += num_prompt_tokens.min(num_tokens) as u64;
             seq.num_cached_tokens += num_tokens;
+            self.blocks.publish(seq);
             let num_hidden = match wanted {
                 Logits::Skip => continue,
                 Logits::Last => {
@@ -160,10 +173,16 @@ impl Scheduler {
 
     /// Ends every running sequence with `error`, and says how many they were: what their pages hold cannot be trusted.
     pub fn fail_running(&mut self, error: &EngineError) -> usize {
-        self.remove_running(|seq| {
+        #[cfg(test)]
+        if self.blocks.fault == Some(crate::block_manager::Fault::SurvivesFailure) {
+            self.commit(|_, _, _| {});
+        }
+        let num_failed = self.remove_running(|seq| {
             seq.events.fail(error.clone());
             true
-        })
+        });
+        self.blocks.forget();
+        num_failed
     }
 
     /// Checks that every page is in one place and that the sequences are where and in the order they should be.

@@ -9,6 +9,7 @@ use crate::embedding::Pooler;
 use crate::error::EngineError;
 use crate::events::EventSender;
 use crate::generation::Generation;
+use crate::prefix_index::PageName;
 use crate::request::{Pooling, Priority, Usage};
 use crate::sampler::Sampler;
 
@@ -27,10 +28,14 @@ pub(crate) struct Sequence {
     pub max_cached_tokens: usize,
     /// Tokens, from the first on, whose K and V are in the pages.
     pub num_cached_tokens: usize,
-    /// Of those, how many were found there when the sequence was first given pages; `None` before.
+    /// Of those, how many were found in the cache when the sequence was first given pages; `None` before.
     pub num_found_tokens: Option<usize>,
     /// The pages, in the order of positions. Empty while the sequence waits.
     pub block_table: Vec<u32>,
+    /// What the full pages of its tokens are called, as far as that was needed yet. Tokens never change, so names stay.
+    pub page_names: Vec<PageName>,
+    /// Pages, from the first on, that were found or made findable.
+    pub num_published_pages: usize,
     pub task: Task,
     pub events: EventSender,
 }

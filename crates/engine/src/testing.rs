@@ -9,9 +9,10 @@ use model::{Batch, BatchLimits};
 use tokenizer::Tokenizer;
 
 use crate::admission::Admission;
+use crate::embedding::Pooler;
 use crate::error::{Result, RunError};
 use crate::events::RequestStream;
-use crate::request::{Completion, Request};
+use crate::request::{Completion, Embedding, EmbeddingRequest, Pooling, Request, Usage};
 use crate::runner::{Runner, RunnerSpec, StepOutput};
 use crate::sampler::Sampler;
 use crate::sequence::Sequence;
@@ -101,6 +102,8 @@ impl Runner for FakeRunner {
 
     fn run(&mut self, batch: &Batch) -> std::result::Result<StepOutput<'_>, RunError> {
         if let Ok(Some(error)) = self.failures.try_recv() {
+            // Who knows what the device had done by then.
+            batch.slot_mapping.iter().for_each(|&slot| self.slots[slot as usize] = mix(u64::from(slot)));
             return Err(error);
         }
         let page_size = self.spec.page_size;
@@ -153,6 +156,15 @@ pub(crate) fn sequence(
     Ok((Admission::new(spec, tokenizer.cloned()).admit(request, sink)?, stream))
 }
 
+/// A sequence for a prompt to embed, and its events.
+pub(crate) fn embedding_sequence(
+    spec: RunnerSpec,
+    request: EmbeddingRequest,
+) -> Result<(Sequence, RequestStream)> {
+    let (sink, stream) = RequestStream::new();
+    Ok((Admission::new(spec, None).admit_embedding(request, sink)?, stream))
+}
+
 /// What the fake model generates for a request alone, without scheduler, steps or pages.
 pub(crate) fn generate_alone(
     spec: RunnerSpec,
@@ -166,6 +178,23 @@ pub(crate) fn generate_alone(
         }
         logits_of(kvs[kvs.len() - 1], spec.vocab_size).collect()
     })
+}
+
+/// The fake model's embedding of a prompt alone.
+pub(crate) fn embed_alone(spec: RunnerSpec, request: &EmbeddingRequest) -> Embedding {
+    let mut kvs: Vec<u64> = Vec::new();
+    let mut states = Vec::new();
+    for &token_id in &request.prompt_token_ids {
+        kvs.push(kv_of(token_id, kvs.iter().copied()));
+        states.extend(logits_of(kvs[kvs.len() - 1], spec.hidden_size));
+    }
+    let mut pooler = Pooler::new(request.pooling, spec.hidden_size);
+    pooler.push(match request.pooling {
+        Pooling::Last => &states[states.len() - spec.hidden_size..],
+        Pooling::Mean => &states,
+    });
+    let usage = Usage { prompt_tokens: request.prompt_token_ids.len(), ..Usage::default() };
+    Embedding { values: pooler.finish().expect("a direction"), usage }
 }
 
 /// What is generated if `logits` follow the tokens so far.

@@ -1,6 +1,10 @@
 //! The crate's rooms together, over the fake model of [`testing`](crate::testing).
 
+mod arrivals;
+mod embeddings;
 mod endings;
+mod prefix_cache;
+mod priorities;
 mod refusals;
 mod scheduling;
 mod threads;

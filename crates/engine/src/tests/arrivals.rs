@@ -1,0 +1,273 @@
+//! Random requests that come and go, and what each must yield: what it yields alone.
+
+use std::sync::mpsc;
+
+use model::BatchLimits;
+use proptest::prelude::*;
+
+use crate::block_manager::Fault;
+use crate::engine::Engine;
+use crate::error::{EngineError, RunError};
+use crate::events::RequestStream;
+use crate::options::{EngineOptions, PrefixCache};
+use crate::request::{Completion, Embedding, EmbeddingRequest, Event, Pooling, Priority, Request, Usage};
+use crate::runner::RunnerSpec;
+use crate::sampling_params::SamplingParams;
+use crate::stats::EngineStats;
+use crate::testing::{
+    FakeRunner, VOCAB_SIZE, embed_alone, embedding_sequence, generate_alone, sequence, spec, tokenizer,
+};
+
+/// No schedule of these sizes takes nearly so many steps, unless it stands still.
+const TOO_MANY_STEPS: usize = 5_000;
+
+/// What is asked, the step at which it arrives and that at which its stream is dropped.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    pub work: Work,
+    pub arrives: usize,
+    pub dropped: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Work {
+    Generate(Request),
+    Embed(EmbeddingRequest),
+}
+
+/// How an engine is run.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub spec: RunnerSpec,
+    pub options: EngineOptions,
+    /// Steps that fail.
+    pub failures: Vec<usize>,
+    pub fault: Option<Fault>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of each arrival.
+    pub events: Vec<Vec<Event>>,
+    pub stats: EngineStats,
+}
+
+impl Arrival {
+    /// At the first step, and wanted to its end.
+    pub fn now(work: Work) -> Self {
+        Self { work, arrives: 0, dropped: None }
+    }
+}
+
+impl Setting {
+    pub fn new(spec: RunnerSpec) -> Self {
+        Self { spec, options: EngineOptions::default(), failures: Vec::new(), fault: None }
+    }
+}
+
+fn any_params() -> impl Strategy<Value = SamplingParams> {
+    let max_tokens = prop::option::weighted(0.9, prop_oneof![1..24usize, 18..24usize]);
+    let penalties = (prop::sample::select(vec![1.0f32, 1.3]), prop::sample::select(vec![0.0f32, 0.5]));
+    (prop::bool::weighted(0.7), any::<u64>(), max_tokens, penalties, any::<bool>(), 0..4usize, 0..2usize)
+        .prop_map(|(samples, seed, max_tokens, (repetition_penalty, penalty), stops, top_k, logprobs)| {
+            SamplingParams {
+                temperature: if samples { 1.0 } else { 0.0 },
+                top_k: top_k * 4,
+                repetition_penalty,
+                frequency_penalty: penalty,
+                presence_penalty: penalty,
+                seed,
+                stop: if stops { vec!["ba".into(), "STOPS".into()] } else { Vec::new() },
+                // Sequences that end late compete for pages longest.
+                ignore_eos: seed % 8 > 0,
+                max_tokens,
+                logprobs: logprobs.checked_sub(1),
+                ..SamplingParams::default()
+            }
+        })
+}
+
+/// Short prompts, which let more sequences in than can stay; long ones; and such as begin alike.
+fn any_prompt() -> impl Strategy<Value = Vec<u32>> {
+    let token_ids = |len| prop::collection::vec(0..VOCAB_SIZE as u32, len);
+    let stem = |(step, len, tail): (u32, usize, Vec<u32>)| {
+        let stem = (0..len as u32).map(|i| (i * step + i / 5) % VOCAB_SIZE as u32);
+        stem.chain(tail).collect()
+    };
+    let alike = (1..3u32, 0..17usize, token_ids(1..3)).prop_map(stem);
+    prop_oneof![2 => token_ids(1..6), 1 => token_ids(6..20), 3 => alike]
+}
+
+fn any_work() -> impl Strategy<Value = Work> {
+    let priority = prop::sample::select(vec![Priority::Normal, Priority::Normal, Priority::Low]);
+    let pooling = prop::sample::select(vec![Pooling::Last, Pooling::Mean]);
+    (any_prompt(), any_params(), priority, prop::option::weighted(0.2, pooling)).prop_map(
+        |(prompt_token_ids, params, priority, pooling)| match pooling {
+            None => Work::Generate(Request { prompt_token_ids, params, priority }),
+            Some(pooling) => Work::Embed(EmbeddingRequest { prompt_token_ids, pooling, priority }),
+        },
+    )
+}
+
+pub fn any_arrival() -> impl Strategy<Value = Arrival> {
+    let dropped = prop::option::weighted(0.2, 0..30usize);
+    (any_work(), 0..12usize, dropped).prop_map(|(work, arrives, after)| Arrival {
+        work,
+        arrives,
+        dropped: after.map(|after| arrives + after),
+    })
+}
+
+/// Sizes from those at which nothing ever waits to those at which hardly anything fits, and now and then a failed step.
+pub fn any_setting() -> impl Strategy<Value = Setting> {
+    let sizes = (1..7usize, 0..24usize, 1..24usize, 1..11usize, 1..10usize);
+    let prefix_cache = prop::sample::select(vec![PrefixCache::On, PrefixCache::On, PrefixCache::Off]);
+    let failures = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0..40usize, 1..3)];
+    (sizes, prefix_cache, failures).prop_map(|(sizes, prefix_cache, failures)| {
+        let (page_size, spare_pages, budget, max_num_seqs, max_chunk) = sizes;
+        let max_num_seqs = max_num_seqs.min(budget);
+        // Room for the longest request alone: 19 tokens of prompt and 23 generated.
+        let pages_alone = 42usize.div_ceil(page_size);
+        let limits = BatchLimits {
+            max_tokens: budget,
+            max_seqs: max_num_seqs,
+            max_logit_rows: max_num_seqs,
+            max_blocks: 48usize.div_ceil(page_size),
+        };
+        let num_pages = pages_alone + spare_pages / page_size;
+        let spec = RunnerSpec { limits, page_size, num_pages, max_seq_len: 42, ..spec() };
+        let options = EngineOptions { max_chunk: Some(max_chunk), prefix_cache, ..EngineOptions::default() };
+        Setting { spec, options, failures, fault: None }
+    })
+}
+
+/// Runs all arrivals on one engine, checking it after each step.
+pub fn run(setting: &Setting, arrivals: &[Arrival]) -> Outcome {
+    let Setting { spec, options, failures, fault } = setting;
+    let (sender, receiver) = mpsc::channel();
+    let mut engine = Engine::new(FakeRunner::failing(*spec, receiver), *options).expect("sizes that agree");
+    fault.iter().for_each(|&fault| engine.break_prefix_cache(fault));
+    let mut streams: Vec<Option<RequestStream>> = arrivals.iter().map(|_| None).collect();
+    let mut events: Vec<Vec<Event>> = arrivals.iter().map(|_| Vec::new()).collect();
+    for step in 0.. {
+        assert!(step < TOO_MANY_STEPS, "the engine stands still");
+        for (arrival, stream) in arrivals.iter().zip(&mut streams) {
+            if arrival.arrives == step {
+                let (seq, new) = match arrival.work.clone() {
+                    Work::Generate(request) => sequence(*spec, Some(&tokenizer()), request),
+                    Work::Embed(request) => embedding_sequence(*spec, request),
+                }
+                .expect("a request that fits");
+                engine.add(seq);
+                *stream = Some(new);
+            }
+            if arrival.dropped == Some(step) {
+                *stream = None;
+            }
+        }
+        if failures.contains(&step) {
+            // Steps without work do not reach the runner: the next one that does fails.
+            sender.send(Some(failure())).expect("the runner listens");
+        }
+        engine.step();
+        assert_eq!(engine.check_integrity(), Ok(()), "after step {step}");
+        for (stream, events) in streams.iter_mut().zip(&mut events) {
+            events.extend(std::iter::from_fn(|| stream.as_mut()?.try_recv()));
+        }
+        let still_to_come = arrivals.iter().any(|arrival| arrival.arrives > step);
+        if !still_to_come && engine.stats().running + engine.stats().waiting == 0 {
+            break;
+        }
+    }
+    let outcome = Outcome { events, stats: engine.stats() };
+    check_stats(setting, arrivals, &outcome);
+    outcome
+}
+
+pub fn failure() -> RunError {
+    RunError::new("device lost")
+}
+
+fn check_stats(setting: &Setting, arrivals: &[Arrival], Outcome { events, stats }: &Outcome) {
+    assert_eq!(stats.used_pages, 0, "pages are left behind");
+    let ended = stats.finished_stop
+        + stats.finished_length
+        + stats.finished_embeddings
+        + stats.failed
+        + stats.cancelled;
+    assert_eq!(ended, arrivals.len() as u64, "{stats:?}");
+    let usages = events.iter().filter_map(|events| match events.last()? {
+        Event::Finished { usage, .. } | Event::Embedding { usage, .. } => Some(usage.cached_tokens as u64),
+        _ => None,
+    });
+    let reported: u64 = usages.sum();
+    let found = [reported, stats.cached_prompt_tokens, stats.prefix_hit_tokens, stats.prefix_queried_tokens];
+    assert!(found.is_sorted(), "{found:?}");
+    if setting.options.prefix_cache == PrefixCache::Off {
+        assert_eq!((stats.prefix_queried_tokens, stats.cached_pages), (0, 0));
+    }
+}
+
+/// Compares every arrival's events with those of the request alone; says how the first that differs does.
+pub fn compare_with_alone(
+    setting: &Setting,
+    arrivals: &[Arrival],
+    events: Vec<Vec<Event>>,
+) -> Result<(), String> {
+    arrivals.iter().zip(events).try_for_each(|(arrival, mut events)| {
+        let differs = |want: &dyn std::fmt::Debug, got: &[Event]| {
+            Err(format!("{arrival:?} of {setting:?}: {got:?}, not {want:?}"))
+        };
+        if let Some(Event::Finished { usage, .. } | Event::Embedding { usage, .. }) = events.last_mut() {
+            check_cached(setting, &arrival.work, *usage);
+            usage.cached_tokens = 0;
+        }
+        let is_over = match events.last() {
+            Some(Event::Finished { .. } | Event::Embedding { .. }) => true,
+            Some(Event::Error(EngineError::Run(_))) => {
+                assert!(!setting.failures.is_empty(), "no step was to fail");
+                events.pop();
+                false
+            }
+            _ => {
+                assert!(arrival.dropped.is_some(), "no ending: {arrival:?} {events:?}");
+                false
+            }
+        };
+        match &arrival.work {
+            Work::Embed(request) => {
+                let want = embed_alone(setting.spec, request);
+                let got = Embedding::collect(events.clone());
+                if is_over && got != Ok(want.clone()) { differs(&want, &events) } else { Ok(()) }
+            }
+            Work::Generate(request) => {
+                let want = generate_alone(setting.spec, Some(&tokenizer()), request.clone());
+                let tokens: Vec<u32> = events.iter().filter_map(token_id).collect();
+                let is_same = match is_over {
+                    true => Completion::collect(events.clone()) == Ok(want.clone()),
+                    false => want.token_ids.starts_with(&tokens),
+                };
+                if is_same { Ok(()) } else { differs(&want, &events) }
+            }
+        }
+    })
+}
+
+fn token_id(event: &Event) -> Option<u32> {
+    match event {
+        Event::Token(token) => Some(token.token_id),
+        _ => None,
+    }
+}
+
+/// Whole pages are found, and never all of a prompt.
+fn check_cached(setting: &Setting, work: &Work, usage: Usage) {
+    let Usage { prompt_tokens, cached_tokens, .. } = usage;
+    assert_eq!(cached_tokens % setting.spec.page_size, 0);
+    assert!(cached_tokens < prompt_tokens, "{work:?}: {usage:?}");
+    let is_mean = matches!(work, Work::Embed(EmbeddingRequest { pooling: Pooling::Mean, .. }));
+    if is_mean || setting.options.prefix_cache == PrefixCache::Off {
+        assert_eq!(cached_tokens, 0, "{work:?}");
+    }
+}
