@@ -74,7 +74,11 @@ impl Input {
             return Ok(stream(Box::new(BufReader::new(io::stdin()))));
         }
         let file = File::open(path).map_err(Error::io(path))?;
-        if file.metadata().map_err(Error::io(path))?.is_file() {
+        let metadata = file.metadata().map_err(Error::io(path))?;
+        if metadata.is_dir() {
+            return Err(Error::io(path)(io::ErrorKind::IsADirectory.into()));
+        }
+        if metadata.is_file() {
             return Ok(Self { path: path.to_owned(), source: Source::File(file) });
         }
         Ok(stream(Box::new(BufReader::new(file))))

@@ -224,6 +224,11 @@ impl Journal {
         self.buffer.push(b'\n');
     }
 
+    /// Bytes that were added and are not written.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Writes what was added, and waits until it is on disk.
     pub(crate) fn flush(&mut self) -> Result<()> {
         if self.buffer.is_empty() {

@@ -1,11 +1,12 @@
 //! The run itself: lines in, results out, in bounded memory.
 //!
 //! A reader thread brings lines as places for them come free, so at most a window of them is held at once. The calling
-//! thread parses, tokenises and submits them and gathers their events. Whenever it has taken all events that are there, it
-//! writes the results that are complete and waits until they are on disk; only then do their places come free.
+//! thread parses, tokenises and submits them and gathers their events. Whenever it has taken all that is there, it writes the
+//! results that are complete in one piece and waits until they are on disk; only then do they count as done.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -101,7 +102,7 @@ pub fn run(
         let _ = permits.send(());
     }
     let (lines, done, shard) = (messages.clone(), journal.take_index(), options.shard);
-    let name = input.path().to_owned();
+    let path = input.path().to_owned();
     thread::Builder::new()
         .name("batch-reader".to_owned())
         .spawn(move || input.read(shard, done, &lines, &allowed))
@@ -111,6 +112,7 @@ pub fn run(
     let mut run = Run {
         engine,
         model,
+        input: path,
         journal,
         options,
         messages,
@@ -118,14 +120,11 @@ pub fn run(
         jobs: HashMap::new(),
         next_job: 0,
         turns: Turns::default(),
-        pushed: 0,
+        has_given_up: false,
         totals,
         given_up: Arc::default(),
     };
-    let end = run.serve(&receiver, stop, progress).map_err(|error| match error {
-        Error::Io { what, source } if what.is_empty() => Error::io(&name)(source),
-        error => error,
-    })?;
+    let end = run.serve(&receiver, stop, progress)?;
     if end == End::Complete && options.order == Order::OfInput {
         run.journal.sort()?;
     }
@@ -136,6 +135,8 @@ pub fn run(
 struct Run<'a> {
     engine: &'a EngineHandle,
     model: &'a Model<'a>,
+    /// In messages.
+    input: PathBuf,
     journal: &'a mut Journal,
     options: &'a Options,
     messages: Sender<Message>,
@@ -145,8 +146,8 @@ struct Run<'a> {
     jobs: HashMap<u64, Flight>,
     next_job: u64,
     turns: Turns,
-    /// Results in the journal that are not flushed.
-    pushed: usize,
+    /// Whether a line was left without a result.
+    has_given_up: bool,
     totals: Totals,
     /// Set to cancel everything in flight.
     given_up: Arc<AtomicBool>,
@@ -185,8 +186,10 @@ struct Turns {
 
 /// How long it may take until a stop is noticed.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Most messages between two looks at what else there is to do.
+/// Most messages that are taken before what is complete is written.
 const MAX_MESSAGES: usize = 4096;
+/// Most bytes of results that wait to be written, but for the last of them.
+const MAX_PENDING: usize = 1 << 20;
 
 impl Run<'_> {
     fn serve(
@@ -202,26 +205,33 @@ impl Run<'_> {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::EngineStopped),
             };
-            for message in first.into_iter().chain(receiver.try_iter().take(MAX_MESSAGES)) {
+            for message in first.into_iter().chain(receiver.try_iter()).take(MAX_MESSAGES) {
                 input_ended |= matches!(message, Message::EndOfInput);
                 self.on_message(message)?;
+                if self.journal.pending_bytes() >= MAX_PENDING {
+                    break;
+                }
             }
-            self.flush()?;
+            self.journal.flush()?;
             progress(&self.totals);
             if stop.load(Ordering::Relaxed) && self.permits.take().is_some() {
                 // The engine ends everything before its next step; its answers to this one are still awaited.
                 self.given_up.store(true, Ordering::Relaxed);
             }
         }
-        Ok(if self.permits.is_some() { End::Complete } else { End::Stopped })
+        let is_complete = input_ended && !self.has_given_up;
+        Ok(if is_complete { End::Complete } else { End::Stopped })
     }
 
     fn on_message(&mut self, message: Message) -> Result<()> {
         match message {
             Message::Line(line) if self.permits.is_some() => self.on_line(line),
-            Message::Line(_) | Message::EndOfInput => Ok(()),
-            // The caller knows the input's name.
-            Message::ReadFailed(source) => Err(Error::Io { what: String::new(), source }),
+            Message::Line(_) => {
+                self.has_given_up = true;
+                Ok(())
+            }
+            Message::EndOfInput => Ok(()),
+            Message::ReadFailed(error) => Err(Error::io(&self.input)(error)),
             Message::Event { job, choice, event } => self.on_event(job, choice, event),
         }
     }
@@ -262,6 +272,7 @@ impl Run<'_> {
         let Some(flight) = self.jobs.get_mut(&job) else { return Ok(()) };
         if event == Event::Error(EngineError::Stopped) {
             self.jobs.remove(&job);
+            self.has_given_up = true;
             return if self.permits.is_none() { Ok(()) } else { Err(Error::EngineStopped) };
         }
         self.totals.generated_tokens += u64::from(matches!(event, Event::Token(_)));
@@ -294,7 +305,7 @@ impl Run<'_> {
         self.complete(job, Done { number, bytes, line, usage: None });
     }
 
-    /// Takes a result into the journal, or lets it wait for its turn.
+    /// Takes a result into the journal and lets the reader bring the next line, or lets it wait for its turn.
     fn complete(&mut self, job: u64, done: Done) {
         match self.options.order {
             Order::AsFinished => self.push(&done),
@@ -311,26 +322,16 @@ impl Run<'_> {
     fn push(&mut self, done: &Done) {
         let &Done { number, bytes, ref line, usage } = done;
         self.journal.push(number, line);
-        self.pushed += 1;
+        if let Some(permits) = &self.permits {
+            // The reader is gone once the input has ended.
+            let _ = permits.send(());
+        }
         self.totals.results += 1;
         self.totals.errors += u64::from(usage.is_none());
         self.totals.input_bytes += bytes;
         let usage = usage.unwrap_or_default();
         self.totals.prompt_tokens += usage.prompt_tokens as u64;
         self.totals.cached_tokens += usage.cached_tokens as u64;
-    }
-
-    /// Brings results to disk, and lets the reader bring as many lines.
-    fn flush(&mut self) -> Result<()> {
-        self.journal.flush()?;
-        for permits in self.permits.iter() {
-            for _ in 0..self.pushed {
-                // The reader is gone once the input has ended.
-                let _ = permits.send(());
-            }
-        }
-        self.pushed = 0;
-        Ok(())
     }
 }
 

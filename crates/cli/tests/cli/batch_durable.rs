@@ -107,9 +107,9 @@ fn a_run_that_is_killed_at_any_moment_loses_nothing() {
             while grown && Instant::now() < end && child.try_wait().unwrap().is_none() {
                 thread::park_timeout(Duration::from_micros(300));
             }
-            let has_ended = child.try_wait().unwrap().is_some();
             child.kill().unwrap();
             let ran = child.wait_with_output().unwrap();
+            let has_ended = ran.status.code().is_some();
             let after = fs::read(&output).unwrap_or_default();
             let stderr = String::from_utf8_lossy(&ran.stderr);
             assert!(after.starts_with(&before), "whole results stay where they are: {stderr}");

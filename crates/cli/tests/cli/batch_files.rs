@@ -61,7 +61,7 @@ fn files_that_cannot_be_used_end_the_run() {
         assert_eq!(fs::read_to_string(&input).unwrap(), LINE);
     };
     check(&["-i", arg(&folder.join("nowhere.jsonl")), "-o", arg(&output)], "nowhere.jsonl: ");
-    check(&["-i", arg(&folder), "-o", arg(&output)], arg(&folder));
+    check(&["-i", arg(&folder), "-o", arg(&output)], &format!("error: {}: is a directory", folder.display()));
     check(&["-i", arg(&input), "-o", arg(&folder)], arg(&folder));
     check(&["-i", arg(&input), "-o", arg(&folder.join("no/out.jsonl"))], "out.jsonl: ");
     let same = "expected an output file other than the input";

@@ -6,7 +6,7 @@ use crate::harness::{fail, run, succeed};
 const RUN: &[&str] =
     &["-m, --model", "--threads", "--kv-type", "--page-size", "--chunk", "--attention", "--isa", "--seed"];
 /// And of those that do not choose the batch and the context themselves.
-const CAPACITY: &[&str] = &["-c, --ctx", "--kv-memory", "--batch-size"];
+const CAPACITY: &[&str] = &["-c, --ctx", "--kv-memory", "--batch-size", "--no-prefix-cache"];
 
 #[test]
 fn help_names_every_option() {
