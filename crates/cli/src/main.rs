@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "rustorch", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "Results go to standard output, everything else to standard error.\n\
-                        Exit status: 0 done, 1 the run failed, 2 wrong usage.")]
+                        Exit status: 0 done, 1 the run failed, 2 wrong usage; of batch also 130 and 143 after SIGINT and SIGTERM.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -45,17 +45,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Generate(args) => generate::run(&args),
         Command::Batch(args) => batch::run(&args),
-        Command::Tokenize(args) => tokenize::run(&args),
-        Command::Logits(args) => logits::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Perplexity(args) => perplexity::run(&args),
-        Command::Bench(args) => bench::run(&args),
-        Command::Devices(args) => devices::run(&args),
+        command => run(command).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Whoever reads our output has read enough, as `head` does.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -65,7 +59,20 @@ fn main() -> ExitCode {
     }
 }
 
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Generate(args) => generate::run(&args),
+        Command::Batch(args) => batch::run(&args).map(drop),
+        Command::Tokenize(args) => tokenize::run(&args),
+        Command::Logits(args) => logits::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Perplexity(args) => perplexity::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Devices(args) => devices::run(&args),
+    }
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.downcast_ref::<std::io::Error>();
-    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    let mut io = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    io.any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

@@ -81,17 +81,8 @@ impl EngineHandle {
         &self,
         requests: impl IntoIterator<Item = (Request, S)>,
     ) -> Result<()> {
-        let mut seqs: Vec<Sequence> = Vec::new();
-        for (request, sink) in requests {
-            match self.shared.admission.admit(request, sink) {
-                Ok(seq) => seqs.push(seq),
-                Err(error) => {
-                    forget(seqs);
-                    return Err(error);
-                }
-            }
-        }
-        self.queue(seqs)
+        let admission = &self.shared.admission;
+        self.queue(all_or_none(requests.into_iter().map(|(request, sink)| admission.admit(request, sink)))?)
     }
 
     /// Queues a prompt to embed; the stream's only event is [`Event::Embedding`] or [`Event::Error`]. Dropping the stream
@@ -111,7 +102,20 @@ impl EngineHandle {
     /// # Errors
     /// As [`embed`](Self::embed); nothing is sent then.
     pub fn embed_with(&self, request: EmbeddingRequest, sink: impl EventSink + 'static) -> Result<()> {
-        self.queue(vec![self.shared.admission.admit_embedding(request, sink)?])
+        self.embed_together([(request, sink)])
+    }
+
+    /// Queues several prompts to embed, each with its sink, between two steps.
+    ///
+    /// # Errors
+    /// As [`embed`](Self::embed) for the first that is refused; none is queued then, and nothing is sent.
+    pub fn embed_together<S: EventSink + 'static>(
+        &self,
+        requests: impl IntoIterator<Item = (EmbeddingRequest, S)>,
+    ) -> Result<()> {
+        let admission = &self.shared.admission;
+        let seqs = requests.into_iter().map(|(request, sink)| admission.admit_embedding(request, sink));
+        self.queue(all_or_none(seqs)?)
     }
 
     fn queue(&self, seqs: Vec<Sequence>) -> Result<()> {
@@ -132,6 +136,21 @@ impl EngineHandle {
     pub fn shutdown(&self) {
         self.shared.stop();
     }
+}
+
+/// Gathers admitted sequences; after the first refusal there are none.
+fn all_or_none(admitted: impl Iterator<Item = Result<Sequence>>) -> Result<Vec<Sequence>> {
+    let mut seqs = Vec::new();
+    for seq in admitted {
+        match seq {
+            Ok(seq) => seqs.push(seq),
+            Err(error) => {
+                forget(seqs);
+                return Err(error);
+            }
+        }
+    }
+    Ok(seqs)
 }
 
 /// Drops sequences whose submission failed: the caller learns it from the error, not from their sinks.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::cursor::Cursor;
 use crate::error::{GgufError, Result};
@@ -22,6 +22,8 @@ use crate::tensor::TensorView;
 pub struct Gguf {
     metadata: Metadata,
     parts: Vec<Part>,
+    /// Of the parts; none of a model in memory.
+    paths: Vec<PathBuf>,
     /// For each name, its part and its place in that part.
     index: HashMap<String, (usize, usize)>,
 }
@@ -42,6 +44,7 @@ impl Gguf {
         let (bytes, header) = open_part(path)?;
         let split = Split::of(&header.metadata).map_err(|error| error.in_file(path))?;
         let mut gguf = Gguf::whole(bytes, header);
+        gguf.paths.push(path.to_owned());
         if let Some(split) = split {
             gguf.add_parts(path, &split).map_err(|error| error.in_file(path))?;
         }
@@ -96,6 +99,11 @@ impl Gguf {
         self.parts.iter().map(|part| part.bytes.len() as u64).sum()
     }
 
+    /// The file, or all parts of a split model, the first one first; none of a model in memory.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
     /// Tells the OS that the memory holding `tensor`'s pages of the mapped file is not needed for now: call
     /// it once the weights have been copied elsewhere. The tensor stays readable; its pages then come
     /// from disk again. Does nothing for a model in memory.
@@ -115,7 +123,7 @@ impl Gguf {
             index.extend(places.map(|(place, record)| (record.name.clone(), (parts.len(), place))));
             parts.push(Part { bytes: Mapping::Owned(bytes), tensors });
         }
-        Gguf { metadata, parts, index }
+        Gguf { metadata, parts, paths: Vec::new(), index }
     }
 
     fn in_memory(bytes: Mapping) -> Result<Gguf> {
@@ -130,7 +138,7 @@ impl Gguf {
         let Header { metadata, tensors } = header;
         let index =
             tensors.iter().enumerate().map(|(place, record)| (record.name.clone(), (0, place))).collect();
-        Gguf { metadata, parts: vec![Part { bytes, tensors }], index }
+        Gguf { metadata, parts: vec![Part { bytes, tensors }], paths: Vec::new(), index }
     }
 
     fn add_parts(&mut self, first: &Path, split: &Split) -> Result<()> {
@@ -146,6 +154,7 @@ impl Gguf {
                 };
             }
             self.parts.push(Part { bytes, tensors: header.tensors });
+            self.paths.push(path);
         }
         split.check_tensor_count(self.index.len())
     }

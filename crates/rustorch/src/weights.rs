@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use cpu::{CpuBackend, CpuOptions};
+use cpu::{CpuBackend, CpuOptions, Isa};
 use engine::{Engine, EngineHandle, EngineOptions, ModelRunner, PrefixCache, Runner, kv_shape};
 use gguf::Gguf;
 use gpu::{DeviceMemory, GpuBackend, GpuOptions};
@@ -50,6 +50,7 @@ pub struct Weights {
     note: Option<String>,
     /// The backend once more, if it is a GPU's.
     gpu: Option<Arc<GpuBackend>>,
+    isa: Option<Isa>,
 }
 
 /// What a kernel has taken of a device's time.
@@ -168,8 +169,10 @@ impl Weights {
         options: &mut LoadOptions<'_>,
     ) -> Result<Self> {
         let backend = CpuBackend::new(cpu)?;
-        let device = format!("CPU ({}, {} threads)", backend.isa(), backend.num_threads());
-        Self::on(Arc::new(backend), gguf, config, device, options)
+        let isa = backend.isa();
+        let device = format!("CPU ({isa}, {} threads)", backend.num_threads());
+        let on = Self::on(Arc::new(backend), gguf, config, device, options)?;
+        Ok(Self { isa: Some(isa), ..on })
     }
 
     fn on_gpu(
@@ -198,7 +201,7 @@ impl Weights {
         };
         let llama = Arc::new(Llama::load(&*backend, gguf, config, report)?);
         let model = Arc::new(OnBackend { backend, llama });
-        Ok(Self { model, attention: options.attention, device, note: None, gpu: None })
+        Ok(Self { model, attention: options.attention, device, note: None, gpu: None, isa: None })
     }
 
     /// The configuration that the weights were loaded with.
@@ -258,6 +261,11 @@ impl Weights {
         let demand =
             Demand { config: self.config(), attention: self.attention, num_seqs, kv_memory, weights: 0 };
         demand.check(&gpu.info().name, gpu.capabilities(), memory)
+    }
+
+    /// The instruction set, if the device is a CPU: the one thing about it that results depend on.
+    pub fn isa(&self) -> Option<Isa> {
+        self.isa
     }
 
     /// A runner with a cache of `num_slots` sequences of full length, serving as many a step.

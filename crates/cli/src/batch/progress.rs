@@ -3,12 +3,12 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use batch::Totals;
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
-use rustorch_llama::Usage;
 
 use crate::output::grouped;
 
-/// How often tokens alone make the figures beside the bar anew.
+/// How often the figures beside the bar are made anew.
 const REFRESH: Duration = Duration::from_millis(100);
 
 /// What a batch has done, shown as it goes if standard error is a terminal.
@@ -16,10 +16,6 @@ pub struct Progress {
     bar: ProgressBar,
     started: Instant,
     refreshed: Instant,
-    requests: u64,
-    errors: u64,
-    prompt_tokens: u64,
-    generated_tokens: u64,
 }
 
 impl Progress {
@@ -27,57 +23,45 @@ impl Progress {
     pub fn start(input_len: Option<u64>) -> Self {
         let bar = if std::io::stderr().is_terminal() { bar(input_len) } else { ProgressBar::hidden() };
         let now = Instant::now();
-        let mut progress = Self {
-            bar,
-            started: now,
-            refreshed: now,
-            requests: 0,
-            errors: 0,
-            prompt_tokens: 0,
-            generated_tokens: 0,
-        };
-        progress.show();
+        let mut progress = Self { bar, started: now, refreshed: now };
+        progress.show(&Totals::default());
         progress
     }
 
-    /// A token was generated.
-    pub fn token(&mut self) {
-        self.generated_tokens += 1;
+    /// There may be new figures.
+    pub fn update(&mut self, totals: &Totals) {
         if self.refreshed.elapsed() >= REFRESH {
-            self.show();
+            self.show(totals);
         }
     }
 
-    /// A line of so many bytes of input was answered; `usage` is none of an error.
-    pub fn line(&mut self, bytes: u64, usage: Option<Usage>) {
-        self.requests += 1;
-        self.errors += u64::from(usage.is_none());
-        self.prompt_tokens += usage.map_or(0, |usage| usage.prompt_tokens as u64);
-        self.bar.inc(bytes);
-        self.show();
-    }
-
     /// Takes the bar away and sums up.
-    pub fn finish(self) -> String {
+    pub fn finish(self, totals: &Totals) -> String {
         self.bar.finish_and_clear();
+        let before = match totals.found.results {
+            0 => String::new(),
+            found => format!("; {} were done before", grouped(found)),
+        };
         format!(
-            "{} requests, {} errors, {} prompt tokens, {} generated in {:.1} s: {:.1} tokens/s",
-            grouped(self.requests),
-            grouped(self.errors),
-            grouped(self.prompt_tokens),
-            grouped(self.generated_tokens),
+            "{} requests, {} errors, {} prompt tokens ({} cached), {} generated in {:.1} s: {:.1} tokens/s{before}",
+            grouped(totals.results),
+            grouped(totals.errors),
+            grouped(totals.prompt_tokens),
+            grouped(totals.cached_tokens),
+            grouped(totals.generated_tokens),
             self.started.elapsed().as_secs_f64(),
-            self.tokens_per_second()
+            self.tokens_per_second(totals)
         )
     }
 
-    fn tokens_per_second(&self) -> f64 {
-        self.generated_tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+    fn tokens_per_second(&self, totals: &Totals) -> f64 {
+        totals.generated_tokens as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
     }
 
-    fn show(&mut self) {
+    fn show(&mut self, totals: &Totals) {
         self.refreshed = Instant::now();
-        let (requests, rate) = (grouped(self.requests), grouped(self.tokens_per_second() as u64));
+        let (requests, rate) = (grouped(totals.results), grouped(self.tokens_per_second(totals) as u64));
+        self.bar.set_position(totals.input_bytes);
         self.bar.set_message(format!("{requests} requests, {rate} tokens/s"));
     }
 }

@@ -6,6 +6,7 @@ use crate::batch_answers::{batch_text, line_number};
 use crate::harness::{arg, fail, folder, run, succeed};
 
 const LINE: &str = r#"{"custom_id": "a", "prompt": "One day", "max_tokens": 2}"#;
+const OTHER: &str = r#"{"custom_id": "b", "prompt": "One day", "max_tokens": 2}"#;
 
 #[test]
 fn lines_may_end_in_any_way_and_be_blank() {
@@ -18,9 +19,9 @@ fn lines_may_end_in_any_way_and_be_blank() {
     check("\n \t\n\r\n", &[]);
     check(LINE, &[1]);
     check(&format!("{LINE}\n"), &[1]);
-    check(&format!("{LINE}\n{LINE}"), &[1, 2]);
-    check(&format!("{LINE}\r\n{LINE}\r\n"), &[1, 2]);
-    check(&format!("\n\n  {LINE}  \n\n{LINE}\n\n"), &[3, 5]);
+    check(&format!("{LINE}\n{OTHER}"), &[1, 2]);
+    check(&format!("{LINE}\r\n{OTHER}\r\n"), &[1, 2]);
+    check(&format!("\n\n  {LINE}  \n\n{OTHER}\n\n"), &[3, 5]);
     check(&format!("\u{feff}{LINE}\n"), &[1]);
 }
 
@@ -33,11 +34,11 @@ fn files_and_standard_streams_are_the_same() {
         let created = text.split("\"created\":").nth(1).unwrap().split(',').next().unwrap();
         text.replace(created, "0")
     };
-    // What was there before is replaced.
+    // What was there before is replaced if that is what is wanted.
     fs::write(&output, "x".repeat(10_000)).unwrap();
-    let ran = run(&["batch", "-i", arg(&input), "-o", arg(&output)], b"");
+    let ran = run(&["batch", "-i", arg(&input), "-o", arg(&output), "--overwrite"], b"");
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
-    let summary = "2 requests, 1 errors, 3 prompt tokens, 2 generated in ";
+    let summary = "2 requests, 1 errors, 3 prompt tokens (0 cached), 2 generated in ";
     assert!(ran.stderr.starts_with(summary) && ran.stderr.ends_with(" tokens/s\n"), "{}", ran.stderr);
     let expect = without_time(fs::read_to_string(&output).unwrap());
     assert_eq!(expect.lines().count(), 2);
@@ -45,7 +46,7 @@ fn files_and_standard_streams_are_the_same() {
     let stdin = fs::read(&input).unwrap();
     assert_eq!(without_time(succeed(&["batch", "-i", "-", "-o", "-"], &stdin)), expect);
     assert_eq!(without_time(succeed(&["batch", "-i", arg(&input), "-o", "-"], b"")), expect);
-    succeed(&["batch", "-i", "-", "-o", arg(&output)], &stdin);
+    succeed(&["batch", "-i", "-", "-o", arg(&output), "--overwrite"], &stdin);
     assert_eq!(without_time(fs::read_to_string(&output).unwrap()), expect);
 }
 
@@ -60,7 +61,7 @@ fn files_that_cannot_be_used_end_the_run() {
         assert_eq!(fs::read_to_string(&input).unwrap(), LINE);
     };
     check(&["-i", arg(&folder.join("nowhere.jsonl")), "-o", arg(&output)], "nowhere.jsonl: ");
-    check(&["-i", arg(&folder), "-o", arg(&output)], arg(&folder));
+    check(&["-i", arg(&folder), "-o", arg(&output)], &format!("error: {}: is a directory", folder.display()));
     check(&["-i", arg(&input), "-o", arg(&folder)], arg(&folder));
     check(&["-i", arg(&input), "-o", arg(&folder.join("no/out.jsonl"))], "out.jsonl: ");
     let same = "expected an output file other than the input";

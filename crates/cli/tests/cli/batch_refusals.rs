@@ -12,7 +12,13 @@ fn check(cases: &[(&[u8], Option<&str>, &str, &str)]) {
     let mut input = Vec::new();
     for (index, (line, ..)) in cases.iter().enumerate() {
         input.extend_from_slice(format!("{}\n", good(index)).as_bytes());
-        input.extend_from_slice(line);
+        // Each bad line has an id of its own, as long as that which the case has.
+        for (place, byte) in line.iter().enumerate() {
+            let is_id = [&b"\"custom_id\": \"a"[..], b"\"custom_id\":\"a"]
+                .iter()
+                .any(|id| line[..=place].ends_with(id));
+            input.push(if is_id { id_of(index) } else { *byte });
+        }
         input.push(b'\n');
     }
     let answers = batch_text(&input, &[]);
@@ -26,17 +32,23 @@ fn check(cases: &[(&[u8], Option<&str>, &str, &str)]) {
     let alone = batch(&(0..cases.len()).map(good).collect::<Vec<_>>(), &[]);
     assert_eq!(texts(&served), texts(&alone), "what is refused costs nobody else");
 
-    for (answer, (line, custom_id, code, says)) in refused.iter().zip(cases) {
+    for (index, (answer, (line, custom_id, code, says))) in refused.iter().zip(cases).enumerate() {
         let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
         let number = line_number(answer);
         assert_eq!(answer["response"], Value::Null, "{line}");
         assert_eq!(answer["error"]["code"], *code, "{line}: {answer}");
-        let custom_id = custom_id.map_or(format!("line-{number}"), str::to_owned);
+        let custom_id = custom_id
+            .map_or(format!("line-{number}"), |id| id.replace('a', &char::from(id_of(index)).to_string()));
         assert_eq!(answer["custom_id"], custom_id, "{line}");
         let message = answer["error"]["message"].as_str().unwrap();
         let rest = message.strip_prefix(&format!("line {number}: ")).unwrap_or_else(|| panic!("{message}"));
         assert!(rest.starts_with(says), "{line}\n{rest}\nexpected: {says}");
     }
+}
+
+/// A letter for each case.
+fn id_of(index: usize) -> u8 {
+    b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[index]
 }
 
 #[test]
@@ -94,13 +106,13 @@ fn objects_that_are_not_requests() {
             br#"{"custom_id": "a", "body": {"prompt": "b"}}"#,
             Some("a"),
             "invalid_url",
-            "url: expected /v1/completions or /v1/chat/completions, found none",
+            "url: expected /v1/completions, /v1/chat/completions or /v1/embeddings, found none",
         ),
         (
-            br#"{"custom_id": "a", "method": "POST", "url": "/v1/embeddings", "body": {"input": "b"}}"#,
+            br#"{"custom_id": "a", "method": "POST", "url": "/v1/audio/speech", "body": {"input": "b"}}"#,
             Some("a"),
             "invalid_url",
-            "url: expected /v1/completions or /v1/chat/completions, found \"/v1/embeddings\"",
+            "url: expected /v1/completions, /v1/chat/completions or /v1/embeddings, found \"/v1/audio/speech\"",
         ),
         (
             br#"{"custom_id": "a", "method": "GET", "url": "/v1/completions", "body": {"prompt": "b"}}"#,
@@ -276,7 +288,18 @@ fn fields_of_no_consequence_are_passed_over() {
         "unheard_of": 1
     });
     let plain = json!({"custom_id": "a", "prompt": "One day", "max_tokens": 2});
-    let answers = batch(&[request, plain], &[]);
+    let answers = [request, plain].map(|line| batch(&[line], &[]).remove(0));
     assert_eq!(answers[0]["error"], Value::Null);
     assert_eq!(answers[0]["response"]["body"]["choices"], answers[1]["response"]["body"]["choices"]);
+}
+
+#[test]
+fn a_custom_id_that_was_there_before_is_refused() {
+    let line = |id: &str| json!({"custom_id": id, "prompt": "One day", "max_tokens": 2});
+    let answers = batch(&[line("a"), line("b"), line("a")], &[]);
+    assert_eq!(answers[2]["custom_id"], "line-3");
+    assert_eq!(answers[2]["error"]["code"], "duplicate_custom_id");
+    let says = "line 3: custom_id: expected one that no line before has, found \"a\"";
+    assert_eq!(answers[2]["error"]["message"], says);
+    assert!(answers[..2].iter().all(|answer| answer["error"].is_null()), "{answers:?}");
 }

@@ -4,6 +4,7 @@
 //! here it is that the commands give them, the same for the same request, and say what is wrong with what they refuse.
 
 mod batch_answers;
+mod batch_durable;
 mod batch_files;
 mod batch_refusals;
 mod batch_streams;

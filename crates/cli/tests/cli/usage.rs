@@ -17,7 +17,7 @@ const RUN: &[&str] = &[
     "--seed",
 ];
 /// And of those that do not choose the batch and the context themselves.
-const CAPACITY: &[&str] = &["-c, --ctx", "--kv-memory", "--batch-size"];
+const CAPACITY: &[&str] = &["-c, --ctx", "--kv-memory", "--batch-size", "--no-prefix-cache"];
 
 #[test]
 fn help_names_every_option() {
@@ -55,7 +55,16 @@ fn help_names_every_option() {
     ];
     let model = &[RUN, CAPACITY].concat();
     check("generate", generate, model);
-    check("batch", &["-i, --input-file", "-o, --output-file"], model);
+    let batch = &[
+        "-i, --input-file",
+        "-o, --output-file",
+        "--ordered",
+        "--shard",
+        "--retry-errors",
+        "--overwrite",
+        "--window",
+    ];
+    check("batch", batch, model);
     check("tokenize", &["--text", "--no-bos", "--special"], &["-m, --model"]);
     check("logits", &["--tokens", "--alone"], model);
     check("inspect", &["--tensors"], model);

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 
 use cpu::{CpuBackend, CpuBuffer, CpuOptions, CpuPlan, Isa};
 use gguf::{Format, Gguf, GgufWriter};
-use model::{Backend, Batch, BatchLimits, Logits};
+use model::{Backend, Batch, BatchLimits, Logits, QkvShape};
 use testkit::{Rng, random_blocks};
 
 /// The instruction sets of this machine.

@@ -59,7 +59,7 @@ fn an_error_on_the_device_ends_one_step_and_the_next_is_well() {
     let mut runner = Runner::new(&backend, &llama, 16).expect("a runner");
     let want = runner.step(&[(0, 0, &[1, 2, 3])]).expect("a step");
     // A buffer for no use at all is an error that no call returns.
-    backend.gpu().device.create_buffer(&wgpu::BufferDescriptor {
+    let _ = backend.gpu().device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("refused"),
         size: u64::MAX,
         usage: wgpu::BufferUsages::STORAGE,
@@ -78,7 +78,7 @@ fn an_error_while_results_are_read_leaves_the_next_read_well() {
     let ones = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
     let mut out = vec![0.0; 64];
     backend.add(1, &mut x, &ones);
-    backend.gpu().device.create_buffer(&wgpu::BufferDescriptor {
+    let _ = backend.gpu().device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("refused"),
         size: u64::MAX,
         usage: wgpu::BufferUsages::STORAGE,

@@ -1,16 +1,16 @@
 //! The request bodies of OpenAI's API, as far as they are served, with the extensions that vLLM made common.
 //!
-//! Fields that nothing depends on (`model`, `user`, `metadata`) are accepted and ignored; those that would change the
-//! answer and are not supported are refused by name. Every refusal names the field, what was expected and what was found,
-//! which derived deserialisers do not tell.
+//! Fields that nothing depends on (`user`, `metadata`) are accepted and ignored; those that would change the answer and
+//! are not supported are refused by name.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Number, Value};
+use rustorch_llama::Pooling;
+use serde::Deserialize;
+use serde_json::{Number, Value};
 
-/// A JSON object.
-pub type Object = Map<String, Value>;
+use crate::error::ApiError;
+use crate::fields::{BOOL, COUNT, INTEGER, NUMBER, Object, TEXT, field, mistyped, refused, required};
 
 /// Body of `/v1/completions`.
 pub struct CompletionBody {
@@ -28,7 +28,23 @@ pub struct ChatBody {
     pub logprobs: Option<usize>,
 }
 
-/// Fields of both kinds of request.
+/// Body of `/v1/embeddings`.
+pub struct EmbeddingBody {
+    pub input: Prompt,
+    pub encoding: Encoding,
+    pub pooling: Pooling,
+}
+
+/// How an embedding is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// A list of numbers.
+    Float,
+    /// The bytes of little-endian `f32` in base64.
+    Base64,
+}
+
+/// Fields of both kinds of completion.
 pub struct Common {
     pub temperature: Option<f32>,
     pub top_p: Option<f32>,
@@ -39,6 +55,7 @@ pub struct Common {
     pub frequency_penalty: Option<f32>,
     pub logit_bias: Vec<(u32, f32)>,
     pub seed: Option<u64>,
+    pub stream: Option<StreamOptions>,
     // vLLM's extensions
     pub top_k: Option<i64>,
     pub min_p: Option<f32>,
@@ -48,7 +65,14 @@ pub struct Common {
     pub min_tokens: Option<usize>,
 }
 
-/// A completion's prompt: text or token ids, one or several.
+/// How an answer is to be streamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Whether a last chunk counts the tokens.
+    pub include_usage: bool,
+}
+
+/// What a model reads: text or token ids, one or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub enum Prompt {
@@ -65,7 +89,7 @@ pub struct Message {
 }
 
 /// Fields that would change the answer. Absent, null, false and empty they change nothing.
-const UNSUPPORTED: [&str; 17] = [
+const UNSUPPORTED: [&str; 16] = [
     "allowed_token_ids",
     "audio",
     "bad_words",
@@ -78,28 +102,20 @@ const UNSUPPORTED: [&str; 17] = [
     "guided_regex",
     "json_schema",
     "prompt_embeds",
-    "stream",
     "structured_outputs",
     "suffix",
     "tools",
     "use_beam_search",
 ];
 
-const NUMBER: &str = "a number";
-const COUNT: &str = "a whole number, 0 or more";
-const INTEGER: &str = "a whole number";
-const BOOL: &str = "true or false";
-const TEXT: &str = "a string";
-
 impl CompletionBody {
     /// Reads a body, or says which field is wrong.
-    pub fn read(body: &Object) -> Result<Self, String> {
+    pub fn read(body: &Object) -> Result<Self, ApiError> {
         let common = Common::read(body)?;
         let n = common.n.unwrap_or(1);
         if let Some(best_of) = field::<u32>(body, "best_of", COUNT)?.filter(|&best_of| best_of != n) {
-            return Err(format!(
-                "best_of: expected it to equal n, which is {n} (else not supported), found {best_of}"
-            ));
+            let expected = format!("it to equal n, which is {n} (else not supported)");
+            return Err(refused("best_of", format_args!("expected {expected}, found {best_of}")));
         }
         Ok(Self {
             common,
@@ -111,26 +127,44 @@ impl CompletionBody {
 
 impl ChatBody {
     /// Reads a body, or says which field is wrong.
-    pub fn read(body: &Object) -> Result<Self, String> {
+    pub fn read(body: &Object) -> Result<Self, ApiError> {
         let mut common = Common::read(body)?;
         common.max_tokens = field(body, "max_completion_tokens", COUNT)?.or(common.max_tokens);
         let messages: Vec<Value> = required(body, "messages", "a list of messages")?;
         if messages.is_empty() {
-            return Err("messages: expected at least one, found none".to_owned());
+            return Err(refused("messages", "expected at least one, found none"));
         }
         let messages = messages.iter().enumerate().map(|(index, message)| Message::read(index, message));
         let messages = messages.collect::<Result<_, _>>()?;
         let logprobs = field(body, "logprobs", BOOL)?.unwrap_or(false);
         let top_logprobs = alternatives(body, "top_logprobs")?;
         if let Some(found) = top_logprobs.filter(|&top| top > 0 && !logprobs) {
-            return Err(format!("top_logprobs: expected \"logprobs\": true beside it, found {found} alone"));
+            let rest = format!("expected \"logprobs\": true beside it, found {found} alone");
+            return Err(refused("top_logprobs", rest));
         }
         Ok(Self { common, messages, logprobs: logprobs.then(|| top_logprobs.unwrap_or(0)) })
     }
 }
 
+impl EmbeddingBody {
+    /// Reads a body, or says which field is wrong. Embeddings have `hidden_size` dimensions, and no others.
+    pub fn read(body: &Object, hidden_size: usize) -> Result<Self, ApiError> {
+        let dimensions = field::<usize>(body, "dimensions", COUNT)?;
+        if let Some(found) = dimensions.filter(|&dimensions| dimensions != hidden_size) {
+            let rest = format!("expected {hidden_size}, all that the model has, found {found}");
+            return Err(refused("dimensions", rest));
+        }
+        let choices = [("float", Encoding::Float), ("base64", Encoding::Base64)];
+        let encoding = one_of(body, "encoding_format", "\"float\" or \"base64\"", choices)?;
+        let choices = [("last", Pooling::Last), ("mean", Pooling::Mean)];
+        let pooling = one_of(body, "pooling", "\"last\" or \"mean\"", choices)?;
+        let input = required(body, "input", "a string, a list of token ids, or a list of either")?;
+        Ok(Self { input, encoding, pooling })
+    }
+}
+
 impl Common {
-    fn read(body: &Object) -> Result<Self, String> {
+    fn read(body: &Object) -> Result<Self, ApiError> {
         refuse_unsupported(body)?;
         Ok(Self {
             temperature: field(body, "temperature", NUMBER)?,
@@ -142,6 +176,7 @@ impl Common {
             frequency_penalty: field(body, "frequency_penalty", NUMBER)?,
             logit_bias: logit_bias(body)?,
             seed: seed(body)?,
+            stream: StreamOptions::read(body)?,
             top_k: field(body, "top_k", INTEGER)?,
             min_p: field(body, "min_p", NUMBER)?,
             repetition_penalty: field(body, "repetition_penalty", NUMBER)?,
@@ -152,8 +187,26 @@ impl Common {
     }
 }
 
+impl StreamOptions {
+    /// None if the answer is wanted whole.
+    fn read(body: &Object) -> Result<Option<Self>, ApiError> {
+        let options: Option<Object> = field(body, "stream_options", "an object")?;
+        if !field(body, "stream", BOOL)?.unwrap_or(false) {
+            return match options {
+                None => Ok(None),
+                Some(_) => Err(refused("stream_options", "expected \"stream\": true beside it, found none")),
+            };
+        }
+        let include_usage = field(&options.unwrap_or_default(), "include_usage", BOOL);
+        let include_usage = include_usage.map_err(|error| {
+            ApiError::invalid("stream_options.include_usage", format!("stream_options.{}", error.message))
+        })?;
+        Ok(Some(Self { include_usage: include_usage.unwrap_or(false) }))
+    }
+}
+
 impl Message {
-    fn read(index: usize, message: &Value) -> Result<Self, String> {
+    fn read(index: usize, message: &Value) -> Result<Self, ApiError> {
         let name = |field: &str| format!("messages[{index}]{field}");
         let Value::Object(fields) = message else {
             return Err(mistyped(&name(""), "an object", message));
@@ -178,7 +231,7 @@ impl Message {
     }
 }
 
-fn refuse_unsupported(body: &Object) -> Result<(), String> {
+fn refuse_unsupported(body: &Object) -> Result<(), ApiError> {
     for name in UNSUPPORTED {
         let found = body.get(name).unwrap_or(&Value::Null);
         let changes_nothing = match found {
@@ -200,8 +253,24 @@ fn refuse_unsupported(body: &Object) -> Result<(), String> {
     }
 }
 
+/// A field that takes one of these words; the first is the default.
+fn one_of<T, const N: usize>(
+    body: &Object,
+    name: &str,
+    expected: &str,
+    choices: [(&str, T); N],
+) -> Result<T, ApiError> {
+    let mut choices = choices.into_iter();
+    match body.get(name) {
+        None | Some(Value::Null) => choices.next(),
+        Some(found) => choices.find(|(word, _)| found == word),
+    }
+    .map(|(_, choice)| choice)
+    .ok_or_else(|| mistyped(name, expected, &body[name]))
+}
+
 /// One string or a list of them.
-fn stop(body: &Object) -> Result<Vec<String>, String> {
+fn stop(body: &Object) -> Result<Vec<String>, ApiError> {
     match body.get("stop") {
         Some(Value::String(text)) => Ok(vec![text.clone()]),
         _ => Ok(field(body, "stop", "a string or a list of strings")?.unwrap_or_default()),
@@ -209,12 +278,12 @@ fn stop(body: &Object) -> Result<Vec<String>, String> {
 }
 
 /// An object whose keys are token ids.
-fn logit_bias(body: &Object) -> Result<Vec<(u32, f32)>, String> {
+fn logit_bias(body: &Object) -> Result<Vec<(u32, f32)>, ApiError> {
     let biases: BTreeMap<String, f32> =
         field(body, "logit_bias", "an object of token ids and numbers")?.unwrap_or_default();
     let parse = |(id, bias): (String, f32)| match id.parse() {
         Ok(id) => Ok((id, bias)),
-        Err(_) => Err(format!("logit_bias: expected token ids as keys, found {id:?}")),
+        Err(_) => Err(refused("logit_bias", format_args!("expected token ids as keys, found {id:?}"))),
     };
     biases.into_iter().map(parse).collect()
 }
@@ -223,48 +292,17 @@ fn logit_bias(body: &Object) -> Result<Vec<(u32, f32)>, String> {
 const MAX_ALTERNATIVES: usize = 20;
 
 /// Number of alternatives for each token.
-fn alternatives(body: &Object, name: &str) -> Result<Option<usize>, String> {
+fn alternatives(body: &Object, name: &str) -> Result<Option<usize>, ApiError> {
     let count = field(body, name, COUNT)?;
     match count.filter(|&count| count > MAX_ALTERNATIVES) {
-        Some(found) => Err(format!("{name}: expected at most {MAX_ALTERNATIVES}, found {found}")),
+        Some(found) => Err(refused(name, format_args!("expected at most {MAX_ALTERNATIVES}, found {found}"))),
         None => Ok(count),
     }
 }
 
 /// Seeds may be signed: their bits are what counts.
-fn seed(body: &Object) -> Result<Option<u64>, String> {
+fn seed(body: &Object) -> Result<Option<u64>, ApiError> {
     let Some(number) = field::<Number>(body, "seed", INTEGER)? else { return Ok(None) };
     let seed = number.as_u64().or_else(|| number.as_i64().map(i64::cast_unsigned));
     seed.map(Some).ok_or_else(|| mistyped("seed", "a whole number of 64 bits", &Value::Number(number)))
-}
-
-/// A field that may be absent or null. `expected` says what `T` takes.
-fn field<T: DeserializeOwned>(body: &Object, name: &str, expected: &str) -> Result<Option<T>, String> {
-    match body.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => T::deserialize(value).map(Some).map_err(|_| mistyped(name, expected, value)),
-    }
-}
-
-fn required<T: DeserializeOwned>(body: &Object, name: &str, expected: &str) -> Result<T, String> {
-    field(body, name, expected)?.ok_or_else(|| mistyped(name, expected, &Value::Null))
-}
-
-/// What is said of a value of the wrong type.
-pub fn mistyped(name: &str, expected: &str, found: &Value) -> String {
-    let found = if found.is_null() { "none".to_owned() } else { shown(found) };
-    format!("{name}: expected {expected}, found {found}")
-}
-
-/// Most characters of a value that a message repeats.
-const SHOWN: usize = 60;
-
-/// A value as JSON, its beginning if it is long.
-pub fn shown(value: &Value) -> String {
-    let mut text = value.to_string();
-    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
-        text.truncate(end);
-        text.push_str("..");
-    }
-    text
 }

@@ -1,0 +1,107 @@
+//! The crate's one error type.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::manifest::Difference;
+
+/// The result of preparing or running a batch.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a batch did not start or did not go on. Results on disk stay there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be opened, read, written or renamed.
+    #[error("{what}: {source}")]
+    Io {
+        /// The file, and what was tried with it if that is not clear.
+        what: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Two lines of the input have the same id.
+    #[error(
+        "{}: custom_id {custom_id:?}: expected it once, found it in lines {first} and {second}", input.display()
+    )]
+    DuplicateId {
+        /// The input.
+        input: PathBuf,
+        /// The id, which may be the `line-N` of a line without one.
+        custom_id: String,
+        /// A line.
+        first: u64,
+        /// A later line.
+        second: u64,
+    },
+    /// Another process writes the same output.
+    #[error("{}: expected to be its only writer, found it locked by another process", output.display())]
+    Locked {
+        /// The output.
+        output: PathBuf,
+    },
+    /// There are results, but nothing tells what they are the results of.
+    #[error(
+        "{}: expected {} to tell what run its results are of, found no such file\n\
+         hint: choose another output, or replace this one with --overwrite", output.display(), manifest.display()
+    )]
+    NoManifest {
+        /// The output.
+        output: PathBuf,
+        /// What should be beside it.
+        manifest: PathBuf,
+    },
+    /// The manifest is none.
+    #[error(
+        "{}: expected a run's manifest, found {found}\nhint: choose another output, or replace it with --overwrite",
+        manifest.display()
+    )]
+    BadManifest {
+        /// The file.
+        manifest: PathBuf,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// The results are another run's.
+    #[error(
+        "{}: its results are of another run: {}\n\
+         hint: repeat that run's command to go on with it, choose another output, or replace this one with --overwrite",
+        output.display(), list(differences)
+    )]
+    OtherRun {
+        /// The output.
+        output: PathBuf,
+        /// In what the runs differ; there is at least one.
+        differences: Vec<Difference>,
+    },
+    /// The engine ended.
+    #[error("the engine has stopped")]
+    EngineStopped,
+}
+
+impl Error {
+    /// A failure with a file.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        Self::failed(path.display().to_string())
+    }
+
+    /// A failure in writing a file.
+    pub(crate) fn writing(name: &str) -> impl FnOnce(io::Error) -> Self {
+        Self::failed(format!("writing {name}"))
+    }
+
+    /// A failure with what has this name.
+    pub(crate) fn named(name: &str) -> impl FnOnce(io::Error) -> Self {
+        Self::failed(name.to_owned())
+    }
+
+    fn failed(what: String) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+}
+
+fn list(differences: &[Difference]) -> String {
+    let all: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    all.join("; ")
+}

@@ -1,0 +1,418 @@
+//! The input: scanned once if it can be read twice, then read line by line as places for requests come free.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::mpsc::{Receiver, Sender};
+
+use crate::error::{Error, Result};
+use crate::index::{IdHash, Index, Known};
+use crate::lines::{Line, Lines};
+use crate::manifest::{FileHash, Hasher};
+use crate::request::{LineError, custom_id, line_name};
+use crate::run::Message;
+
+/// Longest line that is read. The prompt of a million tokens takes a few megabytes; what is longer is no request, but a
+/// file that is not of lines, and would take all memory.
+const MAX_LINE_BYTES: u64 = 16 << 20;
+
+/// Requests, one a line.
+pub struct Input {
+    path: PathBuf,
+    source: Source,
+}
+
+enum Source {
+    /// Can be read twice.
+    File(File),
+    /// Standard input, a pipe or a device.
+    Stream(Box<dyn BufRead + Send>),
+}
+
+/// What a scan of the input found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    /// What the file holds.
+    pub file: FileHash,
+    /// Lines of the shard that are not blank.
+    pub lines: u64,
+}
+
+/// Every `count`-th line: those whose number less `index` is a multiple of `count`. Blank lines count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    /// From 1.
+    index: u64,
+    count: u64,
+}
+
+/// A line that is to be answered.
+#[derive(Debug)]
+pub(crate) struct RawLine {
+    /// Counted from 1, blank ones included.
+    pub number: u64,
+    /// Bytes read since the last line that was to be answered, which is what progress is measured in.
+    pub consumed: u64,
+    /// By what it goes.
+    pub custom_id: String,
+    /// Without its ending.
+    pub text: std::result::Result<Vec<u8>, LineError>,
+}
+
+impl Input {
+    /// Opens a file, or standard input for `-`.
+    ///
+    /// # Errors
+    /// When there is no such file or it cannot be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        let stream =
+            |input: Box<dyn BufRead + Send>| Self { path: path.to_owned(), source: Source::Stream(input) };
+        if path == Path::new("-") {
+            return Ok(stream(Box::new(BufReader::new(io::stdin()))));
+        }
+        let file = File::open(path).map_err(Error::io(path))?;
+        let metadata = file.metadata().map_err(Error::io(path))?;
+        if metadata.is_dir() {
+            return Err(Error::io(path)(io::ErrorKind::IsADirectory.into()));
+        }
+        if metadata.is_file() {
+            return Ok(Self { path: path.to_owned(), source: Source::File(file) });
+        }
+        Ok(stream(Box::new(BufReader::new(file))))
+    }
+
+    /// Reads a regular file to its end, and refuses it if two of its lines have the same id. `None` of a stream.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateId`], or a file that cannot be read.
+    pub fn scan(&self, shard: Shard) -> Result<Option<Scan>> {
+        let Source::File(file) = &self.source else { return Ok(None) };
+        let (mut index, mut lines) = (Index::new(), 0);
+        let mut hashed =
+            Hashed { input: rewound(file).map_err(Error::io(&self.path))?, hasher: Hasher::default() };
+        let second = each_line(BufReader::with_capacity(BUFFER, &mut hashed), |number, id| {
+            lines += u64::from(shard.contains(number));
+            if index.insert(IdHash::of(&id)) { None } else { Some((number, id)) }
+        });
+        let Some((second, custom_id)) = second.map_err(Error::io(&self.path))? else {
+            return Ok(Some(Scan { file: hashed.hasher.finish(), lines }));
+        };
+        // The index does not know lines, so the first one is looked for.
+        drop(index);
+        let input = rewound(file).map_err(Error::io(&self.path))?;
+        let first = each_line(BufReader::new(input), |number, id| (id == custom_id).then_some(number));
+        let first = first.map_err(Error::io(&self.path))?.unwrap_or(second);
+        Err(Error::DuplicateId { input: self.path.clone(), custom_id, first, second })
+    }
+
+    /// Its name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads lines of the shard that are not done, one for each permit, until the last.
+    pub(crate) fn read(self, shard: Shard, done: Index, messages: &Sender<Message>, permits: &Receiver<()>) {
+        let opened: io::Result<(Box<dyn BufRead>, Repeats)> = match self.source {
+            Source::File(file) => rewound(&file).map(|file| {
+                (Box::new(BufReader::with_capacity(BUFFER, file)) as Box<dyn BufRead>, Repeats::Never)
+            }),
+            Source::Stream(input) => Ok((input, Repeats::Possible)),
+        };
+        let mut reader = opened.map(|(input, repeats)| Reader {
+            lines: Lines::new(input, MAX_LINE_BYTES),
+            text: Vec::new(),
+            shard,
+            index: done,
+            repeats,
+        });
+        while permits.recv().is_ok() {
+            let line = match &mut reader {
+                Ok(reader) => reader.next(),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            };
+            let message = match line {
+                Ok(Some(line)) => Message::Line(line),
+                Ok(None) => Message::EndOfInput,
+                Err(error) => Message::ReadFailed(error),
+            };
+            let ended = !matches!(message, Message::Line(_));
+            if messages.send(message).is_err() || ended {
+                return;
+            }
+        }
+    }
+}
+
+/// Bytes read at once.
+const BUFFER: usize = 1 << 16;
+
+/// A file from its beginning.
+fn rewound(file: &File) -> io::Result<File> {
+    let mut file = file.try_clone()?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Hashes what is read.
+struct Hashed<R> {
+    input: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.input.read(buffer)?;
+        self.hasher.update(&buffer[..bytes]);
+        Ok(bytes)
+    }
+}
+
+/// Visits the number and the id of every line that is not blank, until a visit returns something.
+fn each_line<T>(
+    input: impl BufRead,
+    mut visit: impl FnMut(u64, String) -> Option<T>,
+) -> io::Result<Option<T>> {
+    let (mut lines, mut text) = (Lines::new(input, MAX_LINE_BYTES), Vec::new());
+    while let Some(line) = lines.next(&mut text)? {
+        if let Some(id) = id(line, &mut text)
+            && let Some(found) = visit(line.number, id)
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// By what a line goes; `None` of a blank one. Takes the white space off its ends.
+fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
+    if line.is_too_long {
+        return Some(line_name(line.number));
+    }
+    // Windows programs begin text files with a byte order mark.
+    if line.number == 1 && text.starts_with(b"\xef\xbb\xbf") {
+        text.drain(..3);
+    }
+    text.truncate(text.trim_ascii_end().len());
+    if text.trim_ascii_start().is_empty() {
+        return None;
+    }
+    Some(custom_id(text).unwrap_or_else(|| line_name(line.number)))
+}
+
+/// Whether an id may come again: not in a file that was scanned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeats {
+    Never,
+    Possible,
+}
+
+/// Finds the lines that are to be answered.
+struct Reader<R> {
+    lines: Lines<R>,
+    text: Vec<u8>,
+    shard: Shard,
+    /// The ids that are done; if they may be repeated also those that were read, which are marked.
+    index: Index,
+    repeats: Repeats,
+}
+
+impl<R: BufRead> Reader<R> {
+    fn next(&mut self) -> io::Result<Option<RawLine>> {
+        let mut consumed = 0;
+        while let Some(line) = self.lines.next(&mut self.text)? {
+            consumed += line.bytes;
+            let is_ours = self.shard.contains(line.number);
+            // The ids of others' lines matter only if one of ours may repeat them.
+            if !is_ours && self.repeats == Repeats::Never {
+                continue;
+            }
+            let Some(id) = id(line, &mut self.text) else { continue };
+            if let Some((custom_id, repeated)) = self.admit(line.number, id)
+                && is_ours
+            {
+                let text = match repeated {
+                    Some(error) => Err(error),
+                    None if line.is_too_long => {
+                        let message = format!("expected at most {MAX_LINE_BYTES} bytes, found a longer line");
+                        Err(LineError::new("invalid_json", message))
+                    }
+                    None => Ok(mem::take(&mut self.text)),
+                };
+                return Ok(Some(RawLine { number: line.number, consumed, custom_id, text }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a line with this id is to be answered under, and with what error if the id is a repeated one; `None` if it has
+    /// been answered.
+    fn admit(&mut self, number: u64, id: String) -> Option<(String, Option<LineError>)> {
+        if self.repeats == Repeats::Never {
+            return (!self.index.contains(IdHash::of(&id))).then_some((id, None));
+        }
+        match self.index.mark(IdHash::of(&id)) {
+            Known::New => return Some((id, None)),
+            Known::Unmarked => return None,
+            Known::Marked => {}
+        }
+        // A repeated id cannot be used, so the line goes by its number, or by the first name after it that is free.
+        let error = LineError::duplicate(&id);
+        let mut name = line_name(number);
+        loop {
+            match self.index.mark(IdHash::of(&name)) {
+                Known::New => return Some((name, Some(error))),
+                Known::Unmarked => return None,
+                Known::Marked => name.push('+'),
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Every line.
+    pub const WHOLE: Self = Self { index: 1, count: 1 };
+
+    /// Whether it has this line.
+    pub fn contains(self, number: u64) -> bool {
+        number % self.count == self.index % self.count
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    /// Reads `I/N`, as in `3/8` for the third of eight.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match numbers {
+            Some((index, count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
+            _ => Err("expected I/N with I from 1 to N, as in 1/4".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Input").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(input: &[u8], shard: Shard, done: &[&str], repeats: Repeats) -> Reader<impl BufRead + use<>> {
+        let mut index = Index::new();
+        for id in done {
+            index.insert(IdHash::of(id));
+        }
+        let input = io::Cursor::new(input.to_vec());
+        let lines = Lines::new(BufReader::with_capacity(7, input), MAX_LINE_BYTES);
+        Reader { lines, text: Vec::new(), shard, index, repeats }
+    }
+
+    /// Each line's number, bytes consumed, id and text or error.
+    #[track_caller]
+    fn check(mut reader: Reader<impl BufRead>, expect: &[(u64, u64, &str, &str)]) {
+        let mut found = Vec::new();
+        while let Some(line) = reader.next().unwrap() {
+            let text = match line.text {
+                Ok(text) => String::from_utf8(text).unwrap(),
+                Err(error) => error.code.to_owned(),
+            };
+            found.push((line.number, line.consumed, line.custom_id, text));
+        }
+        let expect: Vec<_> =
+            expect.iter().map(|&(n, b, id, text)| (n, b, id.to_owned(), text.to_owned())).collect();
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn blank_lines_are_counted_and_passed_over() {
+        let check = |input: &str, expect: &[(u64, u64, &str, &str)]| {
+            for repeats in [Repeats::Never, Repeats::Possible] {
+                check(reader(input.as_bytes(), Shard::WHOLE, &[], repeats), expect);
+            }
+        };
+        check("", &[]);
+        check("\n \r\n\t", &[]);
+        check("a", &[(1, 1, "line-1", "a")]);
+        check("a\r\nb\n", &[(1, 3, "line-1", "a"), (2, 2, "line-2", "b")]);
+        check("\n\na \n\n b", &[(3, 5, "line-3", "a"), (5, 3, "line-5", " b")]);
+        check("\u{feff}a\n\u{feff}b\n", &[(1, 5, "line-1", "a"), (2, 5, "line-2", "\u{feff}b")]);
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_costs_itself_alone() {
+        let max = MAX_LINE_BYTES as usize;
+        let input = format!("a\n{}\n{}\n{}\nb\n", "x".repeat(max), "y".repeat(max + 1), "z".repeat(2 * max));
+        let mut reader = reader(input.as_bytes(), Shard::WHOLE, &[], Repeats::Never);
+        let mut found = Vec::new();
+        while let Some(line) = reader.next().unwrap() {
+            found.push((line.number, line.consumed, line.text.map(|text| text.len()).map_err(|e| e.code)));
+        }
+        let bytes = MAX_LINE_BYTES;
+        let expect = [
+            (1, 2, Ok(1)),
+            (2, bytes + 1, Ok(max)),
+            (3, bytes + 2, Err("invalid_json")),
+            (4, 2 * bytes + 1, Err("invalid_json")),
+            (5, 2, Ok(1)),
+        ];
+        assert_eq!(found, expect);
+    }
+
+    #[test]
+    fn what_is_done_is_passed_over() {
+        let (a, b) = (r#"{"custom_id": "a"}"#, r#"{"custom_id": "b"}"#);
+        let input = format!("{a}\nx\n{b}\ny\n");
+        for repeats in [Repeats::Never, Repeats::Possible] {
+            let done = &["a", "line-4", "c"];
+            let expect = [(2, 21, "line-2", "x"), (3, 19, "b", b)];
+            check(reader(input.as_bytes(), Shard::WHOLE, done, repeats), &expect);
+        }
+    }
+
+    #[test]
+    fn a_repeated_id_gives_an_error_under_the_line_s_number() {
+        let a = r#"{"custom_id": "a"}"#;
+        let taken = r#"{"custom_id": "line-4"}"#;
+        let input = format!("{a}\n{a}\n{taken}\n{a}\n");
+        let stream = |done: &[&str]| reader(input.as_bytes(), Shard::WHOLE, done, Repeats::Possible);
+        let error = "duplicate_custom_id";
+        let all =
+            [(1, 19, "a", a), (2, 19, "line-2", error), (3, 24, "line-4", taken), (4, 19, "line-4+", error)];
+        check(stream(&[]), &all);
+        // Whatever is done already, the others are what they were.
+        check(stream(&["a"]), &[(2, 38, "line-2", error), all[2], all[3]]);
+        check(stream(&["line-2", "line-4"]), &[all[0], (4, 62, "line-4+", error)]);
+        check(stream(&["a", "line-2", "line-4", "line-4+"]), &[]);
+    }
+
+    #[test]
+    fn shards_are_every_nth_line() {
+        let a = r#"{"custom_id": "a"}"#;
+        let input = format!("{a}\n\nx\ny\nz\n{a}\n");
+        let shard = |text: &str| text.parse::<Shard>().unwrap();
+        let file = |text: &str| reader(input.as_bytes(), shard(text), &[], Repeats::Never);
+        check(file("1/3"), &[(1, 19, "a", a), (4, 5, "line-4", "y")]);
+        check(file("2/3"), &[(5, 26, "line-5", "z")]);
+        check(file("3/3"), &[(3, 22, "line-3", "x"), (6, 23, "a", a)]);
+        // In a stream, a line of another shard may be the one that has the id.
+        let stream = reader(input.as_bytes(), shard("3/3"), &[], Repeats::Possible);
+        check(stream, &[(3, 22, "line-3", "x"), (6, 23, "line-6", "duplicate_custom_id")]);
+        for wrong in ["", "1", "0/4", "5/4", "1/0", "a/b", "-1/4", "1/4/2"] {
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
+        }
+        assert_eq!(shard("3/8").to_string(), "3/8");
+    }
+}

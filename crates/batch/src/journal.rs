@@ -1,0 +1,405 @@
+//! The output, which is its own journal: what it holds in whole lines is done.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::mem;
+use std::path::{Path, PathBuf};
+
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::index::{IdHash, Index};
+use crate::lines::Lines;
+use crate::manifest::Manifest;
+use crate::request::{OutputLine, ResultLine};
+
+/// Where results will go. Nothing that is there changes before [`begin`](Self::begin).
+#[derive(Debug)]
+pub struct Output {
+    path: PathBuf,
+    target: Target,
+}
+
+#[derive(Debug)]
+enum Target {
+    /// A regular file, locked.
+    File(File),
+    /// Standard output, a pipe or a device: what is written there cannot be read again.
+    Stream(Stream),
+}
+
+#[derive(Debug)]
+enum Stream {
+    Stdout(io::Stdout),
+    File(File),
+}
+
+/// What becomes of results that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// They are kept if they are the same run's, which then goes on.
+    Resume,
+    /// They are lost.
+    Replace,
+}
+
+/// What becomes of errors that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errors {
+    /// They are results like others.
+    Keep,
+    /// They are taken out, and their lines tried again.
+    Retry,
+}
+
+/// Results found in an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Found {
+    /// All of them.
+    pub results: u64,
+    /// Those that are errors.
+    pub errors: u64,
+}
+
+/// An output that results are appended to.
+#[derive(Debug)]
+pub struct Journal {
+    /// In messages.
+    name: String,
+    sink: Sink,
+    /// Lines that are not written yet.
+    buffer: Vec<u8>,
+    found: Found,
+    /// The ids that are done.
+    index: Index,
+    order: LineOrder,
+}
+
+#[derive(Debug)]
+enum Sink {
+    File {
+        /// Without links, so that a rename replaces the file itself.
+        path: PathBuf,
+        file: File,
+        /// Bytes on disk.
+        len: u64,
+        /// Those that `file` replaced: whoever has opened one of them must find it locked.
+        replaced: Vec<File>,
+    },
+    Stream(Stream),
+}
+
+/// Whether results are in the order of their lines.
+#[derive(Debug, Clone, Copy)]
+struct LineOrder {
+    last: u64,
+    is_kept: bool,
+}
+
+impl LineOrder {
+    const EMPTY: Self = Self { last: 0, is_kept: true };
+
+    fn push(&mut self, number: u64) {
+        self.is_kept &= number > self.last;
+        self.last = number;
+    }
+}
+
+impl Output {
+    /// Opens a file, or makes it, and locks it; `-` is standard output.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] while another process writes it, or when it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self> {
+        let output = |target| Self { path: path.to_owned(), target };
+        if path == Path::new("-") {
+            return Ok(output(Target::Stream(Stream::Stdout(io::stdout()))));
+        }
+        loop {
+            // A folder, and a device that is only written, fail here or there.
+            let is_stream =
+                fs::metadata(path).is_ok_and(|metadata| !(metadata.is_file() || metadata.is_dir()));
+            let mut options = File::options();
+            options.read(!is_stream).write(true).create(true).truncate(false);
+            let file = options.open(path).map_err(Error::io(path))?;
+            if is_stream {
+                return Ok(output(Target::Stream(Stream::File(file))));
+            }
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(Error::Locked { output: path.to_owned() }),
+                Err(TryLockError::Error(error)) => return Err(Error::io(path)(error)),
+            }
+            // Between the opening and the lock another process may have replaced it, and ended.
+            if is_still(&file, path).map_err(Error::io(path))? {
+                return Ok(output(Target::File(file)));
+            }
+        }
+    }
+
+    /// Whether results survive a crash, which those sent to a stream do not.
+    pub fn is_durable(&self) -> bool {
+        matches!(self.target, Target::File(_))
+    }
+
+    /// Makes it ready for results of the run that `manifest` describes: repairs what a crash has left, or begins anew. Of
+    /// a stream nothing is known, and the manifest is not written.
+    ///
+    /// # Errors
+    /// [`Error::OtherRun`], [`Error::NoManifest`] or [`Error::BadManifest`] if there are results and they are not to be
+    /// replaced; a file that cannot be read or written.
+    pub fn begin(self, manifest: &Manifest, existing: Existing, errors: Errors) -> Result<Journal> {
+        let Self { path, target } = self;
+        let name = path.display().to_string();
+        let empty = |name, sink| Journal {
+            name,
+            sink,
+            buffer: Vec::new(),
+            found: Found::default(),
+            index: Index::new(),
+            order: LineOrder::EMPTY,
+        };
+        let file = match target {
+            Target::File(file) => file,
+            Target::Stream(stream @ Stream::Stdout(_)) => {
+                return Ok(empty("standard output".to_owned(), Sink::Stream(stream)));
+            }
+            Target::Stream(stream) => return Ok(empty(name, Sink::Stream(stream))),
+        };
+        let len = file.metadata().map_err(Error::io(&path))?.len();
+        if len > 0 && existing == Existing::Resume {
+            manifest.check(&path)?;
+        } else {
+            // In this order: results beside another run's manifest would pass for that run's.
+            file.set_len(0).and_then(|()| file.sync_all()).map_err(Error::writing(&name))?;
+            manifest.write(&path)?;
+        }
+        let real = path.canonicalize().map_err(Error::io(&path))?;
+        durable::sync_folder_of(&real).map_err(Error::io(&path))?;
+        let mut journal = empty(name, Sink::File { path: real, file, len: 0, replaced: Vec::new() });
+        journal.recover(errors)?;
+        Ok(journal)
+    }
+}
+
+/// Whether a path still leads to this open file.
+fn is_still(file: &File, path: &Path) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let opened = file.metadata()?;
+        let found = match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found?,
+        };
+        Ok((opened.dev(), opened.ino()) == (found.dev(), found.ino()))
+    }
+    // Elsewhere a file that is open is not replaced.
+    #[cfg(not(unix))]
+    {
+        let _ = (file, path);
+        Ok(true)
+    }
+}
+
+impl Journal {
+    /// What was there before.
+    pub fn found(&self) -> Found {
+        self.found
+    }
+
+    /// Whether results survive a crash.
+    pub fn is_durable(&self) -> bool {
+        matches!(self.sink, Sink::File { .. })
+    }
+
+    /// The ids that are done. Leaves none behind.
+    pub(crate) fn take_index(&mut self) -> Index {
+        mem::replace(&mut self.index, Index::new())
+    }
+
+    /// Adds the result of the input's line `number`, to be written at the next [`flush`](Self::flush).
+    pub(crate) fn push(&mut self, number: u64, line: &OutputLine) {
+        self.order.push(number);
+        serde_json::to_writer(&mut self.buffer, line).expect("strings and numbers are JSON");
+        self.buffer.push(b'\n');
+    }
+
+    /// Bytes that were added and are not written.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Writes what was added, and waits until it is on disk.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let written = match &mut self.sink {
+            Sink::File { file, len, .. } => {
+                let written = file.write_all(&self.buffer).and_then(|()| file.sync_data());
+                match &written {
+                    Ok(()) => *len += self.buffer.len() as u64,
+                    // What was written of it does not count. Should this fail too, the next run repairs it.
+                    Err(_) => drop(file.set_len(*len)),
+                }
+                written
+            }
+            Sink::Stream(Stream::File(file)) => file.write_all(&self.buffer),
+            Sink::Stream(Stream::Stdout(stdout)) => {
+                stdout.write_all(&self.buffer).and_then(|()| stdout.flush())
+            }
+        };
+        self.buffer.clear();
+        written.map_err(Error::writing(&self.name))
+    }
+
+    /// Puts the results into the order of their lines, if they are not: those of a run that kept the order are, unless
+    /// errors were tried again or damage was repaired.
+    pub(crate) fn sort(&mut self) -> Result<()> {
+        let Sink::File { file, .. } = &self.sink else { return Ok(()) };
+        if self.order.is_kept {
+            return Ok(());
+        }
+        let mut places = Vec::new(); // number, offset, length
+        let mut offset = 0;
+        let read = each_line(file, |line, text, bytes| {
+            let number = line.map_or(u64::MAX, |line| line.number);
+            places.push((number, offset, text.len() + 1));
+            offset += bytes;
+            Ok(())
+        });
+        read.map_err(Error::named(&self.name))?;
+        places.sort_unstable();
+        self.rewrite(|file, out| {
+            let (mut reader, mut position) = (BufReader::with_capacity(BUFFER, file), 0);
+            reader.rewind()?;
+            for (_, offset, len) in places {
+                reader.seek_relative(offset as i64 - position)?;
+                position = offset as i64 + len as i64;
+                io::copy(&mut (&mut reader).take(len as u64), out)?;
+            }
+            Ok(())
+        })?;
+        self.order.is_kept = true;
+        Ok(())
+    }
+
+    /// Finds out what is done, and makes the file one of whole results only.
+    fn recover(&mut self, errors: Errors) -> Result<()> {
+        let Sink::File { file, len, .. } = &mut self.sink else { return Ok(()) };
+        let failed = Error::named(&self.name);
+        let kept = Kept::find(file, errors, |_| Ok(())).map_err(failed)?;
+        let kept = if kept.has_gaps {
+            // The pages of what a crash cut short may have reached the disk in any order, and errors may be anywhere.
+            drop(kept.index);
+            let mut again = None;
+            self.rewrite(|file, out| {
+                let copied = Kept::find(file, errors, |text| {
+                    out.write_all(text)?;
+                    out.write_all(b"\n")
+                });
+                again = Some(copied?);
+                Ok(())
+            })?;
+            again.expect("a file that was rewritten was read")
+        } else {
+            let cut = |file: &mut File| {
+                if kept.end < file.metadata()?.len() {
+                    file.set_len(kept.end)?;
+                    file.sync_all()?;
+                }
+                file.seek(SeekFrom::Start(kept.end))
+            };
+            *len = cut(file).map_err(Error::writing(&self.name))?;
+            kept
+        };
+        (self.found, self.index, self.order) = (kept.found, kept.index, kept.order);
+        Ok(())
+    }
+
+    /// Replaces the file by what `fill` makes of it: a crash leaves the old one or the new one, whole.
+    fn rewrite(&mut self, fill: impl FnOnce(&File, &mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
+        let Sink::File { path, file, len, replaced } = &mut self.sink else { return Ok(()) };
+        let temporary = durable::with_suffix(path, ".tmp");
+        let write = || {
+            let mut options = File::options();
+            let mut new = options.read(true).write(true).create(true).truncate(true).open(&temporary)?;
+            new.lock()?;
+            new.set_permissions(file.metadata()?.permissions())?;
+            let mut out = BufWriter::with_capacity(BUFFER, &new);
+            fill(file, &mut out)?;
+            out.flush()?;
+            drop(out);
+            new.sync_all()?;
+            durable::rename(&temporary, path)?;
+            let len = new.stream_position()?;
+            Ok((new, len))
+        };
+        match write() {
+            Ok((new, new_len)) => {
+                replaced.push(mem::replace(file, new));
+                *len = new_len;
+                Ok(())
+            }
+            Err(error) => {
+                // Nobody reads what was to be renamed.
+                let _ = fs::remove_file(&temporary);
+                Err(Error::writing(&self.name)(error))
+            }
+        }
+    }
+}
+
+/// Bytes read or written at once.
+const BUFFER: usize = 1 << 16;
+
+/// What of a file counts as done.
+struct Kept {
+    found: Found,
+    index: Index,
+    order: LineOrder,
+    /// Where the last result ends.
+    end: u64,
+    /// Whether something that does not count lies before the end.
+    has_gaps: bool,
+}
+
+impl Kept {
+    /// Reads a file and visits what counts: of whole results the first of each id, and no errors if they are tried again.
+    fn find(file: &File, errors: Errors, mut visit: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<Self> {
+        let (found, index, order) = (Found::default(), Index::new(), LineOrder::EMPTY);
+        let mut kept = Self { found, index, order, end: 0, has_gaps: false };
+        let mut offset = 0;
+        each_line(file, |line, text, bytes| {
+            let begin = offset;
+            offset += bytes;
+            let line = line.filter(|line| !(line.is_error && errors == Errors::Retry));
+            let Some(line) = line.filter(|line| kept.index.insert(IdHash::of(&line.custom_id))) else {
+                return Ok(());
+            };
+            kept.has_gaps |= kept.end < begin;
+            kept.end = offset;
+            kept.found.results += 1;
+            kept.found.errors += u64::from(line.is_error);
+            kept.order.push(line.number);
+            visit(text)
+        })?;
+        Ok(kept)
+    }
+}
+
+/// Visits every line of a file: the result if it is a whole one, its text and the bytes that it takes.
+fn each_line(
+    mut file: &File,
+    mut visit: impl FnMut(Option<ResultLine>, &[u8], u64) -> io::Result<()>,
+) -> io::Result<()> {
+    file.rewind()?;
+    // Results have no greatest length, but they were in memory once.
+    let mut lines = Lines::new(BufReader::with_capacity(BUFFER, file), u64::MAX - 1);
+    let mut text = Vec::new();
+    while let Some(line) = lines.next(&mut text)? {
+        let result = if line.is_ended { ResultLine::read(&text) } else { None };
+        visit(result, &text, line.bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! What a run's results depend on, kept beside them: a later run goes on with them only if nothing of it has changed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::durable;
+use crate::error::{Error, Result};
+
+/// What a run's results depend on. Beside `OUT.jsonl` it is the file `OUT.jsonl.run.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this file and of the lines of results: [`Manifest::FORMAT`].
+    pub format: u32,
+    /// Version of the program, whose arithmetic may change from one to the next.
+    pub rustorch: String,
+    /// What answers call the model.
+    pub model: String,
+    /// The model's file, or all of its parts one after the other.
+    pub model_file: FileHash,
+    /// The input, if it is a regular file.
+    pub input: Option<FileHash>,
+    /// What computes: `cpu`, or a GPU by its name.
+    pub device: String,
+    /// The CPU's instruction set, if it computes.
+    pub isa: Option<String>,
+    /// Every option that results depend on.
+    pub options: Map<String, Value>,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileHash {
+    /// Its length.
+    pub bytes: u64,
+    /// In hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Something in which two runs differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The manifest's field, such as `options.seed`.
+    pub field: String,
+    /// What the results were made with.
+    pub expected: String,
+    /// What this run was told.
+    pub found: String,
+}
+
+impl Manifest {
+    /// The current version.
+    pub const FORMAT: u32 = 1;
+
+    /// Where the manifest of an output is.
+    pub fn path(output: &Path) -> PathBuf {
+        durable::with_suffix(output, ".run.json")
+    }
+
+    /// Writes it beside its output: a crash leaves the old one or the new one, whole.
+    pub(crate) fn write(&self, output: &Path) -> Result<()> {
+        let path = Self::path(output);
+        let mut text = serde_json::to_vec_pretty(self).expect("names, numbers and strings are JSON");
+        text.push(b'\n');
+        durable::write(&path, &text).map_err(Error::writing(&path.display().to_string()))
+    }
+
+    /// Compares it with the one beside the output, whose results go on only if there is no difference.
+    pub(crate) fn check(&self, output: &Path) -> Result<()> {
+        let manifest = Self::path(output);
+        let text = match fs::read(&manifest) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NoManifest { output: output.to_owned(), manifest });
+            }
+            text => text.map_err(Error::io(&manifest))?,
+        };
+        let expected: Value = match serde_json::from_slice(&text) {
+            Ok(value @ Value::Object(_)) => value,
+            Ok(found) => return Err(Error::BadManifest { manifest, found: openai::shown(&found) }),
+            Err(error) => return Err(Error::BadManifest { manifest, found: error.to_string() }),
+        };
+        let found = serde_json::to_value(self).expect("names, numbers and strings are JSON");
+        let differences = differences(&expected, &found);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::OtherRun { output: output.to_owned(), differences })
+    }
+}
+
+/// Of all values that are no objects, those that are not the same in both.
+fn differences(expected: &Value, found: &Value) -> Vec<Difference> {
+    let (mut expected_leaves, mut found_leaves) = (BTreeMap::new(), BTreeMap::new());
+    leaves("", expected, &mut expected_leaves);
+    leaves("", found, &mut found_leaves);
+    // Of another format nothing else can be compared.
+    if expected_leaves.get("format") != found_leaves.get("format") {
+        expected_leaves.retain(|field, _| field == "format");
+        found_leaves.retain(|field, _| field == "format");
+    }
+    let mut fields: Vec<&String> = expected_leaves.keys().chain(found_leaves.keys()).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    let shown = |value: Option<&&Value>| match value {
+        None | Some(Value::Null) => "none".to_owned(),
+        // A hash is of no use in part.
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+    };
+    let difference = |field: &String| {
+        let (expected, found) = (shown(expected_leaves.get(field)), shown(found_leaves.get(field)));
+        (expected != found).then(|| Difference { field: field.clone(), expected, found })
+    };
+    fields.into_iter().filter_map(difference).collect()
+}
+
+fn leaves<'v>(prefix: &str, value: &'v Value, out: &mut BTreeMap<String, &'v Value>) {
+    let Value::Object(fields) = value else {
+        out.insert(prefix.to_owned(), value);
+        return;
+    };
+    for (name, value) in fields {
+        let separator = if prefix.is_empty() { "" } else { "." };
+        leaves(&format!("{prefix}{separator}{name}"), value, out);
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: expected {}, found {}", self.field, self.expected, self.found)
+    }
+}
+
+impl FileHash {
+    /// Of bytes in memory.
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        let mut hasher = Hasher::default();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// Of files, one after the other. Reads them whole, at the rate of the disk or some GB/s.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn of_files(paths: &[PathBuf]) -> Result<Self> {
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; 1 << 20];
+        for path in paths {
+            let mut file = File::open(path).map_err(Error::io(path))?;
+            loop {
+                let bytes = file.read(&mut buffer).map_err(Error::io(path))?;
+                if bytes == 0 {
+                    break;
+                }
+                hasher.update(&buffer[..bytes]);
+            }
+        }
+        Ok(hasher.finish())
+    }
+}
+
+/// A [`FileHash`] in the making.
+#[derive(Default)]
+pub(crate) struct Hasher {
+    bytes: u64,
+    sha256: Sha256,
+}
+
+impl Hasher {
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        self.sha256.update(bytes);
+    }
+
+    pub fn finish(self) -> FileHash {
+        let digest = self.sha256.finalize();
+        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        FileHash { bytes: self.bytes, sha256 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn differences_name_the_field_and_both_values() {
+        let check = |expected: Value, found: Value, expect: &[&str]| {
+            let all: Vec<String> = differences(&expected, &found).iter().map(Difference::to_string).collect();
+            assert_eq!(all, expect);
+        };
+        let run = json!({"format": 1, "input": {"bytes": 5, "sha256": "ab"}, "options": {"seed": 0}});
+        check(run.clone(), run.clone(), &[]);
+        let mut other = run.clone();
+        other["options"]["seed"] = json!(1);
+        check(run.clone(), other, &["options.seed: expected 0, found 1"]);
+        let mut other = run.clone();
+        other["input"] = Value::Null;
+        let expect = ["input.bytes: expected 5, found none", "input.sha256: expected ab, found none"];
+        check(run.clone(), other, &expect);
+        check(run, json!({"format": 2, "more": 1}), &["format: expected 1, found 2"]);
+    }
+
+    /// The vector of FIPS 180-2.
+    #[test]
+    fn hashes_are_sha256() {
+        let hash = FileHash::of_bytes(b"abc");
+        let expect = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!((hash.bytes, hash.sha256.as_str()), (3, expect));
+    }
+}

@@ -1,0 +1,223 @@
+//! Whatever a crash has left of an output, the run that goes on makes the whole of it: the same results, each once.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use batch::{
+    End, Error, Errors, Existing, FileHash, Found, Input, Manifest, Model, Options, Order, Output, Shard,
+    Totals,
+};
+use proptest::prelude::*;
+use rustorch_llama::{EngineHandle, LlamaConfig, Priority, Tokenizer, Weights, demo};
+use serde_json::{Map, Value};
+
+struct Demo {
+    tokenizer: Arc<Tokenizer>,
+    engine: EngineHandle,
+    hidden_size: usize,
+}
+
+fn demo() -> &'static Demo {
+    static DEMO: OnceLock<Demo> = OnceLock::new();
+    DEMO.get_or_init(|| {
+        let gguf = demo::gguf();
+        let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).unwrap());
+        let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(32).with_batch_size(4);
+        let weights = Weights::load(&gguf, config, Default::default()).unwrap();
+        let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), Default::default()).unwrap();
+        Demo { tokenizer, engine, hidden_size: weights.config().hidden_size }
+    })
+}
+
+fn manifest() -> Manifest {
+    Manifest {
+        format: Manifest::FORMAT,
+        rustorch: "1".to_owned(),
+        model: "demo".to_owned(),
+        model_file: FileHash::of_bytes(b"model"),
+        input: Some(FileHash::of_bytes(b"input")),
+        device: "cpu".to_owned(),
+        isa: None,
+        options: Map::new(),
+    }
+}
+
+/// How one run is done.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    order: Order,
+    errors: Errors,
+    stop: bool,
+}
+
+const PLAIN: How = How { order: Order::AsFinished, errors: Errors::Keep, stop: false };
+
+fn run(input: &Path, output: &Path, how: How) -> Result<(Totals, End), Error> {
+    let Demo { tokenizer, engine, hidden_size } = demo();
+    let model = Model { tokenizer, name: "demo", hidden_size: *hidden_size, seed: 0 };
+    let input = Input::open(input)?;
+    input.scan(Shard::WHOLE)?;
+    let mut journal = Output::open(output)?.begin(&manifest(), Existing::Resume, how.errors)?;
+    let options = Options {
+        window: NonZeroUsize::new(3).unwrap(),
+        order: how.order,
+        shard: Shard::WHOLE,
+        priority: Priority::Low,
+    };
+    let stop = AtomicBool::new(how.stop);
+    batch::run(engine, &model, input, &mut journal, &options, &stop, &mut |_| {})
+}
+
+/// An empty folder with an input for one test.
+fn folder(test: &str) -> (PathBuf, PathBuf) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("resume").join(test);
+    // Of an earlier run, if there was one.
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let lines = [
+        r#"{"custom_id": "a", "prompt": "One day", "max_tokens": 3}"#,
+        r#"{"prompt": "The bird", "max_tokens": 1}"#,
+        "no request",
+        "",
+        r#"{"custom_id": "é \" ☃", "prompt": 5}"#,
+        r#"{"custom_id": "b", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}"#,
+        r#"{"custom_id": "c", "input": "Hi", "encoding_format": "base64"}"#,
+    ];
+    fs::write(folder.join("in.jsonl"), lines.join("\n")).unwrap();
+    (folder.join("in.jsonl"), folder.join("out.jsonl"))
+}
+
+/// Results by id without their times, and the numbers of their lines in order. No id may be there twice.
+fn results(output: &Path) -> (BTreeMap<String, Value>, Vec<u64>) {
+    let (mut results, mut numbers) = (BTreeMap::new(), Vec::new());
+    for line in fs::read_to_string(output).unwrap().lines() {
+        let mut result: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        if let Some(created) = result.pointer_mut("/response/body/created") {
+            created.take();
+        }
+        numbers.push(result["id"].as_str().unwrap().trim_start_matches("batch_req_").parse().unwrap());
+        assert_eq!(results.insert(result["custom_id"].to_string(), result), None, "{line}");
+    }
+    (results, numbers)
+}
+
+/// The output of a run that nothing interrupts.
+fn whole(input: &Path, output: &Path) -> (Vec<u8>, BTreeMap<String, Value>) {
+    let (totals, end) = run(input, output, How { order: Order::OfInput, ..PLAIN }).unwrap();
+    assert_eq!((totals.results, totals.errors, end), (6, 2, End::Complete));
+    let (expect, numbers) = results(output);
+    assert_eq!(numbers, [1, 2, 3, 5, 6, 7]);
+    (fs::read(output).unwrap(), expect)
+}
+
+#[test]
+fn an_output_cut_anywhere_is_made_whole() {
+    let (input, output) = folder("cut");
+    let (text, expect) = whole(&input, &output);
+    for cut in (0..text.len()).step_by(13).chain([1, text.len() - 1, text.len()]) {
+        fs::write(&output, &text[..cut]).unwrap();
+        let done = text[..cut].iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let (totals, _) = run(&input, &output, PLAIN).unwrap();
+        assert_eq!((totals.found.results, totals.results), (done, 6 - done), "cut at {cut}");
+        assert_eq!(results(&output).0, expect, "cut at {cut}");
+    }
+}
+
+/// What may follow the last whole write: anything, but no whole line that looks like a result.
+fn garbage() -> impl Strategy<Value = Vec<u8>> {
+    let zeros = (1..6000usize).prop_map(|len| vec![0; len]);
+    let bytes = prop::collection::vec(any::<u8>(), 0..300);
+    let lines = "(\n|\\{|\\}|\"id\": |[a-z ]){0,40}".prop_map(String::into_bytes);
+    prop_oneof![zeros, bytes, lines]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_output_with_damage_is_made_whole(
+        cut in 0.0..1.0f64,
+        tail in garbage(),
+        hole in prop::option::of((0.0..1.0f64, 1..700usize)),
+        ordered in any::<bool>(),
+    ) {
+        static WHOLE: OnceLock<(Vec<u8>, BTreeMap<String, Value>)> = OnceLock::new();
+        let (input, output) = folder("damage");
+        let (text, expect) = WHOLE.get_or_init(|| whole(&input, &output));
+        let mut damaged = text[..(cut * text.len() as f64) as usize].to_vec();
+        damaged.extend_from_slice(&tail);
+        // Pages that did not reach the disk are zeros.
+        if let Some((at, len)) = hole {
+            let at = (at * damaged.len() as f64) as usize;
+            damaged.iter_mut().skip(at).take(len).for_each(|byte| *byte = 0);
+        }
+        // The manifest is that of a run before.
+        fs::write(&output, b"").unwrap();
+        run(&input, &output, How { stop: true, ..PLAIN }).unwrap();
+        fs::write(&output, &damaged).unwrap();
+        let order = if ordered { Order::OfInput } else { Order::AsFinished };
+        run(&input, &output, How { order, ..PLAIN }).unwrap();
+        let (found, numbers) = results(&output);
+        prop_assert_eq!(&found, expect);
+        prop_assert!(!ordered || numbers.is_sorted(), "{:?}", numbers);
+        let names: Vec<_> = fs::read_dir(output.parent().unwrap()).unwrap().collect();
+        prop_assert_eq!(names.len(), 3, "no temporary file is left");
+    }
+}
+
+#[test]
+fn results_in_a_wrong_place_are_put_in_order_or_left() {
+    let (input, output) = folder("order");
+    let (text, expect) = whole(&input, &output);
+    let mut lines: Vec<&[u8]> = text.split_inclusive(|&byte| byte == b'\n').collect();
+    lines.reverse();
+    // One is there twice, which no run does.
+    let twice = [&lines.concat()[..], lines[2]].concat();
+    fs::write(&output, &twice).unwrap();
+    assert_eq!(run(&input, &output, PLAIN).unwrap().0.found, Found { results: 6, errors: 2 });
+    assert_eq!(fs::read(&output).unwrap(), lines.concat());
+    run(&input, &output, How { order: Order::OfInput, ..PLAIN }).unwrap();
+    assert_eq!(fs::read(&output).unwrap(), text);
+    assert_eq!(results(&output).0, expect);
+}
+
+#[test]
+fn errors_are_replaced_by_what_comes_of_another_try() {
+    let (input, output) = folder("errors");
+    let (text, expect) = whole(&input, &output);
+    let (totals, _) = run(&input, &output, How { errors: Errors::Retry, ..PLAIN }).unwrap();
+    assert_eq!((totals.found, totals.results, totals.errors), (Found { results: 4, errors: 0 }, 2, 2));
+    assert_eq!(results(&output).0, expect);
+    assert_ne!(fs::read(&output).unwrap(), text, "they were appended");
+    run(&input, &output, How { order: Order::OfInput, errors: Errors::Retry, stop: false }).unwrap();
+    assert_eq!(fs::read(&output).unwrap(), text);
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_does_no_more() {
+    let (input, output) = folder("stop");
+    let (_, end) = run(&input, &output, How { stop: true, ..PLAIN }).unwrap();
+    assert_eq!(end, End::Stopped);
+    let (totals, end) = run(&input, &output, PLAIN).unwrap();
+    assert_eq!((totals.found.results + totals.results, end), (6, End::Complete));
+    assert_eq!(results(&output).0.len(), 6);
+}
+
+#[test]
+fn a_link_to_an_output_stays_one() {
+    #[cfg(unix)]
+    {
+        let (input, output) = folder("link");
+        let target = output.with_file_name("target.jsonl");
+        fs::write(&target, b"").unwrap();
+        std::os::unix::fs::symlink(&target, &output).unwrap();
+        run(&input, &output, PLAIN).unwrap();
+        run(&input, &output, How { errors: Errors::Retry, ..PLAIN }).unwrap();
+        assert!(fs::symlink_metadata(&output).unwrap().is_symlink());
+        assert_eq!(results(&target).0.len(), 6);
+    }
+}

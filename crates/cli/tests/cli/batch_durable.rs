@@ -1,0 +1,375 @@
+//! `rustorch batch`: runs that are killed, stopped, full, locked, or another's, and the results that they leave.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{arg, fail, folder, run, start, succeed};
+
+/// Requests of every kind, some of which are refused. Prompts are shorter than a page, so that none finds another's in the
+/// prefix cache: which ones do depends on when they run.
+fn requests(count: usize) -> Vec<Value> {
+    let request = |index: usize| {
+        let id = format!("request {index}");
+        let tokens = 8 + index % 24;
+        match index % 8 {
+            0 => json!({"custom_id": id, "prompt": "Once upon a time", "max_tokens": tokens}),
+            1 => json!({"custom_id": id, "prompt": ["One day", "The"], "n": 2, "max_tokens": tokens}),
+            2 => json!({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body":
+                {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": tokens}}),
+            3 => json!({"custom_id": id, "input": ["One day", "The bird"], "encoding_format": "base64"}),
+            4 => json!({"custom_id": id, "prompt": "One day", "max_tokens": 0}),
+            5 => json!({"prompt": "The bird", "max_tokens": tokens, "logprobs": 1}),
+            6 => json!({"custom_id": id, "prompt": "The cat", "max_tokens": tokens, "seed": index}),
+            _ => json!("no request"),
+        }
+    };
+    (0..count).map(request).collect()
+}
+
+fn write_lines(path: &Path, lines: &[Value]) {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    fs::write(path, text).unwrap();
+}
+
+/// Results by id, without what differs from run to run. No id may be there twice.
+#[track_caller]
+fn results(path: &Path) -> BTreeMap<String, Value> {
+    let mut results = BTreeMap::new();
+    for line in fs::read_to_string(path).unwrap().lines() {
+        let mut result: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let id = result["custom_id"].as_str().unwrap().to_owned();
+        result["id"].take();
+        if let Some(response) = result["response"].as_object_mut() {
+            response.remove("request_id");
+            let body = response["body"].as_object_mut().unwrap();
+            body.remove("id");
+            body.remove("created");
+        }
+        assert_eq!(results.insert(id, result), None, "{line}");
+    }
+    results
+}
+
+/// Waits until a file has so many bytes; false if the program ends before.
+fn has_grown(child: &mut Child, path: &Path, bytes: u64) -> bool {
+    while fs::metadata(path).map_or(0, |metadata| metadata.len()) < bytes {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        thread::park_timeout(Duration::from_micros(300));
+    }
+    true
+}
+
+/// Numbers without a pattern (xorshift64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_at_any_moment_loses_nothing() {
+    const KILLS: usize = 50;
+    let folder = folder("killed");
+    let (input, whole) = (folder.join("in.jsonl"), folder.join("whole.jsonl"));
+    let lines = requests(160);
+    write_lines(&input, &lines);
+    succeed(&["batch", "-i", arg(&input), "-o", arg(&whole)], b"");
+    let expect = results(&whole);
+    assert_eq!(expect.len(), lines.len());
+
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut kills = 0;
+    for round in 0.. {
+        let output = folder.join(format!("out-{round}.jsonl"));
+        let options: &[&str] = if round % 2 == 0 { &[] } else { &["--ordered"] };
+        let args = [&["batch", "-i", arg(&input), "-o", arg(&output)], options].concat();
+        let mut before = Vec::new();
+        loop {
+            let mut child = start(&args);
+            drop(child.stdin.take());
+            // After some time, or once it has written something, at once or after some time more.
+            let grown = random.below(2) == 0 || has_grown(&mut child, &output, before.len() as u64 + 1);
+            let end = Instant::now() + Duration::from_micros(random.below(60_000));
+            while grown && Instant::now() < end && child.try_wait().unwrap().is_none() {
+                thread::park_timeout(Duration::from_micros(300));
+            }
+            child.kill().unwrap();
+            let ran = child.wait_with_output().unwrap();
+            let has_ended = ran.status.code().is_some();
+            let after = fs::read(&output).unwrap_or_default();
+            let stderr = String::from_utf8_lossy(&ran.stderr);
+            assert!(after.starts_with(&before), "whole results stay where they are: {stderr}");
+            if has_ended {
+                assert_eq!(ran.status.code(), Some(0), "{stderr}");
+                break;
+            }
+            kills += 1;
+            let whole_lines = after.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+            before = after[..whole_lines].to_vec();
+        }
+        assert_eq!(results(&output), expect, "after {kills} kills");
+        let numbers = order(&output);
+        assert!(options.is_empty() || numbers.is_sorted(), "{numbers:?}");
+        if kills >= KILLS {
+            break;
+        }
+    }
+}
+
+/// The lines of the input that results are of, in their order.
+fn order(output: &Path) -> Vec<usize> {
+    let number = |line: &str| crate::batch_answers::line_number(&serde_json::from_str(line).unwrap());
+    fs::read_to_string(output).unwrap().lines().map(number).collect()
+}
+
+#[test]
+fn a_finished_run_has_nothing_to_do() {
+    let folder = folder("finished");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    write_lines(&input, &requests(10));
+    let args = ["batch", "-i", arg(&input), "-o", arg(&output)];
+    succeed(&args, b"");
+    let before = fs::read(&output).unwrap();
+    let ran = run(&args, b"");
+    assert_eq!((ran.code, fs::read(&output).unwrap()), (Some(0), before));
+    assert!(ran.stderr.starts_with("0 requests, 0 errors, "), "{}", ran.stderr);
+    assert!(ran.stderr.ends_with("; 10 were done before\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn another_run_s_results_are_left_alone() {
+    let folder = folder("another_run");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    let other = folder.join("other.jsonl");
+    let lines = requests(9);
+    write_lines(&input, &lines);
+    write_lines(&other, &lines[1..]);
+    let args = ["batch", "-i", arg(&input), "-o", arg(&output)];
+    succeed(&args, b"");
+    let before = fs::read(&output).unwrap();
+    let manifest: Value =
+        serde_json::from_slice(&fs::read(folder.join("out.jsonl.run.json")).unwrap()).unwrap();
+    assert_eq!((&manifest["format"], &manifest["device"]), (&json!(1), &json!("cpu")));
+    assert_eq!(manifest["model_file"]["sha256"].as_str().unwrap().len(), 64);
+
+    let check = |args: &[&str], says: &[&str]| {
+        for says in says {
+            fail(args, b"", 1, says);
+        }
+        assert_eq!(fs::read(&output).unwrap(), before, "{args:?}");
+    };
+    let with = |options: &[&'static str]| [&args[..], options].concat();
+    check(
+        &with(&["--seed", "5"]),
+        &["out.jsonl: its results are of another run: options.seed: expected 0, found 5"],
+    );
+    check(
+        &with(&["--ctx", "99"]),
+        &["options.ctx: expected 1024, found 99", "options.longest: expected 1024"],
+    );
+    check(&with(&["--kv-type", "f32"]), &["options.kv_type: expected f16, found f32"]);
+    check(&with(&["--attention", "reference"]), &["options.attention: expected fused, found reference"]);
+    check(&with(&["--shard", "1/2"]), &["options.shard: expected 1/1, found 1/2"]);
+    check(
+        &with(&["--isa", "portable"]),
+        &["isa: expected ", "found portable", "hint: repeat that run's command"],
+    );
+    let other_input = ["batch", "-i", arg(&other), "-o", arg(&output)];
+    check(&other_input, &["input.bytes: expected ", "input.sha256: expected "]);
+    check(&["batch", "-i", "-", "-o", arg(&output)], &["input.sha256: expected ", "found none"]);
+    let model = folder.join("demo.gguf");
+    let mut bytes = crate::harness::demo_bytes();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&model, bytes).unwrap();
+    let other_model = with(&[]).into_iter().chain(["-m", arg(&model)]).collect::<Vec<_>>();
+    check(&other_model, &["model_file.sha256: expected "]);
+    // What the batch does not show in is no difference, nor is the order.
+    succeed(
+        &with(&["--threads", "1", "--batch-size", "3", "--chunk", "5", "--window", "1", "--ordered"]),
+        b"",
+    );
+
+    let write_manifest = |text: &str| fs::write(folder.join("out.jsonl.run.json"), text).unwrap();
+    let in_order = fs::read(&output).unwrap();
+    write_manifest("{\"format\": 0}");
+    fail(&args, b"", 1, "format: expected 0, found 1");
+    write_manifest("[1");
+    fail(&args, b"", 1, "out.jsonl.run.json: expected a run's manifest, found EOF");
+    fs::remove_file(folder.join("out.jsonl.run.json")).unwrap();
+    fail(&args, b"", 1, "to tell what run its results are of, found no such file");
+    assert_eq!(fs::read(&output).unwrap(), in_order);
+    succeed(&other_input.iter().copied().chain(["--overwrite"]).collect::<Vec<_>>(), b"");
+    assert_eq!(results(&output).len(), 8);
+}
+
+#[test]
+fn ids_that_are_there_twice_are_refused_before_any_work() {
+    let folder = folder("duplicates");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    let mut lines = requests(8);
+    lines.push(lines[2].clone());
+    write_lines(&input, &lines);
+    let args = ["batch", "-i", arg(&input), "-o", arg(&output), "-m", "nowhere.gguf"];
+    let says = "in.jsonl: custom_id \"request 2\": expected it once, found it in lines 3 and 9";
+    fail(&args, b"", 1, says);
+    lines.truncate(8);
+    lines.push(json!({"custom_id": "line-8", "prompt": "a"}));
+    write_lines(&input, &lines);
+    fail(&args, b"", 1, "custom_id \"line-8\": expected it once, found it in lines 8 and 9");
+    assert_eq!(fs::read(&output).unwrap(), b"");
+}
+
+#[test]
+fn an_output_has_one_writer() {
+    let folder = folder("locked");
+    let output = folder.join("out.jsonl");
+    let args = ["batch", "-i", "-", "-o", arg(&output)];
+    let mut child = start(&args);
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"{\"prompt\": \"One day\", \"max_tokens\": 1}\n").unwrap();
+    assert!(has_grown(&mut child, &output, 1));
+    fail(&args, b"", 1, "out.jsonl: expected to be its only writer, found it locked by another process");
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    succeed(&args, b"");
+}
+
+#[test]
+fn shards_are_parts_of_the_whole() {
+    let folder = folder("shards");
+    let (input, whole) = (folder.join("in.jsonl"), folder.join("whole.jsonl"));
+    write_lines(&input, &requests(20));
+    succeed(&["batch", "-i", arg(&input), "-o", arg(&whole)], b"");
+    let mut parts = BTreeMap::new();
+    for shard in 1..=3 {
+        let output = folder.join(format!("part-{shard}.jsonl"));
+        let shard = format!("{shard}/3");
+        succeed(&["batch", "-i", arg(&input), "-o", arg(&output), "--shard", &shard, "--ordered"], b"");
+        let numbers = order(&output);
+        assert!(numbers.windows(2).all(|two| two[1] == two[0] + 3), "{numbers:?}");
+        for (id, result) in results(&output) {
+            assert_eq!(parts.insert(id, result), None);
+        }
+    }
+    assert_eq!(parts, results(&whole));
+    for wrong in ["0/3", "4/3", "1", "a/b"] {
+        fail(&["batch", "-i", "-", "-o", "-", "--shard", wrong], b"", 2, "expected I/N with I from 1 to N");
+    }
+}
+
+#[test]
+fn errors_are_tried_again_if_that_is_wanted() {
+    let folder = folder("retried");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    write_lines(&input, &requests(16));
+    let args = ["batch", "-i", arg(&input), "-o", arg(&output), "--ordered"];
+    succeed(&args, b"");
+    let expect = results(&output);
+    // As if the device had failed.
+    let failed = |line: &str| {
+        let mut result: Value = serde_json::from_str(line).unwrap();
+        if ["request 1", "request 8", "line-14"].contains(&result["custom_id"].as_str().unwrap()) {
+            result["response"] = Value::Null;
+            result["error"] = json!({"code": "server_error", "message": "step failed"});
+        }
+        format!("{result}\n")
+    };
+    let text: String = fs::read_to_string(&output).unwrap().lines().map(failed).collect();
+    fs::write(&output, &text).unwrap();
+    succeed(&args, b"");
+    assert_eq!(fs::read_to_string(&output).unwrap(), text, "errors are results");
+
+    let ran = run(&[&args[..], &["--retry-errors"]].concat(), b"");
+    // Two lines are no requests, and two ask for no tokens.
+    assert!(ran.stderr.starts_with("7 requests, 4 errors, "), "{}", ran.stderr);
+    assert_eq!(results(&output), expect);
+    assert_eq!(order(&output), (1..=16).collect::<Vec<_>>(), "the order is kept");
+}
+
+/// Stops a run that waits for more lines; its exit status, and what it said.
+#[cfg(unix)]
+fn stop(signal: &str, output: &Path, lines: &[u8]) -> (Option<i32>, String) {
+    let mut child = start(&["batch", "-i", "-", "-o", arg(output), "--batch-size", "2"]);
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(lines).unwrap();
+    assert!(has_grown(&mut child, output, 1));
+    let sent = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let ran = child.wait_with_output().unwrap();
+    drop(input);
+    (ran.status.code(), String::from_utf8(ran.stderr).unwrap())
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_ends_a_run_in_good_order() {
+    let folder = folder("signals");
+    let whole = folder.join("whole.jsonl");
+    let lines: String = requests(60).iter().map(|line| format!("{line}\n")).collect();
+    let lines = lines.as_bytes();
+    succeed(&["batch", "-i", "-", "-o", arg(&whole)], lines);
+    for (signal, name, code) in [("-INT", "SIGINT", 130), ("-TERM", "SIGTERM", 143)] {
+        let output = folder.join(format!("{name}.jsonl"));
+        let (status, stderr) = stop(signal, &output, lines);
+        assert_eq!(status, Some(code), "{stderr}");
+        let done = results(&output).len();
+        let says = format!(
+            "\nstopped by {name}; {} has {done} results, the same command goes on\n",
+            output.display()
+        );
+        assert!(stderr.ends_with(&says), "{stderr}");
+        assert!(fs::read(&output).unwrap().ends_with(b"\n"));
+        succeed(&["batch", "-i", "-", "-o", arg(&output), "--batch-size", "2"], lines);
+        assert_eq!(results(&output), results(&whole));
+    }
+}
+
+/// A limit on the size of files stands in for a disk that is full.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_leaves_a_run_that_can_go_on() {
+    let folder = folder("full_disk");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    let whole = folder.join("whole.jsonl");
+    write_lines(&input, &requests(40));
+    let args = ["batch", "-i", arg(&input), "-o", arg(&output)];
+    let limited = |blocks: usize| {
+        let mut command = Command::new("sh");
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_rustorch")]).args(args);
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let mut blocks = 8;
+    let mut failures = 0;
+    loop {
+        let ran = limited(blocks);
+        if ran.status.success() {
+            break;
+        }
+        failures += 1;
+        let stderr = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("out.jsonl: File too large"), "{stderr}");
+        assert!(stderr.contains("hint: what ") && stderr.contains("is safe"), "{stderr}");
+        // What is there is whole, though the write that failed was cut anywhere.
+        results(&output);
+        blocks += 5;
+    }
+    assert!(failures >= 2, "{failures}");
+    succeed(&["batch", "-i", arg(&input), "-o", arg(&whole)], b"");
+    assert_eq!(results(&output), results(&whole));
+}

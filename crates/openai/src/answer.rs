@@ -1,0 +1,228 @@
+//! From a request's events to its response.
+
+use rustorch_llama::{Event, FinishReason, TokenEvent, Tokenizer, Usage};
+use serde::Serialize;
+
+use crate::body::{Encoding, StreamOptions};
+use crate::chunks::Chunks;
+use crate::embeddings::EmbeddingList;
+use crate::error::ApiError;
+use crate::logprobs::{ChatLogprobs, CompletionLogprobs};
+
+/// Which API answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Completion,
+    Chat,
+    Embedding(Encoding),
+}
+
+/// An answer in the making.
+#[derive(Debug)]
+pub struct Answer {
+    pub(crate) model: String,
+    pub(crate) kind: Kind,
+    /// `[prompts * n]`
+    pub(crate) choices: Vec<Choice>,
+    /// Choices of each prompt.
+    n: usize,
+    pub(crate) has_logprobs: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Choice {
+    text: String,
+    tokens: Vec<TokenEvent>,
+    embedding: Vec<f32>,
+    pub end: Option<(FinishReason, Usage)>,
+}
+
+/// What makes a response unlike every other.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    /// The end of its id; the beginning says what it is, as in `chatcmpl-7`.
+    pub suffix: &'a str,
+    /// Seconds since 1970.
+    pub created: u64,
+}
+
+impl Answer {
+    /// For `n` choices of each of `num_prompts` prompts, with log-probabilities if the request wants any.
+    pub(crate) fn new(
+        kind: Kind,
+        model: &str,
+        num_prompts: usize,
+        n: usize,
+        logprobs: Option<usize>,
+    ) -> Self {
+        let choices = (0..num_prompts * n).map(|_| Choice::default()).collect();
+        Self { model: model.to_owned(), kind, choices, n, has_logprobs: logprobs.is_some() }
+    }
+
+    /// Takes an event of the sequence with this index.
+    ///
+    /// # Errors
+    /// The failure that the event is. The request has failed then, though its other sequences may still run.
+    pub fn add(&mut self, choice: usize, event: Event) -> Result<(), ApiError> {
+        let choice = &mut self.choices[choice];
+        match event {
+            Event::Token(token) => {
+                choice.text.push_str(&token.text);
+                if token.logprobs.is_some() {
+                    choice.tokens.push(token);
+                }
+            }
+            Event::Finished { reason, usage } => choice.end = Some((reason, usage)),
+            Event::Embedding { values, usage } => {
+                choice.embedding = values;
+                choice.end = Some((FinishReason::Stop, usage));
+            }
+            Event::Error(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Whether every sequence has ended.
+    pub fn is_complete(&self) -> bool {
+        self.choices.iter().all(|choice| choice.end.is_some())
+    }
+
+    /// Tokens of all sequences that have ended, those of a prompt counted once, however many choices it has.
+    pub fn usage(&self) -> Usage {
+        let ends = || self.choices.iter().filter_map(|choice| choice.end).map(|(_, usage)| usage);
+        Usage {
+            prompt_tokens: ends().step_by(self.n).map(|usage| usage.prompt_tokens).sum(),
+            completion_tokens: ends().map(|usage| usage.completion_tokens).sum(),
+            cached_tokens: ends().step_by(self.n).map(|usage| usage.cached_tokens).sum(),
+        }
+    }
+
+    /// The response, once [`is_complete`](Self::is_complete).
+    pub fn body(self, identity: &Identity<'_>, tokenizer: &Tokenizer) -> ResponseBody {
+        let usage = self.usage();
+        let Answer { model, kind, choices, has_logprobs, .. } = self;
+        let object = match kind {
+            Kind::Completion => "text_completion",
+            Kind::Chat => "chat.completion",
+            Kind::Embedding(encoding) => {
+                let embeddings = choices.into_iter().map(|choice| choice.embedding);
+                return ResponseBody(Body::Embeddings(EmbeddingList::new(
+                    model, embeddings, encoding, usage,
+                )));
+            }
+        };
+        let choices = choices
+            .into_iter()
+            .enumerate()
+            .map(|(index, choice)| ChoiceBody {
+                index,
+                finish_reason: choice.end.map_or(FinishReason::Length, |(reason, _)| reason).as_str(),
+                content: content_body(kind, choice, has_logprobs, tokenizer),
+            })
+            .collect();
+        let (id, usage) = (id(kind, identity), usage.into());
+        let created = identity.created;
+        ResponseBody(Body::Completion(CompletionBody { id, object, created, model, choices, usage }))
+    }
+
+    /// Streams the answer instead of gathering it; to be called before any event was added.
+    pub fn into_chunks(self, identity: &Identity<'_>, options: StreamOptions) -> Chunks {
+        Chunks::new(self, identity, options)
+    }
+}
+
+/// The id of a response.
+pub(crate) fn id(kind: Kind, identity: &Identity<'_>) -> String {
+    let prefix = match kind {
+        Kind::Completion => "cmpl",
+        Kind::Chat => "chatcmpl",
+        Kind::Embedding(_) => "embd",
+    };
+    format!("{prefix}-{}", identity.suffix)
+}
+
+/// The body of a response: serialises to what the API answers.
+#[derive(Debug, Serialize)]
+pub struct ResponseBody(Body);
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Body {
+    Completion(CompletionBody),
+    Embeddings(EmbeddingList),
+}
+
+#[derive(Debug, Serialize)]
+struct CompletionBody {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: String,
+    choices: Vec<ChoiceBody>,
+    usage: UsageBody,
+}
+
+#[derive(Debug, Serialize)]
+struct ChoiceBody {
+    index: usize,
+    #[serde(flatten)]
+    content: ContentBody,
+    finish_reason: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ContentBody {
+    Completion { text: String, logprobs: Option<CompletionLogprobs> },
+    Chat { message: MessageBody, logprobs: Option<ChatLogprobs> },
+}
+
+#[derive(Debug, Serialize)]
+struct MessageBody {
+    role: &'static str,
+    content: String,
+    refusal: Option<String>,
+}
+
+/// Token counts as the API gives them.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct UsageBody {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+    prompt_tokens_details: PromptDetails,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct PromptDetails {
+    cached_tokens: usize,
+}
+
+impl From<Usage> for UsageBody {
+    fn from(usage: Usage) -> Self {
+        let Usage { prompt_tokens, completion_tokens, cached_tokens } = usage;
+        Self {
+            prompt_tokens,
+            completion_tokens,
+            total_tokens: prompt_tokens + completion_tokens,
+            prompt_tokens_details: PromptDetails { cached_tokens },
+        }
+    }
+}
+
+fn content_body(kind: Kind, choice: Choice, has_logprobs: bool, tokenizer: &Tokenizer) -> ContentBody {
+    let Choice { text, mut tokens, .. } = choice;
+    // The token that ends the text is no part of it.
+    tokens.retain(|token| !tokenizer.is_eog(token.token_id));
+    match kind {
+        Kind::Completion => {
+            let logprobs = has_logprobs.then(|| CompletionLogprobs::new(&tokens, tokenizer, &mut 0));
+            ContentBody::Completion { text, logprobs }
+        }
+        Kind::Chat | Kind::Embedding(_) => {
+            let logprobs = has_logprobs.then(|| ChatLogprobs::new(&tokens, tokenizer));
+            let message = MessageBody { role: "assistant", content: text, refusal: None };
+            ContentBody::Chat { message, logprobs }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A response in pieces: the bodies of server-sent events.
+
+use rustorch_llama::{Event, FinishReason, TokenEvent, Tokenizer};
+use serde::Serialize;
+
+use crate::answer::{Answer, Identity, Kind, UsageBody, id};
+use crate::body::StreamOptions;
+use crate::error::ApiError;
+use crate::logprobs::{ChatLogprobs, CompletionLogprobs};
+
+/// Turns a request's events into chunks. After the last one the API sends `[DONE]`, which is the transport's to write.
+#[derive(Debug)]
+pub struct Chunks {
+    answer: Answer,
+    id: String,
+    created: u64,
+    options: StreamOptions,
+    /// `[choices]`: where the next token's text begins, in characters.
+    offsets: Vec<usize>,
+}
+
+/// One piece of a response: serialises to the body of a server-sent event.
+#[derive(Debug, Serialize)]
+pub struct Chunk<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<ChunkChoice>,
+    /// Absent unless asked for; then null in all chunks but the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<UsageBody>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ChunkChoice {
+    index: usize,
+    #[serde(flatten)]
+    content: ChunkContent,
+    finish_reason: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum ChunkContent {
+    Completion { text: String, logprobs: Option<CompletionLogprobs> },
+    Chat { delta: Delta, logprobs: Option<ChatLogprobs> },
+}
+
+/// What a chunk adds to a message.
+#[derive(Debug, Serialize, Default)]
+struct Delta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+}
+
+impl Chunks {
+    pub(crate) fn new(answer: Answer, identity: &Identity<'_>, options: StreamOptions) -> Self {
+        let (id, created) = (id(answer.kind, identity), identity.created);
+        let offsets = vec![0; answer.choices.len()];
+        Self { answer, id, created, options, offsets }
+    }
+
+    /// What is sent before any event: of a chat, who speaks in each choice.
+    pub fn opening(&self) -> Vec<Chunk<'_>> {
+        if self.answer.kind != Kind::Chat {
+            return Vec::new();
+        }
+        let role = |index| {
+            let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
+            self.chunk(index, ChunkContent::Chat { delta, logprobs: None }, None)
+        };
+        (0..self.answer.choices.len()).map(role).collect()
+    }
+
+    /// The chunk of an event of the sequence with this index, if it changes what the reader sees.
+    ///
+    /// # Errors
+    /// The failure that the event is; no more is to be sent then but the error.
+    pub fn add(
+        &mut self,
+        choice: usize,
+        event: Event,
+        tokenizer: &Tokenizer,
+    ) -> Result<Option<Chunk<'_>>, ApiError> {
+        match event {
+            Event::Token(token) => {
+                let content = self.content(choice, token, tokenizer);
+                Ok(content.map(|content| self.chunk(choice, content, None)))
+            }
+            Event::Finished { reason, usage } => {
+                self.answer.choices[choice].end = Some((reason, usage));
+                let content = match self.answer.kind {
+                    Kind::Completion => ChunkContent::Completion { text: String::new(), logprobs: None },
+                    Kind::Chat | Kind::Embedding(_) => {
+                        ChunkContent::Chat { delta: Delta::default(), logprobs: None }
+                    }
+                };
+                Ok(Some(self.chunk(choice, content, Some(reason))))
+            }
+            // Requests for embeddings are not streamed.
+            Event::Embedding { .. } => Ok(None),
+            Event::Error(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether every sequence has ended.
+    pub fn is_complete(&self) -> bool {
+        self.answer.is_complete()
+    }
+
+    /// What is sent after all events: the token counts, if they were asked for.
+    pub fn closing(&self) -> Option<Chunk<'_>> {
+        let usage = self.options.include_usage.then(|| Some(self.answer.usage().into()))?;
+        Some(Chunk { choices: Vec::new(), usage: Some(usage), ..self.frame() })
+    }
+
+    /// What a token adds: nothing if its text is held back and log-probabilities were not asked for.
+    fn content(&mut self, choice: usize, token: TokenEvent, tokenizer: &Tokenizer) -> Option<ChunkContent> {
+        // The token that ends the text is no part of it, but may bring text that was held back.
+        let listed = self.answer.has_logprobs && !tokenizer.is_eog(token.token_id);
+        if token.text.is_empty() && !listed {
+            return None;
+        }
+        let text = token.text.clone();
+        let tokens = [token];
+        Some(match self.answer.kind {
+            Kind::Completion => {
+                let offset = &mut self.offsets[choice];
+                let logprobs = listed.then(|| CompletionLogprobs::new(&tokens, tokenizer, offset));
+                ChunkContent::Completion { text, logprobs }
+            }
+            Kind::Chat | Kind::Embedding(_) => {
+                let delta = Delta { role: None, content: Some(text) };
+                let logprobs = listed.then(|| ChatLogprobs::new(&tokens, tokenizer));
+                ChunkContent::Chat { delta, logprobs }
+            }
+        })
+    }
+
+    fn chunk(&self, index: usize, content: ChunkContent, end: Option<FinishReason>) -> Chunk<'_> {
+        let finish_reason = end.map(FinishReason::as_str);
+        Chunk { choices: vec![ChunkChoice { index, content, finish_reason }], ..self.frame() }
+    }
+
+    fn frame(&self) -> Chunk<'_> {
+        let object = match self.answer.kind {
+            Kind::Completion => "text_completion",
+            Kind::Chat | Kind::Embedding(_) => "chat.completion.chunk",
+        };
+        Chunk {
+            id: &self.id,
+            object,
+            created: self.created,
+            model: &self.answer.model,
+            choices: Vec::new(),
+            usage: self.options.include_usage.then_some(None),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Embeddings in the API's shape.
+
+use rustorch_llama::Usage;
+use serde::Serialize;
+
+use crate::body::Encoding;
+
+/// The body of a response.
+#[derive(Debug, Serialize)]
+pub(crate) struct EmbeddingList {
+    object: &'static str,
+    data: Vec<EmbeddingBody>,
+    model: String,
+    usage: EmbeddingUsage,
+}
+
+#[derive(Debug, Serialize)]
+struct EmbeddingBody {
+    object: &'static str,
+    index: usize,
+    embedding: Values,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Values {
+    Float(Vec<f32>),
+    Base64(String),
+}
+
+#[derive(Debug, Serialize)]
+struct EmbeddingUsage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
+impl EmbeddingList {
+    pub fn new(
+        model: String,
+        embeddings: impl Iterator<Item = Vec<f32>>,
+        encoding: Encoding,
+        usage: Usage,
+    ) -> Self {
+        let body = |(index, values): (usize, Vec<f32>)| {
+            let embedding = match encoding {
+                Encoding::Float => Values::Float(values),
+                Encoding::Base64 => {
+                    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                    Values::Base64(base64(&bytes))
+                }
+            };
+            EmbeddingBody { object: "embedding", index, embedding }
+        };
+        let data = embeddings.enumerate().map(body).collect();
+        let usage = EmbeddingUsage { prompt_tokens: usage.prompt_tokens, total_tokens: usage.prompt_tokens };
+        Self { object: "list", data, model, usage }
+    }
+}
+
+/// RFC 4648's base64 with padding.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            let value = (bits >> (18 - 6 * digit)) & 63;
+            out.push(if digit <= three.len() { char::from(DIGITS[value as usize]) } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The vectors of RFC 4648.
+    #[test]
+    fn base64_is_the_standard_s() {
+        let cases = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ];
+        for (text, expect) in cases {
+            assert_eq!(base64(text.as_bytes()), expect);
+        }
+        assert_eq!(base64(&[0xff, 0xfb, 0xff]), "//v/");
+    }
+}

@@ -1,0 +1,137 @@
+//! What is wrong with a request, as the API says it.
+
+use std::borrow::Cow;
+
+use rustorch_llama::EngineError;
+use serde::Serialize;
+
+/// A refusal or a failure. Serialises to OpenAI's own shape: `{"error": {"message", "type", "param", "code"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: u16,
+    /// OpenAI's `type`, such as `invalid_request_error`.
+    pub kind: &'static str,
+    /// A word that programs can test.
+    pub code: Option<&'static str>,
+    /// The field at fault.
+    pub param: Option<String>,
+    /// The field, what was expected and what was found.
+    pub message: String,
+}
+
+impl ApiError {
+    /// The `type` of what a caller can mend.
+    pub const INVALID_REQUEST: &'static str = "invalid_request_error";
+    /// The `type` of what it cannot.
+    pub const SERVER_ERROR: &'static str = "server_error";
+
+    /// 400: the field `param` is wrong.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { param: Some(param.into()), ..Self::malformed(message) }
+    }
+
+    /// 400: the body as a whole is wrong.
+    pub fn malformed(message: impl Into<String>) -> Self {
+        Self { status: 400, kind: Self::INVALID_REQUEST, code: None, param: None, message: message.into() }
+    }
+
+    /// 404: no model of this name is served.
+    pub fn unknown_model(found: &str, served: &[String]) -> Self {
+        let message = format!("model: expected {}, found {found:?}", served.join(" or "));
+        Self { status: 404, code: Some("model_not_found"), ..Self::invalid("model", message) }
+    }
+
+    /// Whether it is the request that is wrong.
+    pub fn is_invalid_request(&self) -> bool {
+        self.status < 500
+    }
+}
+
+impl From<EngineError> for ApiError {
+    /// What the engine refuses is the request's fault, and its field is named as the API calls it.
+    fn from(error: EngineError) -> Self {
+        let message = error.to_string();
+        let failed = |status, code| Self {
+            status,
+            kind: Self::SERVER_ERROR,
+            code,
+            param: None,
+            message: message.clone(),
+        };
+        let param: Cow<'static, str> = match error {
+            EngineError::EmptyPrompt => "prompt".into(),
+            EngineError::TokenOutOfRange { field, .. } => {
+                let name = field.split('[').next().unwrap_or_default();
+                if name == "prompt_token_ids" { "prompt".into() } else { name.to_owned().into() }
+            }
+            EngineError::ContextTooLong { .. } | EngineError::PoolTooSmall { .. } => {
+                let code = Some("context_length_exceeded");
+                return Self { code, ..Self::malformed(message) };
+            }
+            EngineError::InvalidParam { name, .. } => name.into(),
+            EngineError::StopWithoutTokenizer { .. } => "stop".into(),
+            EngineError::Stopped => return failed(503, Some("stopped")),
+            _ => return failed(500, None),
+        };
+        Self::invalid(param, message)
+    }
+}
+
+impl Serialize for ApiError {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            error: Fields<'a>,
+        }
+        #[derive(Serialize)]
+        struct Fields<'a> {
+            message: &'a str,
+            r#type: &'a str,
+            param: Option<&'a str>,
+            code: Option<&'a str>,
+        }
+        let Self { kind, code, param, message, .. } = self;
+        Body { error: Fields { message, r#type: kind, param: param.as_deref(), code: *code } }
+            .serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn errors_have_the_api_s_shape() {
+        let expect = json!({
+            "error": {"message": "n: expected 1", "type": "invalid_request_error", "param": "n", "code": null}
+        });
+        assert_eq!(json!(ApiError::invalid("n", "n: expected 1")), expect);
+        let unknown = ApiError::unknown_model("gpt-4o", &["demo".to_owned()]);
+        assert_eq!(
+            (unknown.status, unknown.message.as_str()),
+            (404, "model: expected demo, found \"gpt-4o\"")
+        );
+        assert_eq!(json!(unknown)["error"]["code"], "model_not_found");
+    }
+
+    #[test]
+    fn engine_errors_name_the_api_s_field() {
+        let check = |error: EngineError, status, param: Option<&str>, code: Option<&str>| {
+            let found = ApiError::from(error);
+            assert_eq!((found.status, found.param.as_deref(), found.code), (status, param, code), "{found}");
+        };
+        let token =
+            |field: &str| EngineError::TokenOutOfRange { field: field.into(), found: 9, vocab_size: 5 };
+        check(EngineError::EmptyPrompt, 400, Some("prompt"), None);
+        check(token("prompt_token_ids[1]"), 400, Some("prompt"), None);
+        check(token("logit_bias[0]"), 400, Some("logit_bias"), None);
+        let too_long = EngineError::ContextTooLong { prompt: 9, max_tokens: 1, max_seq_len: 8 };
+        check(too_long, 400, None, Some("context_length_exceeded"));
+        check(EngineError::Stopped, 503, None, Some("stopped"));
+        check(EngineError::NoFiniteLogit { position: 1 }, 500, None, None);
+    }
+}

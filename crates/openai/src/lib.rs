@@ -1,0 +1,95 @@
+//! OpenAI's API without HTTP: request bodies to engine requests, the engine's events to response bodies.
+//!
+//! `rustorch batch` and the server answer through this crate, so that the same body gets the same bytes from both. A
+//! request's life: [`parse_object`] reads its JSON, [`prepare`] makes of it the [`Work`] for an engine and an [`Answer`]
+//! in the making. [`Work::submit`] queues all of its sequences or none. Each event is given to [`Answer::add`], which
+//! says when the last sequence has ended; [`Answer::body`] is the response. To stream it, [`Answer::into_chunks`] turns
+//! events into the bodies of server-sent events instead.
+//!
+//! Whatever is wrong with a request is an [`ApiError`]: a status, and OpenAI's own JSON.
+//!
+//! ```
+//! use std::sync::mpsc;
+//! use openai::{Context, Endpoint, Identity, ModelNames, parse_object, prepare};
+//! use rustorch_llama::{EventSink, Event, LlamaConfig, Tokenizer, Weights, demo};
+//!
+//! struct Sink(usize, mpsc::Sender<(usize, Event)>);
+//! impl EventSink for Sink {
+//!     fn send(&mut self, event: Event) {
+//!         let _ = self.1.send((self.0, event));
+//!     }
+//!     fn is_closed(&self) -> bool {
+//!         false
+//!     }
+//! }
+//!
+//! let gguf = demo::gguf();
+//! let tokenizer = std::sync::Arc::new(Tokenizer::from_gguf(&gguf)?);
+//! let config = LlamaConfig::from_gguf(&gguf)?.with_max_seq_len(64);
+//! let weights = Weights::load(&gguf, config, Default::default())?;
+//! let engine = weights.start_engine(Some(tokenizer.clone()), Default::default())?;
+//!
+//! let body = parse_object(br#"{"prompt": "Once upon a", "max_tokens": 2, "temperature": 0, "n": 2}"#)?;
+//! let hidden_size = weights.config().hidden_size;
+//! let context =
+//!     Context { tokenizer: &tokenizer, model: "demo", names: ModelNames::Any, hidden_size, seed: 0 };
+//! let prepared = prepare(Endpoint::Completions, &body, &context)?;
+//! let (events, received) = mpsc::channel();
+//! prepared.work.submit(&engine, |choice| Sink(choice, events.clone()))?;
+//! let mut answer = prepared.answer;
+//! while !answer.is_complete() {
+//!     let (choice, event) = received.recv()?;
+//!     answer.add(choice, event)?;
+//! }
+//! let body = serde_json::to_value(answer.body(&Identity { suffix: "7", created: 0 }, &tokenizer))?;
+//! assert_eq!(body["id"], "cmpl-7");
+//! assert_eq!(body["choices"][1]["text"], " time,");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod answer;
+mod body;
+mod chunks;
+mod embeddings;
+mod error;
+mod fields;
+mod logprobs;
+mod prepare;
+
+pub use answer::{Answer, Identity, ResponseBody, UsageBody};
+pub use body::StreamOptions;
+pub use chunks::{Chunk, Chunks};
+pub use error::ApiError;
+pub use fields::{Object, parse_object, shown};
+pub use prepare::{Context, ModelNames, Prepared, Work, prepare};
+
+/// What is asked of the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/chat/completions`
+    ChatCompletions,
+    /// `/v1/embeddings`
+    Embeddings,
+}
+
+impl Endpoint {
+    /// Every endpoint, in the order in which messages list them.
+    pub const ALL: [Self; 3] = [Self::Completions, Self::ChatCompletions, Self::Embeddings];
+
+    /// The path of its URL.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Completions => "/v1/completions",
+            Self::ChatCompletions => "/v1/chat/completions",
+            Self::Embeddings => "/v1/embeddings",
+        }
+    }
+
+    /// The endpoint of this path, if it is one.
+    pub fn from_path(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
+    }
+}

@@ -1,0 +1,229 @@
+//! From a request's body to the sequences that an engine runs.
+
+use rustorch_llama::{
+    Bos, ChatMessage, EmbeddingRequest, EngineHandle, EventSink, GenerationPrompt, Priority, Request,
+    SamplingParams, Special, Tokenizer,
+};
+
+use crate::Endpoint;
+use crate::answer::{Answer, Kind};
+use crate::body::{ChatBody, Common, CompletionBody, EmbeddingBody, Message, Prompt, StreamOptions};
+use crate::error::ApiError;
+use crate::fields::{Object, TEXT, field, refused};
+
+/// OpenAI's default for completions.
+const DEFAULT_MAX_TOKENS: usize = 16;
+/// Most sequences of one request.
+const MAX_CHOICES: usize = 128;
+/// Most texts of one request for embeddings, as in OpenAI's API.
+const MAX_INPUTS: usize = 2048;
+
+/// What a body is read with.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The model's.
+    pub tokenizer: &'a Tokenizer,
+    /// What answers call the model.
+    pub model: &'a str,
+    /// What requests may call it.
+    pub names: ModelNames<'a>,
+    /// Length of the model's embeddings.
+    pub hidden_size: usize,
+    /// The seed of a request that names none.
+    pub seed: u64,
+}
+
+/// Which values of `model` are served.
+#[derive(Debug, Clone, Copy)]
+pub enum ModelNames<'a> {
+    /// All: the one model answers.
+    Any,
+    /// These, and no name at all.
+    OneOf(&'a [String]),
+}
+
+/// A request that can be submitted.
+#[derive(Debug)]
+pub struct Prepared {
+    /// For the engine.
+    pub work: Work,
+    /// Takes the events.
+    pub answer: Answer,
+    /// None if the answer is wanted whole.
+    pub stream: Option<StreamOptions>,
+}
+
+/// The sequences of a request: one for each choice of each prompt, or for each text to embed.
+#[derive(Debug)]
+pub struct Work(Sequences);
+
+#[derive(Debug)]
+enum Sequences {
+    Generate(Vec<Request>),
+    Embed(Vec<EmbeddingRequest>),
+}
+
+impl Work {
+    /// How many sequences there are.
+    #[allow(clippy::len_without_is_empty)] // There is always one.
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Sequences::Generate(requests) => requests.len(),
+            Sequences::Embed(requests) => requests.len(),
+        }
+    }
+
+    /// The same work with another priority than [`Priority::Normal`].
+    #[must_use]
+    pub fn with_priority(mut self, priority: Priority) -> Self {
+        match &mut self.0 {
+            Sequences::Generate(requests) => {
+                requests.iter_mut().for_each(|request| request.priority = priority);
+            }
+            Sequences::Embed(requests) => {
+                requests.iter_mut().for_each(|request| request.priority = priority);
+            }
+        }
+        self
+    }
+
+    /// Queues all sequences, each with the sink that `sink` makes for its index, or none of them.
+    ///
+    /// # Errors
+    /// Why the engine refuses one of them; nothing is sent to any sink then.
+    pub fn submit<S: EventSink + 'static>(
+        self,
+        engine: &EngineHandle,
+        sink: impl FnMut(usize) -> S,
+    ) -> Result<(), ApiError> {
+        let sinks = (0..self.len()).map(sink);
+        match self.0 {
+            Sequences::Generate(requests) => engine.submit_together(requests.into_iter().zip(sinks))?,
+            Sequences::Embed(requests) => engine.embed_together(requests.into_iter().zip(sinks))?,
+        }
+        Ok(())
+    }
+}
+
+/// Reads a body for an endpoint: tokenises its prompts and settles its parameters.
+///
+/// # Errors
+/// 400 naming the field that is wrong, or 404 for a model that is not served.
+pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Result<Prepared, ApiError> {
+    if let (ModelNames::OneOf(names), Some(found)) = (context.names, field::<String>(body, "model", TEXT)?)
+        && !names.contains(&found)
+    {
+        return Err(ApiError::unknown_model(&found, names));
+    }
+    match endpoint {
+        Endpoint::Completions => completion(CompletionBody::read(body)?, context),
+        Endpoint::ChatCompletions => chat(ChatBody::read(body)?, context),
+        Endpoint::Embeddings => embeddings(EmbeddingBody::read(body, context.hidden_size)?, context),
+    }
+}
+
+fn completion(body: CompletionBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
+    let num_prompts = body.prompt.len();
+    let n = checked_n(body.common.n, num_prompts)?;
+    let stream = body.common.stream;
+    let mut params = sampling_params(body.common, context.seed);
+    params.max_tokens = params.max_tokens.or(Some(DEFAULT_MAX_TOKENS));
+    params.logprobs = body.logprobs;
+    let prompts = body.prompt.tokens(context.tokenizer);
+    let answer = Answer::new(Kind::Completion, context.model, prompts.len(), n, params.logprobs);
+    Ok(Prepared { work: work(&prompts, n, &params), answer, stream })
+}
+
+fn chat(body: ChatBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
+    let n = checked_n(body.common.n, 1)?;
+    let stream = body.common.stream;
+    let mut params = sampling_params(body.common, context.seed);
+    params.logprobs = body.logprobs;
+    let message = |Message { role, content }| ChatMessage::new(role, content);
+    let messages: Vec<_> = body.messages.into_iter().map(message).collect();
+    let prompt = context.tokenizer.apply_chat_template(&messages, GenerationPrompt::Add);
+    let prompt = prompt.map_err(|error| ApiError::invalid("messages", error.to_string()))?;
+    let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs);
+    Ok(Prepared { work: work(&[prompt], n, &params), answer, stream })
+}
+
+fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
+    let found = body.input.len();
+    if !(1..=MAX_INPUTS).contains(&found) {
+        return Err(refused("input", format_args!("expected 1 to {MAX_INPUTS} texts, found {found}")));
+    }
+    let request = |prompt_token_ids| EmbeddingRequest {
+        prompt_token_ids,
+        pooling: body.pooling,
+        priority: Priority::default(),
+    };
+    let requests = body.input.tokens(context.tokenizer).into_iter().map(request).collect();
+    let answer = Answer::new(Kind::Embedding(body.encoding), context.model, found, 1, None);
+    Ok(Prepared { work: Work(Sequences::Embed(requests)), answer, stream: None })
+}
+
+impl Prompt {
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(_) | Self::Tokens(_) => 1,
+            Self::Texts(texts) => texts.len(),
+            Self::TokenLists(lists) => lists.len(),
+        }
+    }
+
+    fn tokens(self, tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
+        let encode = |text: &String| tokenizer.encode(text, Special::Parse, Bos::Add);
+        match self {
+            Self::Text(text) => vec![encode(&text)],
+            Self::Texts(texts) => texts.iter().map(encode).collect(),
+            Self::Tokens(ids) => vec![ids],
+            Self::TokenLists(lists) => lists,
+        }
+    }
+}
+
+/// Answers for each prompt, if there are not too many over all prompts.
+fn checked_n(n: Option<u32>, num_prompts: usize) -> Result<usize, ApiError> {
+    let n = n.unwrap_or(1) as usize;
+    if num_prompts == 0 {
+        return Err(refused("prompt", "expected at least one, found an empty list"));
+    }
+    let choices = num_prompts.saturating_mul(n);
+    if !(1..=MAX_CHOICES).contains(&choices) {
+        let rest = format!("expected 1 to {MAX_CHOICES} choices over all prompts, found {choices}");
+        return Err(refused("n", rest));
+    }
+    Ok(n)
+}
+
+/// `n` sequences for each prompt, each with a seed of its own.
+fn work(prompts: &[Vec<u32>], n: usize, params: &SamplingParams) -> Work {
+    let prompts = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, n));
+    let request = |(choice, prompt): (u64, &Vec<u32>)| Request {
+        prompt_token_ids: prompt.clone(),
+        params: SamplingParams { seed: params.seed.wrapping_add(choice), ..params.clone() },
+        priority: Priority::default(),
+    };
+    Work(Sequences::Generate((0..).zip(prompts).map(request).collect()))
+}
+
+fn sampling_params(common: Common, default_seed: u64) -> SamplingParams {
+    SamplingParams {
+        temperature: common.temperature.unwrap_or(1.0),
+        // vLLM writes "all" as -1 as well as 0.
+        top_k: common.top_k.map_or(0, |k| usize::try_from(k).unwrap_or(0)),
+        top_p: common.top_p.unwrap_or(1.0),
+        min_p: common.min_p.unwrap_or(0.0),
+        repetition_penalty: common.repetition_penalty.unwrap_or(1.0),
+        frequency_penalty: common.frequency_penalty.unwrap_or(0.0),
+        presence_penalty: common.presence_penalty.unwrap_or(0.0),
+        seed: common.seed.unwrap_or(default_seed),
+        logit_bias: common.logit_bias,
+        stop: common.stop,
+        stop_token_ids: common.stop_token_ids,
+        ignore_eos: common.ignore_eos.unwrap_or(false),
+        max_tokens: common.max_tokens,
+        min_tokens: common.min_tokens.unwrap_or(0),
+        logprobs: None,
+    }
+}

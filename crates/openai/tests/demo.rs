@@ -1,0 +1,248 @@
+//! Bodies against the demo model: what is streamed is what is answered whole, and refusals name their field.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
+
+use openai::{Answer, ApiError, Context, Endpoint, Identity, ModelNames, Prepared, parse_object, prepare};
+use rustorch_llama::{Bos, EngineHandle, Event, EventSink, LlamaConfig, Special, Tokenizer, Weights, demo};
+use serde_json::{Value, json};
+
+struct Sink(usize, Sender<(usize, Event)>);
+
+impl EventSink for Sink {
+    fn send(&mut self, event: Event) {
+        let _ = self.1.send((self.0, event));
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+const IDENTITY: Identity<'_> = Identity { suffix: "1", created: 5 };
+
+fn demo() -> &'static (Arc<Tokenizer>, EngineHandle, usize) {
+    static DEMO: OnceLock<(Arc<Tokenizer>, EngineHandle, usize)> = OnceLock::new();
+    DEMO.get_or_init(|| {
+        let gguf = demo::gguf();
+        let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).unwrap());
+        let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(128).with_batch_size(4);
+        let weights = Weights::load(&gguf, config, Default::default()).unwrap();
+        let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), Default::default()).unwrap();
+        (tokenizer, engine, weights.config().hidden_size)
+    })
+}
+
+fn read(endpoint: Endpoint, body: &Value, names: ModelNames<'_>) -> Result<Prepared, ApiError> {
+    let body = parse_object(body.to_string().as_bytes())?;
+    prepare(
+        endpoint,
+        &body,
+        &Context { tokenizer: &demo().0, model: "demo", names, hidden_size: demo().2, seed: 7 },
+    )
+}
+
+/// Submits a body; what it waits for.
+fn submit(endpoint: Endpoint, body: &Value) -> (Answer, Receiver<(usize, Event)>) {
+    let Prepared { work, answer, .. } = read(endpoint, body, ModelNames::Any).unwrap();
+    let (events, received) = mpsc::channel();
+    work.submit(&demo().1, |choice| Sink(choice, events.clone())).unwrap();
+    (answer, received)
+}
+
+fn whole(endpoint: Endpoint, body: &Value) -> Value {
+    let (mut answer, events) = submit(endpoint, body);
+    while !answer.is_complete() {
+        let (choice, event) = events.recv().unwrap();
+        answer.add(choice, event).unwrap();
+    }
+    json!(answer.body(&IDENTITY, &demo().0))
+}
+
+/// Every chunk of the streamed answer.
+fn streamed(endpoint: Endpoint, body: &Value) -> Vec<Value> {
+    let mut body = body.clone();
+    body["stream"] = json!(true);
+    body["stream_options"] = json!({"include_usage": true});
+    let options = read(endpoint, &body, ModelNames::Any).unwrap().stream.unwrap();
+    assert!(options.include_usage);
+    let (answer, events) = submit(endpoint, &body);
+    let mut chunks = answer.into_chunks(&IDENTITY, options);
+    let mut sent: Vec<Value> = chunks.opening().iter().map(|chunk| json!(chunk)).collect();
+    while !chunks.is_complete() {
+        let (choice, event) = events.recv().unwrap();
+        sent.extend(chunks.add(choice, event, &demo().0).unwrap().map(|chunk| json!(chunk)));
+    }
+    sent.extend(chunks.closing().map(|chunk| json!(chunk)));
+    sent
+}
+
+/// Puts chunks together the way a client does.
+fn join(chunks: &[Value], whole: &Value) -> Value {
+    let mut joined = whole.clone();
+    for choice in joined["choices"].as_array_mut().unwrap() {
+        let of_choice = |chunk: &&Value| chunk["choices"][0]["index"] == choice["index"];
+        let parts: Vec<&Value> = chunks.iter().filter(of_choice).map(|chunk| &chunk["choices"][0]).collect();
+        let text = |part: &&Value| {
+            let text = part.get("text").or(part["delta"].get("content"));
+            text.and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let text: String = parts.iter().map(text).collect();
+        let lists = |path: &str| -> Vec<Value> {
+            parts.iter().filter_map(|part| part.pointer(path)?.as_array()).flatten().cloned().collect()
+        };
+        if let Some(message) = choice.get_mut("message") {
+            message["content"] = json!(text);
+            assert_eq!(parts[0]["delta"], json!({"role": "assistant", "content": ""}));
+        } else {
+            choice["text"] = json!(text);
+        }
+        if let Some(logprobs) = choice["logprobs"].as_object_mut() {
+            for (name, list) in logprobs.iter_mut().filter(|(_, list)| list.is_array()) {
+                *list = json!(lists(&format!("/logprobs/{name}")));
+            }
+        }
+        let ends: Vec<&Value> = parts.iter().map(|part| &part["finish_reason"]).collect();
+        let (last, before) = ends.split_last().unwrap();
+        assert!(before.iter().all(|end| end.is_null()), "{ends:?}");
+        choice["finish_reason"] = (*last).clone();
+    }
+    joined["usage"] = chunks.last().unwrap()["usage"].clone();
+    joined
+}
+
+#[test]
+fn chunks_joined_are_the_whole_answer() {
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let check = |endpoint: Endpoint, body: Value, object: &str| {
+        let whole = whole(endpoint, &body);
+        let chunks = streamed(endpoint, &body);
+        assert_eq!(join(&chunks, &whole), whole, "{body}");
+        for (index, chunk) in chunks.iter().enumerate() {
+            let last = index + 1 == chunks.len();
+            assert_eq!((&chunk["object"], &chunk["id"]), (&json!(object), &whole["id"]));
+            assert_eq!(chunk["usage"].is_null(), !last, "{chunk}");
+            assert_eq!(chunk["choices"].as_array().unwrap().len(), usize::from(!last), "{chunk}");
+        }
+    };
+    let (text, chat) = (Endpoint::Completions, Endpoint::ChatCompletions);
+    check(text, json!({"prompt": "Once upon a time"}), "text_completion");
+    check(text, json!({"prompt": ["One day", "The"], "n": 2, "logprobs": 2, "seed": 1}), "text_completion");
+    check(text, json!({"prompt": "Once", "stop": [" a ", "."], "temperature": 0}), "text_completion");
+    let chunk = "chat.completion.chunk";
+    check(chat, json!({"messages": messages, "max_tokens": 20, "n": 3}), chunk);
+    check(chat, json!({"messages": messages, "logprobs": true, "top_logprobs": 3, "max_tokens": 9}), chunk);
+    // Token 3 ends a text, here before it began.
+    check(text, json!({"prompt": "One day", "logit_bias": {"3": 100}, "logprobs": 1}), "text_completion");
+}
+
+#[test]
+fn refusals_name_the_field() {
+    let served = ["demo".to_owned()];
+    let check = |endpoint: Endpoint, body: Value, status: u16, param: Option<&str>, says: &str| {
+        let error = read(endpoint, &body, ModelNames::OneOf(&served)).unwrap_err();
+        assert_eq!((error.status, error.param.as_deref()), (status, param), "{body}: {error}");
+        assert!(error.message.contains(says), "{body}: {error}");
+    };
+    let (text, chat) = (Endpoint::Completions, Endpoint::ChatCompletions);
+    check(text, json!({}), 400, Some("prompt"), "prompt: expected a string");
+    check(text, json!({"prompt": "a", "n": 0}), 400, Some("n"), "n: expected 1 to 128");
+    check(text, json!({"prompt": "a", "model": "b"}), 404, Some("model"), "expected demo, found \"b\"");
+    check(text, json!({"prompt": "a", "model": 5}), 400, Some("model"), "model: expected a string, found 5");
+    check(text, json!({"prompt": "a", "stream": 1}), 400, Some("stream"), "expected true or false, found 1");
+    let alone = json!({"prompt": "a", "stream_options": {}});
+    check(text, alone, 400, Some("stream_options"), "expected \"stream\": true beside it");
+    let usage = json!({"prompt": "a", "stream": true, "stream_options": {"include_usage": 1}});
+    check(
+        text,
+        usage,
+        400,
+        Some("stream_options.include_usage"),
+        "stream_options.include_usage: expected true",
+    );
+    let role = json!({"messages": [{"role": "user", "content": "a"}, {"role": 1}]});
+    check(chat, role, 400, Some("messages[1].role"), "messages[1].role: expected a string, found 1");
+    check(chat, json!({"messages": [{"role": "us er"}]}), 400, Some("messages"), "has the role \"us er\"");
+    let embed = Endpoint::Embeddings;
+    check(embed, json!({}), 400, Some("input"), "input: expected a string, a list of token ids");
+    check(embed, json!({"input": []}), 400, Some("input"), "input: expected 1 to 2048 texts, found 0");
+    check(embed, json!({"input": vec!["a"; 2049]}), 400, Some("input"), "found 2049");
+    let dimensions = json!({"input": "a", "dimensions": 3});
+    check(embed, dimensions, 400, Some("dimensions"), "all that the model has, found 3");
+    let format = json!({"input": "a", "encoding_format": "hex"});
+    check(embed, format, 400, Some("encoding_format"), "expected \"float\" or \"base64\", found \"hex\"");
+    let pooling = json!({"input": "a", "pooling": 1});
+    check(embed, pooling, 400, Some("pooling"), "expected \"last\" or \"mean\", found 1");
+    assert!(read(text, &json!({"prompt": "a", "model": "demo"}), ModelNames::OneOf(&served)).is_ok());
+    assert!(read(text, &json!({"prompt": "a", "model": "gpt"}), ModelNames::Any).is_ok());
+}
+
+#[test]
+fn embeddings_are_vectors_of_length_one() {
+    let ask = |body: Value| whole(Endpoint::Embeddings, &body);
+    let list = ask(json!({"input": ["One day", "The bird sang"], "dimensions": demo().2}));
+    assert_eq!((&list["object"], &list["model"]), (&json!("list"), &json!("demo")));
+    let values = |body: &Value, index: usize| -> Vec<f32> {
+        assert_eq!(body["data"][index]["index"], index);
+        let values = body["data"][index]["embedding"].as_array().unwrap();
+        values.iter().map(|value| value.as_f64().unwrap() as f32).collect()
+    };
+    for index in [0, 1] {
+        let length: f32 = values(&list, index).iter().map(|value| value * value).sum();
+        assert!((length - 1.0).abs() < 1e-5 && values(&list, index).len() == demo().2, "{length}");
+    }
+    assert_ne!(values(&list, 0), values(&list, 1));
+    let tokens = |text: &str| demo().0.encode(text, Special::Parse, Bos::Add);
+    let (first, second) = (tokens("One day"), tokens("The bird sang"));
+    let prompt_tokens = first.len() + second.len();
+    assert_eq!(list["usage"], json!({"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}));
+
+    assert_eq!(values(&ask(json!({"input": "One day"})), 0), values(&list, 0));
+    assert_eq!(values(&ask(json!({"input": first})), 0), values(&list, 0));
+    assert_eq!(ask(json!({"input": [first, second], "pooling": "last"})), list);
+    assert_ne!(ask(json!({"input": ["One day", "The bird sang"], "pooling": "mean"})), list);
+    // 4 bytes of a number take 16/3 digits; the first number's are in the first six.
+    let base64 = ask(json!({"input": "One day", "encoding_format": "base64"}));
+    let text = base64["data"][0]["embedding"].as_str().unwrap();
+    assert_eq!(text.len(), (4 * demo().2).div_ceil(3) * 4);
+    let digit = |c: char| match c {
+        'A'..='Z' => c as u32 - 65,
+        'a'..='z' => c as u32 - 71,
+        '0'..='9' => c as u32 + 4,
+        '+' => 62,
+        _ => 63,
+    };
+    let bits = text.chars().take(6).fold(0u64, |bits, c| bits << 6 | u64::from(digit(c)));
+    let value = f32::from_le_bytes(((bits >> 4) as u32).to_be_bytes());
+    assert_eq!(value, values(&list, 0)[0]);
+}
+
+#[test]
+fn what_is_no_object_is_told_apart() {
+    let check = |body: &[u8], says: &str| {
+        let error = parse_object(body).unwrap_err();
+        assert_eq!((error.status, error.param, error.message.as_str()), (400, None, says));
+    };
+    check(b"[1]", "expected a JSON object, found [1]");
+    check(b"{\"a\": }", "not JSON: expected value at column 7");
+    check(b"{\n\"a\": }", "not JSON: expected value at line 2 column 6");
+    check(b"{\"\xff\"}", "expected UTF-8, found byte 0xff at offset 2");
+}
+
+#[test]
+fn the_engine_s_refusal_is_the_api_s() {
+    let refusal = |body: Value| {
+        let Prepared { work, .. } = read(Endpoint::Completions, &body, ModelNames::Any).unwrap();
+        let (events, received) = mpsc::channel();
+        let error = work.submit(&demo().1, |choice| Sink(choice, events.clone())).unwrap_err();
+        drop(events);
+        assert!(received.recv().is_err(), "nothing is sent");
+        error
+    };
+    let error = refusal(json!({"prompt": "a", "top_p": 2}));
+    assert_eq!((error.status, error.param.as_deref()), (400, Some("top_p")));
+    let error = refusal(json!({"prompt": [[1], [2], [5000]]}));
+    assert_eq!((error.status, error.param.as_deref()), (400, Some("prompt")));
+    let error = refusal(json!({"prompt": "a", "max_tokens": 1000}));
+    assert_eq!((error.status, error.code), (400, Some("context_length_exceeded")));
+}
