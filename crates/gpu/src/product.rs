@@ -225,16 +225,13 @@ pub(crate) fn spec_for(vectors: bool, format: Format, shape: Shape, has_bias: bo
         Shape::Fewest { staged, row_tiles } => KernelSpec::new("matmul_few")
             .with("STAGED", staged)
             .with("TOKEN_TILES", 1)
-            // Workgroup memory has room for two tiles and up to four tokens.
-            .with("JOINT", if staged <= 2 { row_tiles } else { 1 })
-            .with("GROUPS", if staged <= 2 { 1 } else { row_tiles })
+            .with("ROW_TILES", row_tiles)
             .with("AHEAD", ahead(format) / row_tiles)
             .with_flag("F16", true)
             .with_flag("MATRIX", true),
         Shape::Few { token_tiles, row_tiles } => KernelSpec::new("matmul_few")
             .with("TOKEN_TILES", token_tiles)
-            .with("JOINT", 1)
-            .with("GROUPS", row_tiles)
+            .with("ROW_TILES", row_tiles)
             .with("AHEAD", 1)
             .with_flag("X_SCALARS", !vectors)
             .with_flag("F16", true)

@@ -32,6 +32,7 @@ parts![
     "attention_softmax",
     "attention_tile",
     "attention_values",
+    "copy",
     "dequantize",
     "embed",
     "enables",

@@ -37,7 +37,7 @@ fn products() -> Vec<Case> {
 
 fn row_kernels() -> Vec<Case> {
     let mut specs: Vec<KernelSpec> =
-        ["add", "argmax", "gather_rows", "to_half"].map(KernelSpec::new).to_vec();
+        ["add", "argmax", "copy", "gather_rows", "to_half"].map(KernelSpec::new).to_vec();
     specs.extend([false, true].map(|half| {
         let spec = KernelSpec::new("swiglu");
         if half { spec.with("HALF", 2) } else { spec }

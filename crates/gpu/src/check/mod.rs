@@ -83,11 +83,14 @@ impl Tally {
     }
 }
 
+/// Runs a check's cases.
+type Run<'a> = dyn Fn(&GpuBackend, &mut Tally) -> Result<()> + 'a;
+
 /// A check under its name, and what its errors may be.
 struct Check<'a> {
     name: String,
     limit: f64,
-    run: Box<dyn Fn(&GpuBackend, &mut Tally) -> Result<()> + 'a>,
+    run: Box<Run<'a>>,
 }
 
 impl<'a> Check<'a> {

@@ -3,8 +3,7 @@
 //
 // The columns are cut into eight segments of equal length, which is what all matrix-unit products of a matrix share: an
 // element is the sum, in order, of eight chains, each over the columns of a segment in steps of 16. Here a subgroup takes
-// a segment, for ${GROUPS} groups of ${JOINT} tiles of 16 rows, and the chains are added in workgroup memory. The tiles of a
-// group go through their rounds together, so that one's latencies hide the other's.
+// a segment, for ${ROW_TILES} tiles of 16 rows, and the chains are added in workgroup memory.
 //@include values_f16
 //@include ${FORMAT}
 //@include matrix_tiles
@@ -33,9 +32,11 @@ struct Immediates {
 }
 var<immediate> imm: Immediates;
 
-const TILES = ${GROUPS}u * ${JOINT}u;
-// A group's tiles, by subgroup.
-const WEIGHT_ROWS = 8u * ${JOINT}u * 16u;
+//@if VECTORS
+var<workgroup> weights: array<Quad, 8u * 16u * QUADS_PER_ROW>;
+//@else
+var<workgroup> weights: array<f16, 8u * 16u * ROW_STRIDE>;
+//@end
 //@if STAGED
 // A subgroup's tokens; the rest of its matrix of 16 rows is whatever follows.
 const INPUT_ROWS = 2u * ${STAGED}u;
@@ -45,13 +46,8 @@ var<workgroup> inputs: array<Quad, (7u * INPUT_ROWS + 16u) * QUADS_PER_ROW>;
 var<workgroup> inputs: array<f16, (7u * INPUT_ROWS + 16u) * ROW_STRIDE>;
 //@end
 //@end
-//@if VECTORS
-var<workgroup> weights: array<Quad, WEIGHT_ROWS * QUADS_PER_ROW>;
-//@else
-var<workgroup> weights: array<f16, WEIGHT_ROWS * ROW_STRIDE>;
-//@end
-// [segment of four][token][row], and a place for what the other four store meanwhile.
-var<workgroup> partial: array<f32, 5u * 256u>;
+// [segment][token][row]
+var<workgroup> partial: array<f32, 8u * 256u>;
 
 fn put_weight(quad: u32, value: vec4<f16>) {
     //@if VECTORS
@@ -91,18 +87,16 @@ fn main(
     setup(lane);
     workgroupBarrier();
     let row = block / 2u;
-    let weight_base = segment * ${JOINT}u * 16u * QUADS_PER_ROW;
+    let weight_base = segment * 16u * QUADS_PER_ROW;
     let weight_put = weight_base + row * QUADS_PER_ROW + (block % 2u) * 8u;
     let first_token = group.y * 16u * ${TOKEN_TILES}u;
     let pieces = min(imm.tokens - group.y * 16u * ${TOKEN_TILES}u, 16u * ${TOKEN_TILES}u) * 16u;
-    let first_tile = group.x * TILES;
-    //@for g in ${GROUPS}
-    //@for j in ${JOINT}
+    let first_tile = group.x * ${ROW_TILES}u;
+    //@for n in ${ROW_TILES}
     // A workgroup past the last tile repeats it.
-    let tile${g}_${j} = min(first_tile + ${g}u * ${JOINT}u + ${j}u, imm.row_tiles - 1u);
+    let tile${n} = min(first_tile + ${n}u, imm.row_tiles - 1u);
     //@for m in ${TOKEN_TILES}
-    var sums${g}_${j}_${m} = Sums();
-    //@end
+    var sums${n}_${m} = Sums();
     //@end
     //@end
     let first_chunk = segment * imm.segment;
@@ -110,10 +104,8 @@ fn main(
     let last = imm.chunks - 1u;
     // The reading of weights is ${AHEAD} rounds ahead of their use, that of inputs one.
     //@for d in ${AHEAD}
-    //@for g in ${GROUPS}
-    //@for j in ${JOINT}
-    var raw${d}_${g}_${j} = load_tile(tile${g}_${j}, min(first_chunk + ${d}u, last), block);
-    //@end
+    //@for n in ${ROW_TILES}
+    var raw${d}_${n} = load_tile(tile${n}, min(first_chunk + ${d}u, last), block);
     //@end
     //@end
     //@if STAGED
@@ -142,34 +134,27 @@ fn main(
             //@end
             //@end
             //@end
-            //@for g in ${GROUPS}
+            //@for n in ${ROW_TILES}
             {
-                //@for j in ${JOINT}
-                {
-                    let put = weight_put + ${j}u * 16u * QUADS_PER_ROW;
-                    let scale = scale_of(raw${d}_${g}_${j});
-                    //@for i in 8
-                    put_weight(put + ${i}u, values${i}(raw${d}_${g}_${j}, scale));
-                    //@end
-                    if is_past {
-                        for (var quad = 0u; quad < 8u; quad++) {
-                            put_weight(put + quad, vec4<f16>(0.0h));
-                        }
-                    }
-                    raw${d}_${g}_${j} = load_tile(tile${g}_${j}, min(chunk + ${AHEAD}u, last), block);
-                }
+                let scale = scale_of(raw${d}_${n});
+                //@for i in 8
+                put_weight(weight_put + ${i}u, values${i}(raw${d}_${n}, scale));
                 //@end
+                if is_past {
+                    for (var quad = 0u; quad < 8u; quad++) {
+                        put_weight(weight_put + quad, vec4<f16>(0.0h));
+                    }
+                }
+                raw${d}_${n} = load_tile(tile${n}, min(chunk + ${AHEAD}u, last), block);
                 subgroupBarrier();
                 //@for k in 4
                 {
-                    //@if STAGED
-                    let left0_${k} = coopLoadT<Left>(&inputs[QUAD_STEP * input_base + MATRIX_STEP * ${k}u], ROW_STRIDE);
-                    //@end
-                    //@for j in ${JOINT}
-                    let right${j} = coopLoad<Right>(&weights[QUAD_STEP * (weight_base + ${j}u * 16u * QUADS_PER_ROW) + MATRIX_STEP * ${k}u], ROW_STRIDE);
+                    let right = coopLoad<Right>(&weights[QUAD_STEP * weight_base + MATRIX_STEP * ${k}u], ROW_STRIDE);
                     //@for m in ${TOKEN_TILES}
-                    sums${g}_${j}_${m} = coopMultiplyAdd(left${m}_${k}, right${j}, sums${g}_${j}_${m});
+                    //@if STAGED
+                    let left${m}_${k} = coopLoadT<Left>(&inputs[QUAD_STEP * input_base + MATRIX_STEP * ${k}u], ROW_STRIDE);
                     //@end
+                    sums${n}_${m} = coopMultiplyAdd(left${m}_${k}, right, sums${n}_${m});
                     //@end
                 }
                 //@end
@@ -179,23 +164,17 @@ fn main(
         }
         //@end
     }
-    //@for g in ${GROUPS}
-    //@for j in ${JOINT}
+    //@for n in ${ROW_TILES}
     //@for m in ${TOKEN_TILES}
     {
-        // Four segments at a time; all subgroups store, as matrix operations demand.
+        coopStoreT(sums${n}_${m}, &partial[segment * 256u], 16u);
+        workgroupBarrier();
         var total = 0.0;
-        for (var four = 0u; four < 2u; four++) {
-            let place = select(4u, segment % 4u, segment / 4u == four);
-            coopStoreT(sums${g}_${j}_${m}, &partial[place * 256u], 16u);
-            workgroupBarrier();
-            for (var i = 0u; i < 4u; i++) {
-                total += partial[i * 256u + lane];
-            }
-            workgroupBarrier();
+        for (var i = 0u; i < 8u; i++) {
+            total += partial[i * 256u + lane];
         }
         let token = ${m}u * 16u + lane / 16u;
-        let out_row = (first_tile + ${g}u * ${JOINT}u + ${j}u) * 16u + lane % 16u;
+        let out_row = (first_tile + ${n}u) * 16u + lane % 16u;
         if out_row < imm.rows && token * 16u < pieces {
             total *= 16.0;
             //@if BIAS
@@ -203,8 +182,8 @@ fn main(
             //@end
             out[(first_token + token) * imm.out_stride + imm.out_first + out_row] = total;
         }
+        workgroupBarrier();
     }
-    //@end
     //@end
     //@end
 }
