@@ -36,6 +36,8 @@ struct Shared {
     job: UnsafeCell<Job>,
     panicked: AtomicBool,
     stop: AtomicBool,
+    /// Workers that have begun to look for jobs.
+    started: AtomicUsize,
     /// One flag a worker: set while it is parked or about to be.
     parked: Vec<AtomicBool>,
     /// Rounds of spinning before a waiting thread gives its core away.
@@ -78,6 +80,7 @@ impl ThreadPool {
             job: UnsafeCell::new(Job { task: nothing, num_tasks: 0 }),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            started: AtomicUsize::new(0),
             parked: (0..num_workers).map(|_| AtomicBool::new(false)).collect(),
             spins: if num_threads <= cores { SPINS } else { SPINS_OVERSUBSCRIBED },
         });
@@ -86,9 +89,16 @@ impl ThreadPool {
             let shared = Arc::clone(&pool.shared);
             let worker = thread::Builder::new()
                 .name(format!("rustorch-cpu-{worker_idx}"))
-                .spawn(move || shared.work(worker_idx))?;
+                .spawn(move || {
+                    shared.started.fetch_add(1, Ordering::Relaxed);
+                    shared.work(worker_idx);
+                })?;
             pool.threads.push(worker.thread().clone());
             pool.workers.push(worker);
+        }
+        // A thread allocates as it starts, which the system may put off: not into somebody's step.
+        while pool.shared.started.load(Ordering::Relaxed) < num_workers {
+            thread::yield_now();
         }
         Ok(pool)
     }

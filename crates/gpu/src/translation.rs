@@ -1,5 +1,7 @@
 //! Every kernel in every specialisation becomes SPIR-V, MSL and HLSL: what Vulkan, Metal and DX12 are given.
 
+use std::path::Path;
+
 use gguf::Format;
 use model::{KvDtype, QkvShape};
 use naga::back::{hlsl, msl, spv};
@@ -155,4 +157,33 @@ fn products_translate() {
 #[test]
 fn attention_translates() {
     check(attention());
+}
+
+/// What Metal is given of the three kernels that take most of its time, kept to be read: a change of theirs is seen in
+/// review. `UPDATE_SNAPSHOTS=1 cargo test -p rustorch-gpu snapshots` writes them anew.
+#[test]
+fn msl_snapshots_are_up_to_date() {
+    let shape = QkvShape { num_heads: 32, num_kv_heads: 8, head_dim: 128 };
+    let plain = Specs {
+        shape,
+        dtype: KvDtype::F16,
+        has_half: false,
+        on_matrix_units: false,
+        has_vectors: false,
+    };
+    let hottest = [
+        ("matmul_float_q4_k", spec_for(false, Format::Q4_K, Shape::Float { tokens: 4 }, false)),
+        ("attention_fused", plain.fused(Grid::Whole)),
+        ("rms_norm", norm_spec(true, 4096, Some(32), false)),
+    ];
+    for (name, spec) in hottest {
+        let (module, info) = validated(&spec);
+        let text = to_msl(&spec, &module, &info);
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("snapshots").join(format!("{name}.metal"));
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            std::fs::write(&path, &text).expect("the snapshot is written");
+        }
+        let kept = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(kept == text, "{}: the kernel's MSL has changed; read it, then update the snapshot", path.display());
+    }
 }
