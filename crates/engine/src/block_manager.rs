@@ -110,6 +110,17 @@ impl BlockManager {
         self.pages_for(seq.token_ids.len()) - in_use
     }
 
+    /// Whether one of `running` is about to fill the first page that a sequence looks for and does not find. It is worth a
+    /// wait: of many that begin alike at the same time, one computes what they share.
+    pub fn will_find_more(&self, seq: &Sequence, running: &[Sequence]) -> bool {
+        let num_found = self.findable(seq).count();
+        let Some(name) = self.wanted_names(seq).get(num_found) else { return false };
+        let will_fill = |other: &Sequence| {
+            other.num_published_pages <= num_found && other.page_names.get(num_found) == Some(name)
+        };
+        running.iter().any(will_fill)
+    }
+
     /// Gives a sequence without pages those for all its tokens, if they are there. It begins behind the tokens that are
     /// found.
     pub fn allocate(&mut self, seq: &mut Sequence) -> bool {
@@ -184,12 +195,17 @@ impl BlockManager {
         self.num_cached_pages = 0;
     }
 
-    /// The pages that hold a sequence's first tokens, as far as they can be found. Never those of all its tokens: the last
-    /// must be run, as something is wanted of it. The mean of all tokens' states needs all of them to be run.
+    /// The pages that hold a sequence's first tokens, as far as they can be found.
     fn findable(&self, seq: &Sequence) -> impl Iterator<Item = u32> {
+        self.wanted_names(seq).iter().map_while(|&name| self.index.as_ref()?.find(name))
+    }
+
+    /// The names by which a sequence looks for pages. Never for those of all its tokens: the last must be run, as something
+    /// is wanted of it. The mean of all tokens' states needs all of them to be run.
+    fn wanted_names<'a>(&self, seq: &'a Sequence) -> &'a [PageName] {
         let needs_all = matches!(&seq.task, Task::Embed(pooler) if pooler.pooling() == Pooling::Mean);
         let most = if needs_all { 0 } else { (seq.token_ids.len() - 1) / self.page_size };
-        seq.page_names.iter().take(most).map_while(|&name| self.index.as_ref()?.find(name))
+        &seq.page_names[..most.min(seq.page_names.len())]
     }
 
     /// Adds a user to a page that was found.

@@ -7,7 +7,8 @@
 //! 1. the last token of every running sequence that is about to generate (a decode),
 //! 2. a chunk of every running sequence that has more tokens to run than that (its prompt, or all its tokens after a
 //!    preemption),
-//! 3. a first chunk of waiting sequences, oldest first, as long as there are pages for all their tokens.
+//! 3. a first chunk of waiting sequences, oldest first, as long as there are pages for all their tokens. One that begins
+//!    like a running sequence waits until that one has computed what they share.
 //!
 //! When a decode needs a page and none is free, the last running sequence is preempted, which is the youngest low one or, if
 //! there is none, the youngest: it gives its pages back and waits at the front of its queue. So the first can always go on,
@@ -280,6 +281,10 @@ impl Scheduler {
         }
         let Some(wanted) = self.pages_to_begin(priority) else { return false };
         let (before, after) = self.running.split_at(self.of_priority(priority).end);
+        if self.waiting[priority as usize].front().is_some_and(|seq| self.blocks.will_find_more(seq, before))
+        {
+            return false;
+        }
         let num_preemptible: usize = after.iter().map(|seq| seq.block_table.len()).sum();
         if before.len() == self.limits.max_num_seqs || wanted > self.blocks.num_free_pages() + num_preemptible
         {

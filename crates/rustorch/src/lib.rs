@@ -5,7 +5,8 @@
 //! text: an engine on its own thread with continuous batching over a pool of KV pages.
 //!
 //! On a given device the logits of a sequence are the same bits whether it runs alone or in any batch, in any slot, with
-//! its prompt in one chunk or many, whatever the page size and the number of CPU threads.
+//! its prompt in one chunk or many, its prefix computed or found in the cache, whatever the page size and the number of CPU
+//! threads.
 //!
 //! ```
 //! use rustorch_llama::{LlamaConfig, LlamaModel, demo};

@@ -6,7 +6,10 @@
 #![allow(clippy::print_stdout)] // The table is the tests' second result.
 
 use gguf::{Format, Gguf};
-use rustorch_llama::{AttentionMode, CpuOptions, Device, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions};
+use rustorch_llama::{
+    AttentionMode, CpuOptions, Device, EmbeddingRequest, EngineConfig, Isa, KvDtype, LlamaConfig, LlamaModel,
+    LoadOptions, Pooling, Weights,
+};
 use serde_json::Value;
 use testkit::models::{self, TestModel};
 use testkit::{Reference, relative_l2};
@@ -155,5 +158,37 @@ fn an_independent_implementation_agrees_with_the_reference() {
     for model in models::all().into_iter().filter(|model| model.spec.formats.rule == Format::F32) {
         let error = recorded.number(&model.name, "/f32/all");
         assert!(error <= ORACLE_LIMIT, "{}: llama.cpp is off by {error:e}", model.name);
+    }
+}
+
+/// Directions of the reference's states, as an engine's embeddings are.
+#[test]
+fn embeddings_are_right_to_rounding() {
+    for name in ["f32", "everything_q8_0"] {
+        let Case { gguf, sequences, .. } = Case::named(name);
+        let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(128).with_kv_dtype(KvDtype::F32);
+        let weights = Weights::load(&gguf, config, LoadOptions::default()).unwrap();
+        let engine = weights.start_engine(None, EngineConfig::default()).unwrap();
+        let reference = Reference::new(&gguf);
+        let limit = if name == "f32" { F32_LIMIT } else { QUANTIZED_LIMIT };
+        for tokens in &sequences {
+            let states = reference.normed_states(tokens);
+            for pooling in [Pooling::Last, Pooling::Mean] {
+                let pooled = match pooling {
+                    Pooling::Last => states[states.len() - 1].clone(),
+                    Pooling::Mean => {
+                        (0..states[0].len()).map(|i| states.iter().map(|state| state[i]).sum()).collect()
+                    }
+                };
+                let length = pooled.iter().map(|value| value * value).sum::<f64>().sqrt();
+                let want: Vec<f64> = pooled.iter().map(|value| value / length).collect();
+                let request =
+                    EmbeddingRequest { prompt_token_ids: tokens.clone(), pooling, ..Default::default() };
+                let got = engine.embed(request).unwrap().embedding().unwrap().values;
+                let error = relative_l2(&got, &want);
+                println!("{name:18} {pooling:?} of {} tokens: {error:9.2e}", tokens.len());
+                assert!(error <= limit, "{name}, {pooling:?}: error {error:e}, limit {limit:e}");
+            }
+        }
     }
 }

@@ -61,8 +61,8 @@ fn runner_allocates(isa: Isa, attention: AttentionMode, kv_dtype: KvDtype) -> St
     allocated(NUM_STEPS, |step| {
         batch.clear();
         batch.push(&[7; 3], 3 * step, &pages[0], Logits::Last);
-        for pages in &pages[1..] {
-            batch.push(&[9], step, pages, Logits::Last);
+        for (pages, wanted) in pages[1..].iter().zip([Logits::Last, Logits::LastHidden, Logits::AllHidden]) {
+            batch.push(&[9], step, pages, wanted);
         }
         runner.run(&batch).expect("a step");
     })

@@ -83,6 +83,11 @@ impl Reference {
         self.hidden_states(tokens).iter().map(|x| self.head(x)).collect()
     }
 
+    /// `[tokens.len()][hidden]` states after each of `tokens`, past the final norm: what the logits are made of.
+    pub fn normed_states(&self, tokens: &[u32]) -> Vec<Vec<f64>> {
+        self.hidden_states(tokens).iter().map(|x| self.rms_norm(x, &self.output_norm)).collect()
+    }
+
     fn head(&self, x: &[f64]) -> Vec<f64> {
         self.output.as_ref().unwrap_or(&self.embedding).times(&self.rms_norm(x, &self.output_norm))
     }

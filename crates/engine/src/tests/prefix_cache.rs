@@ -128,6 +128,20 @@ fn sequences_share_pages_while_they_run() {
 }
 
 #[test]
+fn of_many_that_begin_alike_one_computes_what_they_share() {
+    let limits = BatchLimits { max_tokens: 8, ..spec().limits };
+    let setting = Setting::new(RunnerSpec { limits, ..spec() });
+    let works = [1, 1, 2].map(|rest| generate(prompt("ABC", &[rest]), 2));
+    // The last shares less than the others, and waits for less.
+    let arrivals: Vec<Arrival> =
+        works.into_iter().chain([generate(prompt("AD", &[1]), 2)]).map(Arrival::now).collect();
+    let outcome = run(&setting, &arrivals);
+    assert_eq!(cached_tokens(&outcome), [0, 12, 12, 4]);
+    assert_eq!(outcome.stats.prompt_tokens, 13 + 1 + 1 + 5);
+    assert_eq!(compare_with_alone(&setting, &arrivals, outcome.events), Ok(()));
+}
+
+#[test]
 fn a_preempted_sequence_finds_its_own_pages() {
     let spec = RunnerSpec { num_pages: 8, max_seq_len: 32, ..spec() };
     let mut setting = Setting::new(spec);

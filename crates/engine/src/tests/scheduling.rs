@@ -118,9 +118,9 @@ fn a_dropped_stream_frees_its_pages_within_a_step() {
     let spec = RunnerSpec { limits, ..spec() };
     let mut engine = Engine::new(FakeRunner::new(spec), EngineOptions::default()).expect("sizes that agree");
     let mut streams = Vec::new();
-    for _ in 0..4 {
+    for token_id in 0..4 {
         let params = SamplingParams { max_tokens: Some(90), ..SamplingParams::default() };
-        let request = Request { prompt_token_ids: vec![1; 5], params, ..Request::default() };
+        let request = Request { prompt_token_ids: vec![token_id; 5], params, ..Request::default() };
         let (seq, stream) = sequence(spec, None, request).expect("a request that fits");
         engine.add(seq);
         streams.push(stream);

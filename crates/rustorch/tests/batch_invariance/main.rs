@@ -1,13 +1,15 @@
 //! The batch does not show: a sequence's logits, and the tokens sampled from them, are the same bits whether it runs alone
-//! or among others, in whatever order, pages, chunks and slots, before or after a preemption, on any number of threads.
+//! or among others, in whatever order, pages, chunks and slots, with its prefix computed or found in the cache, before or
+//! after a preemption, on any number of threads.
 //!
 //! Three levels, each compared with the sequence alone in one chunk on one thread: [`steps`] runs a [`engine::ModelRunner`]
 //! through random steps, [`slots`] the public model through random calls, [`requests`] the engine through random
-//! requests. What the results may depend on (model, instruction set, attention, type of the cache) is [`Numerics`].
+//! requests, and [`prefix_cache`] through requests that begin alike. What the results may depend on (model, instruction set, attention, type of the cache) is [`Numerics`].
 //!
 //! The checks would pass if they compared nothing. So [`split_k`] runs the same ones over a device that sums in another
-//! order when it has more than one row, and they must fail there.
+//! order when it has more than one row, and they must fail there; [`prefix_cache`] has a cache that finds a wrong page.
 
+mod prefix_cache;
 mod requests;
 mod slots;
 mod split_k;

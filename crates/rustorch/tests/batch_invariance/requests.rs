@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use cpu::CpuBackend;
-use engine::{Engine, EngineOptions, Runner};
+use engine::{Engine, EngineOptions, ModelRunner, Runner};
 use model::{Backend, BatchLimits};
 use proptest::prelude::*;
 use rustorch_llama::{
-    Bos, Completion, EngineHandle, EngineStats, Request, SamplingParams, Special, TokenLogprobs, Tokenizer,
-    demo,
+    Bos, Completion, EngineHandle, EngineStats, PrefixCache, Request, SamplingParams, Special, TokenLogprobs,
+    Tokenizer, demo,
 };
 use testkit::Rng;
 
@@ -26,6 +26,7 @@ pub struct Conditions {
     pub max_chunk: usize,
     /// Pages beyond those that the longest request needs.
     pub spare_pages: usize,
+    pub prefix_cache: PrefixCache,
     /// Of the order of submission.
     pub seed: u64,
 }
@@ -40,31 +41,36 @@ impl Conditions {
             spare_budget: 64,
             max_chunk: 64,
             spare_pages: 100,
+            prefix_cache: PrefixCache::Off,
             seed: 1,
         }
     }
 }
 
-fn conditions() -> impl Strategy<Value = Conditions> {
-    (1..=4usize, 1..=64usize, 1..=8usize, 0..=64usize, 1..=64usize, 0..=8usize, any::<u64>()).prop_map(
-        |(threads, page_size, max_num_seqs, spare_budget, max_chunk, spare_pages, seed)| Conditions {
+pub fn conditions() -> impl Strategy<Value = Conditions> {
+    let sizes = (1..=4usize, 1..=64usize, 1..=8usize, 0..=64usize, 1..=64usize, 0..=8usize);
+    let prefix_cache = prop::sample::select(vec![PrefixCache::On, PrefixCache::Off]);
+    (sizes, prefix_cache, any::<u64>()).prop_map(|(sizes, prefix_cache, seed)| {
+        let (threads, page_size, max_num_seqs, spare_budget, max_chunk, spare_pages) = sizes;
+        Conditions {
             threads,
             page_size,
             max_num_seqs,
             spare_budget,
             max_chunk,
             spare_pages,
+            prefix_cache,
             seed,
-        },
-    )
+        }
+    })
 }
 
 /// Where prompts are cut from.
-const STORY: &str = "Once upon a time, there was a little fox who loved to chase butterflies. One day, the fox saw a \
+pub const STORY: &str = "Once upon a time, there was a little fox who loved to chase butterflies. One day, the fox saw a \
                      strange light behind the hill. \"What is that?\" asked his friend, a brave mouse. They took a \
                      lantern and went through the dark forest, step by step, until they came to the river.";
 
-fn params() -> impl Strategy<Value = SamplingParams> {
+pub fn params() -> impl Strategy<Value = SamplingParams> {
     let temperature = prop_oneof![4 => Just(1.0f32), 1 => Just(0.0), 1 => Just(0.6)];
     let kept = (
         prop_oneof![Just(0), 2..60usize],
@@ -127,7 +133,7 @@ pub fn fixed(n: u64) -> Vec<Request> {
     (0..n).map(request).collect()
 }
 
-fn tokenizer() -> Tokenizer {
+pub fn tokenizer() -> Tokenizer {
     Tokenizer::from_gguf(&demo::gguf()).expect("the demo model's tokenizer")
 }
 
@@ -136,15 +142,15 @@ fn most_tokens(request: &Request) -> usize {
     request.prompt_token_ids.len() + request.params.max_tokens.expect("every request here has a limit")
 }
 
-fn start<B: Backend>(
+/// A runner with room for the longest request, and a little more.
+pub fn request_runner<B: Backend>(
     backend: B,
     model: &TestModel,
     numerics: Numerics,
-    requests: &[Request],
+    longest: usize,
     conditions: &Conditions,
-) -> EngineHandle {
-    let longest = requests.iter().map(most_tokens).max().unwrap_or(1);
-    let Conditions { page_size, max_num_seqs, spare_budget, spare_pages, max_chunk, .. } = *conditions;
+) -> ModelRunner<B> {
+    let Conditions { page_size, max_num_seqs, spare_budget, spare_pages, .. } = *conditions;
     let runner = runner(backend, &model.gguf, numerics, page_size, |config| {
         let limits = BatchLimits {
             max_tokens: max_num_seqs + spare_budget,
@@ -155,11 +161,20 @@ fn start<B: Backend>(
         (limits, longest.div_ceil(page_size) + spare_pages)
     });
     assert!(runner.spec().max_seq_len >= longest);
-    let options = EngineOptions { max_chunk: Some(max_chunk), ..EngineOptions::default() };
+    runner
+}
+
+pub fn start(runner: impl Runner, conditions: &Conditions) -> EngineHandle {
+    let Conditions { max_chunk, prefix_cache, .. } = *conditions;
+    let options = EngineOptions { max_chunk: Some(max_chunk), prefix_cache, ..EngineOptions::default() };
     Engine::start(runner, Some(Arc::new(tokenizer())), options).expect("an engine")
 }
 
-/// Each request by itself, its prompt in one chunk.
+fn longest(requests: &[Request]) -> usize {
+    requests.iter().map(most_tokens).max().unwrap_or(1)
+}
+
+/// Each request by itself, its prompt in one chunk and nothing of it cached.
 pub fn alone<B: Backend>(
     backend: B,
     model: &TestModel,
@@ -167,7 +182,8 @@ pub fn alone<B: Backend>(
     requests: &[Request],
 ) -> Vec<Completion> {
     let conditions = Conditions { max_num_seqs: 1, ..Conditions::roomy() };
-    let engine = start(backend, model, numerics, requests, &conditions);
+    let runner = request_runner(backend, model, numerics, longest(requests), &conditions);
+    let engine = start(runner, &conditions);
     let run = |request: &Request| engine.submit(request.clone()).and_then(|stream| stream.completion());
     requests.iter().map(|request| run(request).expect("a completion")).collect()
 }
@@ -180,17 +196,29 @@ pub fn check<B: Backend>(
     (requests, want): (&[Request], &[Completion]),
     conditions: &Conditions,
 ) -> Result<EngineStats, String> {
-    let engine = start(backend, model, numerics, requests, conditions);
+    let runner = request_runner(backend, model, numerics, longest(requests), conditions);
+    let engine = start(runner, conditions);
+    check_on(&engine, (requests, want), conditions.seed)
+        .map_err(|difference| format!("{numerics:?}: {difference}"))?;
+    engine.shutdown();
+    Ok(engine.stats())
+}
+
+/// As [`check`], on an engine that may have run before; `seed` is that of the order of submission.
+pub fn check_on(
+    engine: &EngineHandle,
+    (requests, want): (&[Request], &[Completion]),
+    seed: u64,
+) -> Result<(), String> {
     let mut order: Vec<usize> = (0..requests.len()).collect();
-    Rng::new(conditions.seed).shuffle(&mut order);
+    Rng::new(seed).shuffle(&mut order);
     let submit = |&idx: &usize| (idx, engine.submit(requests[idx].clone()).expect("an admissible request"));
     let streams: Vec<_> = order.iter().map(submit).collect();
     for (idx, stream) in streams {
         let got = stream.completion().map_err(|error| error.to_string())?;
-        same(&got, &want[idx]).map_err(|difference| format!("{numerics:?}: request {idx}: {difference}"))?;
+        same(&got, &want[idx]).map_err(|difference| format!("request {idx}: {difference}"))?;
     }
-    engine.shutdown();
-    Ok(engine.stats())
+    Ok(())
 }
 
 fn same(got: &Completion, want: &Completion) -> Result<(), String> {
@@ -234,8 +262,11 @@ fn preempted_is_as_alone() {
     let requests = fixed(6);
     let want = alone(backend(1), &model, numerics, &requests);
     for (page_size, max_chunk, spare_pages) in [(1, 64, 4), (2, 3, 6), (4, 64, 1), (4, 2, 2), (5, 1, 3)] {
-        let conditions = Conditions { page_size, max_chunk, spare_pages, ..Conditions::roomy() };
-        let stats = check(backend(2), &model, numerics, (&requests, &want), &conditions).unwrap();
-        assert!(stats.preemptions > 0, "{conditions:?}: {stats:?}");
+        for prefix_cache in [PrefixCache::On, PrefixCache::Off] {
+            let sizes = Conditions { page_size, max_chunk, spare_pages, ..Conditions::roomy() };
+            let conditions = Conditions { prefix_cache, ..sizes };
+            let stats = check(backend(2), &model, numerics, (&requests, &want), &conditions).unwrap();
+            assert!(stats.preemptions > 0, "{conditions:?}: {stats:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! each; now and then a sequence loses its pages and begins again. Every row of logits is compared.
 
 use cpu::CpuBackend;
-use engine::Runner;
+use engine::{Runner, StepOutput};
 use model::{Backend, Batch, BatchLimits, Logits};
 use proptest::prelude::*;
 use testkit::Rng;
@@ -35,8 +35,13 @@ pub fn conditions() -> impl Strategy<Value = Conditions> {
         })
 }
 
-/// `[sequences][tokens][vocabulary]`: the logits after every token of each sequence.
-pub type AllLogits = Vec<Vec<Vec<f32>>>;
+/// What every token of each sequence yields.
+pub struct Wanted {
+    /// `[sequences][tokens][vocabulary]`
+    logits: Vec<Vec<Vec<f32>>>,
+    /// `[sequences][tokens][hidden_size]`
+    hidden_states: Vec<Vec<Vec<f32>>>,
+}
 
 /// Random sequences of these lengths.
 pub fn sequences(model: &TestModel, lengths: &[usize]) -> Vec<Vec<u32>> {
@@ -51,7 +56,7 @@ pub fn alone<B: Backend>(
     model: &TestModel,
     numerics: Numerics,
     sequences: &[Vec<u32>],
-) -> AllLogits {
+) -> Wanted {
     let limits = |max_blocks| BatchLimits {
         max_tokens: MAX_SEQ_LEN,
         max_seqs: 1,
@@ -64,22 +69,25 @@ pub fn alone<B: Backend>(
     let spec = runner.spec();
     let pages: Vec<u32> = (0..spec.num_pages as u32).collect();
     let mut batch = Batch::new(spec.limits, spec.page_size);
-    let mut all = Vec::new();
-    for tokens in sequences {
-        batch.clear();
-        batch.push(tokens, 0, &pages, Logits::All);
-        let logits = runner.run(&batch).expect("a step").logits;
-        all.push(logits.chunks_exact(spec.vocab_size).map(<[f32]>::to_vec).collect());
-    }
-    all
+    let mut run = |wanted| -> Vec<Vec<Vec<f32>>> {
+        let one = |tokens: &Vec<u32>| {
+            batch.clear();
+            batch.push(tokens, 0, &pages, wanted);
+            let StepOutput { logits, hidden_states } = runner.run(&batch).expect("a step");
+            let rows = if wanted == Logits::All { logits } else { hidden_states };
+            rows.chunks_exact(rows.len() / tokens.len()).map(<[f32]>::to_vec).collect()
+        };
+        sequences.iter().map(one).collect()
+    };
+    Wanted { logits: run(Logits::All), hidden_states: run(Logits::AllHidden) }
 }
 
-/// Runs `sequences` in random steps and compares each row of logits with `want`.
+/// Runs `sequences` in random steps and compares each row of logits and each hidden state with `want`.
 pub fn check<B: Backend>(
     backend: B,
     model: &TestModel,
     numerics: Numerics,
-    (sequences, want): (&[Vec<u32>], &AllLogits),
+    (sequences, want): (&[Vec<u32>], &Wanted),
     conditions: &Conditions,
 ) -> Result<(), String> {
     let Conditions { page_size, max_tokens, spare_pages, copies, .. } = *conditions;
@@ -94,12 +102,16 @@ pub fn check<B: Backend>(
     let work = (0..copies * sequences.len()).map(|i| i % sequences.len()).collect();
     let mut schedule = Schedule::new(sequences, work, spec.num_pages, conditions);
     while let Some(rows) = schedule.next_step(&mut batch) {
-        let logits = runner.run(&batch).map_err(|error| error.to_string())?.logits;
-        assert_eq!(logits.len(), rows.len() * spec.vocab_size);
-        for ((seq, position), got) in rows.into_iter().zip(logits.chunks_exact(spec.vocab_size)) {
-            same_bits(got, &want[seq][position]).map_err(|difference| {
-                format!("{}, {numerics:?}: sequence {seq}, position {position}: {difference}", model.name)
-            })?;
+        let StepOutput { logits, hidden_states } = runner.run(&batch).map_err(|error| error.to_string())?;
+        let kinds = [(rows.logits, logits, &want.logits), (rows.hidden, hidden_states, &want.hidden_states)];
+        for (rows, got, want) in kinds {
+            let cols = want[0][0].len();
+            assert_eq!(got.len(), rows.len() * cols);
+            for ((seq, position), got) in rows.into_iter().zip(got.chunks_exact(cols)) {
+                same_bits(got, &want[seq][position]).map_err(|difference| {
+                    format!("{}, {numerics:?}: sequence {seq}, position {position}: {difference}", model.name)
+                })?;
+            }
         }
     }
     Ok(())
@@ -128,8 +140,12 @@ struct Schedule<'a> {
     whims: usize,
 }
 
-/// The sequence and the position of each of a step's logit rows.
-type Rows = Vec<(usize, usize)>;
+/// The sequence and the position of each of a step's wanted rows.
+#[derive(Default)]
+struct Rows {
+    logits: Vec<(usize, usize)>,
+    hidden: Vec<(usize, usize)>,
+}
 
 impl<'a> Schedule<'a> {
     fn new(
@@ -148,7 +164,7 @@ impl<'a> Schedule<'a> {
         batch.clear();
         self.retire();
         self.admit();
-        let mut rows = Rows::new();
+        let mut rows = Rows::default();
         let mut order: Vec<usize> = (0..self.active.len()).collect();
         self.rng.shuffle(&mut order);
         for idx in order {
@@ -213,18 +229,23 @@ impl<'a> Schedule<'a> {
                 None => self.preempt(youngest),
             }
         }
-        let logits = match self.rng.below(3) {
-            0 if done + count < tokens.len() => Logits::Skip,
-            1 => Logits::All,
+        let logits = match self.rng.below(6) {
+            0 | 1 if done + count < tokens.len() => Logits::Skip,
+            2 => Logits::All,
+            3 => Logits::LastHidden,
+            4 => Logits::AllHidden,
             _ => Logits::Last,
         };
         let active = &mut self.active[idx];
         batch.push(&tokens[done..done + count], done, &active.block_table, logits);
         (active.done, active.in_step) = (done + count, true);
+        let all = (done..active.done).map(|position| (seq, position));
         match logits {
-            Logits::Skip | Logits::LastHidden | Logits::AllHidden => {}
-            Logits::Last => rows.push((seq, active.done - 1)),
-            Logits::All => rows.extend((done..active.done).map(|position| (seq, position))),
+            Logits::Skip => {}
+            Logits::Last => rows.logits.extend(all.last()),
+            Logits::All => rows.logits.extend(all),
+            Logits::LastHidden => rows.hidden.extend(all.last()),
+            Logits::AllHidden => rows.hidden.extend(all),
         }
     }
 }
