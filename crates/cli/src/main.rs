@@ -11,6 +11,7 @@ mod logits;
 mod model_args;
 mod output;
 mod perplexity;
+mod serve;
 mod text_input;
 mod tokenize;
 
@@ -34,6 +35,7 @@ struct Cli {
 enum Command {
     Generate(generate::Args),
     Batch(batch::Args),
+    Serve(serve::Args),
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Inspect(inspect::Args),
@@ -61,6 +63,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Generate(args) => generate::run(&args),
         Command::Batch(args) => batch::run(&args).map(drop),
+        Command::Serve(args) => serve::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Inspect(args) => inspect::run(&args),

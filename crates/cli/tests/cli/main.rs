@@ -15,5 +15,6 @@ mod inspect;
 mod logits;
 mod malformed;
 mod perplexity;
+mod serve;
 mod tokenize;
 mod usage;
