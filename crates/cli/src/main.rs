@@ -12,6 +12,7 @@ mod logits;
 mod model_args;
 mod output;
 mod perplexity;
+mod serve;
 mod text_input;
 mod tokenize;
 
@@ -35,6 +36,7 @@ struct Cli {
 enum Command {
     Generate(generate::Args),
     Batch(batch::Args),
+    Serve(serve::Args),
     Tokenize(tokenize::Args),
     Logits(logits::Args),
     Inspect(inspect::Args),
@@ -63,6 +65,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Generate(args) => generate::run(&args),
         Command::Batch(args) => batch::run(&args).map(drop),
+        Command::Serve(args) => serve::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -87,9 +87,8 @@ impl ThreadPool {
         let mut pool = Self { shared, workers: Vec::new(), threads: Vec::new(), turn: Mutex::new(()) };
         for worker_idx in 0..num_workers {
             let shared = Arc::clone(&pool.shared);
-            let worker = thread::Builder::new()
-                .name(format!("rustorch-cpu-{worker_idx}"))
-                .spawn(move || {
+            let worker =
+                thread::Builder::new().name(format!("rustorch-cpu-{worker_idx}")).spawn(move || {
                     shared.started.fetch_add(1, Ordering::Relaxed);
                     shared.work(worker_idx);
                 })?;

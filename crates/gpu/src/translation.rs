@@ -164,13 +164,8 @@ fn attention_translates() {
 #[test]
 fn msl_snapshots_are_up_to_date() {
     let shape = QkvShape { num_heads: 32, num_kv_heads: 8, head_dim: 128 };
-    let plain = Specs {
-        shape,
-        dtype: KvDtype::F16,
-        has_half: false,
-        on_matrix_units: false,
-        has_vectors: false,
-    };
+    let plain =
+        Specs { shape, dtype: KvDtype::F16, has_half: false, on_matrix_units: false, has_vectors: false };
     let hottest = [
         ("matmul_float_q4_k", spec_for(false, Format::Q4_K, Shape::Float { tokens: 4 }, false)),
         ("attention_fused", plain.fused(Grid::Whole)),
@@ -184,6 +179,10 @@ fn msl_snapshots_are_up_to_date() {
             std::fs::write(&path, &text).expect("the snapshot is written");
         }
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(kept == text, "{}: the kernel's MSL has changed; read it, then update the snapshot", path.display());
+        assert!(
+            kept == text,
+            "{}: the kernel's MSL has changed; read it, then update the snapshot",
+            path.display()
+        );
     }
 }

@@ -37,6 +37,11 @@ impl ApiError {
         Self { status: 400, kind: Self::INVALID_REQUEST, code: None, param: None, message: message.into() }
     }
 
+    /// 422: the field `param` is as it should be, but the model cannot do with it, such as a chat without a template for it.
+    pub fn unprocessable(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { status: 422, ..Self::invalid(param, message) }
+    }
+
     /// 404: no model of this name is served.
     pub fn unknown_model(found: &str, served: &[String]) -> Self {
         let message = format!("model: expected {}, found {found:?}", served.join(" or "));

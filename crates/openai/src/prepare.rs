@@ -142,7 +142,7 @@ fn chat(body: ChatBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
     let message = |Message { role, content }| ChatMessage::new(role, content);
     let messages: Vec<_> = body.messages.into_iter().map(message).collect();
     let prompt = context.tokenizer.apply_chat_template(&messages, GenerationPrompt::Add);
-    let prompt = prompt.map_err(|error| ApiError::invalid("messages", error.to_string()))?;
+    let prompt = prompt.map_err(|error| ApiError::unprocessable("messages", error.to_string()))?;
     let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs);
     Ok(Prepared { work: work(&[prompt], n, &params), answer, stream })
 }

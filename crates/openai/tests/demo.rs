@@ -162,7 +162,7 @@ fn refusals_name_the_field() {
     );
     let role = json!({"messages": [{"role": "user", "content": "a"}, {"role": 1}]});
     check(chat, role, 400, Some("messages[1].role"), "messages[1].role: expected a string, found 1");
-    check(chat, json!({"messages": [{"role": "us er"}]}), 400, Some("messages"), "has the role \"us er\"");
+    check(chat, json!({"messages": [{"role": "us er"}]}), 422, Some("messages"), "has the role \"us er\"");
     let embed = Endpoint::Embeddings;
     check(embed, json!({}), 400, Some("input"), "input: expected a string, a list of token ids");
     check(embed, json!({"input": []}), 400, Some("input"), "input: expected 1 to 2048 texts, found 0");

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use batch::{End, Errors, Existing, FileHash, Input, Manifest, Model, Options, Order, Output, Scan, Shard};
 use clap::ValueEnum;
 use rustorch_llama::{EngineHandle, Priority, Weights, demo};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use self::progress::Progress;
 use self::signals::Signals;
@@ -140,42 +140,49 @@ impl Args {
             // Of an output that has no manifest.
             None => FileHash { bytes: 0, sha256: String::new() },
         };
-        let isa = weights.isa();
-        let device = if isa.is_some() { "cpu" } else { weights.device() };
-        Ok(Manifest {
-            format: Manifest::FORMAT,
-            rustorch: env!("CARGO_PKG_VERSION").to_owned(),
-            model: self.model.file.name(),
-            model_file,
-            input: scan.map(|scan| scan.file.clone()),
-            device: device.to_owned(),
-            isa: isa.map(|isa| isa.to_string()),
-            options: self.results_options(engine, weights),
-        })
+        let mut manifest = manifest(&self.model, self.model.file.name(), model_file, engine, weights);
+        manifest.input = scan.map(|scan| scan.file.clone());
+        manifest.options.insert("shard".to_owned(), json!(self.shard.to_string()));
+        Ok(manifest)
     }
+}
 
-    /// The options that results depend on. Not among them are those that the batch does not show in: threads, batch size,
-    /// chunk, page size and the window; nor the order, which can be had later.
-    fn results_options(&self, engine: &EngineHandle, weights: &Weights) -> Map<String, Value> {
-        let config = weights.config();
-        let pool = engine.stats().num_pages * config.page_size;
-        let name =
-            |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
-        let options = [
-            ("seed", json!(self.model.run.seed)),
-            ("ctx", json!(config.max_seq_len)),
-            // A smaller pool refuses longer requests.
-            ("longest", json!(pool.min(config.max_seq_len))),
-            ("kv_type", json!(name(self.model.run.kv_type.to_possible_value()))),
-            ("attention", json!(name(self.model.run.attention.to_possible_value()))),
-            ("shard", json!(self.shard.to_string())),
-        ];
-        options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+/// What the results of every batch depend on with these options, whatever its input. Not among it is what the batch does not
+/// show in: threads, batch size, chunk, page size and the window; nor the order, which can be had later.
+pub fn manifest(
+    args: &ModelArgs,
+    model: String,
+    model_file: FileHash,
+    engine: &EngineHandle,
+    weights: &Weights,
+) -> Manifest {
+    let isa = weights.isa();
+    let device = if isa.is_some() { "cpu" } else { weights.device() };
+    let config = weights.config();
+    let pool = engine.stats().num_pages * config.page_size;
+    let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+    let options = [
+        ("seed", json!(args.run.seed)),
+        ("ctx", json!(config.max_seq_len)),
+        // A smaller pool refuses longer requests.
+        ("longest", json!(pool.min(config.max_seq_len))),
+        ("kv_type", json!(name(args.run.kv_type.to_possible_value()))),
+        ("attention", json!(name(args.run.attention.to_possible_value()))),
+    ];
+    Manifest {
+        format: Manifest::FORMAT,
+        rustorch: env!("CARGO_PKG_VERSION").to_owned(),
+        model,
+        model_file,
+        input: None,
+        device: device.to_owned(),
+        isa: isa.map(|isa| isa.to_string()),
+        options: options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
     }
 }
 
 /// Hashes the model's file beside its load, at the rate of the disk.
-fn hash_model(file: &FileArgs) -> JoinHandle<Result<FileHash>> {
+pub fn hash_model(file: &FileArgs) -> JoinHandle<Result<FileHash>> {
     let file = file.clone();
     thread::spawn(move || {
         if file.is_demo() {

@@ -17,5 +17,6 @@ mod malformed;
 #[cfg(feature = "device-tests")]
 mod on_gpu;
 mod perplexity;
+mod serve;
 mod tokenize;
 mod usage;

@@ -65,6 +65,19 @@ fn help_names_every_option() {
         "--window",
     ];
     check("batch", batch, model);
+    let serve = &[
+        "--host",
+        "--port",
+        "--api-key",
+        "--model-name",
+        "--max-queue",
+        "--max-connections",
+        "--request-timeout",
+        "--body-limit",
+        "--file-limit",
+        "--data-dir",
+    ];
+    check("serve", serve, model);
     check("tokenize", &["--text", "--no-bos", "--special"], &["-m, --model"]);
     check("logits", &["--tokens", "--alone"], model);
     check("inspect", &["--tensors"], model);
@@ -92,6 +105,7 @@ fn the_program_s_help_lists_commands_and_exit_statuses() {
     for text in [
         "generate",
         "batch",
+        "serve",
         "tokenize",
         "logits",
         "inspect",

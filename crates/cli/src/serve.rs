@@ -1,0 +1,99 @@
+//! `rustorch serve`: the model behind an OpenAI-compatible HTTP API.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use server::{DataConfig, ServedModel, Server, ServerConfig, Signals};
+
+use crate::batch;
+use crate::model_args::{ModelArgs, parse_count, parse_size, parse_whole};
+use crate::output;
+
+/// Serve the model over HTTP, as OpenAI's API
+///
+/// Served are /v1/completions and /v1/chat/completions (whole or streaming), /v1/embeddings, /v1/models, with --data-dir
+/// /v1/files and /v1/batches, /tokenize, /detokenize, /health and /metrics, and a page at / that shows the batch at work. A request without a seed gets a random one.
+///
+/// SIGTERM and SIGINT finish what has begun, refuse what is new and end the process; a second one ends it at once.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Address to listen at; 0.0.0.0 or :: is every one of the machine's
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Port to listen at; 0 is any free one
+    #[arg(long, value_name = "PORT", default_value = "8080")]
+    port: u16,
+    /// Key that requests must bear; better given by the environment, which other users cannot list
+    #[arg(long, value_name = "KEY", env = "RUSTORCH_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+    /// What the model is called, repeated for aliases; answers use the first [default: the file's name]
+    #[arg(long, value_name = "NAME")]
+    model_name: Vec<String>,
+    /// Sequences that may wait beyond those that run; a request beyond them is answered 429
+    #[arg(long, value_name = "N", default_value = "512", value_parser = parse_whole::<usize>)]
+    max_queue: usize,
+    /// Connections held at once; more wait to be accepted
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = parse_count)]
+    max_connections: NonZeroUsize,
+    /// Seconds that a request may take, waiting included
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = parse_count)]
+    request_timeout: NonZeroUsize,
+    /// Most bytes of a request's body, such as 8M
+    #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_size)]
+    body_limit: u64,
+    /// Most bytes of an uploaded file
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
+    file_limit: u64,
+    /// Folder for uploaded files and batches, which outlive the server; without it there are none
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.api_key.as_deref().is_some_and(str::is_empty) {
+        bail!("--api-key: expected a key, found an empty one");
+    }
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    let address = SocketAddr::new(args.host, args.port);
+    // Before a load that may take minutes.
+    let listener = TcpListener::bind(address).with_context(|| address.to_string())?;
+    let address = listener.local_addr()?;
+    // Beside the load; only batches need it.
+    let hash = args.data_dir.is_some().then(|| batch::hash_model(&args.model.file));
+    let (engine, tokenizer, weights) = args.model.start_engine()?;
+    let names = match args.model_name.as_slice() {
+        [] => vec![args.model.file.name()],
+        names => names.to_vec(),
+    };
+    let data = match (&args.data_dir, hash) {
+        (Some(folder), Some(hash)) => {
+            let hash =
+                hash.join().map_err(|_| anyhow!("the model's hash: its thread ended by a panic"))??;
+            let manifest = batch::manifest(&args.model, names[0].clone(), hash, &engine, &weights);
+            Some(DataConfig { folder: folder.clone(), manifest, seed: args.model.run.seed })
+        }
+        _ => None,
+    };
+    let served = ServedModel { engine, tokenizer, config: weights.config().clone(), names };
+    let config = ServerConfig {
+        api_key: args.api_key.clone(),
+        max_queue: args.max_queue,
+        max_connections: args.max_connections.get(),
+        request_timeout: Duration::from_secs(args.request_timeout.get() as u64),
+        body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
+        file_limit: args.file_limit,
+        data,
+    };
+    let model_name = served.names[0].clone();
+    let server = Server::new(listener, served, config, Signals::Heed)?;
+    if args.api_key.is_none() && !args.host.is_loopback() {
+        output::note("warning: anyone who reaches this address can use the model; --api-key asks for a key");
+    }
+    output::note(&format!("serving {model_name} on {} at http://{address}", weights.device()));
+    server.run().context("serving")
+}

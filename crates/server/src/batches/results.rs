@@ -1,0 +1,53 @@
+//! A journal's end: results and errors become files.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::batches::Batch;
+use crate::files::{FileStore, NewFile};
+
+/// What becomes of a line depends on.
+#[derive(Deserialize)]
+struct Line {
+    response: Option<IgnoredAny>,
+}
+
+/// Makes files of a journal's lines, and notes them in the batch. Their ids follow from the batch's, so that after a crash
+/// the same files are made again, not others beside them.
+///
+/// # Errors
+/// When the journal cannot be read or a file not be written.
+pub(crate) fn publish(batch: &mut Batch, journal: &Path, files: &FileStore) -> io::Result<()> {
+    let stem = batch.id.strip_prefix("batch_").unwrap_or(&batch.id);
+    let begin =
+        |what: &str| -> io::Result<_> { Ok(BufWriter::new(files.begin_as(format!("file-{stem}-{what}"))?)) };
+    let (mut results, mut errors) = (begin("output")?, begin("errors")?);
+    let lines = match File::open(journal) {
+        Ok(file) => BufReader::new(file),
+        // Cancelled or refused before it began.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for line in lines.split(b'\n') {
+        let mut line = line?;
+        // Of a run that could not go on, the last line may be torn.
+        let Ok(Line { response }) = serde_json::from_slice(&line) else { continue };
+        line.push(b'\n');
+        if response.is_some() { &mut results } else { &mut errors }.write_all(&line)?;
+    }
+    batch.output_file_id = add(files, results, format!("{}_output.jsonl", batch.id))?;
+    batch.error_file_id = add(files, errors, format!("{}_error.jsonl", batch.id))?;
+    Ok(())
+}
+
+fn add(files: &FileStore, file: BufWriter<NewFile>, name: String) -> io::Result<Option<String>> {
+    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    if file.len() == 0 {
+        return Ok(None);
+    }
+    Ok(Some(files.add(file, name, "batch_output")?.id))
+}

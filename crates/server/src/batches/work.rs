@@ -1,0 +1,346 @@
+//! The batches of a server and the thread that works them off.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use batch::{End, Error, Errors, Existing, Input, Manifest, Model, Options, Order, Output, Shard, Totals};
+use rustorch_llama::Priority;
+
+use crate::batches::batch::{Batch, Counts, Status};
+use crate::batches::results::publish;
+use crate::config::{DataConfig, ServedModel};
+use crate::files::{FileStore, StoredFile, write_durably};
+use crate::{clock, random};
+
+/// Lines that are held at once, as a multiple of what the engine runs together.
+const WINDOW: usize = 4;
+const DESCRIPTION: &str = "batch.json";
+const JOURNAL: &str = "results.jsonl";
+
+/// The batches of a server.
+#[derive(Debug)]
+pub(crate) struct Batches {
+    folder: PathBuf,
+    files: Arc<FileStore>,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Ends the batch under way; a new one for each.
+    stop: Mutex<Arc<AtomicBool>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    batches: BTreeMap<String, Batch>,
+    /// The id of the batch under way.
+    running: Option<String>,
+    going_down: bool,
+}
+
+/// What a batch is made of.
+#[derive(Debug)]
+pub(crate) struct NewBatch {
+    pub input: StoredFile,
+    pub endpoint: String,
+    pub completion_window: String,
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+/// How a batch under way ended.
+enum Outcome {
+    Complete,
+    Stopped,
+    Failed { code: &'static str, message: String },
+}
+
+impl Batches {
+    /// Opens the folder of batches, which is made if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or a description in it is malformed.
+    pub fn open(folder: PathBuf, files: Arc<FileStore>) -> io::Result<Self> {
+        fs::create_dir_all(&folder)?;
+        let mut batches = BTreeMap::new();
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path().join(DESCRIPTION);
+            // A crash may leave a folder without its description: the batch was never answered for.
+            let text = match fs::read(&path) {
+                Ok(text) => text,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let batch: Batch = serde_json::from_slice(&text)
+                .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+            batches.insert(batch.id.clone(), batch);
+        }
+        let state = Mutex::new(State { batches, ..State::default() });
+        Ok(Self { folder, files, state, changed: Condvar::new(), stop: Mutex::default() })
+    }
+
+    /// Creates a batch, on disk before it is answered.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn create(&self, new: NewBatch) -> io::Result<Batch> {
+        let NewBatch { input, endpoint, completion_window, metadata } = new;
+        let batch = Batch {
+            id: format!("batch_{}", random::id()),
+            object: "batch".to_owned(),
+            endpoint,
+            errors: None,
+            input_file_id: input.id,
+            completion_window,
+            status: Status::Validating,
+            output_file_id: None,
+            error_file_id: None,
+            created_at: clock::unix_seconds(),
+            in_progress_at: None,
+            finalizing_at: None,
+            completed_at: None,
+            failed_at: None,
+            cancelling_at: None,
+            cancelled_at: None,
+            request_counts: Counts::default(),
+            metadata,
+        };
+        fs::create_dir(self.folder.join(&batch.id))?;
+        self.put(&mut self.state(), batch.clone())?;
+        Ok(batch)
+    }
+
+    /// A batch, if there is one of this id.
+    pub fn get(&self, id: &str) -> Option<Batch> {
+        self.state().batches.get(id).cloned()
+    }
+
+    /// All batches, the oldest first.
+    pub fn list(&self) -> Vec<Batch> {
+        let mut batches: Vec<_> = self.state().batches.values().cloned().collect();
+        batches.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        batches
+    }
+
+    /// Whether a batch that is not finished reads this file.
+    pub fn reads(&self, file_id: &str) -> bool {
+        let state = self.state();
+        state.batches.values().any(|batch| !batch.status.is_final() && batch.input_file_id == file_id)
+    }
+
+    /// Begins to cancel a batch that is not finished; results that it has are kept. `None` if there is no such batch.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn cancel(&self, id: &str) -> io::Result<Option<Batch>> {
+        let mut state = self.state();
+        let Some(mut batch) = state.batches.get(id).cloned() else { return Ok(None) };
+        if !batch.status.is_final() && batch.status != Status::Cancelling {
+            batch.enter(Status::Cancelling);
+            self.put(&mut state, batch.clone())?;
+            if state.running.as_deref() == Some(id) {
+                self.stop_running();
+            }
+        }
+        Ok(Some(batch))
+    }
+
+    /// Lets the batch under way come to a stop, from where the next start goes on, and [`work`](Self::work) return.
+    pub fn go_down(&self) {
+        self.state().going_down = true;
+        self.stop_running();
+        self.changed.notify_all();
+    }
+
+    /// Works off batches until the server goes down.
+    pub fn work(&self, model: &ServedModel, data: &DataConfig) {
+        while let Some((mut batch, stop)) = self.next() {
+            if let Err(error) = self.work_one(&mut batch, &stop, model, data) {
+                // A full disk, say. What is in the journal stays for the next start.
+                tracing::error!(%error, batch = batch.id, "a batch could not be written");
+                batch.fail("io_error", "the server could not write to its disk; its log says why".to_owned());
+                let _ = self.put(&mut self.state(), batch);
+            }
+            self.state().running = None;
+        }
+    }
+
+    /// Waits for the oldest batch that is not finished; `None` when the server goes down.
+    fn next(&self) -> Option<(Batch, Arc<AtomicBool>)> {
+        let mut state = self.state();
+        loop {
+            if state.going_down {
+                return None;
+            }
+            let open = state.batches.values().filter(|batch| !batch.status.is_final());
+            if let Some(batch) = open.min_by_key(|batch| (batch.created_at, &batch.id)).cloned() {
+                let stop = Arc::new(AtomicBool::new(false));
+                *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&stop);
+                state.running = Some(batch.id.clone());
+                return Some((batch, stop));
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn work_one(
+        &self,
+        batch: &mut Batch,
+        stop: &AtomicBool,
+        model: &ServedModel,
+        data: &DataConfig,
+    ) -> io::Result<()> {
+        let journal = self.folder.join(&batch.id).join(JOURNAL);
+        let outcome = if batch.status == Status::Cancelling {
+            Outcome::Stopped
+        } else {
+            self.run(batch, &journal, stop, model, data)?
+        };
+        let is_cancelled = {
+            let mut state = self.state();
+            let found = state.batches.get(&batch.id).filter(|found| found.status == Status::Cancelling);
+            let cancelling_at = found.and_then(|found| found.cancelling_at);
+            batch.cancelling_at = cancelling_at;
+            if matches!(outcome, Outcome::Stopped) && cancelling_at.is_none() {
+                // The server goes down, and the next start goes on.
+                return self.put(&mut state, batch.clone());
+            }
+            cancelling_at.is_some()
+        };
+        match outcome {
+            Outcome::Failed { code, message } => {
+                publish(batch, &journal, &self.files)?;
+                batch.fail(code, message);
+            }
+            Outcome::Complete | Outcome::Stopped => {
+                batch.enter(Status::Finalizing);
+                self.put(&mut self.state(), batch.clone())?;
+                publish(batch, &journal, &self.files)?;
+                batch.enter(if is_cancelled { Status::Cancelled } else { Status::Completed });
+            }
+        }
+        self.put(&mut self.state(), batch.clone())?;
+        // The files have it all now.
+        let _ = fs::remove_file(Manifest::path(&journal));
+        let _ = fs::remove_file(journal);
+        Ok(())
+    }
+
+    /// Checks the input and answers what the journal has no result of.
+    fn run(
+        &self,
+        batch: &mut Batch,
+        journal: &Path,
+        stop: &AtomicBool,
+        model: &ServedModel,
+        data: &DataConfig,
+    ) -> io::Result<Outcome> {
+        let Some(input) = self.files.get(&batch.input_file_id) else {
+            let message = format!("the input file {} is gone", batch.input_file_id);
+            return Ok(Outcome::Failed { code: "no_such_file", message });
+        };
+        let input = match Input::open(&self.files.content(&input)) {
+            Ok(input) => input,
+            Err(error) => return Ok(failed(&error)),
+        };
+        let scan = match input.scan(Shard::WHOLE) {
+            Ok(scan) => scan,
+            Err(error) => return Ok(failed(&error)),
+        };
+        batch.request_counts.total = scan.as_ref().map_or(0, |scan| scan.lines);
+        if batch.request_counts.total == 0 {
+            let message = "the input file has no lines".to_owned();
+            return Ok(Outcome::Failed { code: "empty_file", message });
+        }
+        if !self.begin(batch)? {
+            return Ok(Outcome::Stopped);
+        }
+
+        let manifest = Manifest { input: scan.map(|scan| scan.file), ..data.manifest.clone() };
+        let opened =
+            Output::open(journal).and_then(|output| output.begin(&manifest, Existing::Resume, Errors::Keep));
+        let mut journal = match opened {
+            Ok(journal) => journal,
+            Err(error) => return Ok(failed(&error)),
+        };
+        let context = Model {
+            tokenizer: &model.tokenizer,
+            name: &model.names[0],
+            hidden_size: model.config.hidden_size,
+            seed: data.seed,
+        };
+        let window = NonZeroUsize::MIN.saturating_add(WINDOW * model.config.batch_size - 1);
+        let options =
+            Options { window, order: Order::AsFinished, shard: Shard::WHOLE, priority: Priority::Low };
+        let id = batch.id.clone();
+        let mut count = |totals: &Totals| {
+            if let Some(batch) = self.state().batches.get_mut(&id) {
+                batch.request_counts = counts(batch.request_counts.total, totals);
+            }
+        };
+        match batch::run(&model.engine, &context, input, &mut journal, &options, stop, &mut count) {
+            Ok((totals, end)) => {
+                batch.request_counts = counts(batch.request_counts.total, &totals);
+                Ok(if end == End::Complete { Outcome::Complete } else { Outcome::Stopped })
+            }
+            Err(Error::EngineStopped) => Ok(Outcome::Stopped),
+            Err(error) => Ok(failed(&error)),
+        }
+    }
+
+    /// Enters [`Status::InProgress`], unless somebody has cancelled the batch meanwhile.
+    fn begin(&self, batch: &mut Batch) -> io::Result<bool> {
+        let mut state = self.state();
+        if state.batches.get(&batch.id).is_some_and(|batch| batch.status == Status::Cancelling) {
+            return Ok(false);
+        }
+        batch.enter(Status::InProgress);
+        self.put(&mut state, batch.clone())?;
+        Ok(true)
+    }
+
+    /// Writes a batch's description and, once it is on disk, shows it.
+    fn put(&self, state: &mut State, batch: Batch) -> io::Result<()> {
+        write_durably(&self.folder.join(&batch.id).join(DESCRIPTION), &serde_json::to_vec(&batch)?)?;
+        state.batches.insert(batch.id.clone(), batch);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    fn stop_running(&self) {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner).store(true, Ordering::Relaxed);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn counts(total: u64, totals: &Totals) -> Counts {
+    let failed = totals.found.errors + totals.errors;
+    Counts { total, completed: totals.found.results + totals.results - failed, failed }
+}
+
+/// What the runner could not do.
+fn failed(error: &Error) -> Outcome {
+    let code = match error {
+        Error::DuplicateId { .. } => "duplicate_custom_id",
+        Error::OtherRun { .. } => "other_model",
+        _ => "batch_failed",
+    };
+    tracing::warn!(%error, "a batch failed");
+    // Messages begin with a path of the server's.
+    let message = match error {
+        Error::DuplicateId { custom_id, first, second, .. } => {
+            format!("custom_id {custom_id:?}: expected it once, found it in lines {first} and {second}")
+        }
+        Error::OtherRun { differences, .. } => {
+            let differences: Vec<_> = differences.iter().map(ToString::to_string).collect();
+            format!("the batch was begun with another model or other options: {}", differences.join("; "))
+        }
+        _ => "the server could not go on with the batch; its log says why".to_owned(),
+    };
+    Outcome::Failed { code, message }
+}

@@ -1,0 +1,258 @@
+//! The folder of files and its index in memory.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{clock, random};
+
+/// Files by id.
+#[derive(Debug)]
+pub(crate) struct FileStore {
+    folder: PathBuf,
+    index: Mutex<BTreeMap<String, StoredFile>>,
+}
+
+/// What is known of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredFile {
+    pub id: String,
+    pub filename: String,
+    pub bytes: u64,
+    /// Seconds since 1970.
+    pub created_at: u64,
+    pub purpose: String,
+}
+
+/// Content on its way in. Dropped before [`FileStore::add`], it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct NewFile {
+    id: String,
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub(crate) struct StoreError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+const CONTENT: &str = "data";
+const DESCRIPTION: &str = "json";
+/// Of what is being written.
+const PARTIAL: &str = "part";
+
+impl FileStore {
+    /// Opens a folder, which is made if there is none, and clears it of what a crash has left.
+    ///
+    /// # Errors
+    /// When it cannot be read or written, or a description in it is malformed.
+    pub fn open(folder: PathBuf) -> Result<Self, StoreError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError { path, source }
+        };
+        fs::create_dir_all(&folder).map_err(at(&folder))?;
+        let mut index = BTreeMap::new();
+        let mut others = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(at(&folder))? {
+            let path = entry.map_err(at(&folder))?.path();
+            if path.extension().is_some_and(|extension| extension == DESCRIPTION) {
+                let text = fs::read(&path).map_err(at(&path))?;
+                let file: StoredFile =
+                    serde_json::from_slice(&text).map_err(|error| at(&path)(error.into()))?;
+                index.insert(file.id.clone(), file);
+            } else {
+                others.push(path);
+            }
+        }
+        for path in others {
+            let described = path.extension().is_some_and(|extension| extension == CONTENT)
+                && path.file_stem().is_some_and(|id| index.contains_key(&*id.to_string_lossy()));
+            if !described {
+                fs::remove_file(&path).map_err(at(&path))?;
+            }
+        }
+        Ok(Self { folder, index: Mutex::new(index) })
+    }
+
+    /// Begins a file of a new id.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn begin(&self) -> io::Result<NewFile> {
+        self.begin_as(format!("file-{}", random::id()))
+    }
+
+    /// Begins a file of this id, which replaces one that there is.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn begin_as(&self, id: String) -> io::Result<NewFile> {
+        let path = self.path(&id, PARTIAL);
+        let file = File::create(&path)?;
+        Ok(NewFile { id, path, file, bytes: 0 })
+    }
+
+    /// Makes a written file exist.
+    ///
+    /// # Errors
+    /// When the disk fails or is full; the file does not exist then.
+    pub fn add(&self, file: NewFile, filename: String, purpose: &str) -> io::Result<StoredFile> {
+        file.file.sync_all()?;
+        let content = self.path(&file.id, CONTENT);
+        fs::rename(&file.path, &content)?;
+        let stored = StoredFile {
+            id: file.id.clone(),
+            filename,
+            bytes: file.bytes,
+            created_at: clock::unix_seconds(),
+            purpose: purpose.to_owned(),
+        };
+        if let Err(error) = write_durably(&self.path(&stored.id, DESCRIPTION), &serde_json::to_vec(&stored)?)
+        {
+            let _ = fs::remove_file(content);
+            return Err(error);
+        }
+        self.index().insert(stored.id.clone(), stored.clone());
+        Ok(stored)
+    }
+
+    /// A file, if there is one of this id.
+    pub fn get(&self, id: &str) -> Option<StoredFile> {
+        self.index().get(id).cloned()
+    }
+
+    /// All files, the oldest first.
+    pub fn list(&self) -> Vec<StoredFile> {
+        let mut files: Vec<_> = self.index().values().cloned().collect();
+        files.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
+        files
+    }
+
+    /// Where a file's content lies. The id must be that of a file: it becomes a part of the path.
+    pub fn content(&self, file: &StoredFile) -> PathBuf {
+        self.path(&file.id, CONTENT)
+    }
+
+    /// Removes a file; false if there is none.
+    ///
+    /// # Errors
+    /// When the folder cannot be written; the file is still there then.
+    pub fn remove(&self, id: &str) -> io::Result<bool> {
+        let mut index = self.index();
+        if !index.contains_key(id) {
+            return Ok(false);
+        }
+        fs::remove_file(self.path(id, DESCRIPTION))?;
+        index.remove(id);
+        // Without its description the content is nothing; what stays is removed at the next start.
+        let _ = fs::remove_file(self.path(id, CONTENT));
+        Ok(true)
+    }
+
+    fn path(&self, id: &str, extension: &str) -> PathBuf {
+        self.folder.join(format!("{id}.{extension}"))
+    }
+
+    fn index(&self) -> MutexGuard<'_, BTreeMap<String, StoredFile>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl NewFile {
+    /// Bytes so far.
+    pub fn len(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(data)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // Gone already if the file was added.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Writes a whole file so that, whatever happens, the path holds the old content or the new.
+///
+/// # Errors
+/// When the disk fails or is full; the old content is still there then.
+pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension(PARTIAL);
+    let mut file = File::create(&partial)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(test: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("rustorch-files-{}-{test}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    fn add(store: &FileStore, content: &[u8]) -> StoredFile {
+        let mut file = store.begin().unwrap();
+        file.write_all(content).unwrap();
+        store.add(file, "a.jsonl".into(), "batch").unwrap()
+    }
+
+    #[test]
+    fn files_outlive_the_store_and_what_a_crash_left_does_not() {
+        let folder = folder("outlive");
+        let store = FileStore::open(folder.clone()).unwrap();
+        let kept = add(&store, b"one");
+        let removed = add(&store, b"two");
+        assert!(store.remove(&removed.id).unwrap());
+        assert!(!store.remove(&removed.id).unwrap());
+        // A crash during an upload, and one between content and description.
+        fs::write(folder.join("file-1.part"), "x").unwrap();
+        fs::write(folder.join("file-2.data"), "x").unwrap();
+
+        let store = FileStore::open(folder.clone()).unwrap();
+        assert_eq!(store.list(), std::slice::from_ref(&kept));
+        assert_eq!(fs::read(store.content(&kept)).unwrap(), b"one");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn an_upload_that_is_given_up_leaves_nothing() {
+        let folder = folder("given-up");
+        let store = FileStore::open(folder.clone()).unwrap();
+        let mut file = store.begin().unwrap();
+        file.write_all(b"half").unwrap();
+        drop(file);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,28 @@
+//! An OpenAI-compatible HTTP server over one engine.
+//!
+//! A request's life: a connection's task reads its body; a thread for blocking work parses, tokenises and submits it
+//! (`routes`); the engine's thread sends each token through a channel that never makes it wait (`events`) to the task,
+//! which writes it as a server-sent event or gathers it. Dropping the task's end, because the client has gone or its time
+//! is over, cancels the sequences before the next step.
+//!
+//! Everything asynchronous of the project is in this crate, and of the engine it knows the handle alone.
+#![forbid(unsafe_code)]
+
+mod app;
+mod auth;
+mod batches;
+mod body;
+mod clock;
+mod config;
+mod drain;
+mod events;
+mod files;
+mod metrics;
+mod queue;
+mod random;
+mod refusal;
+mod routes;
+mod server;
+
+pub use config::{DataConfig, ServedModel, ServerConfig};
+pub use server::{Server, Signals, Stop};

@@ -1,0 +1,163 @@
+//! What `/metrics` tells.
+//!
+//! Times are taken where tokens leave the engine's thread, so that a slow reader does not show in them. What the engine
+//! counts itself is read from it at each scrape.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use rustorch_llama::EngineHandle;
+
+/// The text format that is written.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Seconds: from a hit in a small model to a long prompt behind a full queue.
+const FIRST_TOKEN_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+/// Seconds: from a small model on a fast device to a large one on a slow one.
+const TOKEN_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0];
+
+/// Everything that is counted here.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    requests: Family<RequestLabels, Counter>,
+    connections: Gauge,
+    first_token: Histogram,
+    per_token: Histogram,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    endpoint: String,
+    status: u16,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            connections: Gauge::default(),
+            first_token: Histogram::new(FIRST_TOKEN_BUCKETS),
+            per_token: Histogram::new(TOKEN_BUCKETS),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts an answered request. `endpoint` is a route, never a path: paths are without number.
+    pub fn request(&self, endpoint: &str, status: u16) {
+        let labels = RequestLabels { endpoint: endpoint.to_owned(), status };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// The gauge of open connections.
+    pub fn connections(&self) -> &Gauge {
+        &self.connections
+    }
+
+    /// Takes the time of a token: it came `waited` after its predecessor or, if it is the first, after its request.
+    pub fn token(&self, waited: Duration, has_predecessor: bool) {
+        let histogram = if has_predecessor { &self.per_token } else { &self.first_token };
+        histogram.observe(waited.as_secs_f64());
+    }
+
+    /// A registry of these and of the engine's own figures.
+    pub fn registry(&self, engine: EngineHandle) -> Registry {
+        let mut registry = Registry::with_prefix("rustorch");
+        let Self { requests, connections, first_token, per_token } = self;
+        registry.register(
+            "requests",
+            "Requests answered, by route and status; 499 is a client that left first",
+            requests.clone(),
+        );
+        registry.register("connections", "Open connections", connections.clone());
+        let help = "From a request's arrival to the first token of each of its sequences";
+        registry.register("time_to_first_token_seconds", help, first_token.clone());
+        registry.register(
+            "time_per_token_seconds",
+            "From one token of a sequence to its next",
+            per_token.clone(),
+        );
+        registry.register_collector(Box::new(EngineFigures(engine)));
+        registry
+    }
+}
+
+/// The registry as text.
+pub(crate) fn text(registry: &Registry) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    encode(&mut text, registry)?;
+    Ok(text)
+}
+
+/// Reads the engine's figures at each scrape.
+#[derive(Debug)]
+struct EngineFigures(EngineHandle);
+
+impl Collector for EngineFigures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = self.0.stats();
+        let occupancy = stats.running as f64 / stats.max_num_seqs as f64;
+        let gauges = [
+            ("queue_length", "Sequences that wait for a place in the batch", stats.waiting as f64),
+            ("running_sequences", "Sequences in the batch", stats.running as f64),
+            ("batch_size", "Most sequences that run together", stats.max_num_seqs as f64),
+            ("batch_occupancy", "Share of the batch's places that are taken", occupancy),
+            ("kv_pages_used", "KV pages that sequences hold", stats.used_pages as f64),
+            ("kv_pages", "KV pages of the pool", stats.num_pages as f64),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let counters = [
+            ("engine_steps", "Passes over the weights", stats.steps),
+            ("engine_tokens", "Tokens that ran in them, recomputed ones included", stats.tokens),
+            ("preemptions", "How often a sequence lost its pages to another", stats.preemptions),
+            ("prefix_queried_tokens", "Tokens looked for in the prefix cache", stats.prefix_queried_tokens),
+            ("prefix_hit_tokens", "Of those, tokens found", stats.prefix_hit_tokens),
+        ];
+        for (name, help, value) in counters {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let tokens = [
+            ("prompt", stats.prompt_tokens),
+            ("cached", stats.cached_prompt_tokens),
+            ("generated", stats.generated_tokens),
+        ];
+        let help = "Tokens: of prompts that ran, of prompts that were found in the prefix cache, generated";
+        labelled(&mut encoder, "tokens", help, "kind", &tokens)?;
+        let ends = [
+            ("stop", stats.finished_stop),
+            ("length", stats.finished_length),
+            ("embedding", stats.finished_embeddings),
+            ("failed", stats.failed),
+            ("cancelled", stats.cancelled),
+        ];
+        labelled(&mut encoder, "sequences", "Sequences that ended, by how", "end", &ends)
+    }
+}
+
+/// A counter for each value of a label.
+fn labelled(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &'static str,
+    counts: &[(&'static str, u64)],
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for &(value, count) in counts {
+        ConstCounter::new(count).encode(family.encode_family(&[(label, value)])?)?;
+    }
+    Ok(())
+}

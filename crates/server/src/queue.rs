@@ -1,0 +1,74 @@
+//! The bound on sequences in flight: the batch and a queue of limited length.
+//!
+//! The engine's own queue has no bound, so the server counts: a sequence holds a place from before its submission until the
+//! engine lets go of it.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::refusal::Refusal;
+
+/// Places for sequences.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    places: Arc<Semaphore>,
+    capacity: usize,
+}
+
+impl Queue {
+    /// Places for `running` sequences and `waiting` more.
+    pub fn new(running: usize, waiting: usize) -> Self {
+        let capacity = running.saturating_add(waiting).min(Semaphore::MAX_PERMITS);
+        Self { places: Arc::new(Semaphore::new(capacity)), capacity }
+    }
+
+    /// Takes `count` places, or none.
+    ///
+    /// # Errors
+    /// 429 while there are not as many; 400 if there never will be.
+    pub fn reserve(&self, count: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        if count > self.capacity {
+            let capacity = self.capacity;
+            return Err(Refusal::field(
+                "n",
+                format!("expected at most {capacity} choices over all prompts, found {count}"),
+            ));
+        }
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        Arc::clone(&self.places).try_acquire_many_owned(count).map_err(|_| full())
+    }
+
+    /// Refuses while there is no place at all: what is refused so costs no parsing.
+    ///
+    /// # Errors
+    /// 429.
+    pub fn check(&self) -> Result<(), Refusal> {
+        if self.places.available_permits() == 0 { Err(full()) } else { Ok(()) }
+    }
+}
+
+fn full() -> Refusal {
+    let message = "the queue is full: try again in a moment";
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_taken_all_or_none_and_given_back() {
+        let queue = Queue::new(2, 1);
+        let status =
+            |result: Result<_, Refusal>| result.map(|_: OwnedSemaphorePermit| ()).map_err(|e| e.0.status);
+        let held = queue.reserve(2).unwrap();
+        assert_eq!(status(queue.reserve(2)), Err(429));
+        assert_eq!(status(queue.reserve(4)), Err(400), "more than there are");
+        let last = queue.reserve(1).unwrap();
+        assert!(queue.check().is_err());
+        drop((held, last));
+        assert_eq!(status(queue.reserve(3)), Ok(()));
+    }
+}

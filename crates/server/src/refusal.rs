@@ -1,0 +1,93 @@
+//! Errors as responses.
+
+use axum::Json;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use openai::ApiError;
+use rustorch_llama::EngineError;
+
+/// An [`ApiError`] that a handler can return.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub ApiError);
+
+/// Seconds until a retry is worth it: a place comes free whenever any sequence ends.
+const RETRY_AFTER_SECS: u16 = 1;
+
+impl Refusal {
+    /// A refusal that blames no field.
+    pub fn new(
+        status: StatusCode,
+        kind: &'static str,
+        code: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        let status = status.as_u16();
+        Self(ApiError { status, kind, code: Some(code), param: None, message: message.into() })
+    }
+
+    /// A refusal that the client can mend.
+    pub fn invalid(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(status, ApiError::INVALID_REQUEST, code, message)
+    }
+
+    /// 400 for the field `param`.
+    pub fn field(param: &str, rest: impl std::fmt::Display) -> Self {
+        Self(ApiError::invalid(param, format!("{param}: {rest}")))
+    }
+
+    /// 404: there is nothing of this id.
+    pub fn no_such(what: &str, id: &str) -> Self {
+        let shown: String = id.chars().take(80).collect();
+        Self::invalid(StatusCode::NOT_FOUND, "not_found", format!("no such {what}: {shown:?}"))
+    }
+
+    /// 503: the server is going down.
+    pub fn draining() -> Self {
+        let message = "the server is shutting down and takes no new requests";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ApiError::SERVER_ERROR, "shutting_down", message)
+    }
+
+    /// 504: the request took longer than it may.
+    pub fn timed_out(seconds: u64) -> Self {
+        let message = format!("the request took longer than the {seconds} s that the server gives one");
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", "request_timeout", message)
+    }
+
+    /// 500, with the cause in the log and not in the answer: it may name paths of the machine.
+    pub fn internal(what: &'static str, error: &dyn std::fmt::Display) -> Self {
+        tracing::error!(%error, "{what} failed");
+        let message = format!("{what} failed; the server's log says why");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, ApiError::SERVER_ERROR, "internal_error", message)
+    }
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&self.0)).into_response();
+        let headers = response.headers_mut();
+        match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECS));
+            }
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

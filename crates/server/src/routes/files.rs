@@ -1,0 +1,164 @@
+//! `/v1/files`: what batches read and write.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::{FromRequest, Multipart, Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+
+use crate::app::{App, AppState, blocking};
+use crate::body::too_large_body;
+use crate::files::{FileStore, NewFile, StoredFile};
+use crate::refusal::Refusal;
+use crate::routes::pages::PageQuery;
+
+/// The one purpose that a file can have here.
+pub(crate) const PURPOSE: &str = "batch";
+/// Bytes of content read at a time.
+const PIECE: usize = 64 << 10;
+/// Longest file name and purpose.
+const MAX_WORD: usize = 512;
+
+pub(crate) async fn upload(State(app): State<AppState>, request: Request) -> Result<Json<Value>, Refusal> {
+    let store = store(&app)?;
+    let mut form = Multipart::from_request(request, &()).await.map_err(|error| {
+        let message = format!("body: expected multipart/form-data, {error}");
+        Refusal::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
+    })?;
+    let (mut content, mut purpose) = (None, None);
+    while let Some(field) = form.next_field().await.map_err(malformed)? {
+        match field.name() {
+            Some("purpose") => purpose = Some(word(field).await?),
+            Some("file") => {
+                let name = field.file_name().unwrap_or("upload.jsonl").chars().take(MAX_WORD).collect();
+                content = Some((receive(&app, Arc::clone(&store), field).await?, name));
+            }
+            Some("expires_after[anchor]" | "expires_after[seconds]") => {
+                return Err(Refusal::field("expires_after", "expected none (not supported)"));
+            }
+            _ => {}
+        }
+    }
+    let purpose: String =
+        purpose.ok_or_else(|| Refusal::field("purpose", "expected \"batch\", found none"))?;
+    if purpose != PURPOSE {
+        return Err(Refusal::field("purpose", format!("expected \"batch\", found {purpose:?}")));
+    }
+    let (file, name): (NewFile, String) =
+        content.ok_or_else(|| Refusal::field("file", "expected a file, found none"))?;
+    let stored =
+        blocking(move || store.add(file, name, PURPOSE).map_err(|e| Refusal::internal("storing a file", &e)));
+    Ok(Json(body(&stored.await?)))
+}
+
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Value>, Refusal> {
+    let mut files = store(&app)?.list();
+    if let Some(purpose) = &query.purpose {
+        files.retain(|file| file.purpose == *purpose);
+    }
+    query.page(files, |file| &file.id, body).map(Json)
+}
+
+pub(crate) async fn get(State(app): State<AppState>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(body(&find(&*store(&app)?, &id)?)))
+}
+
+pub(crate) async fn delete(
+    State(app): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let store = store(&app)?;
+    find(&store, &id)?;
+    if app.batches.as_ref().is_some_and(|batches| batches.reads(&id)) {
+        let message = format!("{id} is the input of a batch that is not finished");
+        return Err(Refusal::invalid(StatusCode::CONFLICT, "file_in_use", message));
+    }
+    blocking(move || {
+        store.remove(&id).map_err(|error| Refusal::internal("removing a file", &error))?;
+        Ok(Json(json!({"id": id, "object": "file", "deleted": true})))
+    })
+    .await
+}
+
+pub(crate) async fn content(
+    State(app): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let store = store(&app)?;
+    let stored = find(&store, &id)?;
+    let file = tokio::fs::File::open(store.content(&stored)).await;
+    let file = file.map_err(|error| Refusal::internal("reading a file", &error))?;
+    let pieces = stream::try_unfold(file, |mut file| async {
+        let mut piece = BytesMut::with_capacity(PIECE);
+        let read = file.read_buf(&mut piece).await?;
+        Ok::<_, std::io::Error>((read > 0).then(|| (piece.freeze(), file)))
+    });
+    let headers =
+        [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_LENGTH, stored.bytes.to_string())];
+    Ok((headers, Body::from_stream(pieces)).into_response())
+}
+
+/// The store, if the server has one.
+pub(crate) fn store(app: &App) -> Result<Arc<FileStore>, Refusal> {
+    app.files.clone().ok_or_else(no_data)
+}
+
+/// 404: the server has no folder for files and batches.
+pub(crate) fn no_data() -> Refusal {
+    let message = "this server keeps no files and batches\nhint: start it with --data-dir";
+    Refusal::invalid(StatusCode::NOT_FOUND, "no_data_dir", message)
+}
+
+fn find(store: &FileStore, id: &str) -> Result<StoredFile, Refusal> {
+    store.get(id).ok_or_else(|| Refusal::no_such("file", id))
+}
+
+/// Writes a field to disk as it arrives.
+async fn receive(app: &App, store: Arc<FileStore>, mut field: Field<'_>) -> Result<NewFile, Refusal> {
+    let failed = |error| Refusal::internal("storing a file", &error);
+    let mut file = blocking(move || store.begin().map_err(failed)).await?;
+    while let Some(data) = field.chunk().await.map_err(malformed)? {
+        if file.len() + data.len() as u64 > app.config.file_limit {
+            return Err(too_large_body(app.config.file_limit));
+        }
+        file = blocking(move || file.write_all(&data).map(|()| file).map_err(failed)).await?;
+    }
+    Ok(file)
+}
+
+async fn word(mut field: Field<'_>) -> Result<String, Refusal> {
+    let name = field.name().unwrap_or_default().to_owned();
+    let mut bytes = Vec::new();
+    while let Some(data) = field.chunk().await.map_err(malformed)? {
+        bytes.extend_from_slice(&data);
+        if bytes.len() > MAX_WORD {
+            return Err(Refusal::field(&name, format!("expected at most {MAX_WORD} bytes, found more")));
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| Refusal::field(&name, "expected UTF-8"))
+}
+
+#[allow(clippy::needless_pass_by_value)] // As `map_err` gives it.
+fn malformed(error: MultipartError) -> Refusal {
+    Refusal(openai::ApiError::malformed(format!("body: {}", error.body_text())))
+}
+
+fn body(file: &StoredFile) -> Value {
+    let StoredFile { id, filename, bytes, created_at, purpose } = file;
+    json!({
+        "id": id, "object": "file", "bytes": bytes, "created_at": created_at, "filename": filename,
+        "purpose": purpose, "status": "processed",
+    })
+}

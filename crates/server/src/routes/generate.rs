@@ -1,0 +1,228 @@
+//! `/v1/completions`, `/v1/chat/completions` and `/v1/embeddings`: whole answers and streams.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use openai::{Answer, ApiError, Chunks, Context, Endpoint, Identity, ModelNames, StreamOptions};
+use rustorch_llama::Event;
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+
+use crate::app::{App, AppState, Call, KEEP_ALIVE, blocking};
+use crate::body::JsonBytes;
+use crate::events::{self, Events};
+use crate::refusal::Refusal;
+use crate::{clock, random};
+
+pub(crate) async fn completions(
+    State(app): State<AppState>,
+    Extension(call): Extension<Call>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Refusal> {
+    generate(app, Endpoint::Completions, call, body).await
+}
+
+pub(crate) async fn chat_completions(
+    State(app): State<AppState>,
+    Extension(call): Extension<Call>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Refusal> {
+    generate(app, Endpoint::ChatCompletions, call, body).await
+}
+
+pub(crate) async fn embeddings(
+    State(app): State<AppState>,
+    Extension(call): Extension<Call>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Refusal> {
+    generate(app, Endpoint::Embeddings, call, body).await
+}
+
+/// A request whose sequences the engine has.
+struct Started {
+    answer: Answer,
+    stream: Option<StreamOptions>,
+    events: Events,
+}
+
+async fn generate(app: AppState, endpoint: Endpoint, call: Call, body: Bytes) -> Result<Response, Refusal> {
+    app.queue.check()?;
+    let arrived = call.arrived;
+    let shared = Arc::clone(&app);
+    let started = blocking(move || start(&shared, endpoint, &body, arrived)).await?;
+    let created = clock::unix_seconds();
+    let identity = Identity { suffix: &call.id, created };
+    match started.stream {
+        None => whole(&app, started.answer, started.events, &identity).await,
+        Some(options) => {
+            let chunks = started.answer.into_chunks(&identity, options);
+            Ok(streamed(app, call, chunks, started.events))
+        }
+    }
+}
+
+fn start(
+    app: &App,
+    endpoint: Endpoint,
+    body: &[u8],
+    arrived: std::time::Instant,
+) -> Result<Started, Refusal> {
+    let object = openai::parse_object(body)?;
+    let context = Context {
+        tokenizer: &app.model.tokenizer,
+        model: &app.model.names[0],
+        names: ModelNames::OneOf(&app.model.names),
+        hidden_size: app.model.config.hidden_size,
+        seed: random::u64(),
+    };
+    let openai::Prepared { work, answer, stream } = openai::prepare(endpoint, &object, &context)?;
+    let places = app.queue.reserve(work.len())?;
+    let (mut sinks, events) = events::channel(places, Arc::clone(&app.metrics), arrived);
+    work.submit(&app.model.engine, |choice| sinks.sink(choice))?;
+    Ok(Started { answer, stream, events })
+}
+
+async fn whole(
+    app: &App,
+    mut answer: Answer,
+    mut events: Events,
+    identity: &Identity<'_>,
+) -> Result<Response, Refusal> {
+    while !answer.is_complete() {
+        // Every sequence sends an ending before its sink is gone.
+        let Some((choice, event)) = events.next().await else { return Err(Refusal::draining()) };
+        answer.add(choice, event)?;
+    }
+    Ok(json(&answer.body(identity, &app.model.tokenizer)))
+}
+
+/// A body as a response.
+pub(crate) fn json(body: &impl Serialize) -> Response {
+    axum::Json(body).into_response()
+}
+
+/// Events that become one write to the connection, if so many are there: what a slow reader missed comes in few pieces.
+const MAX_EVENTS_PER_WRITE: usize = 64;
+
+/// A stream under way.
+struct Streaming {
+    app: AppState,
+    call: Call,
+    chunks: Chunks,
+    events: Events,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening,
+    Running,
+    Ended,
+}
+
+fn streamed(app: AppState, call: Call, chunks: Chunks, events: Events) -> Response {
+    let streaming = Streaming { app, call, chunks, events, phase: Phase::Opening };
+    let frames = stream::unfold(streaming, |mut streaming| async {
+        let frame = streaming.next_frame().await?;
+        Some((Ok::<_, Infallible>(frame), streaming))
+    });
+    let mut response = Response::new(Body::from_stream(frames));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // A proxy that gathers responses would undo the streaming.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+impl Streaming {
+    async fn next_frame(&mut self) -> Option<Bytes> {
+        match self.phase {
+            Phase::Ended => None,
+            Phase::Opening => {
+                self.phase = Phase::Running;
+                let mut frame = Vec::new();
+                self.chunks.opening().iter().for_each(|chunk| write_event(&mut frame, chunk));
+                // Of a completion there is nothing to say yet, and an empty frame would end the body.
+                if frame.is_empty() { self.events_frame().await } else { Some(frame.into()) }
+            }
+            Phase::Running => self.events_frame().await,
+        }
+    }
+
+    /// Waits until there is something to write.
+    async fn events_frame(&mut self) -> Option<Bytes> {
+        let mut frame = Vec::new();
+        while frame.is_empty() {
+            let alive_until = Instant::now() + KEEP_ALIVE;
+            match timeout_at(alive_until.min(self.call.deadline), self.events.next()).await {
+                Ok(Some((choice, event))) => self.write(&mut frame, choice, event),
+                Ok(None) => self.fail(&mut frame, &Refusal::draining().0),
+                Err(_) if Instant::now() >= self.call.deadline => {
+                    let seconds = self.app.config.request_timeout.as_secs();
+                    self.fail(&mut frame, &Refusal::timed_out(seconds).0);
+                }
+                // A comment, for whatever on the way drops quiet connections.
+                Err(_) => frame.extend_from_slice(b": waiting\n\n"),
+            }
+        }
+        for _ in 1..MAX_EVENTS_PER_WRITE {
+            if self.phase == Phase::Ended {
+                break;
+            }
+            let Some((choice, event)) = self.events.try_next() else { break };
+            self.write(&mut frame, choice, event);
+        }
+        Some(frame.into())
+    }
+
+    fn write(&mut self, frame: &mut Vec<u8>, choice: usize, event: Event) {
+        match self.chunks.add(choice, event, &self.app.model.tokenizer) {
+            Ok(None) => {}
+            Ok(Some(chunk)) => write_event(frame, &chunk),
+            Err(_) if self.events.has_overflowed() => return self.fail(frame, &too_slow()),
+            Err(error) => return self.fail(frame, &error),
+        }
+        if self.chunks.is_complete() {
+            if let Some(chunk) = self.chunks.closing() {
+                write_event(frame, &chunk);
+            }
+            frame.extend_from_slice(b"data: [DONE]\n\n");
+            self.phase = Phase::Ended;
+        }
+    }
+
+    /// Writes an error, after which nothing comes, not even `[DONE]`.
+    fn fail(&mut self, frame: &mut Vec<u8>, error: &ApiError) {
+        write_event(frame, error);
+        self.phase = Phase::Ended;
+    }
+}
+
+fn too_slow() -> ApiError {
+    ApiError {
+        status: 408,
+        kind: ApiError::INVALID_REQUEST,
+        code: Some("reader_too_slow"),
+        param: None,
+        message: format!(
+            "the stream was cancelled: expected a reader at most {} events behind",
+            events::MAX_BACKLOG
+        ),
+    }
+}
+
+fn write_event(frame: &mut Vec<u8>, body: &impl Serialize) {
+    frame.extend_from_slice(b"data: ");
+    // Of these bodies, made of strings and numbers, none fails to serialise, and a vector takes every write.
+    let _ = serde_json::to_writer(&mut *frame, body);
+    frame.extend_from_slice(b"\n\n");
+}

@@ -1,0 +1,35 @@
+//! How the server is: for people, for load balancers and for Prometheus.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use axum::response::{Html, IntoResponse, Response};
+use serde_json::json;
+
+use crate::app::AppState;
+use crate::metrics;
+use crate::refusal::Refusal;
+
+/// The page: everything is in it, and it may load nothing else.
+const PAGE: &str = include_str!("../page.html");
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                           connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+                           frame-ancestors 'none'";
+
+pub(crate) async fn page() -> Response {
+    ([(CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE)).into_response()
+}
+
+/// 200 while requests are taken, 503 on the way down.
+pub(crate) async fn health(State(app): State<AppState>) -> Response {
+    if app.drain.is_draining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "shutting down"}))).into_response();
+    }
+    Json(json!({"status": "ok"})).into_response()
+}
+
+pub(crate) async fn metrics(State(app): State<AppState>) -> Result<Response, Refusal> {
+    let text = metrics::text(&app.registry).map_err(|error| Refusal::internal("metrics", &error))?;
+    Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
+}

@@ -1,0 +1,9 @@
+//! The handlers, one module for each part of the API.
+
+pub(crate) mod batches;
+pub(crate) mod files;
+pub(crate) mod generate;
+pub(crate) mod health;
+pub(crate) mod models;
+mod pages;
+pub(crate) mod tokens;

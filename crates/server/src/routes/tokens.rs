@@ -1,0 +1,89 @@
+//! `/tokenize` and `/detokenize`, with vLLM's fields.
+
+use axum::Json;
+use axum::extract::State;
+use openai::{ApiError, Object};
+use rustorch_llama::{Bos, ChatMessage, ControlTokens, GenerationPrompt, Special};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::app::{App, AppState, blocking};
+use crate::body::JsonBytes;
+use crate::refusal::Refusal;
+
+/// A text or a chat to tokens, as a request with the same prompt would have them.
+pub(crate) async fn tokenize(
+    State(app): State<AppState>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Json<Value>, Refusal> {
+    blocking(move || {
+        let body = openai::parse_object(&body)?;
+        let tokens = tokens_of(&app, &body)?;
+        let max_model_len = app.model.config.max_seq_len;
+        Ok(Json(json!({"count": tokens.len(), "max_model_len": max_model_len, "tokens": tokens})))
+    })
+    .await
+}
+
+/// Tokens to the text that they are, control tokens included.
+pub(crate) async fn detokenize(
+    State(app): State<AppState>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Json<Value>, Refusal> {
+    blocking(move || {
+        let body = openai::parse_object(&body)?;
+        let tokens: Vec<u32> = required(&body, "tokens", "a list of token ids")?;
+        let vocab_size = app.model.tokenizer.vocab_size();
+        if let Some(found) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
+            return Err(Refusal::field("tokens", format!("expected ids below {vocab_size}, found {found}")));
+        }
+        let text = app.model.tokenizer.decode(&tokens, ControlTokens::Show);
+        Ok(Json(json!({"prompt": text})))
+    })
+    .await
+}
+
+#[derive(Deserialize)]
+struct Message {
+    role: String,
+    content: String,
+}
+
+fn tokens_of(app: &App, body: &Object) -> Result<Vec<u32>, Refusal> {
+    let tokenizer = &app.model.tokenizer;
+    let prompt: Option<String> = field(body, "prompt", "a string")?;
+    let messages: Option<Vec<Message>> =
+        field(body, "messages", "a list of messages, each with role and content as strings")?;
+    match (prompt, messages) {
+        (Some(prompt), None) => {
+            let adds = field(body, "add_special_tokens", "true or false")?.unwrap_or(true);
+            Ok(tokenizer.encode(&prompt, Special::Parse, if adds { Bos::Add } else { Bos::Skip }))
+        }
+        (None, Some(messages)) => {
+            let adds = field(body, "add_generation_prompt", "true or false")?.unwrap_or(true);
+            let generation = if adds { GenerationPrompt::Add } else { GenerationPrompt::Omit };
+            let messages: Vec<_> = messages
+                .into_iter()
+                .map(|Message { role, content }| ChatMessage::new(role, content))
+                .collect();
+            let tokens = tokenizer.apply_chat_template(&messages, generation);
+            tokens.map_err(|error| Refusal(ApiError::unprocessable("messages", error.to_string())))
+        }
+        _ => Err(Refusal::field("prompt", "expected either this or messages")),
+    }
+}
+
+fn field<T: DeserializeOwned>(body: &Object, name: &str, expected: &str) -> Result<Option<T>, Refusal> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => T::deserialize(value).map(Some).map_err(|_| {
+            Refusal::field(name, format!("expected {expected}, found {}", openai::shown(value)))
+        }),
+    }
+}
+
+fn required<T: DeserializeOwned>(body: &Object, name: &str, expected: &str) -> Result<T, Refusal> {
+    field(body, name, expected)?
+        .ok_or_else(|| Refusal::field(name, format!("expected {expected}, found none")))
+}

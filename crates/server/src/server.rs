@@ -1,0 +1,222 @@
+//! Connections: accepting, serving and, at the end, draining them.
+
+use std::future::Future;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+use tokio_io_timeout::TimeoutStream;
+
+use crate::app::{App, AppState, router};
+use crate::config::{ServedModel, ServerConfig};
+use crate::drain::Drain;
+
+/// Threads for connections. They only pass on what the engine makes, and the processor's cores are the engine's.
+const WORKERS: usize = 2;
+/// Threads for tokenising and for files.
+const MAX_BLOCKING: usize = 8;
+/// How long a connection may take to send a request's head, or be idle before it.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long a client may take nothing of what is written to it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Bytes that a connection gathers before it waits for its client to read.
+const WRITE_BUFFER: usize = 64 << 10;
+/// How long connections may take to close once their answers are written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long accepting pauses after an error such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A server that is ready to [`run`](Self::run).
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    app: AppState,
+    stop: Stop,
+    signals: Signals,
+}
+
+/// Takes a server down; clones take down the same one.
+#[derive(Debug, Clone)]
+pub struct Stop(watch::Sender<bool>);
+
+/// Whether signals of the system take a server down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signals {
+    /// SIGTERM or SIGINT begin to drain it; a second one ends it at once.
+    Heed,
+    /// They do what they did before.
+    Ignore,
+}
+
+impl Stop {
+    /// Begins to drain: what is under way is finished, new requests are answered 503, then [`Server::run`] returns.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Server {
+    /// A server that will listen at `listener`. Connections that come before it [runs](Self::run) wait in the system's backlog.
+    ///
+    /// # Errors
+    /// When the listener or the data folder cannot be used.
+    pub fn new(
+        listener: TcpListener,
+        model: ServedModel,
+        config: ServerConfig,
+        signals: Signals,
+    ) -> io::Result<Self> {
+        assert!(!model.names.is_empty(), "the model has no name");
+        listener.set_nonblocking(true)?;
+        let stop = Stop(watch::Sender::new(false));
+        let app = App::new(model, config, Drain::new(stop.0.clone()))?;
+        Ok(Self { listener, app: Arc::new(app), stop, signals })
+    }
+
+    /// What takes the server down.
+    pub fn stop_handle(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Serves until the server is taken down and has drained. The engine is left running.
+    ///
+    /// # Errors
+    /// When the system gives no threads or does not let the listener be used.
+    pub fn run(self) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .max_blocking_threads(MAX_BLOCKING)
+            .thread_name("server")
+            .enable_all()
+            .build()?;
+        let batches = self.start_batches()?;
+        let app = Arc::clone(&self.app);
+        let served = runtime.block_on(self.serve());
+        if let Some(batches) = &app.batches {
+            batches.go_down();
+        }
+        if let Some(thread) = batches
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of batches ended by a panic");
+        }
+        app.release_data();
+        // Work that nobody waits for any more does not keep the process.
+        runtime.shutdown_background();
+        served
+    }
+
+    /// Starts the thread that works off batches, from where the server before has left them.
+    fn start_batches(&self) -> io::Result<Option<JoinHandle<()>>> {
+        let Some(batches) = self.app.batches.clone() else { return Ok(None) };
+        let app = Arc::clone(&self.app);
+        let work = move || {
+            if let Some(data) = &app.config.data {
+                batches.work(&app.model, data);
+            }
+        };
+        thread::Builder::new().name("batches".to_owned()).spawn(work).map(Some)
+    }
+
+    async fn serve(self) -> io::Result<()> {
+        let Self { listener, app, stop, signals } = self;
+        if signals == Signals::Heed {
+            tokio::spawn(heed_signals(stop)?);
+        }
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let service = router(Arc::clone(&app));
+        let connections = GracefulShutdown::new();
+        let slots = Arc::new(Semaphore::new(app.config.max_connections.min(Semaphore::MAX_PERMITS)));
+        let accept = async {
+            loop {
+                let slot = Arc::clone(&slots).acquire_owned().await;
+                match (slot, listener.accept().await) {
+                    (Ok(slot), Ok((stream, _))) => {
+                        let served = serve_connection(stream, service.clone(), connections.watcher());
+                        tokio::spawn(counted(Arc::clone(&app), slot, served));
+                    }
+                    (Ok(_), Err(error)) => {
+                        tracing::warn!(%error, "a connection was not accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    // Nobody closes the semaphore.
+                    (Err(_), _) => return,
+                }
+            }
+        };
+        // New connections are accepted while the last requests are finished: they are told that the server goes down.
+        tokio::select! {
+            () = accept => {}
+            () = drained(&app) => {}
+        }
+        drop(listener);
+        if timeout(CLOSE_TIMEOUT, connections.shutdown()).await.is_err() {
+            tracing::warn!("connections were closed before their clients had read all");
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the server was told to go down and has answered what it had begun, or until no request can be left.
+async fn drained(app: &App) {
+    app.drain.begun().await;
+    tracing::info!("draining");
+    if let Some(batches) = &app.batches {
+        batches.go_down();
+    }
+    let _ = timeout(app.config.request_timeout + CLOSE_TIMEOUT, app.drain.idle()).await;
+}
+
+async fn counted(app: AppState, slot: OwnedSemaphorePermit, served: impl Future<Output = ()>) {
+    app.metrics.connections().inc();
+    served.await;
+    app.metrics.connections().dec();
+    drop(slot);
+}
+
+async fn serve_connection(stream: TcpStream, service: Router, watcher: Watcher) {
+    // Tokens go out as they come.
+    let _ = stream.set_nodelay(true);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(WRITE_BUFFER)
+        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
+    // Clients leave and send rubbish at will.
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Begins to drain at the first signal and ends the process at the second.
+fn heed_signals(stop: Stop) -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        for is_last in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if is_last {
+                std::process::exit(EXIT_SIGNALLED);
+            }
+            stop.stop();
+        }
+    })
+}
+
+/// As shells tell a process that SIGINT ended.
+const EXIT_SIGNALLED: i32 = 130;

@@ -1,0 +1,181 @@
+//! Batches: answered, cancelled, and gone on with after a restart.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::client::{Response, get, post, send};
+use crate::files::{folder, upload};
+use crate::served::{Served, data};
+
+fn serve(folder: &Path) -> Served {
+    Served::with(|config| config.data = Some(data(folder.to_owned())))
+}
+
+/// Requests for `tokens` tokens each.
+fn lines(count: usize, tokens: usize) -> Vec<u8> {
+    let line = |index: usize| {
+        let body = json!({"prompt": "Once upon a time", "max_tokens": tokens, "ignore_eos": true});
+        let line = json!({"custom_id": format!("r{index}"), "method": "POST", "url": "/v1/completions", "body": body});
+        format!("{line}\n")
+    };
+    (0..count).map(line).collect::<String>().into_bytes()
+}
+
+fn create(served: &Served, content: &[u8]) -> Value {
+    let file = upload(served, "batch", content).json();
+    let body = json!({
+        "input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h",
+        "metadata": {"who": "test"},
+    });
+    let response = post(served.address, "/v1/batches", &body);
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
+}
+
+fn batch(served: &Served, id: &Value) -> Value {
+    get(served.address, &format!("/v1/batches/{}", id.as_str().unwrap())).json()
+}
+
+fn cancel(served: &Served, id: &Value) -> Response {
+    send(served.address, &format!("POST /v1/batches/{}/cancel", id.as_str().unwrap()), &[], b"")
+}
+
+/// The batch, once it is as `reached` wants it.
+fn wait(served: &Served, id: &Value, reached: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let batch = batch(served, id);
+        if reached(&batch) {
+            return batch;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn is_final(batch: &Value) -> bool {
+    ["completed", "failed", "cancelled"].contains(&batch["status"].as_str().unwrap())
+}
+
+/// The lines of a file by `custom_id`, without what names them.
+fn results(served: &Served, file: &Value) -> Vec<Value> {
+    let text = get(served.address, &format!("/v1/files/{}/content", file.as_str().unwrap())).text();
+    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for line in &mut lines {
+        line["response"]["body"]["created"] = Value::Null;
+    }
+    lines.sort_by_key(|line| line["custom_id"].as_str().unwrap().to_owned());
+    lines
+}
+
+#[test]
+fn a_batch_becomes_results_and_errors() {
+    let served = serve(&folder("batch"));
+    let mut content = lines(5, 3);
+    content.extend_from_slice(
+        b"{\"custom_id\": \"wrong\", \"method\": \"POST\", \"url\": \"/v1/nowhere\", \"body\": {}}\n",
+    );
+    let created = create(&served, &content);
+    assert_eq!((&created["object"], &created["status"]), (&json!("batch"), &json!("validating")));
+    let done = wait(&served, &created["id"], is_final);
+    assert_eq!(done["status"], "completed", "{done}");
+    assert_eq!(done["request_counts"], json!({"total": 6, "completed": 5, "failed": 1}));
+    assert_eq!(done["metadata"], json!({"who": "test"}));
+    let ids: Vec<_> =
+        results(&served, &done["output_file_id"]).iter().map(|line| line["custom_id"].clone()).collect();
+    assert_eq!(ids, ["r0", "r1", "r2", "r3", "r4"]);
+    let errors = results(&served, &done["error_file_id"]);
+    assert_eq!((errors.len(), &errors[0]["custom_id"]), (1, &json!("wrong")));
+    assert!(!errors[0]["error"].is_null());
+    assert_eq!(get(served.address, "/v1/batches").json()["data"], json!([done]));
+    assert_eq!(cancel(&served, &created["id"]).status, 409);
+}
+
+#[test]
+fn a_batch_goes_on_after_a_restart() {
+    let (whole, broken) = (folder("whole"), folder("broken"));
+    let content = lines(60, 40);
+    let served = serve(&whole);
+    let created = create(&served, &content);
+    let expect = results(&served, &wait(&served, &created["id"], is_final)["output_file_id"]);
+    drop(served);
+
+    let mut served = serve(&broken);
+    let id = create(&served, &content)["id"].clone();
+    let (mut restarts, mut had) = (0, 0);
+    while !is_final(&batch(&served, &id)) {
+        // Let it get a little further, then take the server down in the midst of it.
+        let reached = wait(&served, &id, |batch| {
+            is_final(batch) || batch["request_counts"]["completed"].as_u64().unwrap() > had + 5
+        });
+        had = reached["request_counts"]["completed"].as_u64().unwrap();
+        drop(served);
+        served = serve(&broken);
+        restarts += 1;
+    }
+    assert!(restarts > 1, "it was done before it could be interrupted");
+    let done = batch(&served, &id);
+    assert_eq!(done["request_counts"], json!({"total": 60, "completed": 60, "failed": 0}));
+    assert_eq!(results(&served, &done["output_file_id"]), expect);
+}
+
+#[test]
+fn a_cancelled_batch_keeps_what_it_has() {
+    let served = serve(&folder("cancelled"));
+    let id = create(&served, &lines(400, 60))["id"].clone();
+    let waiting = create(&served, &lines(1, 1))["id"].clone();
+    let begun = wait(&served, &id, |batch| batch["request_counts"]["completed"].as_u64().unwrap() > 0);
+    // Its input is needed until then.
+    let input = format!("DELETE /v1/files/{}", begun["input_file_id"].as_str().unwrap());
+    assert_eq!(send(served.address, &input, &[], b"").status, 409);
+    assert_eq!(cancel(&served, &waiting).json()["status"], "cancelling");
+    assert_eq!(cancel(&served, &id).json()["status"], "cancelling");
+    let done = wait(&served, &id, is_final);
+    assert_eq!(done["status"], "cancelled");
+    let completed = done["request_counts"]["completed"].as_u64().unwrap();
+    assert!((1..400).contains(&completed), "{done}");
+    assert_eq!(results(&served, &done["output_file_id"]).len() as u64, completed);
+    let other = wait(&served, &waiting, is_final);
+    assert_eq!((&other["status"], &other["output_file_id"]), (&json!("cancelled"), &Value::Null));
+    assert_eq!(send(served.address, &input, &[], b"").status, 200);
+}
+
+#[test]
+fn live_requests_go_before_a_batch() {
+    let served = serve(&folder("beside"));
+    let id = create(&served, &lines(300, 60))["id"].clone();
+    wait(&served, &id, |batch| batch["request_counts"]["completed"].as_u64().unwrap() > 0);
+    let live = post(served.address, "/v1/completions", &json!({"prompt": "a", "max_tokens": 5}));
+    assert_eq!(live.status, 200);
+    assert!(!is_final(&batch(&served, &id)), "the live request did not wait for the batch");
+    assert_eq!(cancel(&served, &id).status, 200);
+}
+
+#[test]
+fn a_wrong_batch_is_refused_or_fails() {
+    let served = serve(&folder("wrong"));
+    let file = upload(&served, "batch", b"{}").json();
+    let right =
+        json!({"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"});
+    for (param, value) in [
+        ("input_file_id", json!("file-1")),
+        ("input_file_id", Value::Null),
+        ("endpoint", json!("/v1/images")),
+        ("completion_window", json!("1h")),
+        ("metadata", json!({"a": 1})),
+    ] {
+        let mut body = right.clone();
+        body[param] = value;
+        let response = post(served.address, "/v1/batches", &body);
+        assert_eq!((response.status, &response.json()["error"]["param"]), (400, &json!(param)), "{body}");
+    }
+    assert_eq!(get(served.address, "/v1/batches/batch_1").status, 404);
+    let twice = [lines(1, 1), lines(1, 1)].concat();
+    for (content, code) in [(&b"\n"[..], "empty_file"), (&twice, "duplicate_custom_id")] {
+        let id = create(&served, content)["id"].clone();
+        let failed = wait(&served, &id, is_final);
+        assert_eq!(
+            (&failed["status"], &failed["errors"]["data"][0]["code"]),
+            (&json!("failed"), &json!(code))
+        );
+    }
+}

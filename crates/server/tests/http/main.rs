@@ -1,0 +1,14 @@
+//! The server as its clients meet it: bytes over TCP.
+//!
+//! Every test runs a server of its own on a free port, over an engine of the demo model. The client is written by hand, so
+//! that tests can leave, stall and send rubbish as real clients do.
+
+mod answers;
+mod batches;
+mod client;
+mod draining;
+mod files;
+mod leaving;
+mod limits;
+mod refusals;
+mod served;

@@ -1,0 +1,107 @@
+//! What is refused, with which status, and which field is named.
+
+use serde_json::{Value, json};
+
+use crate::client::{JSON, get, post, send};
+use crate::served::Served;
+
+#[test]
+fn a_wrong_field_is_named() {
+    let served = Served::start();
+    let completions = |body: Value, status: u16, param: &str| {
+        let response = post(served.address, "/v1/completions", &body);
+        let error = &response.json()["error"];
+        assert_eq!((response.status, error["param"].as_str()), (status, Some(param)), "{body}: {error}");
+        assert!(error["message"].as_str().unwrap().starts_with(param), "{error}");
+        assert_eq!(error["type"], "invalid_request_error");
+    };
+    completions(json!({}), 400, "prompt");
+    completions(json!({"prompt": 1.5}), 400, "prompt");
+    completions(json!({"prompt": "a", "model": "gpt"}), 404, "model");
+    completions(json!({"prompt": "a", "max_tokens": 0}), 400, "max_tokens");
+    completions(json!({"prompt": "a", "temperature": "hot"}), 400, "temperature");
+    completions(json!({"prompt": "a", "top_p": 2}), 400, "top_p");
+    completions(json!({"prompt": "a", "n": 0}), 400, "n");
+    completions(json!({"prompt": "a", "n": 129}), 400, "n");
+    completions(json!({"prompt": "a", "logprobs": 21}), 400, "logprobs");
+    completions(json!({"prompt": "a", "logit_bias": {"x": 1}}), 400, "logit_bias");
+    completions(json!({"prompt": "a", "logit_bias": {"99999999": 1}}), 400, "logit_bias");
+    completions(json!({"prompt": [99_999_999]}), 400, "prompt");
+    completions(json!({"prompt": "a", "echo": true}), 400, "echo");
+    completions(json!({"prompt": "a", "best_of": 3}), 400, "best_of");
+    completions(json!({"prompt": "a", "suffix": "b"}), 400, "suffix");
+    completions(json!({"prompt": "a", "stream": "yes"}), 400, "stream");
+    let role = json!({"messages": [{"role": "no word", "content": "a"}]});
+    for path in ["/v1/chat/completions", "/tokenize"] {
+        let response = post(served.address, path, &role);
+        assert_eq!(
+            (response.status, &response.json()["error"]["param"]),
+            (422, &json!("messages")),
+            "{path}"
+        );
+    }
+    let chat = |body: Value, param: &str| {
+        let response = post(served.address, "/v1/chat/completions", &body);
+        assert_eq!((response.status, &response.json()["error"]["param"]), (400, &json!(param)), "{body}");
+    };
+    chat(json!({}), "messages");
+    chat(json!({"messages": []}), "messages");
+    chat(json!({"messages": [{"role": "user", "content": "a"}], "tools": [{}]}), "tools");
+    chat(json!({"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2}), "top_logprobs");
+}
+
+#[test]
+fn a_context_that_is_too_short_is_told() {
+    let served = Served::start();
+    let response = post(served.address, "/v1/completions", &json!({"prompt": "a", "max_tokens": 100_000}));
+    assert_eq!(
+        (response.status, &response.json()["error"]["code"]),
+        (400, &json!("context_length_exceeded"))
+    );
+}
+
+#[test]
+fn what_is_no_request_is_refused() {
+    let served = Served::start();
+    let check = |head: &str, headers: &[(&str, &str)], body: &[u8], status: u16, code: Value| {
+        let response = send(served.address, head, headers, body);
+        assert_eq!((response.status, &response.json()["error"]["code"]), (status, &code), "{head}");
+        response
+    };
+    let completions = "POST /v1/completions";
+    check(completions, &[JSON], b"", 400, Value::Null);
+    check(completions, &[JSON], b"{", 400, Value::Null);
+    check(completions, &[JSON], b"[]", 400, Value::Null);
+    check(completions, &[JSON], b"{\"prompt\": \"\xff\"}", 400, Value::Null);
+    check(completions, &[JSON], &[b'['; 100_000], 400, Value::Null);
+    let media = json!("unsupported_media_type");
+    check(completions, &[], b"{}", 415, media.clone());
+    check(completions, &[("content-type", "text/plain")], b"{}", 415, media.clone());
+    check("POST /v1/files", &[JSON], b"{}", 404, json!("no_data_dir"));
+    check("GET /nowhere", &[], b"", 404, json!("unknown_route"));
+    check("GET /v1/models/gpt", &[], b"", 404, json!("model_not_found"));
+    let response = check("GET /v1/completions", &[], b"", 405, json!("method_not_allowed"));
+    assert_eq!(response.header("allow"), Some("POST"));
+    check("DELETE /health", &[], b"", 405, json!("method_not_allowed"));
+}
+
+#[test]
+fn a_key_is_asked_for_where_there_is_one() {
+    let served = Served::with(|config| config.api_key = Some("sk-1".to_owned()));
+    let status = |path: &str, headers: &[(&str, &str)]| {
+        send(served.address, &format!("GET {path}"), headers, b"").status
+    };
+    for path in ["/v1/models", "/metrics", "/v1/nowhere"] {
+        assert_eq!(status(path, &[]), 401, "{path}");
+        assert_eq!(status(path, &[("authorization", "Bearer sk-2")]), 401, "{path}");
+    }
+    assert_eq!(status("/v1/models", &[("authorization", "Bearer sk-1")]), 200);
+    for path in ["/", "/health"] {
+        assert_eq!(status(path, &[]), 200, "{path}");
+    }
+    let response = get(served.address, "/v1/models");
+    assert_eq!(response.header("www-authenticate"), Some("Bearer"));
+    assert_eq!(response.json()["error"]["code"], "invalid_api_key");
+    // Nobody learns without the key whether a body would have been accepted.
+    assert_eq!(send(served.address, "POST /v1/completions", &[], b"rubbish").status, 401);
+}
