@@ -34,23 +34,8 @@ pub enum Error {
     #[error("step failed: {0}")]
     Run(#[from] engine::RunError),
     /// A GPU has no room for the model.
-    #[error(
-        "{device}: expected room for {needed} ({parts}), found {available} available of {total}\nhint: {hint}"
-    )]
-    DoesNotFit {
-        /// The GPU.
-        device: String,
-        /// What is needed.
-        needed: String,
-        /// What for.
-        parts: String,
-        /// What other programs have left.
-        available: String,
-        /// What it has.
-        total: String,
-        /// What would fit.
-        hint: String,
-    },
+    #[error(transparent)]
+    DoesNotFit(Box<NoRoom>),
     /// A batch without sequences.
     #[error("batch: expected at least one sequence, found none")]
     EmptyBatch,
@@ -130,4 +115,24 @@ pub enum Error {
         /// The value.
         found: String,
     },
+}
+
+/// What a GPU has no room for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{device}: expected room for {needed} ({parts}), found {available} available of {total}\nhint: {hint}"
+)]
+pub struct NoRoom {
+    /// The GPU.
+    pub device: String,
+    /// What is needed.
+    pub needed: String,
+    /// What for.
+    pub parts: String,
+    /// What other programs have left.
+    pub available: String,
+    /// What it has.
+    pub total: String,
+    /// What would fit.
+    pub hint: String,
 }

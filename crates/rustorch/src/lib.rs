@@ -48,7 +48,7 @@ pub use tokenizer::{
 };
 
 pub use device::Device;
-pub use error::{Error, Result};
+pub use error::{Error, NoRoom, Result};
 pub use gpus::{check_gpu, gpus, what_auto_takes};
 pub use kv_cache::KvCache;
 pub use model::LlamaModel;

@@ -5,7 +5,7 @@ use gpu::{Capabilities, DeviceMemory};
 use model::{AttentionMode, LlamaConfig};
 
 use crate::weights::{limits, pages_of};
-use crate::{Error, Result};
+use crate::{Error, NoRoom, Result};
 
 /// What a GPU is asked to hold.
 pub(crate) struct Demand<'a> {
@@ -57,20 +57,20 @@ impl Demand<'_> {
         let of_layer = self.of_layer(capabilities, batch, context);
         if of_layer > capabilities.max_binding_bytes {
             let limit = bytes(capabilities.max_binding_bytes);
-            return Err(Error::DoesNotFit {
+            return Err(no_room(NoRoom {
                 device: device.to_owned(),
                 needed: bytes(of_layer),
                 parts: "the keys of a layer, in one buffer".to_owned(),
                 available: limit.clone(),
                 total: limit,
                 hint: self.what_fits(capabilities, available),
-            });
+            }));
         }
         if needed <= available {
             return Ok(());
         }
         let (cache, buffers) = self.of_runner(capabilities, batch, context);
-        Err(Error::DoesNotFit {
+        Err(no_room(NoRoom {
             device: device.to_owned(),
             needed: bytes(needed),
             parts: [(self.weights, "weights"), (cache, "KV cache"), (buffers, "buffers")]
@@ -82,7 +82,7 @@ impl Demand<'_> {
             available: bytes(available),
             total: bytes(memory.total),
             hint: self.what_fits(capabilities, available),
-        })
+        }))
     }
 
     fn what_fits(&self, capabilities: Capabilities, available: u64) -> String {
@@ -123,6 +123,10 @@ fn bytes(count: u64) -> String {
     unit.map_or(format!("{count} B"), |(unit, shift)| {
         format!("{:.2} {unit}", count as f64 / f64::from(1u32 << shift))
     })
+}
+
+fn no_room(what: NoRoom) -> Error {
+    Error::DoesNotFit(Box::new(what))
 }
 
 #[cfg(test)]
