@@ -101,10 +101,12 @@ fn a_run_that_is_killed_at_any_moment_loses_nothing() {
         loop {
             let mut child = start(&args);
             drop(child.stdin.take());
-            // After some time, or once it has written something, at once or after some time more.
-            let grown = random.below(2) == 0 || has_grown(&mut child, &output, before.len() as u64 + 1);
+            // After some time, or once it has written something, at once or after some time more; in the end not at all.
+            let written = fs::metadata(&output).map_or(0, |metadata| metadata.len());
+            let is_over = kills >= KILLS && child.wait().is_ok();
+            let goes_on = !is_over && (random.below(2) == 0 || has_grown(&mut child, &output, written + 1));
             let end = Instant::now() + Duration::from_micros(random.below(60_000));
-            while grown && Instant::now() < end && child.try_wait().unwrap().is_none() {
+            while goes_on && Instant::now() < end && child.try_wait().unwrap().is_none() {
                 thread::park_timeout(Duration::from_micros(300));
             }
             child.kill().unwrap();
