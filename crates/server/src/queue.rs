@@ -24,16 +24,16 @@ impl Queue {
         Self { places: Arc::new(Semaphore::new(capacity)), capacity }
     }
 
-    /// Takes `count` places, or none.
+    /// Takes `count` places, or none. `field` is what asks for so many.
     ///
     /// # Errors
     /// 429 while there are not as many; 400 if there never will be.
-    pub fn reserve(&self, count: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+    pub fn reserve(&self, count: usize, field: &str) -> Result<OwnedSemaphorePermit, Refusal> {
         if count > self.capacity {
             let capacity = self.capacity;
             return Err(Refusal::field(
-                "n",
-                format!("expected at most {capacity} choices over all prompts, found {count}"),
+                field,
+                format!("expected at most {capacity} sequences in one request, found {count}"),
             ));
         }
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -63,12 +63,12 @@ mod tests {
         let queue = Queue::new(2, 1);
         let status =
             |result: Result<_, Refusal>| result.map(|_: OwnedSemaphorePermit| ()).map_err(|e| e.0.status);
-        let held = queue.reserve(2).unwrap();
-        assert_eq!(status(queue.reserve(2)), Err(429));
-        assert_eq!(status(queue.reserve(4)), Err(400), "more than there are");
-        let last = queue.reserve(1).unwrap();
+        let held = queue.reserve(2, "n").unwrap();
+        assert_eq!(status(queue.reserve(2, "n")), Err(429));
+        assert_eq!(status(queue.reserve(4, "n")), Err(400), "more than there are");
+        let last = queue.reserve(1, "n").unwrap();
         assert!(queue.check().is_err());
         drop((held, last));
-        assert_eq!(status(queue.reserve(3)), Ok(()));
+        assert_eq!(status(queue.reserve(3, "n")), Ok(()));
     }
 }

@@ -84,7 +84,8 @@ fn start(
         seed: random::u64(),
     };
     let openai::Prepared { work, answer, stream } = openai::prepare(endpoint, &object, &context)?;
-    let places = app.queue.reserve(work.len())?;
+    let field = if endpoint == Endpoint::Embeddings { "input" } else { "n" };
+    let places = app.queue.reserve(work.len(), field)?;
     let (mut sinks, events) = events::channel(places, Arc::clone(&app.metrics), arrived);
     work.submit(&app.model.engine, |choice| sinks.sink(choice))?;
     Ok(Started { answer, stream, events })
