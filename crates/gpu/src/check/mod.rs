@@ -18,7 +18,7 @@ use model::{Backend, Error, KvDtype, QkvShape, Result};
 
 use crate::adapters::Adapter;
 use crate::backend::{GpuBackend, GpuBuffer};
-use crate::device::{GpuOptions, MatrixUnits, Subgroups};
+use crate::device::{Capabilities, GpuOptions, MatrixUnits, Subgroups};
 
 pub use report::{Finding, Report};
 
@@ -136,8 +136,8 @@ fn attention_limit(backend: &GpuBackend, case: attention::Case) -> f64 {
     if case.is_on_matrix_units(backend) { HALF_LIMIT } else { ATTENTION_LIMIT }
 }
 
-/// All checks, the whole-model ones on `model`.
-fn checks<'a>(backend: &GpuBackend, model: &'a Gguf) -> Vec<Check<'a>> {
+/// Checks of kernels that may use subgroups, and of a whole `model`.
+fn checks(model: &Gguf) -> Vec<Check<'_>> {
     let mut checks = vec![
         Check::new("rms_norm", F32_LIMIT, rows::rms_norm),
         Check::new("add_rms_norm", F32_LIMIT, rows::add_rms_norm),
@@ -146,6 +146,16 @@ fn checks<'a>(backend: &GpuBackend, model: &'a Gguf) -> Vec<Check<'a>> {
         Check::new("gather_rows", 0.0, rows::gather_rows),
         Check::new("argmax", 0.0, rows::argmax),
     ];
+    for (name, kv_dtype) in [("f16", KvDtype::F16), ("f32", KvDtype::F32)] {
+        let lawful = move |backend: &_, tally: &mut _| law::whole_model(backend, tally, model, kv_dtype);
+        checks.push(Check::new(format!("whole model, {name} cache: alone as in a batch"), 0.0, lawful));
+    }
+    checks
+}
+
+/// Checks of kernels that differ only with matrix units.
+fn checks_of_products(backend: &GpuBackend) -> Vec<Check<'static>> {
+    let mut checks = Vec::new();
     for format in Format::ALL {
         let limit = product_limit(backend, format);
         let embed = move |backend: &_, tally: &mut _| products::embed(backend, tally, format);
@@ -166,10 +176,6 @@ fn checks<'a>(backend: &GpuBackend, model: &'a Gguf) -> Vec<Check<'a>> {
         checks.push(Check::new(format!("rope and attention, {case}"), limit, right));
         checks.push(Check::new(format!("attention, {case}: alone as in a batch"), 0.0, lawful));
     }
-    for (name, kv_dtype) in [("f16", KvDtype::F16), ("f32", KvDtype::F32)] {
-        let lawful = move |backend: &_, tally: &mut _| law::whole_model(backend, tally, model, kv_dtype);
-        checks.push(Check::new(format!("whole model, {name} cache: alone as in a batch"), 0.0, lawful));
-    }
     checks
 }
 
@@ -185,17 +191,23 @@ pub fn run(
     mut found: impl FnMut(&Finding),
 ) -> Result<Report> {
     let mut report = Report::new(adapter);
-    let mut seen = Vec::new();
+    let mut seen: Vec<Capabilities> = Vec::new();
     let plain = GpuOptions { matrix_units: MatrixUnits::Off, ..options };
     for options in [options, plain, GpuOptions { subgroups: Subgroups::Off, ..plain }] {
         let gpu = adapter.open(options)?;
         if seen.contains(&gpu.capabilities()) {
             continue;
         }
-        seen.push(gpu.capabilities());
-        let setting = report::setting(gpu.capabilities());
+        let capabilities = gpu.capabilities();
+        let are_products_new = seen.iter().all(|seen| seen.matrix_tile != capabilities.matrix_tile);
+        seen.push(capabilities);
+        let setting = report::setting(capabilities);
         let backend = GpuBackend::new(gpu);
-        for check in checks(&backend, model) {
+        let mut checks = checks(model);
+        if are_products_new {
+            checks.extend(checks_of_products(&backend));
+        }
+        for check in checks {
             let finding = check.finding(&backend, &setting);
             found(&finding);
             report.findings.push(finding);
