@@ -172,6 +172,12 @@ impl Gpu {
         self.options.profile == Profile::Kernels
     }
 
+    /// Lowers the largest binding.
+    #[cfg(all(test, feature = "device-tests"))]
+    pub(crate) fn limit_bindings(&mut self, bytes: u64) {
+        self.capabilities.max_binding_bytes = bytes;
+    }
+
     pub(crate) fn options(&self) -> GpuOptions {
         self.options
     }

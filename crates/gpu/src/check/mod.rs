@@ -165,7 +165,12 @@ fn checks_of_products(backend: &GpuBackend) -> Vec<Check<'static>> {
         checks.push(Check::new(format!("matmul {format}"), limit, right));
         checks.push(Check::new(format!("matmul {format}: alone as in a batch"), 0.0, lawful));
     }
-    for format in [Format::Q8_0, Format::Q4_K, Format::F16] {
+    // The plain kernel takes a tile of rows whatever their number.
+    let formats_of_tall: &[Format] = match backend.gpu().capabilities().matrix_tile {
+        Some(_) => &[Format::Q8_0, Format::Q4_K, Format::F16],
+        None => &[],
+    };
+    for &format in formats_of_tall {
         let tall = move |backend: &_, tally: &mut _| products::tall(backend, tally, format);
         checks.push(Check::new(format!("matmul {format}: many rows as few"), 0.0, tall));
     }

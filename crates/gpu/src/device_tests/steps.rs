@@ -2,8 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use gguf::Gguf;
-use model::{Backend, Error, Llama, LlamaConfig};
+use gguf::random::{Rng, random_blocks};
+use gguf::{Format, Gguf, GgufWriter};
+use model::{Backend, Error, Linear, Llama, LlamaConfig};
 
 use crate::adapters::{Adapters, GpuChoice};
 use crate::backend::GpuBackend;
@@ -88,6 +89,35 @@ fn an_error_while_results_are_read_leaves_the_next_read_well() {
     backend.read_into(&x, &mut out).expect("the values");
     let want: Vec<f32> = values.iter().map(|value| value + 1.0).collect();
     assert_eq!(out, want);
+}
+
+/// As if the device could bind no more than a few tiles of rows.
+#[test]
+fn a_matrix_in_slices_multiplies_as_a_whole() {
+    const SIZE: (usize, usize) = (200, 256);
+    let (rows, cols) = SIZE;
+    let bytes = random_blocks(Format::Q4_K, rows * cols, 0.1, &mut Rng::new(1));
+    let mut writer = GgufWriter::new();
+    writer.tensor("matrix", &[cols as u64, rows as u64], Format::Q4_K, bytes);
+    let gguf = writer.into_gguf();
+    let results = [u64::MAX, 8192].map(|limit| {
+        let mut backend = backend();
+        backend.gpu.limit_bindings(limit);
+        let matrix = backend.load(gguf.tensor("matrix").expect("a tensor")).expect("a matrix");
+        backend.gpu.limit_bindings(u64::MAX);
+        let num_slices = matrix.slices.len();
+        let linear = Linear { parts: vec![matrix], bias: None };
+        let x: Vec<f32> = Rng::new(2).normals(5 * cols, 1.0);
+        let x = backend.upload(5, cols, &x).expect("a buffer");
+        let mut out = backend.alloc(5, rows).expect("a buffer");
+        backend.matmul(5, &x, &linear, &mut out);
+        let mut values = vec![0.0; 5 * rows];
+        backend.read_into(&out, &mut values).expect("values");
+        (num_slices, values)
+    });
+    let [(whole, want), (slices, got)] = results;
+    assert!(whole == 1 && slices > 2, "{whole} and {slices} slices");
+    assert_eq!(got, want);
 }
 
 #[test]

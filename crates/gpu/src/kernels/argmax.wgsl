@@ -9,39 +9,51 @@ struct Immediates {
 var<immediate> imm: Immediates;
 
 const NONE = 0xffffffffu;
-const GREATEST = 3.4028234663852886e38;
 
-var<workgroup> values: array<f32, 256>;
+var<workgroup> keys: array<u32, 256>;
 var<workgroup> indices: array<u32, 256>;
+
+const ZERO = 0x80000000u;
+const INFINITY = 0x7f800000u;
+
+// A number that is greater for a greater value. Of the bits, since shaders may take it that no value is NaN or infinite.
+fn key_of(value: f32) -> u32 {
+    let bits = bitcast<u32>(value);
+    let magnitude = bits & 0x7fffffffu;
+    if magnitude > INFINITY {
+        return ZERO - INFINITY;
+    }
+    return select(ZERO + min(magnitude, INFINITY - 1u), ZERO - magnitude, bits >= ZERO);
+}
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = group.x * imm.cols;
-    // Comparisons with NaN are false, so it never is the best; nor is minus infinity, below the start.
-    var best = -GREATEST;
+    // Minus infinity, which is no better.
+    var best = ZERO - INFINITY;
     var index = NONE;
     // Eight loads are under way at a time. A lane looks at its last column again where it has no more.
     for (var col = lane; col < imm.cols; col += 2048u) {
         //@for i in 8
         let col${i} = select(col, col + 256u * ${i}u, col + 256u * ${i}u < imm.cols);
-        let value${i} = min(x[first + col${i}], GREATEST);
+        let key${i} = key_of(x[first + col${i}]);
         //@end
         //@for i in 8
-        if value${i} > best || (value${i} == best && index == NONE) {
-            best = value${i};
+        if key${i} > best {
+            best = key${i};
             index = col${i};
         }
         //@end
     }
-    values[lane] = best;
+    keys[lane] = best;
     indices[lane] = index;
     for (var step = 128u; step > 0u; step >>= 1u) {
         workgroupBarrier();
         if lane < step {
-            let value = values[lane + step];
+            let key = keys[lane + step];
             let other = indices[lane + step];
-            if value > values[lane] || (value == values[lane] && other < indices[lane]) {
-                values[lane] = value;
+            if key > keys[lane] || (key == keys[lane] && other < indices[lane]) {
+                keys[lane] = key;
                 indices[lane] = other;
             }
         }
