@@ -317,7 +317,7 @@ impl Backend for GpuBackend {
         for part in &weight.parts {
             assert_eq!(part.cols, x.cols, "matmul: columns");
             for slice in &part.slices {
-                let shape = Shape::for_product(part.kernels.path, rows, part.rows);
+                let shape = Shape::for_product(part.kernels.path, part.kernels.format, rows, part.rows);
                 let (input, x_stride) = match part.kernels.path {
                     NumericPath::Float => (&x.values, x.cols),
                     NumericPath::MatrixUnits => {
