@@ -1,8 +1,8 @@
 //! The commands on a GPU, a software rasteriser if there is no other.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{arg, fail, folder, repository, run, succeed};
+use crate::harness::{arg, fail, folder, run, succeed};
 
 /// A real GPU if there is one.
 fn device() -> String {
@@ -59,10 +59,23 @@ fn answers(file: &str) -> Vec<(String, String)> {
     answers
 }
 
+const NUM_REQUESTS: usize = 5;
+
+/// Greedy and sampled, of different lengths.
+fn requests() -> String {
+    let request = |i: usize| {
+        let prompt = &"Once upon a time, there was a little fox who loved to chase"[..10 + 9 * i];
+        let body = json!({"model": "demo", "prompt": prompt, "max_tokens": 6 + 4 * i, "temperature": i as f32 / 4.0});
+        json!({"custom_id": i.to_string(), "method": "POST", "url": "/v1/completions", "body": body})
+    };
+    (0..NUM_REQUESTS).map(|i| format!("{}\n", request(i))).collect()
+}
+
 #[test]
 fn a_batch_file_is_answered_as_one_by_one() {
     let (device, folder) = (device(), folder("a_batch_file_is_answered_as_one_by_one"));
-    let input = repository("examples/prompts.jsonl");
+    let input = folder.join("in.jsonl");
+    std::fs::write(&input, requests()).unwrap();
     let answered = |name: &str, options: &[&str]| {
         let out = folder.join(name);
         let args = ["batch", "-i", arg(&input), "-o", arg(&out), "--device", &device];
@@ -71,7 +84,7 @@ fn a_batch_file_is_answered_as_one_by_one() {
         answers(&std::fs::read_to_string(out).unwrap())
     };
     let together = answered("together.jsonl", &[]);
-    assert_eq!(together.len(), std::fs::read_to_string(&input).unwrap().lines().count());
+    assert_eq!(together.len(), NUM_REQUESTS);
     assert_eq!(answered("few.jsonl", &["--batch-size", "2", "--page-size", "7"]), together);
 }
 
