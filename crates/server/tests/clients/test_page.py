@@ -45,24 +45,30 @@ def test_a_prompt_is_sent_many_times_at_once(browser, page):
     browser.get(server.url)
     wait(browser, lambda: page("state").text == "serving")
     assert page("model").text.startswith("demo")
-    fill(page("copies"), "12")
-    fill(page("tokens"), "200")
+    fill(page("copies"), "48")
+    fill(page("tokens"), "400")
     fill(page("seed"), "1")
+    # The driver waits for the page, so it is the page that looks: at its places taken while others wait.
+    browser.execute_script(
+        """window.wasFull = false;
+        new MutationObserver(() => {
+          const text = (name) => document.getElementById(name).textContent;
+          if (text("running") === "4" && text("waiting") !== "0") window.wasFull = true;
+        }).observe(document.body, { subtree: true, childList: true, characterData: true });"""
+    )
     page("run").click()
 
     lanes = lambda state="": browser.find_elements(By.CSS_SELECTOR, f".lane{state}")
-    # The batch at work: its places are taken, and the others wait.
-    wait(browser, lambda: page("running").text == "4" and page("waiting").text != "0")
-    assert len(lanes()) == 12
-    wait(browser, lambda: page("run").is_enabled())
-    assert len(lanes(".done")) == 12
-    assert "12 of 12 sequences finished" in page("summary").text
+    wait(browser, lambda: page("run").is_enabled() and page("summary").text != "")
+    assert browser.execute_script("return window.wasFull")
+    assert len(lanes(".done")) == 48
+    assert "48 of 48 sequences finished" in page("summary").text
     texts = [lane.find_element(By.CLASS_NAME, "text").get_attribute("textContent") for lane in lanes()]
     assert all(text.startswith("Once upon a time") and len(text) > 40 for text in texts)
 
     # What a lane shows is what the API answers to the same request.
     answer = server.client().completions.create(
-        model="demo", prompt="Once upon a time", n=12, max_tokens=200, seed=1, temperature=0.8
+        model="demo", prompt="Once upon a time", n=48, max_tokens=400, seed=1, temperature=0.8
     )
     assert texts == ["Once upon a time" + choice.text for choice in answer.choices]
     wait(browser, lambda: page("running").text == "0" and page("pages").text == "0")
@@ -78,12 +84,19 @@ def test_stop_frees_the_batch(browser, page):
     fill(page("tokens"), "900")
     fill(page("prompt"), "One\nTwo\nThree")
     page("lines").click()
-    fill(page("copies"), "2")
+    fill(page("copies"), "32")
+    browser.execute_script(
+        """const timer = setInterval(() => {
+          if (document.querySelector(".lane.running")) {
+            document.getElementById("stop").click();
+            clearInterval(timer);
+          }
+        }, 10);"""
+    )
     page("run").click()
-    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, ".lane.running"))
-    page("stop").click()
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, ".lane"))
     wait(browser, lambda: page("run").is_enabled() and page("running").text == "0")
-    assert len(browser.find_elements(By.CSS_SELECTOR, ".lane")) == 6
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".lane")) == 96
     assert page("error").text == ""
     assert server.stop() == 0
 
