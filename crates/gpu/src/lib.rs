@@ -1,7 +1,7 @@
 //! The GPU as a device: [`model::Backend`] on wgpu, with kernels in WGSL for Metal, Vulkan and DX12.
 //!
-//! A kernel is a file of `kernels/`, composed of parts ([`template`]) and compiled for what it was specialised for
-//! ([`kernel`]). Operations append dispatches to a list that is submitted once a step ([`recorder`]).
+//! A kernel is a file of `kernels/`, composed of parts (`template.rs`) and compiled for what it was specialised for
+//! (`kernel.rs`). Operations append dispatches to a list that is submitted once a step (`recorder.rs`).
 
 mod adapters;
 mod attention;
