@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use model::{KvDtype, QkvShape};
+use model::{AttentionOp, KvDtype, QkvShape};
 
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
@@ -71,11 +71,11 @@ impl Attention {
     ///
     /// # Panics
     /// When heads are wider than 256 or of an odd width.
-    pub fn new(gpu: &Gpu, kernels: &Kernels, shape: QkvShape, dtype: KvDtype) -> Self {
-        let specs = Specs::new(gpu, shape, dtype);
+    pub fn new(gpu: &Gpu, kernels: &Kernels, op: AttentionOp, dtype: KvDtype) -> Self {
+        let specs = Specs::new(gpu, op, dtype);
         let kernel = |spec| kernels.get(gpu, &spec);
         Self {
-            shape,
+            shape: op.shape,
             has_half: specs.has_half,
             on_matrix_units: specs.on_matrix_units,
             whole: kernel(specs.fused(Grid::Whole)),
@@ -218,6 +218,7 @@ impl Attention {
 #[derive(Clone, Copy)]
 pub(crate) struct Specs {
     pub shape: QkvShape,
+    pub scale: f32,
     pub dtype: KvDtype,
     /// Whether outputs are written as f16 too.
     pub has_half: bool,
@@ -229,7 +230,8 @@ pub(crate) struct Specs {
 
 impl Specs {
     /// What a device runs.
-    fn new(gpu: &Gpu, shape: QkvShape, dtype: KvDtype) -> Self {
+    fn new(gpu: &Gpu, op: AttentionOp, dtype: KvDtype) -> Self {
+        let AttentionOp { shape, scale, .. } = op;
         let width = shape.head_dim;
         assert!(width <= MAX_HEAD_DIM && width.is_multiple_of(2), "attention: a head of {width} columns");
         let capabilities = gpu.capabilities();
@@ -237,6 +239,7 @@ impl Specs {
         let has_room = capabilities.max_workgroup_bytes >= MATRIX_WORKGROUP_BYTES;
         Self {
             shape,
+            scale,
             dtype,
             has_half: has_matrices,
             on_matrix_units: has_matrices && has_room && Self::suit_matrix_units(shape, dtype),
@@ -288,7 +291,7 @@ impl Specs {
             .with("HEAD_DIM", self.shape.head_dim)
             .with("NUM_HEADS", self.shape.num_heads)
             .with("NUM_KV_HEADS", self.shape.num_kv_heads)
-            .with("SCALE", 1.0 / (self.shape.head_dim as f32).sqrt())
+            .with("SCALE", self.scale)
             .with_flag("KV_F32", self.dtype == KvDtype::F32)
     }
 }

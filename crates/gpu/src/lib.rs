@@ -26,10 +26,10 @@ mod template;
 #[cfg(test)]
 mod translation;
 
-pub use adapters::{Adapter, Adapters, Description, GpuChoice};
+pub use adapters::{Adapter, Adapters};
 pub use backend::{GpuBackend, GpuBuffer};
-pub use device::{Capabilities, Gpu, GpuOptions, MatrixUnits, Profile, Subgroups};
+pub use device::{Capabilities, Gpu};
 pub use kv_cache::GpuKvCache;
 pub use matrix::GpuMatrix;
-pub use memory::{DeviceMemory, run_bytes, weight_bytes};
+pub use memory::weight_bytes;
 pub use plan::GpuPlan;

@@ -1,21 +1,13 @@
 //! How much memory a device has, where its driver tells, and how much a model takes of it.
 
+use devices::DeviceMemory;
 use gguf::Gguf;
-use model::{AttentionMode, BatchLimits, KvShape, LlamaConfig};
+use model::{BufferRole, BufferShape, Layout, LlamaConfig};
 
-use crate::attention::SCRATCH_BYTES;
 use crate::device::Capabilities;
 use crate::pack;
-use crate::product::{MAX_HALF_COLS, padded_rows};
-
-/// A device's memory, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceMemory {
-    /// All of it.
-    pub total: u64,
-    /// What this process may have now: the rest belongs to others.
-    pub available: u64,
-}
+use crate::plan::plan_bytes;
+use crate::product::padded_rows;
 
 /// Asks the driver. Vulkan alone has an answer that can be had without unsafe calls of an operating system's own.
 #[cfg(not(target_vendor = "apple"))]
@@ -62,38 +54,32 @@ pub fn weight_bytes(gguf: &Gguf, config: &LlamaConfig) -> u64 {
         2 => pack::packed_bytes(tensor.format(), tensor.rows(), tensor.cols()),
         _ => values(1, tensor.cols()),
     });
-    of_tensors.sum::<u64>() + values(config.max_seq_len, config.rope.dim)
+    let ropes = config.spec.ropes.iter().map(|rope| values(config.max_seq_len, rope.dim));
+    of_tensors.chain(ropes).sum()
 }
 
-/// Bytes that a runner takes for steps up to `limits` over a cache of this shape.
-pub fn run_bytes(
-    capabilities: Capabilities,
-    config: &LlamaConfig,
-    limits: BatchLimits,
-    cache: KvShape,
-    attention: AttentionMode,
-) -> u64 {
-    let (hidden, inner, q) = (config.hidden_size, config.intermediate_size, config.q_dim());
-    let tokens = limits.max_tokens;
-    let f32s = |cols: usize| values(tokens, cols);
-    let scores = match attention {
-        AttentionMode::Fused => 0,
-        AttentionMode::Reference => f32s(config.num_heads * config.max_seq_len),
+/// Bytes of the buffers, the KV cache and the plan of a runner.
+pub(crate) fn footprint(capabilities: Capabilities, layout: &Layout) -> u64 {
+    let has_half = capabilities.matrix_tile == Some(16);
+    let buffer = |shape: BufferShape| {
+        let is_input = shape.role == BufferRole::MatmulInput;
+        let half = if is_input && has_half { half_bytes(shape.rows, shape.cols) } else { 0 };
+        values(shape.rows, shape.cols) + half
     };
-    let activations =
-        3 * f32s(hidden) + f32s(q + 2 * config.kv_dim()) + f32s(q) + f32s(2 * inner) + f32s(inner);
-    // What is multiplied is there in f16 as well.
-    let halves = match capabilities.matrix_tile {
-        Some(_) => {
-            [hidden, hidden, hidden, q, inner].map(|cols| f32s(cols.min(MAX_HALF_COLS)) / 2).iter().sum()
-        }
-        None => 0,
-    };
-    let logits = values(limits.max_logit_rows, config.vocab_size);
-    cache.bytes() + activations + halves + logits + scores + SCRATCH_BYTES
+    layout.buffers().map(buffer).sum::<u64>() + layout.kv.bytes() + plan_bytes(layout.limits)
+}
+
+/// Bytes of the f16 copy of a buffer of activations.
+pub(crate) fn half_bytes(rows: usize, cols: usize) -> u64 {
+    padded_rows(rows) as u64 * half_stride(cols) as u64 * 4
+}
+
+/// Words of two f16 in a row of such a copy.
+pub(crate) fn half_stride(cols: usize) -> usize {
+    cols.next_multiple_of(64) / 2
 }
 
 /// Bytes of a buffer of activations.
-fn values(rows: usize, cols: usize) -> u64 {
+pub(crate) fn values(rows: usize, cols: usize) -> u64 {
     padded_rows(rows) as u64 * cols as u64 * 4
 }

@@ -61,19 +61,19 @@ impl PlanWords {
 
     /// Takes in a batch. Allocates nothing for one within the limits.
     pub fn fill(&mut self, batch: &Batch, rows_per_run: usize) {
-        let max_context = batch.context_lens.iter().copied().max().unwrap_or(0) as usize;
+        let max_context = batch.context_lens().iter().copied().max().unwrap_or(0) as usize;
         let num_blocks = max_context.div_ceil(batch.page_size());
         let words = &mut self.words;
         words.clear();
         words.resize(HEADER, 0);
         let sections: [(usize, &[u32]); 7] = [
-            (5, &batch.token_ids),
-            (6, &batch.positions),
-            (7, &batch.slot_mapping),
-            (8, &batch.seq_of_row),
-            (9, &batch.cu_seqlens_q),
-            (10, &batch.context_lens),
-            (12, &batch.wanted_rows),
+            (5, batch.token_ids()),
+            (6, batch.positions()),
+            (7, batch.slot_mapping()),
+            (8, batch.seq_of_row()),
+            (9, batch.cu_seqlens_q()),
+            (10, batch.context_lens()),
+            (12, batch.wanted_rows()),
         ];
         for (header, section) in sections {
             words[header] = words.len() as u32;
@@ -89,11 +89,11 @@ impl PlanWords {
         self.counts = PlanCounts {
             num_tokens: batch.num_tokens(),
             num_seqs: batch.num_seqs(),
-            num_wanted_rows: batch.wanted_rows.len(),
+            num_wanted_rows: batch.wanted_rows().len(),
             num_runs,
             max_context,
         };
-        let counts = [batch.num_tokens(), batch.num_seqs(), batch.wanted_rows.len(), num_runs, num_blocks];
+        let counts = [batch.num_tokens(), batch.num_seqs(), batch.wanted_rows().len(), num_runs, num_blocks];
         for (word, count) in words.iter_mut().zip(counts) {
             *word = count as u32;
         }
@@ -122,7 +122,7 @@ pub struct GpuPlan {
 }
 
 impl GpuPlan {
-    /// Room for the largest batch of a model with heads of this shape.
+    /// Room for the largest batch of a model whose layers have heads of these shapes.
     ///
     /// # Errors
     /// When the device has none.
@@ -130,11 +130,12 @@ impl GpuPlan {
         gpu: &Gpu,
         recorder: &Arc<Recorder>,
         limits: BatchLimits,
-        shape: QkvShape,
+        shapes: &[QkvShape],
     ) -> Result<Self> {
+        let group = |shape: &QkvShape| shape.num_heads / shape.num_kv_heads;
         let buffer = DeviceBuffer::new(gpu, recorder, "plan", max_words(limits) as u64 * 4)?;
         let scratch = DeviceBuffer::new(gpu, recorder, "attention's parts", attention::SCRATCH_BYTES)?;
-        let rows_per_run = rows_per_run(shape.num_heads / shape.num_kv_heads);
+        let rows_per_run = rows_per_run(shapes.iter().map(group).max().unwrap_or(1));
         Ok(Self { words: PlanWords::new(limits), buffer, scratch, rows_per_run })
     }
 
@@ -150,16 +151,21 @@ impl GpuPlan {
     }
 }
 
+/// Bytes of a plan on the device.
+pub(crate) fn plan_bytes(limits: BatchLimits) -> u64 {
+    max_words(limits) as u64 * 4 + attention::SCRATCH_BYTES
+}
+
 /// Words of the largest batch.
 fn max_words(limits: BatchLimits) -> usize {
-    let BatchLimits { max_tokens, max_seqs, max_logit_rows, max_blocks } = limits;
-    HEADER + (4 + RUN_WORDS) * max_tokens + max_seqs * (2 + max_blocks) + 1 + max_logit_rows
+    let BatchLimits { max_tokens, max_seqs, max_blocks, .. } = limits;
+    HEADER + (5 + RUN_WORDS) * max_tokens + max_seqs * (2 + max_blocks) + 1
 }
 
 /// Cuts every sequence's rows, from its first on, into runs of at most `rows_per_run`.
 fn append_runs(batch: &Batch, rows_per_run: usize, words: &mut Vec<u32>) {
     let rows_per_run = rows_per_run as u32;
-    for (seq_idx, rows) in (0..).zip(batch.cu_seqlens_q.windows(2)) {
+    for (seq_idx, rows) in (0..).zip(batch.cu_seqlens_q().windows(2)) {
         let mut first_row = rows[0];
         while first_row < rows[1] {
             let count = rows_per_run.min(rows[1] - first_row);
@@ -171,19 +177,20 @@ fn append_runs(batch: &Batch, rows_per_run: usize, words: &mut Vec<u32>) {
 
 #[cfg(test)]
 mod tests {
-    use model::Logits;
+    use model::{Rows, Want};
 
     use super::*;
 
     #[test]
     fn a_batch_becomes_words() {
-        let limits = BatchLimits { max_tokens: 8, max_seqs: 3, max_logit_rows: 4, max_blocks: 9 };
+        let limits =
+            BatchLimits { max_tokens: 8, max_seqs: 3, max_logit_rows: 4, max_blocks: 9, num_pages: 7 };
         let mut batch = Batch::new(limits, 2);
         let mut words = PlanWords::new(limits);
         let capacity = words.words.capacity();
-        batch.push(&[7, 8, 9, 10, 11], 1, &[5, 3, 4], Logits::Skip);
-        batch.push(&[4], 4, &[0, 1, 2], Logits::Last);
-        batch.push(&[1, 2], 0, &[6], Logits::All);
+        batch.push(&[7, 8, 9, 10, 11], 1, &[5, 3, 4], Want::None);
+        batch.push(&[4], 4, &[0, 1, 2], Want::Logits(Rows::Last));
+        batch.push(&[1, 2], 0, &[6], Want::Logits(Rows::All));
         words.fill(&batch, 2);
         let counts =
             PlanCounts { num_tokens: 8, num_seqs: 3, num_wanted_rows: 3, num_runs: 5, max_context: 6 };
@@ -192,10 +199,10 @@ mod tests {
         assert_eq!(plan[..5], [8, 3, 3, 5, 3]);
         assert_eq!(plan[14], 2);
         let section = |header: usize, len: usize| &plan[plan[header] as usize..][..len];
-        assert_eq!(section(5, 8), batch.token_ids);
-        assert_eq!(section(6, 8), batch.positions);
-        assert_eq!(section(7, 8), batch.slot_mapping);
-        assert_eq!(section(8, 8), batch.seq_of_row);
+        assert_eq!(section(5, 8), batch.token_ids());
+        assert_eq!(section(6, 8), batch.positions());
+        assert_eq!(section(7, 8), batch.slot_mapping());
+        assert_eq!(section(8, 8), batch.seq_of_row());
         assert_eq!(section(9, 4), [0, 5, 6, 8]);
         assert_eq!(section(10, 3), [6, 5, 2]);
         assert_eq!(section(11, 9), [5, 3, 4, 0, 1, 2, 6, 0, 0]);
@@ -207,7 +214,8 @@ mod tests {
 
     #[test]
     fn an_empty_batch_has_a_header() {
-        let limits = BatchLimits { max_tokens: 1, max_seqs: 1, max_logit_rows: 1, max_blocks: 1 };
+        let limits =
+            BatchLimits { max_tokens: 1, max_seqs: 1, max_logit_rows: 1, max_blocks: 1, num_pages: 1 };
         let mut words = PlanWords::new(limits);
         words.fill(&Batch::new(limits, 16), 16);
         assert_eq!(words.counts(), PlanCounts::default());

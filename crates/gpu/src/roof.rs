@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use model::{Result, Roofs};
+use model::{Peaks, Result};
 
 use crate::backend::GpuBackend;
 use crate::buffer::DeviceBuffer;
@@ -26,9 +26,9 @@ const PASS: Duration = Duration::from_millis(20);
 const MEASURING: Duration = Duration::from_millis(600);
 
 /// Measures memory and arithmetic.
-pub(crate) fn measure(backend: &GpuBackend) -> Result<Roofs> {
+pub(crate) fn measure(backend: &GpuBackend) -> Result<Peaks> {
     let macs_per_s = macs_per_s(backend)?;
-    Ok(Roofs {
+    Ok(Peaks {
         read_bytes_per_s: copied_bytes_per_s(backend)?,
         // Weights of every format become what the units multiply.
         quantized_macs_per_s: macs_per_s,

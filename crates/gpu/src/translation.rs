@@ -39,9 +39,11 @@ fn products() -> Vec<Case> {
 
 fn row_kernels() -> Vec<Case> {
     let mut specs: Vec<KernelSpec> =
-        ["add", "argmax", "copy", "gather_rows", "to_half"].map(KernelSpec::new).to_vec();
-    specs.extend([false, true].map(|half| {
-        let spec = KernelSpec::new("swiglu");
+        ["add", "argmax", "copy", "gather_rows", "norm_heads", "scale", "softcap", "to_half"]
+            .map(KernelSpec::new)
+            .to_vec();
+    specs.extend([(false, false), (false, true), (true, false), (true, true)].map(|(gelu, half)| {
+        let spec = KernelSpec::new("gated").with_flag("GELU", gelu);
         if half { spec.with("HALF", 2) } else { spec }
     }));
     for adds in [false, true] {
@@ -64,7 +66,14 @@ fn attention() -> Vec<Case> {
     for (num_heads, num_kv_heads, head_dim) in shapes {
         let shape = QkvShape { num_heads, num_kv_heads, head_dim };
         for dtype in [KvDtype::F16, KvDtype::F32] {
-            let plain = Specs { shape, dtype, has_half: false, on_matrix_units: false, has_vectors: false };
+            let plain = Specs {
+                shape,
+                scale: 0.125,
+                dtype,
+                has_half: false,
+                on_matrix_units: false,
+                has_vectors: false,
+            };
             for has_half in [false, true] {
                 let specs = Specs { has_half, ..plain };
                 let fused = [Grid::Whole, Grid::Split].map(|grid| specs.fused(grid));
