@@ -29,7 +29,7 @@ fn demo() -> &'static Demo {
         let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(32).with_batch_size(4);
         let weights = Weights::load(&gguf, config, Default::default()).unwrap();
         let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), Default::default()).unwrap();
-        Demo { tokenizer, engine, hidden_size: weights.config().hidden_size }
+        Demo { tokenizer, engine, hidden_size: weights.config().hidden_size() }
     })
 }
 

@@ -6,24 +6,24 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use rustorch_llama::{
-    CpuOptions, Device, GpuChoice, GpuDescription, LlamaConfig, LlamaModel, LoadOptions, Profile, check_gpu,
-    gpus, what_auto_takes,
+    CpuOptions, GpuChoice, GpuDescription, LlamaConfig, LlamaModel, LoadOptions, Profile, check_device,
+    devices, what_auto_takes,
 };
 use serde::Serialize;
 
 use crate::model_args::{DeviceArgs, FileArgs};
 use crate::output;
 
-/// List the GPUs of this machine and what --device auto takes, or check one
+/// List the GPUs of this machine and what --device auto takes, or check a device
 ///
 /// A GPU is listed once for each interface that reaches it; its number is that of --device gpu:N. With --model, auto's
 /// choice is the one for that file with its default batch and context.
 ///
-/// --check runs every kernel against plain code in float64, and the demo model alone and in batches, which must give the same
-/// bits. It prints a report in Markdown, to paste where a device is discussed, and fails if a check does.
+/// --check runs every operation against plain code in float64, and the demo model alone and in batches, which must give the
+/// same bits. It prints a report in Markdown, to paste where a device is discussed, and fails if a check does.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Check a GPU: that of --device, else the one that auto would take
+    /// Check the device of --device; of auto, a GPU unless there is none but software
     #[arg(long, conflicts_with = "json")]
     check: bool,
     /// Print JSON instead of text
@@ -108,7 +108,7 @@ fn list(args: &Args) -> Result<()> {
     let (device, reason) =
         what_auto_takes(&gguf, &config.with_max_seq_len(context), &options).with_context(name)?;
     let list = List {
-        gpus: gpus().into_iter().map(Gpu::from).collect(),
+        gpus: devices().into_iter().filter_map(|device| device.gpu).map(Gpu::from).collect(),
         auto: Auto { device: device.to_string(), reason },
     };
     match args.json {
@@ -172,14 +172,9 @@ fn limits(gpu: &Gpu) -> String {
 }
 
 fn check(args: &Args) -> Result<()> {
-    let choice = match args.device.device {
-        Device::Gpu(choice) => choice,
-        Device::Auto => GpuChoice::Any,
-        other => bail!("--check: expected a GPU, found --device {other}"),
-    };
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(100));
-    let report = check_gpu(choice, args.device.gpu_options(Profile::Off), |finding| {
+    let report = check_device(args.device.device, args.device.gpu_options(Profile::Off), |finding| {
         bar.set_message(format!("{}: {}", finding.setting, finding.check));
         if let Some(failure) = &finding.failure {
             bar.suspend(|| output::note(&format!("{}: {}: {failure}", finding.setting, finding.check)));
@@ -190,6 +185,6 @@ fn check(args: &Args) -> Result<()> {
     output::print(&report.to_string())?;
     match report.num_failed() {
         0 => Ok(()),
-        failed => bail!("{}: {failed} of {} checks failed", report.device.name, report.findings.len()),
+        failed => bail!("{}: {failed} of {} checks failed", report.device, report.findings.len()),
     }
 }

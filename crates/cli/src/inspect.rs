@@ -49,23 +49,31 @@ fn describe_file(gguf: &Gguf, out: &mut String) -> Result<()> {
 
 fn describe_model(gguf: &Gguf, config: &LlamaConfig, out: &mut String) -> Result<()> {
     let trained = LlamaConfig::from_gguf(gguf)?.max_seq_len;
-    let scaling = match config.rope.scaling {
+    // The first layer stands for all: those of a family may differ.
+    let Some(layer) = config.spec.layers.first() else { return Ok(()) };
+    let rope = layer.attn.rope.and_then(|rope| config.spec.ropes.get(rope));
+    let scaling = match rope.map_or(RopeScaling::None, |rope| rope.scaling) {
         RopeScaling::None => "no scaling".to_owned(),
         RopeScaling::Linear { factor } => format!("linear scaling by {factor}"),
         RopeScaling::Yarn { factor, original_context, .. } => {
             format!("YaRN by {factor} from {original_context} tokens")
         }
     };
-    writeln!(out, "layers           {}", config.num_layers)?;
-    writeln!(out, "hidden size      {}", config.hidden_size)?;
-    writeln!(out, "feed-forward     {}", config.intermediate_size)?;
+    writeln!(out, "layers           {}", config.num_layers())?;
+    writeln!(out, "hidden size      {}", config.hidden_size())?;
+    writeln!(out, "feed-forward     {}", layer.ffn.inner())?;
     writeln!(
         out,
         "attention        {} heads of {}, {} KV heads",
-        config.num_heads, config.head_dim, config.num_kv_heads
+        layer.attn.num_heads, layer.attn.head_dim, layer.attn.num_kv_heads
     )?;
-    writeln!(out, "RoPE             base {}, {} dimensions, {scaling}", config.rope.base, config.rope.dim)?;
-    writeln!(out, "vocabulary       {}", grouped(config.vocab_size as u64))?;
+    match rope {
+        Some(rope) => {
+            writeln!(out, "RoPE             base {}, {} dimensions, {scaling}", rope.base, rope.dim)?;
+        }
+        None => writeln!(out, "RoPE             none")?,
+    }
+    writeln!(out, "vocabulary       {}", grouped(config.vocab_size() as u64))?;
     writeln!(out, "context          {} tokens here, {trained} trained", config.max_seq_len)?;
     Ok(())
 }

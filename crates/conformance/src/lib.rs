@@ -227,9 +227,11 @@ pub fn self_test<S: Subject>(device: &Arc<S>, format: Format, op: AttentionOp, d
     let case = Case::of_model(op, dtype);
     let checks: [Check<'_, S>; 3] = [
         Check::new("rms_norm", F32_LIMIT, rows::rms_norm),
-        Check::new(format!("matmul {format}"), device.product_limit(format), move |device: &S, tally: &mut _| {
-            products::right(device, tally, format)
-        }),
+        Check::new(
+            format!("matmul {format}"),
+            device.product_limit(format),
+            move |device: &S, tally: &mut _| products::right(device, tally, format),
+        ),
         Check::new("attention", device.attention_limit(op, dtype), move |device: &S, tally: &mut _| {
             attention::right_in_short(device, tally, case)
         }),

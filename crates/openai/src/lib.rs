@@ -30,7 +30,7 @@
 //! let engine = weights.start_engine(Some(tokenizer.clone()), Default::default())?;
 //!
 //! let body = parse_object(br#"{"prompt": "Once upon a", "max_tokens": 2, "temperature": 0, "n": 2}"#)?;
-//! let hidden_size = weights.config().hidden_size;
+//! let hidden_size = weights.config().hidden_size();
 //! let context =
 //!     Context { tokenizer: &tokenizer, model: "demo", names: ModelNames::Any, hidden_size, seed: 0 };
 //! let prepared = prepare(Endpoint::Completions, &body, &context)?;

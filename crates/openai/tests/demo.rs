@@ -29,7 +29,7 @@ fn demo() -> &'static (Arc<Tokenizer>, EngineHandle, usize) {
         let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(128).with_batch_size(4);
         let weights = Weights::load(&gguf, config, Default::default()).unwrap();
         let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), Default::default()).unwrap();
-        (tokenizer, engine, weights.config().hidden_size)
+        (tokenizer, engine, weights.config().hidden_size())
     })
 }
 

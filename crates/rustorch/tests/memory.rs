@@ -8,8 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use cpu::CpuBackend;
-use engine::{ModelRunner, Runner};
-use model::{Batch, BatchLimits, Llama, Logits};
+use model::{Batch, BatchLimits, Decoder, ModelRunner, Rows, Runner, Want};
 use rustorch_llama::{
     AttentionMode, CpuOptions, Device, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, demo,
 };
@@ -36,10 +35,10 @@ fn runner(isa: Isa, attention: AttentionMode, kv_dtype: KvDtype) -> ModelRunner<
         max_seqs: NUM_SEQS,
         max_logit_rows: NUM_SEQS,
         max_blocks: config.pages_per_seq(),
+        num_pages: NUM_SEQS * config.pages_per_seq(),
     };
-    let num_pages = NUM_SEQS * config.pages_per_seq();
-    let llama = Llama::load(&*backend, &demo::gguf(), config, |_, _| {}).expect("a model");
-    ModelRunner::new(backend, Arc::new(llama), limits, num_pages, attention).expect("a runner")
+    let decoder = Decoder::load(&*backend, &demo::gguf(), config, |_, _| {}).expect("a model");
+    ModelRunner::new(backend, Arc::new(decoder), limits, attention).expect("a runner")
 }
 
 /// What `times` runs of `step` allocate, after one that may allocate more.
@@ -62,9 +61,10 @@ fn runner_allocates(isa: Isa, attention: AttentionMode, kv_dtype: KvDtype) -> St
     let mut batch = Batch::new(spec.limits, spec.page_size);
     allocated(NUM_STEPS, |step| {
         batch.clear();
-        batch.push(&[7; 3], 3 * step, &pages[0], Logits::Last);
-        for (pages, wanted) in pages[1..].iter().zip([Logits::Last, Logits::LastHidden, Logits::AllHidden]) {
-            batch.push(&[9], step, pages, wanted);
+        batch.push(&[7; 3], 3 * step, &pages[0], Want::Logits(Rows::LastN(2)));
+        let wants = [Want::Argmax(Rows::Last), Want::Hidden(Rows::Last), Want::Hidden(Rows::All)];
+        for (pages, want) in pages[1..].iter().zip(wants) {
+            batch.push(&[9], step, pages, want);
         }
         runner.run(&batch).expect("a step");
     })

@@ -148,7 +148,7 @@ fn a_gpu_and_the_cpu_agree_wherever_either_is_sure() {
     let config = LlamaConfig::from_gguf(&gguf).unwrap().with_batch_size(1).with_max_seq_len(64);
     let load = |device| LlamaModel::load(&gguf, config.clone(), LoadOptions::on(device)).unwrap();
     let (mut on_cpu, mut on_gpu) = (load(Device::Cpu(CpuOptions::default())), load(gpu::device()));
-    let ids: Vec<u32> = (0..config.vocab_size as u32).collect();
+    let ids: Vec<u32> = (0..config.vocab_size() as u32).collect();
     let mut tally = Tally::default();
     for (prompt_idx, prompt) in recorded().prompts.iter().enumerate() {
         let mut want: Vec<Vec<f32>> = Vec::new();

@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let model = Model {
         tokenizer: &tokenizer,
         name: &name,
-        hidden_size: weights.config().hidden_size,
+        hidden_size: weights.config().hidden_size(),
         seed: args.model.run.seed,
     };
     let mut progress = Progress::start(scan.map(|scan| scan.file.bytes));
@@ -157,7 +157,7 @@ pub fn manifest(
     weights: &Weights,
 ) -> Manifest {
     let isa = weights.isa();
-    let device = if isa.is_some() { "cpu" } else { weights.device() };
+    let device = if isa.is_some() { "cpu".to_owned() } else { weights.device() };
     let config = weights.config();
     let pool = engine.stats().num_pages * config.page_size;
     let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());

@@ -117,7 +117,7 @@ impl Bench {
         let requests: Vec<_> = (0..cell.batch)
             .map(|index| {
                 let seed = seed.wrapping_add(index as u64);
-                let prompt_token_ids = random_tokens(self.config.vocab_size, cell.length, seed);
+                let prompt_token_ids = random_tokens(self.config.vocab_size(), cell.length, seed);
                 let params = SamplingParams {
                     ignore_eos: true,
                     max_tokens: Some(max_tokens),

@@ -112,7 +112,7 @@ fn measure_grid(args: &Args) -> Result<Report> {
         bail!("--profile: expected a GPU that times kernels, found {}", weights.device());
     }
     let loading_peak = machine::peak_memory();
-    let roofs = weights.measure_roofs()?;
+    let roofs = weights.measure_peaks()?;
     // Measuring memory takes some of its own, which is no cost of the model's.
     let peak_before = if machine::forget_peak_memory() { loading_peak } else { None };
 

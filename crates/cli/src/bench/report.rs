@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
-use rustorch_llama::{Gguf, LlamaConfig, Roofs, Weights};
+use rustorch_llama::{Gguf, LayerSpec, LlamaConfig, Peaks, Weights};
 use serde::Serialize;
 
 use super::measure::{Cell, Decode, Measured, kv_bytes};
@@ -53,12 +53,12 @@ pub struct Machine {
     pub cpu: Option<String>,
     /// What ran the model.
     pub device: String,
-    pub roofs: Option<MachineRoofs>,
+    pub roofs: Option<MachinePeaks>,
 }
 
 /// What the device can do at most.
 #[derive(Serialize, Clone, Copy)]
-pub struct MachineRoofs {
+pub struct MachinePeaks {
     pub read_bytes_per_s: f64,
     pub quantized_macs_per_s: f64,
     pub float_macs_per_s: f64,
@@ -136,10 +136,10 @@ impl Report {
         name: String,
         gguf: &Gguf,
         weights: &Weights,
-        roofs: Option<Roofs>,
+        roofs: Option<Peaks>,
         settings: Settings,
     ) -> Self {
-        let roofs = roofs.map(|roofs| MachineRoofs {
+        let roofs = roofs.map(|roofs| MachinePeaks {
             read_bytes_per_s: roofs.read_bytes_per_s,
             quantized_macs_per_s: roofs.quantized_macs_per_s,
             float_macs_per_s: roofs.float_macs_per_s,
@@ -147,7 +147,7 @@ impl Report {
         Self {
             rustorch: env!("CARGO_PKG_VERSION"),
             model: Model::new(name, gguf, weights),
-            machine: Machine { cpu: machine::cpu_name(), device: weights.device().to_owned(), roofs },
+            machine: Machine { cpu: machine::cpu_name(), device: weights.device(), roofs },
             settings,
             cells: Vec::new(),
             work: Work::new(gguf, weights),
@@ -241,6 +241,7 @@ impl Settings {
 impl Model {
     fn new(name: String, gguf: &Gguf, weights: &Weights) -> Self {
         let config = weights.config();
+        let LayerSpec { attn, ffn, .. } = &config.spec.layers[0];
         let mut format_bytes: BTreeMap<String, u64> = BTreeMap::new();
         let (mut parameters, mut bytes) = (0, 0);
         for tensor in gguf.tensors() {
@@ -252,13 +253,13 @@ impl Model {
         Self {
             name,
             parameters,
-            num_layers: config.num_layers,
-            hidden_size: config.hidden_size,
-            num_heads: config.num_heads,
-            num_kv_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
-            intermediate_size: config.intermediate_size,
-            vocab_size: config.vocab_size,
+            num_layers: config.num_layers(),
+            hidden_size: config.hidden_size(),
+            num_heads: attn.num_heads,
+            num_kv_heads: attn.num_kv_heads,
+            head_dim: attn.head_dim,
+            intermediate_size: ffn.inner(),
+            vocab_size: config.vocab_size(),
             format_bytes,
             bits_per_weight: 8.0 * bytes as f64 / parameters as f64,
             weight_bytes: weights.weight_bytes(),

@@ -120,7 +120,7 @@ fn positions_read(decode: &Decode) -> f64 {
 
 /// Scores and weighted values, in all layers.
 fn attention_macs(config: &LlamaConfig) -> f64 {
-    (2 * config.q_dim() * config.num_layers) as f64
+    config.spec.layers.iter().map(|layer| 2 * layer.attn.q_dim()).sum::<usize>() as f64
 }
 
 #[cfg(test)]

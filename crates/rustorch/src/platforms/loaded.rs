@@ -5,8 +5,8 @@ use std::sync::Arc;
 use cpu::Isa;
 use model::{AttentionMode, Backend, BatchLimits, Decoder, LlamaConfig, ModelRunner, Peaks, Runner};
 
-use crate::memory_fit::{Demand, Limits};
 use crate::Result;
+use crate::memory_fit::{Demand, Limits};
 
 /// How much of a device's time a kernel has taken.
 #[derive(Debug, Clone, Copy, PartialEq)]

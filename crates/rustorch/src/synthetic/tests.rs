@@ -105,7 +105,7 @@ fn every_mixture_loads_and_its_file_gives_the_same_logits() {
             let logits = [model.gguf(), Gguf::from_vec(file).unwrap()].map(|gguf| {
                 assert!(Tokenizer::from_gguf(&gguf).is_ok(), "{mixture}");
                 let config = LlamaConfig::from_gguf(&gguf).unwrap();
-                assert_eq!(config.rope.scaling, RopeScaling::None);
+                assert_eq!(config.spec.ropes[0].scaling, RopeScaling::None);
                 let mut model = LlamaModel::load(&gguf, config, Default::default()).unwrap();
                 model.forward(&[1, 200, 299]).unwrap()
             });

@@ -12,7 +12,7 @@ const C: &[u32] = &[299, 0, 1];
 fn one_sequence_is_a_batch_of_one_in_slot_0() {
     let mut model = model(3);
     let logits = model.forward(A).unwrap();
-    assert_eq!(logits.len(), model.config().vocab_size);
+    assert_eq!(logits.len(), model.config().vocab_size());
     assert!(logits.iter().all(|logit| logit.is_finite()));
     assert_eq!(cached(&mut model), [A.len(), 0, 0]);
     assert_eq!(model.forward_with_position(A, 0).unwrap(), logits);

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use gguf::Value;
 use rustorch_llama::{
-    AttentionMode, CpuOptions, Device, Error, Format, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions,
-    RopeScaling, Weights,
+    Activation, AttentionMode, CpuOptions, Device, Error, FfnSpec, Format, Isa, KvDtype, LlamaConfig,
+    LlamaModel, LoadOptions, RopeScaling, Weights,
 };
 use testkit::ModelSpec;
 
@@ -65,13 +65,15 @@ fn a_device_can_be_chosen() {
 fn a_configuration_that_contradicts_the_weights_is_refused_before_they_are_loaded() {
     let path = file("contradicted.gguf", &spec().to_gguf());
     let contradictions: [(_, _, _, Change); 7] = [
-        ("vocab_size", "300", "301", |config| config.vocab_size = 301),
-        ("hidden_size", "64", "128", |config| config.hidden_size = 128),
-        ("num_heads", "4", "8", |config| config.num_heads = 8),
-        ("num_kv_heads", "2", "4", |config| config.num_kv_heads = 4),
-        ("head_dim", "16", "32", |config| config.head_dim = 32),
-        ("num_layers", "2", "1", |config| config.num_layers = 1),
-        ("intermediate_size", "96", "97", |config| config.intermediate_size = 97),
+        ("vocab_size", "300", "301", |config| config.spec.vocab_size = 301),
+        ("hidden_size", "64", "128", |config| config.spec.hidden_size = 128),
+        ("num_heads", "4", "8", |config| config.spec.layers[1].attn.num_heads = 8),
+        ("num_kv_heads", "2", "4", |config| config.spec.layers[1].attn.num_kv_heads = 4),
+        ("head_dim", "16", "32", |config| config.spec.layers[1].attn.head_dim = 32),
+        ("num_layers", "2", "1", |config| config.spec.layers.truncate(1)),
+        ("intermediate_size", "96", "97", |config| {
+            config.spec.layers[0].ffn = FfnSpec::Dense { inner: 97, act: Activation::Silu };
+        }),
     ];
     for (field, file_has, config_has, contradict) in contradictions {
         let mut config = small_config();
@@ -96,12 +98,12 @@ fn a_configuration_that_cannot_be_is_refused() {
         ("page_size", |config| config.page_size = 0),
         ("max_batch_tokens", |config| config.max_batch_tokens = 0),
         ("prompt_chunk", |config| config.prompt_chunk = 0),
-        ("num_kv_heads", |config| config.num_kv_heads = 3),
-        ("rope.dim", |config| config.rope.dim = 18),
-        ("rope.dim", |config| config.rope.dim = 7),
-        ("rope.base", |config| config.rope.base = f32::NAN),
-        ("rope.scaling.factor", |config| config.rope.scaling = NO_STRETCH),
-        ("norm_eps", |config| config.norm_eps = -1.0),
+        ("num_kv_heads", |config| config.spec.layers[1].attn.num_kv_heads = 3),
+        ("rope.dim", |config| config.spec.ropes[0].dim = 18),
+        ("rope.dim", |config| config.spec.ropes[0].dim = 7),
+        ("rope.base", |config| config.spec.ropes[0].base = f32::NAN),
+        ("rope.scaling.factor", |config| config.spec.ropes[0].scaling = NO_STRETCH),
+        ("norm_eps", |config| config.spec.norm_eps = -1.0),
     ];
     for (field, change) in impossible {
         let mut config = small_config();

@@ -102,7 +102,7 @@ fn the_page_size_is_the_callers_and_does_not_show() {
 #[test]
 fn the_rotation_is_the_callers() {
     let config = small_config().with_batch_size(1);
-    let rope = config.rope;
+    let rope = config.spec.ropes[0];
     let forward = |rope: RopeConfig| load(config.clone().with_rope(rope)).forward(A).unwrap();
     let want = forward(rope);
     let differing = [

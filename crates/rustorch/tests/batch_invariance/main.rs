@@ -2,7 +2,7 @@
 //! or among others, in whatever order, pages, chunks and slots, with its prefix computed or found in the cache, before or
 //! after a preemption, on any number of threads.
 //!
-//! Three levels, each compared with the sequence alone in one chunk on one thread: [`steps`] runs a [`engine::ModelRunner`]
+//! Three levels, each compared with the sequence alone in one chunk on one thread: [`steps`] runs a [`model::ModelRunner`]
 //! through random steps, [`slots`] the public model through random calls, [`requests`] the engine through random
 //! requests, and [`prefix_cache`] through requests that begin alike. What the results may depend on (model, instruction set, attention, type of the cache) is [`Numerics`].
 //!
@@ -14,15 +14,14 @@ mod on_gpu;
 mod prefix_cache;
 mod requests;
 mod slots;
-mod split_k;
+// SPLITK mod split_k;
 mod steps;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use cpu::CpuBackend;
-use engine::ModelRunner;
-use model::{Backend, BatchLimits, Llama};
+use model::{Backend, BatchLimits, Decoder, ModelRunner};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use rustorch_llama::{AttentionMode, CpuOptions, Device, Gguf, Isa, KvDtype, LlamaConfig, demo};
@@ -104,16 +103,16 @@ fn runner<B: Backend>(
     gguf: &Gguf,
     numerics: Numerics,
     page_size: usize,
-    size: impl FnOnce(&LlamaConfig) -> (BatchLimits, usize),
+    limits: impl FnOnce(&LlamaConfig) -> BatchLimits,
 ) -> ModelRunner<B> {
     let config = LlamaConfig::from_gguf(gguf)
         .expect("a model's configuration")
         .with_max_seq_len(MAX_SEQ_LEN)
         .with_kv_dtype(numerics.kv_dtype)
         .with_page_size(page_size);
-    let (limits, num_pages) = size(&config);
-    let llama = Llama::load(&*backend, gguf, config, |_, _| {}).expect("a model");
-    ModelRunner::new(backend, Arc::new(llama), limits, num_pages, numerics.attention).expect("a runner")
+    let limits = limits(&config);
+    let decoder = Decoder::load(&*backend, gguf, config, |_, _| {}).expect("a model");
+    ModelRunner::new(backend, Arc::new(decoder), limits, numerics.attention).expect("a runner")
 }
 
 /// Context of every model here: beyond two of the 64-position blocks that attention sums in.

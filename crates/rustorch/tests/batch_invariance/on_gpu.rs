@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use gpu::{Adapters, GpuBackend, GpuOptions};
-use rustorch_llama::Device;
+use gpu::{Adapters, GpuBackend};
+use rustorch_llama::{Device, GpuOptions};
 
 use super::{Numerics, On, for_random, requests, slots, steps, test_model};
 

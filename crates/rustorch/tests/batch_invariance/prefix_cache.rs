@@ -2,8 +2,7 @@
 //! of them alone on one that does not. Embeddings likewise.
 
 use cpu::CpuBackend;
-use engine::{ModelRunner, RunError, Runner, RunnerSpec, StepOutput};
-use model::Batch;
+use model::{Batch, ModelRunner, RunError, Runner, RunnerSpec, StepOutput};
 use proptest::prelude::*;
 use rustorch_llama::{
     Bos, Completion, Embedding, EmbeddingRequest, EngineHandle, EngineStats, Pooling, PrefixCache, Priority,
@@ -125,15 +124,17 @@ impl Runner for FindsWrongPage {
         self.runner.spec()
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
-        self.batch.copy_from(batch);
-        for (seq_idx, rows) in batch.cu_seqlens_q.windows(2).enumerate() {
-            let start = batch.positions[rows[0] as usize] as usize;
+    fn run<'a>(&'a mut self, batch: &'a Batch) -> Result<StepOutput<'a>, RunError> {
+        self.batch.clear();
+        for (seq_idx, rows) in batch.cu_seqlens_q().windows(2).enumerate() {
+            let rows = rows[0] as usize..rows[1] as usize;
+            let start = batch.positions()[rows.start] as usize;
+            let mut block_table = batch.block_table(seq_idx).to_vec();
             // In the conditions of the test prompts run in one chunk, so only one that has found pages begins so late.
-            if self.is_broken && rows[1] - rows[0] > 1 && start >= 2 * batch.page_size() {
-                let first = seq_idx * batch.limits().max_blocks;
-                self.batch.block_tables[first] = self.batch.block_tables[first + 1];
+            if self.is_broken && rows.len() > 1 && start >= 2 * batch.page_size() {
+                block_table[0] = block_table[1];
             }
+            self.batch.push(&batch.token_ids()[rows], start, &block_table, batch.wanted(seq_idx).0);
         }
         self.runner.run(&self.batch)
     }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use engine::{Engine, EngineOptions, ModelRunner, Runner};
-use model::{Backend, BatchLimits};
+use engine::{Engine, EngineOptions};
+use model::{Backend, BatchLimits, ModelRunner, Runner};
 use proptest::prelude::*;
 use rustorch_llama::{
     Bos, Completion, EngineHandle, EngineStats, PrefixCache, Request, SamplingParams, Special, TokenLogprobs,
@@ -150,14 +150,12 @@ pub fn request_runner<B: Backend>(
     conditions: &Conditions,
 ) -> ModelRunner<B> {
     let Conditions { page_size, max_num_seqs, spare_budget, spare_pages, .. } = *conditions;
-    let runner = runner(backend, &model.gguf, numerics, page_size, |config| {
-        let limits = BatchLimits {
-            max_tokens: max_num_seqs + spare_budget,
-            max_seqs: max_num_seqs,
-            max_logit_rows: max_num_seqs,
-            max_blocks: config.pages_per_seq(),
-        };
-        (limits, longest.div_ceil(page_size) + spare_pages)
+    let runner = runner(backend, &model.gguf, numerics, page_size, |config| BatchLimits {
+        max_tokens: max_num_seqs + spare_budget,
+        max_seqs: max_num_seqs,
+        max_logit_rows: max_num_seqs,
+        max_blocks: config.pages_per_seq(),
+        num_pages: longest.div_ceil(page_size) + spare_pages,
     });
     assert!(runner.spec().max_seq_len >= longest);
     runner

@@ -65,7 +65,7 @@ pub fn check(model: &TestModel, numerics: Numerics, conditions: &Conditions) -> 
         .with_page_size(page_size)
         .with_max_batch_tokens(max_batch_tokens)
         .with_prompt_chunk(prompt_chunk);
-    let (mut rng, vocab_size) = (Rng::new(conditions.seed), config.vocab_size as u32);
+    let (mut rng, vocab_size) = (Rng::new(conditions.seed), config.vocab_size() as u32);
     let mut random = |len: &usize| (0..*len).map(|_| rng.below(vocab_size)).collect();
     let sequences: Vec<Vec<u32>> = conditions.lengths.iter().map(&mut random).collect();
     let want = alone(model, numerics, &sequences);

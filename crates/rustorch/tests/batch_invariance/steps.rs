@@ -1,10 +1,10 @@
 //! Random steps: which sequences take part, in which order, with how many tokens and in which pages, is drawn anew for
 //! each; now and then a sequence loses its pages and begins again. Every row of logits is compared.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use engine::{Runner, StepOutput};
-use model::{Backend, Batch, BatchLimits, Logits};
+use model::{Backend, Batch, BatchLimits, Output, Rows, Runner, Want};
 use proptest::prelude::*;
 use testkit::Rng;
 
@@ -58,29 +58,30 @@ pub fn alone<B: Backend>(
     numerics: Numerics,
     sequences: &[Vec<u32>],
 ) -> Wanted {
-    let limits = |max_blocks| BatchLimits {
+    let mut runner = runner(backend, &model.gguf, numerics, 32, |config| BatchLimits {
         max_tokens: MAX_SEQ_LEN,
         max_seqs: 1,
         max_logit_rows: MAX_SEQ_LEN,
-        max_blocks,
-    };
-    let mut runner = runner(backend, &model.gguf, numerics, 32, |config| {
-        (limits(config.pages_per_seq()), config.pages_per_seq())
+        max_blocks: config.pages_per_seq(),
+        num_pages: config.pages_per_seq(),
     });
     let spec = runner.spec();
-    let pages: Vec<u32> = (0..spec.num_pages as u32).collect();
+    let pages: Vec<u32> = (0..spec.limits.num_pages as u32).collect();
     let mut batch = Batch::new(spec.limits, spec.page_size);
-    let mut run = |wanted| -> Vec<Vec<Vec<f32>>> {
+    let mut run = |want| -> Vec<Vec<Vec<f32>>> {
         let one = |tokens: &Vec<u32>| {
             batch.clear();
-            batch.push(tokens, 0, &pages, wanted);
-            let StepOutput { logits, hidden_states, .. } = runner.run(&batch).expect("a step");
-            let rows = if wanted == Logits::All { logits } else { hidden_states };
-            rows.chunks_exact(rows.len() / tokens.len()).map(<[f32]>::to_vec).collect()
+            batch.push(tokens, 0, &pages, want);
+            match runner.run(&batch).expect("a step").of(0) {
+                Output::Logits(rows) | Output::Hidden(rows) => {
+                    rows.chunks_exact(rows.len() / tokens.len()).map(<[f32]>::to_vec).collect()
+                }
+                output => panic!("{output:?} for {want:?}"),
+            }
         };
         sequences.iter().map(one).collect()
     };
-    Wanted { logits: run(Logits::All), hidden_states: run(Logits::AllHidden) }
+    Wanted { logits: run(Want::Logits(Rows::All)), hidden_states: run(Want::Hidden(Rows::All)) }
 }
 
 /// Runs `sequences` in random steps and compares each row of logits and each hidden state with `want`.
@@ -95,28 +96,58 @@ pub fn check<B: Backend>(
     let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
     let mut runner = runner(backend, &model.gguf, numerics, page_size, |config| {
         let (max_seqs, max_blocks) = (conditions.max_seqs, config.pages_per_seq());
-        let limits = BatchLimits { max_tokens, max_seqs, max_logit_rows: max_tokens, max_blocks };
-        (limits, longest.div_ceil(page_size) + spare_pages)
+        let num_pages = longest.div_ceil(page_size) + spare_pages;
+        BatchLimits { max_tokens, max_seqs, max_logit_rows: max_tokens, max_blocks, num_pages }
     });
     let spec = runner.spec();
     let mut batch = Batch::new(spec.limits, page_size);
     let work = (0..copies * sequences.len()).map(|i| i % sequences.len()).collect();
-    let mut schedule = Schedule::new(sequences, work, spec.num_pages, conditions);
-    while let Some(rows) = schedule.next_step(&mut batch) {
-        let StepOutput { logits, hidden_states, .. } =
-            runner.run(&batch).map_err(|error| error.to_string())?;
-        let kinds = [(rows.logits, logits, &want.logits), (rows.hidden, hidden_states, &want.hidden_states)];
-        for (rows, got, want) in kinds {
-            let cols = want[0][0].len();
-            assert_eq!(got.len(), rows.len() * cols);
-            for ((seq, position), got) in rows.into_iter().zip(got.chunks_exact(cols)) {
-                same_bits(got, &want[seq][position]).map_err(|difference| {
-                    format!("{}, {numerics:?}: sequence {seq}, position {position}: {difference}", model.name)
-                })?;
-            }
+    let mut schedule = Schedule::new(sequences, work, spec.limits.num_pages, conditions);
+    let alone = |seq: usize| (want.logits[seq].as_slice(), want.hidden_states[seq].as_slice());
+    while let Some(parts) = schedule.next_step(&mut batch) {
+        let output = runner.run(&batch).map_err(|error| error.to_string())?;
+        for (idx, (seq, positions)) in parts.into_iter().enumerate() {
+            let (kind, rows) = batch.wanted(idx);
+            let wanted = positions.end - rows.len()..positions.end;
+            check_rows(output.of(idx), kind, alone(seq), wanted).map_err(|difference| {
+                format!("{}, {numerics:?}: sequence {seq}, {difference}", model.name)
+            })?;
         }
     }
     Ok(())
+}
+
+/// The rows of a sequence's last positions against those of the sequence alone.
+fn check_rows(
+    got: Output<'_>,
+    want: Want,
+    (logits, hidden_states): (&[Vec<f32>], &[Vec<f32>]),
+    positions: Range<usize>,
+) -> Result<(), String> {
+    let same_rows = |got: &[f32], want: &[Vec<f32>]| {
+        let want = &want[positions.clone()];
+        assert_eq!(got.len(), want.len() * want[0].len());
+        for ((position, want), got) in positions.clone().zip(want).zip(got.chunks_exact(want[0].len())) {
+            same_bits(got, want).map_err(|difference| format!("position {position}: {difference}"))?;
+        }
+        Ok(())
+    };
+    match (got, want) {
+        (Output::None, Want::None) => Ok(()),
+        (Output::Logits(got), Want::Logits(_)) => same_rows(got, logits),
+        (Output::Hidden(got), Want::Hidden(_)) => same_rows(got, hidden_states),
+        (Output::Argmax(got), Want::Argmax(_)) => {
+            let want: Vec<u32> = logits[positions.clone()].iter().map(|row| highest(row)).collect();
+            if got == want { Ok(()) } else { Err(format!("positions {positions:?}: {got:?}, not {want:?}")) }
+        }
+        (got, want) => Err(format!("{got:?} for {want:?}")),
+    }
+}
+
+/// The index of the highest logit, of equal ones the first.
+fn highest(row: &[f32]) -> u32 {
+    let better = |best: usize, i: usize| if row[i] > row[best] { i } else { best };
+    (0..row.len()).reduce(better).expect("a vocabulary") as u32
 }
 
 /// A sequence with pages.
@@ -142,12 +173,8 @@ struct Schedule<'a> {
     whims: usize,
 }
 
-/// The sequence and the position of each of a step's wanted rows.
-#[derive(Default)]
-struct Rows {
-    logits: Vec<(usize, usize)>,
-    hidden: Vec<(usize, usize)>,
-}
+/// The sequence and the positions of each part of a step.
+type Parts = Vec<(usize, Range<usize>)>;
 
 impl<'a> Schedule<'a> {
     fn new(
@@ -162,24 +189,24 @@ impl<'a> Schedule<'a> {
     }
 
     /// Fills `batch` with the next step; `None` when all have run.
-    fn next_step(&mut self, batch: &mut Batch) -> Option<Rows> {
+    fn next_step(&mut self, batch: &mut Batch) -> Option<Parts> {
         batch.clear();
         self.retire();
         self.admit();
-        let mut rows = Rows::default();
+        let mut parts = Parts::new();
         let mut order: Vec<usize> = (0..self.active.len()).collect();
         self.rng.shuffle(&mut order);
         for idx in order {
             // A sequence may have lost its pages to one asked before it.
             if idx < self.active.len() && self.rng.below(4) > 0 {
-                self.push(idx, batch, &mut rows);
+                self.push(idx, batch, &mut parts);
             }
         }
         if batch.is_empty() && !self.active.is_empty() {
-            self.push(0, batch, &mut rows);
+            self.push(0, batch, &mut parts);
             assert!(!batch.is_empty(), "the pool has pages for any one sequence");
         }
-        (!batch.is_empty()).then_some(rows)
+        (!batch.is_empty()).then_some(parts)
     }
 
     fn retire(&mut self) {
@@ -213,7 +240,7 @@ impl<'a> Schedule<'a> {
     }
 
     /// Adds a chunk of an active sequence to the step, if the step has room and there are pages for it.
-    fn push(&mut self, idx: usize, batch: &mut Batch, rows: &mut Rows) {
+    fn push(&mut self, idx: usize, batch: &mut Batch, parts: &mut Parts) {
         let Active { seq, done, .. } = self.active[idx];
         let tokens = &self.sequences[seq];
         let budget = self.conditions.max_tokens - batch.num_tokens();
@@ -231,25 +258,21 @@ impl<'a> Schedule<'a> {
                 None => self.preempt(youngest),
             }
         }
-        let logits = match self.rng.below(6) {
-            0 | 1 if done + count < tokens.len() => Logits::Skip,
-            2 => Logits::All,
-            3 => Logits::LastHidden,
-            4 => Logits::AllHidden,
-            _ => Logits::Last,
+        let last_n = Rows::LastN(1 + self.rng.below(count as u32) as usize);
+        let want = match self.rng.below(9) {
+            0 | 1 if done + count < tokens.len() => Want::None,
+            2 => Want::Logits(Rows::All),
+            3 => Want::Hidden(Rows::Last),
+            4 => Want::Hidden(Rows::All),
+            5 => Want::Argmax(Rows::Last),
+            6 => Want::Argmax(last_n),
+            7 => Want::Logits(last_n),
+            _ => Want::Logits(Rows::Last),
         };
         let active = &mut self.active[idx];
-        batch.push(&tokens[done..done + count], done, &active.block_table, logits);
+        batch.push(&tokens[done..done + count], done, &active.block_table, want);
         (active.done, active.in_step) = (done + count, true);
-        let last = (seq, active.done - 1);
-        let all = (done..active.done).map(|position| (seq, position));
-        match logits {
-            Logits::Skip => {}
-            Logits::Last => rows.logits.push(last),
-            Logits::All => rows.logits.extend(all),
-            Logits::LastHidden => rows.hidden.push(last),
-            Logits::AllHidden => rows.hidden.extend(all),
-        }
+        parts.push((seq, done..done + count));
     }
 }
 

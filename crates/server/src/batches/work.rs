@@ -268,7 +268,7 @@ impl Batches {
         let context = Model {
             tokenizer: &model.tokenizer,
             name: &model.names[0],
-            hidden_size: model.config.hidden_size,
+            hidden_size: model.config.hidden_size(),
             seed: data.seed,
         };
         let window = NonZeroUsize::MIN.saturating_add(WINDOW * model.config.batch_size - 1);

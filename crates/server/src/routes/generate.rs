@@ -80,7 +80,7 @@ fn start(
         tokenizer: &app.model.tokenizer,
         model: &app.model.names[0],
         names: ModelNames::OneOf(&app.model.names),
-        hidden_size: app.model.config.hidden_size,
+        hidden_size: app.model.config.hidden_size(),
         seed: random::u64(),
     };
     let openai::Prepared { work, answer, stream } = openai::prepare(endpoint, &object, &context)?;
