@@ -141,6 +141,8 @@ impl GpuPlan {
     /// Takes in a batch and brings it to the device with one write.
     pub(crate) fn upload(&mut self, gpu: &Gpu, batch: &Batch) {
         self.words.fill(batch, self.rows_per_run);
+        let (len, most) = (self.words.words().len(), max_words(batch.limits()));
+        assert!(len <= most, "a plan of {:?} takes {len} words, expected at most {most}", self.counts());
         gpu.queue.write_buffer(&self.buffer.raw, 0, bytemuck::cast_slice(self.words.words()));
     }
 
@@ -152,8 +154,10 @@ impl GpuPlan {
 
 /// Words of the largest batch.
 fn max_words(limits: BatchLimits) -> usize {
-    let BatchLimits { max_tokens, max_seqs, max_logit_rows, max_blocks } = limits;
-    HEADER + (4 + RUN_WORDS) * max_tokens + max_seqs * (2 + max_blocks) + 1 + max_logit_rows
+    let BatchLimits { max_tokens, max_seqs, max_blocks, .. } = limits;
+    // Every row may be wanted, for its hidden state if not for its logits.
+    let max_wanted_rows = max_tokens;
+    HEADER + (4 + RUN_WORDS) * max_tokens + max_seqs * (2 + max_blocks) + 1 + max_wanted_rows
 }
 
 /// Cuts every sequence's rows, from its first on, into runs of at most `rows_per_run`.

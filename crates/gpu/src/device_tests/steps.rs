@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use gguf::random::{Rng, random_blocks};
 use gguf::{Format, Gguf, GgufWriter};
-use model::{Backend, Error, Linear, Llama, LlamaConfig};
+use model::{Backend, Batch, BatchLimits, Error, Linear, Llama, LlamaConfig, Logits, QkvShape};
 
 use crate::adapters::{Adapters, GpuChoice};
 use crate::backend::GpuBackend;
@@ -89,6 +89,28 @@ fn an_error_while_results_are_read_leaves_the_next_read_well() {
     backend.read_into(&x, &mut out).expect("the values");
     let want: Vec<f32> = values.iter().map(|value| value + 1.0).collect();
     assert_eq!(out, want);
+}
+
+/// A step of mean-pooled embeddings wants every row, however few rows may want logits. A group of 16 query heads makes a
+/// run of each row, which leaves no words of the plan unused.
+#[test]
+fn a_plan_holds_a_step_that_wants_every_row() {
+    let backend = backend();
+    let limits = BatchLimits { max_tokens: 512, max_seqs: 8, max_logit_rows: 32, max_blocks: 16 };
+    let shape = QkvShape { num_heads: 16, num_kv_heads: 1, head_dim: 16 };
+    let mut plan = backend.alloc_plan(limits, shape).expect("a plan");
+    let mut batch = Batch::new(limits, 32);
+    let pages: Vec<u32> = (0..17).collect();
+    batch.push(&[0; 400], 0, &pages[..13], Logits::AllHidden);
+    batch.push(&[0; 112], 0, &pages[13..], Logits::AllHidden);
+    backend.plan(&batch, &mut plan).expect("the batch is on the device");
+    let values: Vec<f32> = (0..512).map(|row| row as f32).collect();
+    let x = backend.upload(512, 1, &values).expect("a buffer");
+    let mut out = backend.alloc(512, 1).expect("a buffer");
+    backend.gather_rows(&plan, &x, &mut out);
+    let mut got = vec![0.0; 512];
+    backend.read_into(&out, &mut got).expect("the rows");
+    assert_eq!(got, values);
 }
 
 /// As if the device could bind no more than a few tiles of rows.
