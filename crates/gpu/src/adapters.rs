@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use model::{Error, Result};
 
-use crate::device::{Gpu, GpuOptions};
+use crate::device::{Gpu, GpuOptions, interface_name};
 use crate::memory::{self, DeviceMemory};
 
 /// Which GPU is meant.
@@ -263,16 +263,6 @@ fn matrices(adapter: &wgpu::Adapter) -> Vec<String> {
     let mut shapes: Vec<String> = shapes.collect();
     shapes.dedup();
     shapes
-}
-
-/// What an interface is called.
-pub(crate) fn interface_name(backend: wgpu::Backend) -> &'static str {
-    match backend {
-        wgpu::Backend::Vulkan => "Vulkan",
-        wgpu::Backend::Metal => "Metal",
-        wgpu::Backend::Dx12 => "DX12",
-        _ => "other",
-    }
 }
 
 /// Vulkan has matrix units where DX12 does not.

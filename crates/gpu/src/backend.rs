@@ -9,6 +9,7 @@ use model::{
     RopeStyle,
 };
 
+use crate::activations::{GpuBuffer, Half, Twin};
 use crate::attention::{Attention, MAX_HEAD_DIM};
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
@@ -16,8 +17,9 @@ use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::kv_cache::GpuKvCache;
 use crate::matrix::GpuMatrix;
 use crate::pack::TILE_ROWS;
+use crate::peak;
 use crate::plan::GpuPlan;
-use crate::product::{MAX_HALF_COLS, NumericPath, Product, ProductKernels, Shape, padded_rows};
+use crate::product::{NumericPath, Product, ProductKernels, Shape};
 use crate::readback::Readback;
 use crate::recorder::Recorder;
 
@@ -29,9 +31,9 @@ pub struct GpuBackend {
     products: Mutex<HashMap<(Format, NumericPath), Arc<ProductKernels>>>,
     attention: Mutex<HashMap<(QkvShape, KvDtype), Arc<Attention>>>,
     rows: RowKernels,
-    /// Norms, with or without an addition before them, by columns.
-    norms: Mutex<HashMap<(bool, usize), Arc<Kernel>>>,
-    readback: Readback,
+    /// Norms, with or without an addition before them, by columns and whether f16 is written too.
+    norms: Mutex<HashMap<(bool, usize, bool), Arc<Kernel>>>,
+    pub(crate) readback: Readback,
     /// What `argmax` finds.
     indices: Mutex<Option<DeviceBuffer>>,
 }
@@ -40,33 +42,13 @@ pub struct GpuBackend {
 #[derive(Default)]
 struct RowKernels {
     add: OnceLock<Arc<Kernel>>,
-    swiglu: OnceLock<Arc<Kernel>>,
+    /// By whether f16 is written too.
+    swiglu: [OnceLock<Arc<Kernel>>; 2],
     gather_rows: OnceLock<Arc<Kernel>>,
     to_half: OnceLock<Arc<Kernel>>,
     argmax: OnceLock<Arc<Kernel>>,
     /// By style and element type of the cache.
     rope_store_kv: [[OnceLock<Arc<Kernel>>; 2]; 2],
-}
-
-/// f32 values, `[rows, cols]`, with room for whole tiles of rows.
-pub struct GpuBuffer {
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) values: DeviceBuffer,
-    /// The values for matrix units, where the device has any and a matrix may be multiplied with them.
-    half: OnceLock<Half>,
-}
-
-/// A buffer's values as f16, `[rows, stride]` of words that hold two each.
-pub(crate) struct Half {
-    pub values: DeviceBuffer,
-    pub stride: usize,
-}
-
-impl GpuBuffer {
-    fn check_rows(&self, rows: usize) {
-        assert!(rows <= self.rows, "buffer holds fewer than {rows} rows");
-    }
 }
 
 impl GpuBackend {
@@ -96,34 +78,20 @@ impl GpuBackend {
         self.recorder.timings(&self.gpu)
     }
 
-    fn has_half(&self) -> bool {
-        self.gpu.capabilities().matrix_tile == Some(16)
+    fn new_buffer(&self, rows: usize, cols: usize, what: &str, twin: Twin) -> Result<GpuBuffer> {
+        GpuBuffer::new(&self.gpu, &self.recorder, (rows, cols), what, twin)
     }
 
-    fn new_buffer(&self, rows: usize, cols: usize, what: &str) -> Result<GpuBuffer> {
-        let bytes = (padded_rows(rows) * cols * 4) as u64;
-        let values = DeviceBuffer::new(&self.gpu, &self.recorder, what, bytes)?;
-        Ok(GpuBuffer { rows, cols, values, half: OnceLock::new() })
-    }
-
-    fn new_half(&self, rows: usize, cols: usize) -> Result<Half> {
-        let stride = cols.next_multiple_of(64) / 2;
-        let bytes = (padded_rows(rows) * stride * 4) as u64;
-        Ok(Half {
-            values: DeviceBuffer::new(&self.gpu, &self.recorder, "activations in f16", bytes)?,
-            stride,
-        })
-    }
-
-    fn products(&self, format: Format, cols: usize) -> Arc<ProductKernels> {
+    /// The kernels of a format, those for products with a matrix of `rows x cols` compiled.
+    fn products(&self, format: Format, rows: usize, cols: usize) -> Arc<ProductKernels> {
         let path = NumericPath::of(self.gpu.capabilities(), format, cols);
-        let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_format = products.entry((format, path));
-        Arc::clone(of_format.or_insert_with(|| {
-            let kernels = ProductKernels::new(format, path);
-            kernels.compile(&self.gpu, &self.kernels);
-            Arc::new(kernels)
-        }))
+        let kernels = {
+            let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_format = products.entry((format, path));
+            Arc::clone(of_format.or_insert_with(|| Arc::new(ProductKernels::new(format, path))))
+        };
+        kernels.compile(&self.gpu, &self.kernels, rows);
+        kernels
     }
 
     pub(crate) fn attention(&self, shape: QkvShape, dtype: KvDtype) -> Arc<Attention> {
@@ -140,37 +108,58 @@ impl GpuBackend {
 
     /// The f16 copy of a product's input, which operations keep beside what they write; made here of what came from the
     /// host.
-    fn half_of<'a>(&self, rows: usize, x: &'a GpuBuffer) -> &'a Half {
-        if let Some(half) = x.half.get() {
-            return half;
-        }
-        let half = self.new_half(x.rows, x.cols).expect("inputs from the host are small");
-        let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("to_half"));
-        let kernel = self.rows.to_half.get_or_init(spec);
-        let grid = [x.cols.div_ceil(512) as u32, rows as u32, 1];
-        let values = [x.cols as u32, half.stride as u32];
-        self.dispatch(kernel, &[&x.values, &half.values], &values, grid);
-        x.half.get_or_init(|| half)
+    fn half_of<'a>(&self, x: &'a GpuBuffer) -> &'a Half {
+        x.half_or_make(|| {
+            let size = (x.rows, x.cols);
+            let half = Half::new(&self.gpu, &self.recorder, size).expect("inputs from the host are small");
+            let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("to_half"));
+            let kernel = self.rows.to_half.get_or_init(spec);
+            let grid = [x.cols.div_ceil(512) as u32, x.rows as u32, 1];
+            let values = [x.cols as u32, half.stride as u32];
+            self.dispatch(kernel, &[&x.values, &half.values], &values, grid);
+            half
+        })
     }
 
-    fn norm_kernel(&self, adds: bool, cols: usize) -> Arc<Kernel> {
+    fn norm_kernel(&self, adds: bool, cols: usize, has_half: bool) -> Arc<Kernel> {
         let mut norms = self.norms.lock().unwrap_or_else(PoisonError::into_inner);
-        let kernel = norms.entry((adds, cols)).or_insert_with(|| {
+        let kernel = norms.entry((adds, cols, has_half)).or_insert_with(|| {
             let subgroup = self.gpu.capabilities().subgroup_size;
-            self.kernels.get(&self.gpu, &norm_spec(adds, cols, subgroup, self.has_half()))
+            self.kernels.get(&self.gpu, &norm_spec(adds, cols, subgroup, has_half))
         });
         Arc::clone(kernel)
     }
 
-    /// The f16 copy of an output that may be multiplied, if the kernels of this device write any.
-    pub(crate) fn half_out<'a>(&self, out: &'a GpuBuffer) -> Option<&'a Half> {
-        if !self.has_half() {
-            return None;
+    /// The norm of `x`, to which `delta` is added before, if there is one.
+    fn norm(
+        &self,
+        rows: usize,
+        x: &GpuBuffer,
+        delta: Option<&GpuBuffer>,
+        weight: &GpuBuffer,
+        eps: f32,
+        out: &GpuBuffer,
+    ) {
+        for buffer in [x, out].into_iter().chain(delta) {
+            buffer.check_rows(rows);
+            assert_eq!((buffer.cols, weight.cols), (x.cols, x.cols), "rms_norm: columns");
         }
-        Some(out.half.get_or_init(|| {
-            self.new_half(out.rows, out.cols).expect("an output of this width is allocated with it")
-        }))
+        let half = out.half();
+        let mut buffers = vec![&x.values, &weight.values, &out.values];
+        buffers.extend(delta.map(|delta| &delta.values));
+        buffers.extend(half.map(|half| &half.values));
+        let values = [x.cols as u32, half.map_or(0, |half| half.stride as u32), eps.to_bits()];
+        let kernel = self.norm_kernel(delta.is_some(), x.cols, half.is_some());
+        self.dispatch(&kernel, &buffers, &values, [rows as u32, 1, 1]);
     }
+}
+
+/// # Panics
+/// When scores of reference attention do not fit the planned batch.
+fn check_scores(plan: &GpuPlan, shape: QkvShape, scores: &GpuBuffer) {
+    scores.check_rows(plan.counts().num_tokens);
+    let (context, needed) = (scores.cols / shape.num_heads, plan.counts().max_context);
+    assert!(context >= needed, "attention: scores of {context} positions, expected {needed}");
 }
 
 /// Most columns of a row that a workgroup holds in registers.
@@ -195,7 +184,7 @@ impl Backend for GpuBackend {
     type Plan = GpuPlan;
 
     fn load(&self, tensor: TensorView<'_>) -> Result<GpuMatrix> {
-        let products = self.products(tensor.format(), tensor.cols());
+        let products = self.products(tensor.format(), tensor.rows(), tensor.cols());
         GpuMatrix::load(&self.gpu, &self.recorder, products, &[tensor])
     }
 
@@ -205,7 +194,8 @@ impl Backend for GpuBackend {
             a.format() == b.format() && a.rows().is_multiple_of(TILE_ROWS)
         };
         for stack in tensors.chunk_by(joins) {
-            let products = self.products(stack[0].format(), stack[0].cols());
+            let rows = stack.iter().map(TensorView::rows).sum();
+            let products = self.products(stack[0].format(), rows, stack[0].cols());
             parts.push(GpuMatrix::load(&self.gpu, &self.recorder, products, stack)?);
         }
         Ok(parts)
@@ -216,20 +206,15 @@ impl Backend for GpuBackend {
     }
 
     fn roofs(&self) -> Result<Option<Roofs>> {
-        crate::roof::measure(self).map(Some)
+        peak::measure(&self.gpu, &self.kernels, &self.recorder).map(Some)
     }
 
     fn alloc(&self, rows: usize, cols: usize) -> Result<GpuBuffer> {
-        let buffer = self.new_buffer(rows, cols, "activations")?;
-        if self.has_half() && cols <= MAX_HALF_COLS {
-            let half = self.new_half(rows, cols)?;
-            buffer.half.get_or_init(|| half);
-        }
-        Ok(buffer)
+        self.new_buffer(rows, cols, "activations", Twin::of_multiplied(cols))
     }
 
     fn upload(&self, rows: usize, cols: usize, values: &[f32]) -> Result<GpuBuffer> {
-        let buffer = self.new_buffer(rows, cols, "constants")?;
+        let buffer = self.new_buffer(rows, cols, "constants", Twin::OnDemand)?;
         self.gpu.queue.write_buffer(&buffer.values.raw, 0, bytemuck::cast_slice(values));
         Ok(buffer)
     }
@@ -251,13 +236,14 @@ impl Backend for GpuBackend {
 
     fn plan(&self, batch: &Batch, plan: &mut GpuPlan) -> Result<()> {
         self.gpu.check()?;
-        plan.upload(&self.gpu, batch);
-        Ok(())
+        plan.upload(&self.gpu, &self.recorder, batch)
     }
 
     fn embed(&self, plan: &GpuPlan, table: &GpuMatrix, out: &mut GpuBuffer) {
         let tokens = plan.counts().num_tokens;
         out.check_rows(tokens);
+        assert_eq!(out.cols, table.cols, "embed: columns");
+        assert!(plan.counts().end_token <= table.rows, "embed: a token beyond {} rows", table.rows);
         let kernel = table.kernels.embed(&self.gpu, &self.kernels);
         let chunks = table.cols.div_ceil(64) as u32;
         for slice in &table.slices {
@@ -275,12 +261,7 @@ impl Backend for GpuBackend {
     }
 
     fn rms_norm(&self, rows: usize, x: &GpuBuffer, weight: &GpuBuffer, eps: f32, out: &mut GpuBuffer) {
-        out.check_rows(rows);
-        let half = self.half_out(out);
-        let mut buffers = vec![&x.values, &weight.values, &out.values];
-        buffers.extend(half.map(|half| &half.values));
-        let values = [x.cols as u32, half.map_or(0, |half| half.stride as u32), eps.to_bits()];
-        self.dispatch(&self.norm_kernel(false, x.cols), &buffers, &values, [rows as u32, 1, 1]);
+        self.norm(rows, x, None, weight, eps, out);
     }
 
     fn add_rms_norm(
@@ -292,16 +273,13 @@ impl Backend for GpuBackend {
         eps: f32,
         out: &mut GpuBuffer,
     ) {
-        out.check_rows(rows);
-        let half = self.half_out(out);
-        let mut buffers = vec![&x.values, &weight.values, &out.values, &delta.values];
-        buffers.extend(half.map(|half| &half.values));
-        let values = [x.cols as u32, half.map_or(0, |half| half.stride as u32), eps.to_bits()];
-        self.dispatch(&self.norm_kernel(true, x.cols), &buffers, &values, [rows as u32, 1, 1]);
+        self.norm(rows, x, Some(delta), weight, eps, out);
     }
 
     fn add(&self, rows: usize, x: &mut GpuBuffer, delta: &GpuBuffer) {
         x.check_rows(rows);
+        delta.check_rows(rows);
+        assert_eq!(delta.cols, x.cols, "add: columns");
         let kernel = self.rows.add.get_or_init(|| self.kernels.get(&self.gpu, &KernelSpec::new("add")));
         let len = rows * x.cols;
         let groups = len.div_ceil(256);
@@ -311,7 +289,9 @@ impl Backend for GpuBackend {
     }
 
     fn matmul(&self, rows: usize, x: &GpuBuffer, weight: &Linear<Self>, out: &mut GpuBuffer) {
+        x.check_rows(rows);
         out.check_rows(rows);
+        assert!(weight.bias.as_ref().is_none_or(|bias| bias.cols == out.cols), "matmul: columns of the bias");
         assert_eq!(out.cols, weight.parts.iter().map(|p| p.rows).sum::<usize>(), "matmul: output columns");
         let mut out_first = 0;
         for part in &weight.parts {
@@ -321,7 +301,7 @@ impl Backend for GpuBackend {
                 let (input, x_stride) = match part.kernels.path {
                     NumericPath::Float => (&x.values, x.cols),
                     NumericPath::MatrixUnits => {
-                        let half = self.half_of(rows, x);
+                        let half = self.half_of(x);
                         (&half.values, half.stride)
                     }
                 };
@@ -339,7 +319,7 @@ impl Backend for GpuBackend {
                 };
                 let (values, len) = product.immediates(&self.gpu, shape);
                 let grid = shape.grid(rows, slice.rows.div_ceil(TILE_ROWS));
-                self.dispatch(kernel, &buffers, &values[..len], grid);
+                self.dispatch(&kernel, &buffers, &values[..len], grid);
             }
             out_first += part.rows;
         }
@@ -355,8 +335,16 @@ impl Backend for GpuBackend {
         cache: &mut GpuKvCache,
         layer: usize,
     ) {
+        let counts = plan.counts();
+        qkv.check_rows(counts.num_tokens);
+        table.check_rows(counts.max_context);
+        assert_eq!(
+            (qkv.cols, table.cols),
+            (shape.cols(), rope.dim),
+            "rope_store_kv: columns of rows and table"
+        );
         let interleaved = rope.style == RopeStyle::Interleaved;
-        let wide = cache.dtype == KvDtype::F32;
+        let wide = cache.dtype() == KvDtype::F32;
         let slot = &self.rows.rope_store_kv[usize::from(interleaved)][usize::from(wide)];
         let kernel = slot.get_or_init(|| {
             let spec = KernelSpec::new("rope_store_kv")
@@ -364,7 +352,7 @@ impl Backend for GpuBackend {
                 .with_flag("KV_F32", wide);
             self.kernels.get(&self.gpu, &spec)
         });
-        let pages = &cache.layers[layer];
+        let pages = cache.pages(layer, plan.counts(), shape);
         let values =
             [shape.num_heads, shape.num_kv_heads, shape.head_dim, rope.dim].map(|value| value as u32);
         let items = shape.num_heads * rope.dim / 2 + shape.num_kv_heads * shape.head_dim;
@@ -382,15 +370,17 @@ impl Backend for GpuBackend {
         layer: usize,
         out: &mut GpuBuffer,
     ) {
+        qkv.check_rows(plan.counts().num_tokens);
         out.check_rows(plan.counts().num_tokens);
-        let attention = self.attention(shape, cache.dtype);
-        let half = self.half_out(out).map(|half| (&half.values, half.stride));
+        assert_eq!((qkv.cols, out.cols), (shape.cols(), shape.q_cols()), "attention: columns");
+        let attention = self.attention(shape, cache.dtype());
+        let half = out.half().map(|half| (&half.values, half.stride));
         attention.fused(
             &self.gpu,
             &self.recorder,
             plan,
             &qkv.values,
-            cache.layers[layer].pages(),
+            cache.pages(layer, plan.counts(), shape).pages(),
             (&out.values, half),
         );
     }
@@ -404,13 +394,16 @@ impl Backend for GpuBackend {
         layer: usize,
         scores: &mut GpuBuffer,
     ) {
-        let attention = self.attention(shape, cache.dtype);
+        qkv.check_rows(plan.counts().num_tokens);
+        check_scores(plan, shape, scores);
+        let attention = self.attention(shape, cache.dtype());
         let context = scores.cols / shape.num_heads;
-        let pages = cache.layers[layer].pages();
+        let pages = cache.pages(layer, plan.counts(), shape).pages();
         attention.scores(&self.gpu, &self.recorder, plan, &qkv.values, pages, &scores.values, context);
     }
 
     fn attention_softmax(&self, plan: &GpuPlan, shape: QkvShape, scores: &mut GpuBuffer) {
+        check_scores(plan, shape, scores);
         let attention = self.attention(shape, KvDtype::F16);
         let context = scores.cols / shape.num_heads;
         attention.softmax(&self.gpu, &self.recorder, plan, &scores.values, context);
@@ -425,10 +418,12 @@ impl Backend for GpuBackend {
         layer: usize,
         out: &mut GpuBuffer,
     ) {
-        let attention = self.attention(shape, cache.dtype);
-        let half = self.half_out(out).map(|half| (&half.values, half.stride));
+        check_scores(plan, shape, scores);
+        out.check_rows(plan.counts().num_tokens);
+        let attention = self.attention(shape, cache.dtype());
+        let half = out.half().map(|half| (&half.values, half.stride));
         let context = scores.cols / shape.num_heads;
-        let pages = cache.layers[layer].pages();
+        let pages = cache.pages(layer, plan.counts(), shape).pages();
         attention.values(
             &self.gpu,
             &self.recorder,
@@ -440,9 +435,11 @@ impl Backend for GpuBackend {
     }
 
     fn swiglu(&self, rows: usize, gate_up: &GpuBuffer, out: &mut GpuBuffer) {
+        gate_up.check_rows(rows);
         out.check_rows(rows);
-        let half = self.half_out(out);
-        let kernel = self.rows.swiglu.get_or_init(|| {
+        assert_eq!(gate_up.cols, 2 * out.cols, "swiglu: columns");
+        let half = out.half();
+        let kernel = self.rows.swiglu[usize::from(half.is_some())].get_or_init(|| {
             let spec = KernelSpec::new("swiglu");
             let spec = if half.is_some() { spec.with("HALF", 2) } else { spec };
             self.kernels.get(&self.gpu, &spec)
@@ -455,7 +452,9 @@ impl Backend for GpuBackend {
 
     fn gather_rows(&self, plan: &GpuPlan, x: &GpuBuffer, out: &mut GpuBuffer) {
         let rows = plan.counts().num_wanted_rows;
+        x.check_rows(plan.counts().num_tokens);
         out.check_rows(rows);
+        assert_eq!(out.cols, x.cols, "gather_rows: columns");
         let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("gather_rows"));
         let kernel = self.rows.gather_rows.get_or_init(spec);
         let buffers = [&plan.buffer, &x.values, &out.values];

@@ -1,12 +1,4 @@
-//! How much memory a device has, where its driver tells, and how much a model takes of it.
-
-use gguf::Gguf;
-use model::{AttentionMode, BatchLimits, KvShape, LlamaConfig};
-
-use crate::attention::SCRATCH_BYTES;
-use crate::device::Capabilities;
-use crate::pack;
-use crate::product::{MAX_HALF_COLS, padded_rows};
+//! How much memory a device has, where its driver tells.
 
 /// A device's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,46 +46,4 @@ pub(crate) fn of(adapter: &wgpu::Adapter) -> Option<DeviceMemory> {
 #[cfg(target_vendor = "apple")]
 pub(crate) fn of(_: &wgpu::Adapter) -> Option<DeviceMemory> {
     None
-}
-
-/// Bytes that the weights of a file take on a device.
-pub fn weight_bytes(gguf: &Gguf, config: &LlamaConfig) -> u64 {
-    let of_tensors = gguf.tensors().map(|tensor| match tensor.dims().len() {
-        2 => pack::packed_bytes(tensor.format(), tensor.rows(), tensor.cols()),
-        _ => values(1, tensor.cols()),
-    });
-    of_tensors.sum::<u64>() + values(config.max_seq_len, config.rope.dim)
-}
-
-/// Bytes that a runner takes for steps up to `limits` over a cache of this shape.
-pub fn run_bytes(
-    capabilities: Capabilities,
-    config: &LlamaConfig,
-    limits: BatchLimits,
-    cache: KvShape,
-    attention: AttentionMode,
-) -> u64 {
-    let (hidden, inner, q) = (config.hidden_size, config.intermediate_size, config.q_dim());
-    let tokens = limits.max_tokens;
-    let f32s = |cols: usize| values(tokens, cols);
-    let scores = match attention {
-        AttentionMode::Fused => 0,
-        AttentionMode::Reference => f32s(config.num_heads * config.max_seq_len),
-    };
-    let activations =
-        3 * f32s(hidden) + f32s(q + 2 * config.kv_dim()) + f32s(q) + f32s(2 * inner) + f32s(inner);
-    // What is multiplied is there in f16 as well.
-    let halves = match capabilities.matrix_tile {
-        Some(_) => {
-            [hidden, hidden, hidden, q, inner].map(|cols| f32s(cols.min(MAX_HALF_COLS)) / 2).iter().sum()
-        }
-        None => 0,
-    };
-    let logits = values(limits.max_logit_rows, config.vocab_size);
-    cache.bytes() + activations + halves + logits + scores + SCRATCH_BYTES
-}
-
-/// Bytes of a buffer of activations.
-fn values(rows: usize, cols: usize) -> u64 {
-    padded_rows(rows) as u64 * cols as u64 * 4
 }

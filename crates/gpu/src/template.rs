@@ -10,7 +10,10 @@
 //! ${NAME}                  a defined value, or a loop's variable
 //! ```
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+
+use crate::plan_layout;
 
 macro_rules! parts {
     ($($name:literal),* $(,)?) => {
@@ -23,11 +26,12 @@ parts![
     "add",
     "argmax",
     "attention_fused",
-    "attention_join",
-    "attention_joined",
+    "attention_head",
     "attention_matrix",
+    "attention_merge",
     "attention_out",
     "attention_pages",
+    "attention_partials",
     "attention_scores",
     "attention_softmax",
     "attention_tile",
@@ -62,21 +66,34 @@ parts![
     "formats/q8_0",
     "gather_rows",
     "half",
-    "matmul_few",
     "matmul_float",
-    "matmul_many",
-    "matrix_tiles",
-    "plan",
+    "matmul_inputs",
+    "matmul_matrix",
+    "matmul_skinny",
+    "matmul_tiled",
+    "peak",
     "reduce",
     "rms_norm",
     "rms_norm_vectors",
-    "roof",
     "rope_store_kv",
     "swiglu",
     "to_half",
     "values_f16",
     "values_f32",
 ];
+
+/// The text of a part: of a file, or of the plan's constants, which are made from the host's table of them.
+///
+/// # Panics
+/// When there is no such part.
+fn text_of(name: &str) -> Cow<'static, str> {
+    if name == "plan" {
+        return Cow::Owned(plan_layout::wgsl());
+    }
+    let file = PARTS.iter().find(|(part, _)| *part == name);
+    let (_, text) = file.unwrap_or_else(|| panic!("no part of a kernel is called '{name}'"));
+    Cow::Borrowed(text)
+}
 
 /// Names and what they stand for in one kernel.
 pub(crate) type Defines = Vec<(&'static str, String)>;
@@ -105,10 +122,7 @@ impl Composer<'_> {
         if !self.included.insert(name.to_owned()) {
             return;
         }
-        let (_, text) = PARTS
-            .iter()
-            .find(|(part, _)| *part == name)
-            .unwrap_or_else(|| panic!("no kernel file is called '{name}'"));
+        let text = text_of(name);
         let lines: Vec<&str> = text.lines().collect();
         self.lines(&lines, variables);
     }

@@ -7,7 +7,8 @@ use gguf::random::Rng;
 use model::{Backend, Batch, BatchLimits, KvDtype, KvShape, Logits, QkvShape, Result, RopeShape, RopeStyle};
 
 use super::{Tally, random, read};
-use crate::backend::{GpuBackend, GpuBuffer};
+use crate::activations::GpuBuffer;
+use crate::backend::GpuBackend;
 use crate::kv_cache::GpuKvCache;
 
 /// Heads, a cache and a rotation.

@@ -16,8 +16,9 @@ use gguf::random::Rng;
 use gguf::{Format, Gguf};
 use model::{Backend, Error, KvDtype, QkvShape, Result};
 
+use crate::activations::GpuBuffer;
 use crate::adapters::Adapter;
-use crate::backend::{GpuBackend, GpuBuffer};
+use crate::backend::GpuBackend;
 use crate::device::{Capabilities, GpuOptions, MatrixUnits, Subgroups};
 
 pub use report::{Finding, Report};
