@@ -13,9 +13,10 @@ struct _mslBufferSizes {
 };
 
 typedef uint type_1[1];
-typedef float type_3[1];
+typedef float QkvItem;
+typedef QkvItem type_2[1];
 typedef uint CachedPair;
-typedef CachedPair type_4[1];
+typedef CachedPair type_3[1];
 typedef metal::float2 type_6[1];
 struct Tile {
     uint seq;
@@ -34,7 +35,7 @@ struct type_8 {
     metal::float2 inner[16];
 };
 struct Immediates {
-    uint spans;
+    uint splits;
     uint half_stride;
 };
 struct type_10 {
@@ -56,21 +57,22 @@ struct Stats {
 struct type_14 {
     float inner[128];
 };
-constant uint PLAN_TOKENS = 0u;
-constant uint PLAN_SEQS = 1u;
-constant uint PLAN_LOGIT_ROWS = 2u;
+constant uint PLAN_NUM_TOKENS = 0u;
+constant uint PLAN_NUM_SEQS = 1u;
+constant uint PLAN_NUM_WANTED_ROWS = 2u;
 constant uint PLAN_NUM_RUNS = 3u;
-constant uint PLAN_MAX_BLOCKS = 4u;
-constant uint PLAN_TOKEN_IDS = 5u;
-constant uint PLAN_POSITIONS = 6u;
-constant uint PLAN_SLOT_MAPPING = 7u;
-constant uint PLAN_SEQ_OF_ROW = 8u;
-constant uint PLAN_CU_SEQLENS_Q = 9u;
-constant uint PLAN_CONTEXT_LENS = 10u;
-constant uint PLAN_BLOCK_TABLES = 11u;
-constant uint PLAN_WANTED_ROWS = 12u;
-constant uint PLAN_RUNS = 13u;
-constant uint PLAN_PAGE_SIZE = 14u;
+constant uint PLAN_NUM_BLOCKS = 4u;
+constant uint PLAN_PAGE_SIZE = 5u;
+constant uint PLAN_TOKEN_IDS = 6u;
+constant uint PLAN_POSITIONS = 7u;
+constant uint PLAN_SLOT_MAPPING = 8u;
+constant uint PLAN_SEQ_OF_ROW = 9u;
+constant uint PLAN_CU_SEQLENS_Q = 10u;
+constant uint PLAN_CONTEXT_LENS = 11u;
+constant uint PLAN_BLOCK_TABLES = 12u;
+constant uint PLAN_WANTED_ROWS = 13u;
+constant uint PLAN_RUNS = 14u;
+constant uint RUN_WORDS = 3u;
 constant uint HEAD_DIM = 128u;
 constant uint HEAD_WORDS = 64u;
 constant uint NUM_HEADS = 32u;
@@ -81,7 +83,7 @@ constant uint QKV_COLS = 6144u;
 constant float SCALE = 0.088388346;
 constant uint LANES = 128u;
 constant uint BLOCK = 64u;
-constant uint SPAN = 256u;
+constant uint SPLIT_LEN = 256u;
 constant uint TILE_HEADS = 4u;
 constant uint TILES_OF_GROUP = 1u;
 constant uint PIECE_WORDS = 16u;
@@ -103,8 +105,8 @@ uint cached_row(
     device type_1 const& plan,
     constant _mslBufferSizes& _buffer_sizes
 ) {
-    uint page_size = plan[14];
-    uint _e8 = plan[11];
+    uint page_size = plan[5];
+    uint _e8 = plan[12];
     uint _e11 = plan[4];
     uint block_table = _e8 + (seq * _e11);
     uint page = plan[block_table + naga_div(position, page_size)];
@@ -117,44 +119,44 @@ metal::float2 cached(
     return float2(as_type<half2>(pair));
 }
 
-metal::float2 join_factors(
+metal::float2 merge_factors(
     float max_so_far,
-    float part_max
+    float next_max
 ) {
-    float both = metal::max(max_so_far, part_max);
-    return metal::float2(metal::exp(max_so_far - both), metal::exp(part_max - both));
+    float both = metal::max(max_so_far, next_max);
+    return metal::float2(metal::exp(max_so_far - both), metal::exp(next_max - both));
 }
 
-float joined_sum(
+float merged_sum(
     float sum,
-    float part_sum,
+    float next_sum,
     metal::float2 factors_1
 ) {
-    return metal::fma(sum, factors_1.x, part_sum * factors_1.y);
+    return metal::fma(sum, factors_1.x, next_sum * factors_1.y);
 }
 
-metal::float2 joined_values(
+metal::float2 merged_values(
     metal::float2 values,
-    metal::float2 part,
+    metal::float2 next,
     metal::float2 factors_2
 ) {
-    return metal::fma(values, metal::float2(factors_2.x), part * factors_2.y);
+    return metal::fma(values, metal::float2(factors_2.x), next * factors_2.y);
 }
 
 Tile tile_of(
     uint run,
-    uint part_1,
+    uint index,
     device type_1 const& plan,
     constant _mslBufferSizes& _buffer_sizes
 ) {
-    uint _e4 = plan[13];
-    uint words = _e4 + (run * 3u);
+    uint _e4 = plan[14];
+    uint words = _e4 + (run * RUN_WORDS);
     uint first_row = plan[words + 1u];
     uint tokens = plan[words + 2u];
-    uint _e21 = plan[6];
+    uint _e21 = plan[7];
     uint first_position = plan[_e21 + first_row];
-    uint kv_head_1 = naga_div(part_1, TILES_OF_GROUP);
-    uint first_of_group = naga_mod(part_1, TILES_OF_GROUP) * 16u;
+    uint kv_head_1 = naga_div(index, TILES_OF_GROUP);
+    uint first_of_group = naga_mod(index, TILES_OF_GROUP) * 16u;
     uint heads = metal::min(TILE_HEADS, GROUP - first_of_group);
     uint _e37 = plan[words];
     return Tile {_e37, first_row, first_position, kv_head_1, (kv_head_1 * GROUP) + first_of_group, heads, tokens * heads, first_position + tokens};
@@ -205,10 +207,28 @@ void put_out(
     }
 }
 
+CachedPair pages0_(
+    uint at,
+    device type_3 const& k_pages,
+    constant _mslBufferSizes& _buffer_sizes
+) {
+    CachedPair _e3 = k_pages[at];
+    return _e3;
+}
+
+CachedPair pages1_(
+    uint at_1,
+    device type_3 const& v_pages,
+    constant _mslBufferSizes& _buffer_sizes
+) {
+    CachedPair _e3 = v_pages[at_1];
+    return _e3;
+}
+
 void load_queries(
     Tile tile_4,
     uint lane_1,
-    device type_3 const& qkv,
+    device type_2 const& qkv,
     threadgroup type_10& queries,
     constant _mslBufferSizes& _buffer_sizes
 ) {
@@ -246,8 +266,8 @@ void load_queries(
             if (_e21) {
                 uint _e22 = query_start(tile_4, row_4);
                 uint first_3 = _e22 + (2u * word_9);
-                float _e28 = qkv[first_3];
-                float _e33 = qkv[first_3 + 1u];
+                QkvItem _e28 = qkv[first_3];
+                QkvItem _e33 = qkv[first_3 + 1u];
                 pair_2 = metal::float2(_e28, _e33);
             }
             uint _e36 = i;
@@ -282,20 +302,11 @@ void find_rows(
     }
 }
 
-CachedPair pages0_(
-    uint at,
-    device type_4 const& k_pages,
-    constant _mslBufferSizes& _buffer_sizes
-) {
-    CachedPair _e3 = k_pages[at];
-    return _e3;
-}
-
 void stage_piece0_(
     uint count,
     uint piece_1,
     uint lane_3,
-    device type_4 const& k_pages,
+    device type_3 const& k_pages,
     threadgroup type_11& staged,
     threadgroup type_13& cached_rows,
     constant _mslBufferSizes& _buffer_sizes
@@ -345,20 +356,11 @@ void stage_piece0_(
     return;
 }
 
-CachedPair pages1_(
-    uint at_1,
-    device type_4 const& v_pages,
-    constant _mslBufferSizes& _buffer_sizes
-) {
-    CachedPair _e3 = v_pages[at_1];
-    return _e3;
-}
-
 void stage_piece1_(
     uint count_1,
     uint piece_2,
     uint lane_4,
-    device type_4 const& v_pages,
+    device type_3 const& v_pages,
     threadgroup type_11& staged,
     threadgroup type_13& cached_rows,
     constant _mslBufferSizes& _buffer_sizes
@@ -556,9 +558,9 @@ struct main_Input {
   metal::uint3 group [[threadgroup_position_in_grid]]
 , uint lane [[thread_index_in_threadgroup]]
 , device type_1 const& plan [[user(fake0)]]
-, device type_3 const& qkv [[user(fake0)]]
-, device type_4 const& k_pages [[user(fake0)]]
-, device type_4 const& v_pages [[user(fake0)]]
+, device type_2 const& qkv [[user(fake0)]]
+, device type_3 const& k_pages [[user(fake0)]]
+, device type_3 const& v_pages [[user(fake0)]]
 , device type_6& out [[user(fake0)]]
 , threadgroup type_7& corrections
 , threadgroup type_8& all_factors
@@ -581,17 +583,17 @@ struct main_Input {
         sums_of_lanes = {};
     }
     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-    float joined_max = 0.0;
-    float joined = 0.0;
-    metal::float2 joined0_0_ = metal::float2 {};
-    metal::float2 joined0_1_ = metal::float2 {};
-    metal::float2 joined1_0_ = metal::float2 {};
-    metal::float2 joined1_1_ = metal::float2 {};
-    metal::float2 joined2_0_ = metal::float2 {};
-    metal::float2 joined2_1_ = metal::float2 {};
-    metal::float2 joined3_0_ = metal::float2 {};
-    metal::float2 joined3_1_ = metal::float2 {};
-    uint span = {};
+    float merged_max = 0.0;
+    float merged = 0.0;
+    metal::float2 merged0_0_ = metal::float2 {};
+    metal::float2 merged0_1_ = metal::float2 {};
+    metal::float2 merged1_0_ = metal::float2 {};
+    metal::float2 merged1_1_ = metal::float2 {};
+    metal::float2 merged2_0_ = metal::float2 {};
+    metal::float2 merged2_1_ = metal::float2 {};
+    metal::float2 merged3_0_ = metal::float2 {};
+    metal::float2 merged3_1_ = metal::float2 {};
+    uint split = {};
     Stats stats = {};
     metal::float2 values0_0_ = {};
     metal::float2 values0_1_ = {};
@@ -629,22 +631,22 @@ struct main_Input {
     uint p_7 = {};
     metal::float2 factors = {};
     Tile _e4 = tile_of(group.x, group.y, plan, _buffer_sizes);
-    uint end_span = naga_div((_e4.end + SPAN) - 1u, SPAN);
+    uint end_split = naga_div((_e4.end + SPLIT_LEN) - 1u, SPLIT_LEN);
     load_queries(_e4, lane, qkv, queries, _buffer_sizes);
     uint _e15 = row_position(_e4, naga_div(lane, 8u));
-    span = 0u;
+    split = 0u;
     uint2 loop_bound_5 = uint2(4294967295u);
     bool loop_init_5 = true;
     while(true) {
         if (metal::all(loop_bound_5 == uint2(0u))) { break; }
         loop_bound_5 -= uint2(loop_bound_5.y == 0u, 1u);
         if (!loop_init_5) {
-            uint _e1072 = span;
-            span = _e1072 + 1u;
+            uint _e1072 = split;
+            split = _e1072 + 1u;
         }
         loop_init_5 = false;
-        uint _e37 = span;
-        if (_e37 < end_span) {
+        uint _e37 = split;
+        if (_e37 < end_split) {
         } else {
             break;
         }
@@ -658,10 +660,10 @@ struct main_Input {
             values2_1_ = metal::float2 {};
             values3_0_ = metal::float2 {};
             values3_1_ = metal::float2 {};
-            uint _e60 = span;
-            uint span_end = metal::min(_e4.end, (_e60 + 1u) * SPAN);
-            uint _e66 = span;
-            first = _e66 * SPAN;
+            uint _e60 = split;
+            uint split_end = metal::min(_e4.end, (_e60 + 1u) * SPLIT_LEN);
+            uint _e66 = split;
+            first = _e66 * SPLIT_LEN;
             uint2 loop_bound_6 = uint2(4294967295u);
             bool loop_init_6 = true;
             while(true) {
@@ -673,13 +675,13 @@ struct main_Input {
                 }
                 loop_init_6 = false;
                 uint _e70 = first;
-                if (_e70 < span_end) {
+                if (_e70 < split_end) {
                 } else {
                     break;
                 }
                 {
                     uint _e73 = first;
-                    uint count_2 = metal::min(BLOCK, span_end - _e73);
+                    uint count_2 = metal::min(BLOCK, split_end - _e73);
                     uint _e76 = first;
                     find_rows(_e4, _e76, lane, plan, cached_rows, _buffer_sizes);
                     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
@@ -1289,96 +1291,96 @@ struct main_Input {
                 }
             }
             factors = metal::float2(1.0, 0.0);
-            uint _e999 = span;
+            uint _e999 = split;
             if (_e999 == 0u) {
                 factors = metal::float2(0.0, 1.0);
                 float _e1006 = stats.largest;
-                joined_max = _e1006;
+                merged_max = _e1006;
             } else {
-                uint _e1007 = span;
-                if (_e15 >= (_e1007 * SPAN)) {
-                    float _e1011 = joined_max;
+                uint _e1007 = split;
+                if (_e15 >= (_e1007 * SPLIT_LEN)) {
+                    float _e1011 = merged_max;
                     float _e1013 = stats.largest;
-                    metal::float2 _e1014 = join_factors(_e1011, _e1013);
+                    metal::float2 _e1014 = merge_factors(_e1011, _e1013);
                     factors = _e1014;
-                    float _e1015 = joined_max;
+                    float _e1015 = merged_max;
                     float _e1017 = stats.largest;
-                    joined_max = metal::max(_e1015, _e1017);
+                    merged_max = metal::max(_e1015, _e1017);
                 }
             }
-            float _e1019 = joined;
+            float _e1019 = merged;
             float _e1021 = stats.sum;
             metal::float2 _e1022 = factors;
-            float _e1023 = joined_sum(_e1019, _e1021, _e1022);
-            joined = _e1023;
+            float _e1023 = merged_sum(_e1019, _e1021, _e1022);
+            merged = _e1023;
             if (naga_mod(lane, 8u) == 0u) {
                 metal::float2 _e1032 = factors;
                 all_factors.inner[naga_div(lane, 8u)] = _e1032;
             }
             metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
             metal::float2 factors0_ = all_factors.inner[0u + naga_div(lane, PIECE_WORDS)];
-            metal::float2 _e1040 = joined0_0_;
+            metal::float2 _e1040 = merged0_0_;
             metal::float2 _e1041 = values0_0_;
-            metal::float2 _e1042 = joined_values(_e1040, _e1041, factors0_);
-            joined0_0_ = _e1042;
-            metal::float2 _e1043 = joined1_0_;
+            metal::float2 _e1042 = merged_values(_e1040, _e1041, factors0_);
+            merged0_0_ = _e1042;
+            metal::float2 _e1043 = merged1_0_;
             metal::float2 _e1044 = values1_0_;
-            metal::float2 _e1045 = joined_values(_e1043, _e1044, factors0_);
-            joined1_0_ = _e1045;
-            metal::float2 _e1046 = joined2_0_;
+            metal::float2 _e1045 = merged_values(_e1043, _e1044, factors0_);
+            merged1_0_ = _e1045;
+            metal::float2 _e1046 = merged2_0_;
             metal::float2 _e1047 = values2_0_;
-            metal::float2 _e1048 = joined_values(_e1046, _e1047, factors0_);
-            joined2_0_ = _e1048;
-            metal::float2 _e1049 = joined3_0_;
+            metal::float2 _e1048 = merged_values(_e1046, _e1047, factors0_);
+            merged2_0_ = _e1048;
+            metal::float2 _e1049 = merged3_0_;
             metal::float2 _e1050 = values3_0_;
-            metal::float2 _e1051 = joined_values(_e1049, _e1050, factors0_);
-            joined3_0_ = _e1051;
+            metal::float2 _e1051 = merged_values(_e1049, _e1050, factors0_);
+            merged3_0_ = _e1051;
             metal::float2 factors1_ = all_factors.inner[8u + naga_div(lane, PIECE_WORDS)];
-            metal::float2 _e1059 = joined0_1_;
+            metal::float2 _e1059 = merged0_1_;
             metal::float2 _e1060 = values0_1_;
-            metal::float2 _e1061 = joined_values(_e1059, _e1060, factors1_);
-            joined0_1_ = _e1061;
-            metal::float2 _e1062 = joined1_1_;
+            metal::float2 _e1061 = merged_values(_e1059, _e1060, factors1_);
+            merged0_1_ = _e1061;
+            metal::float2 _e1062 = merged1_1_;
             metal::float2 _e1063 = values1_1_;
-            metal::float2 _e1064 = joined_values(_e1062, _e1063, factors1_);
-            joined1_1_ = _e1064;
-            metal::float2 _e1065 = joined2_1_;
+            metal::float2 _e1064 = merged_values(_e1062, _e1063, factors1_);
+            merged1_1_ = _e1064;
+            metal::float2 _e1065 = merged2_1_;
             metal::float2 _e1066 = values2_1_;
-            metal::float2 _e1067 = joined_values(_e1065, _e1066, factors1_);
-            joined2_1_ = _e1067;
-            metal::float2 _e1068 = joined3_1_;
+            metal::float2 _e1067 = merged_values(_e1065, _e1066, factors1_);
+            merged2_1_ = _e1067;
+            metal::float2 _e1068 = merged3_1_;
             metal::float2 _e1069 = values3_1_;
-            metal::float2 _e1070 = joined_values(_e1068, _e1069, factors1_);
-            joined3_1_ = _e1070;
+            metal::float2 _e1070 = merged_values(_e1068, _e1069, factors1_);
+            merged3_1_ = _e1070;
         }
     }
     if (naga_mod(lane, 8u) == 0u) {
-        float _e1082 = joined;
+        float _e1082 = merged;
         corrections.inner[naga_div(lane, 8u)] = _e1082;
     }
     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
-    metal::float2 _e1091 = joined0_0_;
+    metal::float2 _e1091 = merged0_0_;
     float _e1098 = corrections.inner[0u + naga_div(lane, PIECE_WORDS)];
     put_out(_e4, 0u + naga_div(lane, PIECE_WORDS), 0u + naga_mod(lane, PIECE_WORDS), _e1091 / metal::float2(_e1098), out, _buffer_sizes);
-    metal::float2 _e1109 = joined1_0_;
+    metal::float2 _e1109 = merged1_0_;
     float _e1116 = corrections.inner[0u + naga_div(lane, PIECE_WORDS)];
     put_out(_e4, 0u + naga_div(lane, PIECE_WORDS), 16u + naga_mod(lane, PIECE_WORDS), _e1109 / metal::float2(_e1116), out, _buffer_sizes);
-    metal::float2 _e1127 = joined2_0_;
+    metal::float2 _e1127 = merged2_0_;
     float _e1134 = corrections.inner[0u + naga_div(lane, PIECE_WORDS)];
     put_out(_e4, 0u + naga_div(lane, PIECE_WORDS), 32u + naga_mod(lane, PIECE_WORDS), _e1127 / metal::float2(_e1134), out, _buffer_sizes);
-    metal::float2 _e1145 = joined3_0_;
+    metal::float2 _e1145 = merged3_0_;
     float _e1152 = corrections.inner[0u + naga_div(lane, PIECE_WORDS)];
     put_out(_e4, 0u + naga_div(lane, PIECE_WORDS), 48u + naga_mod(lane, PIECE_WORDS), _e1145 / metal::float2(_e1152), out, _buffer_sizes);
-    metal::float2 _e1163 = joined0_1_;
+    metal::float2 _e1163 = merged0_1_;
     float _e1170 = corrections.inner[8u + naga_div(lane, PIECE_WORDS)];
     put_out(_e4, 8u + naga_div(lane, PIECE_WORDS), 0u + naga_mod(lane, PIECE_WORDS), _e1163 / metal::float2(_e1170), out, _buffer_sizes);
-    metal::float2 _e1181 = joined1_1_;
+    metal::float2 _e1181 = merged1_1_;
     float _e1188 = corrections.inner[8u + naga_div(lane, PIECE_WORDS)];
     put_out(_e4, 8u + naga_div(lane, PIECE_WORDS), 16u + naga_mod(lane, PIECE_WORDS), _e1181 / metal::float2(_e1188), out, _buffer_sizes);
-    metal::float2 _e1199 = joined2_1_;
+    metal::float2 _e1199 = merged2_1_;
     float _e1206 = corrections.inner[8u + naga_div(lane, PIECE_WORDS)];
     put_out(_e4, 8u + naga_div(lane, PIECE_WORDS), 32u + naga_mod(lane, PIECE_WORDS), _e1199 / metal::float2(_e1206), out, _buffer_sizes);
-    metal::float2 _e1217 = joined3_1_;
+    metal::float2 _e1217 = merged3_1_;
     float _e1224 = corrections.inner[8u + naga_div(lane, PIECE_WORDS)];
     put_out(_e4, 8u + naga_div(lane, PIECE_WORDS), 48u + naga_mod(lane, PIECE_WORDS), _e1217 / metal::float2(_e1224), out, _buffer_sizes);
     return;

@@ -14,10 +14,9 @@ struct _mslBufferSizes {
 
 typedef float V;
 typedef metal::float4 V4_;
-typedef metal::uint4 type_4[1];
-typedef uint type_5[1];
+typedef metal::uint4 Quants;
 struct Raw {
-    metal::uint4 q;
+    Quants q;
     uint scale;
     uint shift;
     uint factors;
@@ -27,7 +26,9 @@ struct Scale {
     V d;
     V m;
 };
-typedef float type_6[1];
+typedef Quants type_3[1];
+typedef uint type_4[1];
+typedef float type_5[1];
 struct Immediates {
     uint chunks;
     uint supers;
@@ -37,7 +38,7 @@ struct Immediates {
     uint out_stride;
     uint out_first;
 };
-struct type_7 {
+struct type_6 {
     float inner[1024];
 };
 
@@ -77,103 +78,119 @@ V4_ high_nibbles4_less(
     return _e6 - metal::float4(offset_2);
 }
 
-void setup(
-    uint local_index
+V4_ low_quad(
+    uint w_5,
+    Scale scale
 ) {
-    return;
+    V4_ _e3 = low_nibbles4_less(w_5, 0.0);
+    return metal::fma(_e3, metal::float4(scale.d), metal::float4(-(scale.m)));
+}
+
+V4_ values0_(
+    Raw raw,
+    Scale scale_1
+) {
+    V4_ _e4 = low_quad(raw.q.x, scale_1);
+    return _e4;
+}
+
+V4_ high_quad(
+    uint w_6,
+    Scale scale_2
+) {
+    V4_ _e3 = high_nibbles4_less(w_6, 0.0);
+    return metal::fma(_e3, metal::float4(scale_2.d), metal::float4(-(scale_2.m)));
+}
+
+V4_ values1_(
+    Raw raw_1,
+    Scale scale_3
+) {
+    V4_ _e4 = high_quad(raw_1.q.x, scale_3);
+    return _e4;
+}
+
+V4_ values2_(
+    Raw raw_2,
+    Scale scale_4
+) {
+    V4_ _e4 = low_quad(raw_2.q.y, scale_4);
+    return _e4;
+}
+
+V4_ values3_(
+    Raw raw_3,
+    Scale scale_5
+) {
+    V4_ _e4 = high_quad(raw_3.q.y, scale_5);
+    return _e4;
+}
+
+V4_ values4_(
+    Raw raw_4,
+    Scale scale_6
+) {
+    V4_ _e4 = low_quad(raw_4.q.z, scale_6);
+    return _e4;
+}
+
+V4_ values5_(
+    Raw raw_5,
+    Scale scale_7
+) {
+    V4_ _e4 = high_quad(raw_5.q.z, scale_7);
+    return _e4;
+}
+
+V4_ values6_(
+    Raw raw_6,
+    Scale scale_8
+) {
+    V4_ _e4 = low_quad(raw_6.q.w, scale_8);
+    return _e4;
+}
+
+V4_ values7_(
+    Raw raw_7,
+    Scale scale_9
+) {
+    V4_ _e4 = high_quad(raw_7.q.w, scale_9);
+    return _e4;
+}
+
+Scale scale_of(
+    Raw raw_8
+) {
+    uint both = raw_8.scale >> raw_8.shift;
+    metal::float2 factors = float2(as_type<half2>(raw_8.factors));
+    return Scale {static_cast<float>(factors.x * static_cast<float>(both & 255u)), static_cast<float>(factors.y * static_cast<float>((both >> 8u) & 255u))};
 }
 
 Raw load_raw(
     uint tile,
     uint lane_1,
     uint super_index,
-    device type_4 const& quants,
-    device type_5 const& scales,
-    device type_5 const& supers,
+    device type_3 const& quants,
+    device type_4 const& scales,
+    device type_4 const& supers,
     constant _mslBufferSizes& _buffer_sizes
 ) {
-    metal::uint4 _e8 = quants[(tile * 32u) + lane_1];
+    Quants _e8 = quants[(tile * 32u) + lane_1];
     uint _e16 = scales[(tile * 16u) + (lane_1 >> 1u)];
     uint _e23 = supers[super_index];
     return Raw {_e8, _e16, (lane_1 & 1u) * 16u, _e23};
 }
 
-Scale scale_of(
-    Raw raw
+void setup(
+    uint local_index
 ) {
-    uint both = raw.scale >> raw.shift;
-    metal::float2 factors = float2(as_type<half2>(raw.factors));
-    return Scale {static_cast<float>(factors.x * static_cast<float>(both & 255u)), static_cast<float>(factors.y * static_cast<float>((both >> 8u) & 255u))};
-}
-
-V4_ values0_(
-    Raw raw_1,
-    Scale scale
-) {
-    V4_ _e5 = low_nibbles4_less(raw_1.q.x, 0.0);
-    return metal::fma(_e5, metal::float4(scale.d), metal::float4(-(scale.m)));
-}
-
-V4_ values1_(
-    Raw raw_2,
-    Scale scale_1
-) {
-    V4_ _e5 = high_nibbles4_less(raw_2.q.x, 0.0);
-    return metal::fma(_e5, metal::float4(scale_1.d), metal::float4(-(scale_1.m)));
-}
-
-V4_ values2_(
-    Raw raw_3,
-    Scale scale_2
-) {
-    V4_ _e5 = low_nibbles4_less(raw_3.q.y, 0.0);
-    return metal::fma(_e5, metal::float4(scale_2.d), metal::float4(-(scale_2.m)));
-}
-
-V4_ values3_(
-    Raw raw_4,
-    Scale scale_3
-) {
-    V4_ _e5 = high_nibbles4_less(raw_4.q.y, 0.0);
-    return metal::fma(_e5, metal::float4(scale_3.d), metal::float4(-(scale_3.m)));
-}
-
-V4_ values4_(
-    Raw raw_5,
-    Scale scale_4
-) {
-    V4_ _e5 = low_nibbles4_less(raw_5.q.z, 0.0);
-    return metal::fma(_e5, metal::float4(scale_4.d), metal::float4(-(scale_4.m)));
-}
-
-V4_ values5_(
-    Raw raw_6,
-    Scale scale_5
-) {
-    V4_ _e5 = high_nibbles4_less(raw_6.q.z, 0.0);
-    return metal::fma(_e5, metal::float4(scale_5.d), metal::float4(-(scale_5.m)));
-}
-
-V4_ values6_(
-    Raw raw_7,
-    Scale scale_6
-) {
-    V4_ _e5 = low_nibbles4_less(raw_7.q.w, 0.0);
-    return metal::fma(_e5, metal::float4(scale_6.d), metal::float4(-(scale_6.m)));
-}
-
-V4_ values7_(
-    Raw raw_8,
-    Scale scale_7
-) {
-    V4_ _e5 = high_nibbles4_less(raw_8.q.w, 0.0);
-    return metal::fma(_e5, metal::float4(scale_7.d), metal::float4(-(scale_7.m)));
+    return;
 }
 
 float x_value(
     uint token,
     uint col,
-    device type_6 const& x,
+    device type_5 const& x,
     constant Immediates& imm,
     constant _mslBufferSizes& _buffer_sizes
 ) {
@@ -185,7 +202,7 @@ float x_value(
 metal::float4 x_values(
     uint token_1,
     uint col_1,
-    device type_6 const& x,
+    device type_5 const& x,
     constant Immediates& imm,
     constant _mslBufferSizes& _buffer_sizes
 ) {
@@ -209,13 +226,13 @@ struct main_Input {
 [[max_total_threads_per_threadgroup(256)]] kernel void main_(
   metal::uint3 group [[threadgroup_position_in_grid]]
 , uint lane [[thread_index_in_threadgroup]]
-, device type_4 const& quants [[user(fake0)]]
-, device type_5 const& scales [[user(fake0)]]
-, device type_5 const& supers [[user(fake0)]]
-, device type_6 const& x [[user(fake0)]]
-, device type_6& out [[user(fake0)]]
+, device type_3 const& quants [[user(fake0)]]
+, device type_4 const& scales [[user(fake0)]]
+, device type_4 const& supers [[user(fake0)]]
+, device type_5 const& x [[user(fake0)]]
+, device type_5& out [[user(fake0)]]
 , constant Immediates& imm [[user(fake0)]]
-, threadgroup type_7& sums
+, threadgroup type_6& sums
 , constant _mslBufferSizes& _buffer_sizes [[user(fake0)]]
 ) {
     if (lane == 0u) {

@@ -8,7 +8,7 @@ use std::fmt;
 use devices::{DeviceMemory, GpuChoice, GpuDescription, GpuOptions};
 use model::{Error, Result};
 
-use crate::device::Gpu;
+use crate::device::{Gpu, interface_name};
 use crate::memory;
 
 /// The GPUs that this machine's drivers report.
@@ -182,16 +182,6 @@ fn backend_of(choice: GpuChoice) -> Option<wgpu::Backend> {
         GpuChoice::Vulkan => Some(wgpu::Backend::Vulkan),
         GpuChoice::Metal => Some(wgpu::Backend::Metal),
         GpuChoice::Dx12 => Some(wgpu::Backend::Dx12),
-    }
-}
-
-/// What an interface is called.
-pub(crate) fn interface_name(backend: wgpu::Backend) -> &'static str {
-    match backend {
-        wgpu::Backend::Vulkan => "Vulkan",
-        wgpu::Backend::Metal => "Metal",
-        wgpu::Backend::Dx12 => "DX12",
-        _ => "other",
     }
 }
 

@@ -1,8 +1,8 @@
 //! Attention on the device: the fused kernels, and the three-step reference.
 //!
-//! A workgroup takes a run of rows and a cached head. A step of few of those over long contexts is cut into spans of
-//! positions, which a second kernel joins in order; spans are computed for themselves in any case, so that both give
-//! the same bits.
+//! A workgroup takes a run of rows and a cached head. In a step that has few of those over long contexts, contexts are cut
+//! into splits: a workgroup computes the partial result of a split, and a second kernel merges the partials in order. Each
+//! split is computed by itself in any case, so that both give the same bits.
 
 use std::sync::Arc;
 
@@ -11,22 +11,10 @@ use model::{AttentionOp, KvDtype, QkvShape};
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
-use crate::plan::{GpuPlan, TILE_ROWS};
-use crate::product::has_vectors;
+use crate::plan::GpuPlan;
+use crate::product::MAX_HALF_COLS;
 use crate::recorder::Recorder;
-
-#[cfg(all(test, feature = "device-tests"))]
-mod tests;
-
-/// Positions of a span.
-pub(crate) const SPAN: usize = 256;
-
-/// Most bytes of the parts of spans: those of 16 sequences of 8192 tokens with 32 heads of 128 columns, or of one of
-/// 131072, take 8.5 MB.
-pub(crate) const SCRATCH_BYTES: u64 = 32 << 20;
-
-/// Workgroups that keep a large device busy.
-const WORKGROUPS_WANTED: usize = 512;
+use crate::tiling::{self, Grid, SPLIT_LEN};
 
 /// Memory of the workgroups that use matrix units, for heads of 128 columns.
 const MATRIX_WORKGROUP_BYTES: u32 = 44 << 10;
@@ -45,19 +33,10 @@ pub(crate) struct Attention {
     on_matrix_units: bool,
     whole: Arc<Kernel>,
     split: Arc<Kernel>,
-    join: Arc<Kernel>,
+    merge: Arc<Kernel>,
     scores: Arc<Kernel>,
     softmax: Arc<Kernel>,
     values: Arc<Kernel>,
-}
-
-/// Whether contexts are cut into spans of workgroups of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Grid {
-    /// A workgroup walks all spans of its rows.
-    Whole,
-    /// A workgroup takes a span.
-    Split,
 }
 
 /// An output, and its f16 copy with the copy's stride in words, where the device has matrix units.
@@ -80,7 +59,7 @@ impl Attention {
             on_matrix_units: specs.on_matrix_units,
             whole: kernel(specs.fused(Grid::Whole)),
             split: kernel(specs.fused(Grid::Split)),
-            join: kernel(specs.join()),
+            merge: kernel(specs.merge()),
             scores: kernel(specs.scores()),
             softmax: kernel(KernelSpec::new("attention_softmax")),
             values: kernel(specs.values()),
@@ -102,7 +81,9 @@ impl Attention {
         pages: Pages<'_>,
         out: Output<'_>,
     ) {
-        self.fused_on(self.grid(plan), gpu, recorder, plan, qkv, pages, out);
+        let counts = plan.counts();
+        let grid = tiling::grid(self.shape, counts.num_tokens, counts.num_runs, counts.max_context);
+        self.fused_on(grid, gpu, recorder, plan, qkv, pages, out);
     }
 
     /// As [`fused`](Self::fused), over the given grid.
@@ -117,12 +98,12 @@ impl Attention {
         (k, v): Pages<'_>,
         (out, half): Output<'_>,
     ) {
-        assert_eq!(half.is_some(), self.has_half, "attention: an output's f16 copy");
+        self.check(plan, half);
         let counts = plan.counts();
-        let spans = counts.max_context.div_ceil(SPAN) as u32;
-        let (runs, tiles) = (counts.num_runs as u32, self.tiles_of_run() as u32);
+        let splits = counts.max_context.div_ceil(SPLIT_LEN) as u32;
+        let (runs, tiles) = (counts.num_runs as u32, tiling::tiles_per_run(self.shape) as u32);
         let half_stride = half.map_or(0, |(_, stride)| stride as u32);
-        let values = [spans, half_stride];
+        let values = [splits, half_stride];
         match grid {
             Grid::Whole => {
                 let mut buffers = vec![&plan.buffer, qkv, k, v, out];
@@ -130,13 +111,16 @@ impl Attention {
                 recorder.dispatch(gpu, &self.whole, &buffers, &values, [runs, tiles, 1]);
             }
             Grid::Split => {
-                assert!(self.parts_bytes(plan) <= SCRATCH_BYTES, "attention: too many parts");
-                let buffers = [&plan.buffer, qkv, k, v, &plan.scratch];
-                recorder.dispatch(gpu, &self.split, &buffers, &values, [runs, tiles, spans]);
-                let mut buffers = vec![&plan.buffer, &plan.scratch, out];
+                let partials = plan.partials();
+                let bytes = tiling::partial_bytes(self.shape, counts.num_tokens, counts.max_context);
+                let size = partials.raw.size();
+                assert!(bytes <= size, "attention: {bytes} bytes of partials, the plan has {size}");
+                let buffers = [&plan.buffer, qkv, k, v, partials];
+                recorder.dispatch(gpu, &self.split, &buffers, &values, [runs, tiles, splits]);
+                let mut buffers = vec![&plan.buffer, partials, out];
                 buffers.extend(half.map(|(half, _)| half));
                 let grid = [self.shape.num_heads as u32, counts.num_tokens as u32, 1];
-                recorder.dispatch(gpu, &self.join, &buffers, &values, grid);
+                recorder.dispatch(gpu, &self.merge, &buffers, &values, grid);
             }
         }
     }
@@ -183,7 +167,7 @@ impl Attention {
         (_, v): Pages<'_>,
         (out, half): Output<'_>,
     ) {
-        assert_eq!(half.is_some(), self.has_half, "attention: an output's f16 copy");
+        self.check(plan, half);
         let mut buffers = vec![&plan.buffer, scores, v, out];
         buffers.extend(half.map(|(half, _)| half));
         let values = [context as u32, half.map_or(0, |(_, stride)| stride as u32)];
@@ -191,26 +175,11 @@ impl Attention {
         recorder.dispatch(gpu, &self.values, &buffers, &values, grid);
     }
 
-    /// The grid for a planned batch: split where whole contexts would leave a large device idle.
-    fn grid(&self, plan: &GpuPlan) -> Grid {
-        let counts = plan.counts();
-        let is_split = counts.max_context > SPAN
-            && counts.num_runs * self.tiles_of_run() < WORKGROUPS_WANTED
-            && self.parts_bytes(plan) <= SCRATCH_BYTES;
-        if is_split { Grid::Split } else { Grid::Whole }
-    }
-
-    /// Cached heads, or pieces of the query heads of a cached head.
-    fn tiles_of_run(&self) -> usize {
-        let QkvShape { num_heads, num_kv_heads, .. } = self.shape;
-        num_kv_heads * (num_heads / num_kv_heads).div_ceil(TILE_ROWS)
-    }
-
-    /// `[T, num_heads, spans, head_dim + 2]` of f32.
-    fn parts_bytes(&self, plan: &GpuPlan) -> u64 {
-        let counts = plan.counts();
-        let parts = counts.num_tokens * self.shape.num_heads * counts.max_context.div_ceil(SPAN);
-        (parts * (self.shape.head_dim + 2) * 4) as u64
+    /// # Panics
+    /// When the plan was made for other heads, or the output is not written as the kernels write it.
+    fn check(&self, plan: &GpuPlan, half: Option<(&DeviceBuffer, usize)>) {
+        assert!(plan.shapes().contains(&self.shape), "attention: heads that the plan was not made for");
+        assert_eq!(half.is_some(), self.has_half, "attention: an output's f16 copy");
     }
 }
 
@@ -235,15 +204,15 @@ impl Specs {
         let width = shape.head_dim;
         assert!(width <= MAX_HEAD_DIM && width.is_multiple_of(2), "attention: a head of {width} columns");
         let capabilities = gpu.capabilities();
-        let has_matrices = capabilities.matrix_tile == Some(16);
-        let has_room = capabilities.max_workgroup_bytes >= MATRIX_WORKGROUP_BYTES;
+        let has_matrix_units = capabilities.has_matrix_units();
+        let fits = capabilities.max_workgroup_bytes >= MATRIX_WORKGROUP_BYTES;
         Self {
             shape,
             scale,
             dtype,
-            has_half: has_matrices,
-            on_matrix_units: has_matrices && has_room && Self::suit_matrix_units(shape, dtype),
-            has_vectors: has_vectors(gpu),
+            has_half: has_matrix_units && shape.q_cols() <= MAX_HALF_COLS,
+            on_matrix_units: has_matrix_units && fits && Self::suit_matrix_units(shape, dtype),
+            has_vectors: gpu.loads_vectors(),
         }
     }
 
@@ -266,14 +235,14 @@ impl Specs {
         } else {
             self.pages("attention_fused").with("PIECES", width.div_ceil(PIECE_COLS))
         };
-        let spec = spec.with("SPAN", SPAN).with_flag("SPLIT", grid == Grid::Split);
+        let spec = spec.with("SPLIT_LEN", SPLIT_LEN).with_flag("SPLIT", grid == Grid::Split);
         spec.with_flag("HALF", self.has_half && grid == Grid::Whole)
     }
 
-    /// The kernel that joins spans.
-    pub fn join(&self) -> KernelSpec {
-        let spec = KernelSpec::new("attention_join").with("HEAD_DIM", self.shape.head_dim).with("SPAN", SPAN);
-        spec.with_flag("HALF", self.has_half)
+    /// The kernel that merges the partials of splits.
+    pub fn merge(&self) -> KernelSpec {
+        let spec = KernelSpec::new("attention_merge").with("HEAD_DIM", self.shape.head_dim);
+        spec.with("SPLIT_LEN", SPLIT_LEN).with_flag("HALF", self.has_half)
     }
 
     /// Step 1 of the reference.

@@ -10,17 +10,19 @@ use model::{
     Linear, ModelSpec, Peaks, QkvShape, Read, Result, RopeOp, RopeStyle,
 };
 
+use crate::activations::{GpuBuffer, Half, Twin};
 use crate::attention::{Attention, MAX_HEAD_DIM};
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
+use crate::footprint;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::kv_cache::GpuKvCache;
 use crate::matrix::GpuMatrix;
-use crate::memory;
 use crate::pack::TILE_ROWS;
+use crate::peak;
 use crate::plan::GpuPlan;
 use crate::product::{NumericPath, Product, ProductKernels, Shape};
-use crate::readback::Readback;
+use crate::readback::{Copy, Readback};
 use crate::recorder::Recorder;
 
 /// A GPU as a device.
@@ -32,9 +34,9 @@ pub struct GpuBackend {
     /// By heads, bits of the scores' scale and the cache's element type.
     attention: Mutex<HashMap<(QkvShape, u32, KvDtype), Arc<Attention>>>,
     rows: RowKernels,
-    /// Norms, by whether they add first, their columns, and whether they write an f16 copy of their output.
+    /// Norms, by whether they add first, their columns, and whether f16 is written too.
     norms: Mutex<HashMap<(bool, usize, bool), Arc<Kernel>>>,
-    readback: Readback,
+    pub(crate) readback: Readback,
 }
 
 /// The kernels that work row by row, compiled when first asked for.
@@ -44,34 +46,13 @@ struct RowKernels {
     scale: OnceLock<Arc<Kernel>>,
     softcap: OnceLock<Arc<Kernel>>,
     norm_heads: OnceLock<Arc<Kernel>>,
-    /// SiLU and GELU, each without and with an f16 copy of the output.
+    /// SiLU and GELU, each by whether f16 is written too.
     gated: [[OnceLock<Arc<Kernel>>; 2]; 2],
     gather_rows: OnceLock<Arc<Kernel>>,
     to_half: OnceLock<Arc<Kernel>>,
     argmax: OnceLock<Arc<Kernel>>,
     /// By style and element type of the cache.
     rope_store_kv: [[OnceLock<Arc<Kernel>>; 2]; 2],
-}
-
-/// f32 values, `[rows, cols]`, with room for whole tiles of rows.
-pub struct GpuBuffer {
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) values: DeviceBuffer,
-    /// The values for matrix units, where the device has any and a matrix may be multiplied with them.
-    half: OnceLock<Half>,
-}
-
-/// A buffer's values as f16, `[rows, stride]` of words that hold two each.
-pub(crate) struct Half {
-    pub values: DeviceBuffer,
-    pub stride: usize,
-}
-
-impl GpuBuffer {
-    fn check_rows(&self, rows: usize) {
-        assert!(rows <= self.rows, "buffer holds fewer than {rows} rows");
-    }
 }
 
 impl GpuBackend {
@@ -100,30 +81,20 @@ impl GpuBackend {
         self.recorder.timings(&self.gpu)
     }
 
-    fn has_half(&self) -> bool {
-        self.gpu.capabilities().matrix_tile == Some(16)
+    fn new_buffer(&self, rows: usize, cols: usize, what: &str, twin: Twin) -> Result<GpuBuffer> {
+        GpuBuffer::new(&self.gpu, &self.recorder, (rows, cols), what, twin)
     }
 
-    fn new_buffer(&self, rows: usize, cols: usize, what: &str) -> Result<GpuBuffer> {
-        let values = DeviceBuffer::new(&self.gpu, &self.recorder, what, memory::values(rows, cols))?;
-        Ok(GpuBuffer { rows, cols, values, half: OnceLock::new() })
-    }
-
-    fn new_half(&self, rows: usize, cols: usize) -> Result<Half> {
-        let bytes = memory::half_bytes(rows, cols);
-        let values = DeviceBuffer::new(&self.gpu, &self.recorder, "activations in f16", bytes)?;
-        Ok(Half { values, stride: memory::half_stride(cols) })
-    }
-
-    fn products(&self, format: Format, cols: usize) -> Arc<ProductKernels> {
+    /// The kernels of a format, those for products with a matrix of `rows x cols` compiled.
+    fn products(&self, format: Format, rows: usize, cols: usize) -> Arc<ProductKernels> {
         let path = NumericPath::of(self.gpu.capabilities(), format, cols);
-        let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_format = products.entry((format, path));
-        Arc::clone(of_format.or_insert_with(|| {
-            let kernels = ProductKernels::new(format, path);
-            kernels.compile(&self.gpu, &self.kernels);
-            Arc::new(kernels)
-        }))
+        let kernels = {
+            let mut products = self.products.lock().unwrap_or_else(PoisonError::into_inner);
+            let of_format = products.entry((format, path));
+            Arc::clone(of_format.or_insert_with(|| Arc::new(ProductKernels::new(format, path))))
+        };
+        kernels.compile(&self.gpu, &self.kernels, rows);
+        kernels
     }
 
     pub(crate) fn attention(&self, op: AttentionOp, dtype: KvDtype) -> Arc<Attention> {
@@ -138,17 +109,17 @@ impl GpuBackend {
 
     /// The f16 copy of a product's input, which operations keep beside what they write; made here of what came from the
     /// host.
-    fn half_of<'a>(&self, rows: usize, x: &'a GpuBuffer) -> &'a Half {
-        if let Some(half) = x.half.get() {
-            return half;
-        }
-        let half = self.new_half(x.rows, x.cols).expect("inputs from the host are small");
-        let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("to_half"));
-        let kernel = self.rows.to_half.get_or_init(spec);
-        let grid = [x.cols.div_ceil(512) as u32, rows as u32, 1];
-        let values = [x.cols as u32, half.stride as u32];
-        self.dispatch(kernel, &[&x.values, &half.values], &values, grid);
-        x.half.get_or_init(|| half)
+    fn half_of<'a>(&self, x: &'a GpuBuffer) -> &'a Half {
+        x.half_or_make(|| {
+            let size = (x.rows, x.cols);
+            let half = Half::new(&self.gpu, &self.recorder, size).expect("inputs from the host are small");
+            let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("to_half"));
+            let kernel = self.rows.to_half.get_or_init(spec);
+            let grid = [x.cols.div_ceil(512) as u32, x.rows as u32, 1];
+            let values = [x.cols as u32, half.stride as u32];
+            self.dispatch(kernel, &[&x.values, &half.values], &values, grid);
+            half
+        })
     }
 
     /// Runs a kernel with one parameter over the first `rows` rows, in place.
@@ -175,10 +146,36 @@ impl GpuBackend {
         Arc::clone(kernel)
     }
 
-    /// The f16 copy that kernels of this device write beside an output which may be multiplied.
-    pub(crate) fn half_out<'a>(&self, out: &'a GpuBuffer) -> Option<&'a Half> {
-        if self.has_half() { out.half.get() } else { None }
+    /// The norm of `x`, to which `delta` is added before, if there is one.
+    fn norm(
+        &self,
+        rows: usize,
+        x: &GpuBuffer,
+        delta: Option<&GpuBuffer>,
+        weight: &GpuBuffer,
+        eps: f32,
+        out: &GpuBuffer,
+    ) {
+        for buffer in [x, out].into_iter().chain(delta) {
+            buffer.check_rows(rows);
+            assert_eq!((buffer.cols, weight.cols), (x.cols, x.cols), "rms_norm: columns");
+        }
+        let half = out.half();
+        let mut buffers = vec![&x.values, &weight.values, &out.values];
+        buffers.extend(delta.map(|delta| &delta.values));
+        buffers.extend(half.map(|half| &half.values));
+        let values = [x.cols as u32, half.map_or(0, |half| half.stride as u32), eps.to_bits()];
+        let kernel = self.norm_kernel(delta.is_some(), x.cols, half.is_some());
+        self.dispatch(&kernel, &buffers, &values, [rows as u32, 1, 1]);
     }
+}
+
+/// # Panics
+/// When scores of reference attention do not fit the planned batch.
+fn check_scores(plan: &GpuPlan, shape: QkvShape, scores: &GpuBuffer) {
+    scores.check_rows(plan.counts().num_tokens);
+    let (context, needed) = (scores.cols / shape.num_heads, plan.counts().max_context);
+    assert!(context >= needed, "attention: scores of {context} positions, expected {needed}");
 }
 
 /// Most columns of a row that a workgroup holds in registers.
@@ -207,7 +204,7 @@ impl Backend for GpuBackend {
     }
 
     fn load(&self, tensor: TensorView<'_>) -> Result<GpuMatrix> {
-        let products = self.products(tensor.format(), tensor.cols());
+        let products = self.products(tensor.format(), tensor.rows(), tensor.cols());
         GpuMatrix::load(&self.gpu, &self.recorder, products, &[tensor])
     }
 
@@ -217,7 +214,8 @@ impl Backend for GpuBackend {
             a.format() == b.format() && a.rows().is_multiple_of(TILE_ROWS)
         };
         for stack in tensors.chunk_by(joins) {
-            let products = self.products(stack[0].format(), stack[0].cols());
+            let rows = stack.iter().map(TensorView::rows).sum();
+            let products = self.products(stack[0].format(), rows, stack[0].cols());
             parts.push(GpuMatrix::load(&self.gpu, &self.recorder, products, stack)?);
         }
         Ok(parts)
@@ -228,20 +226,15 @@ impl Backend for GpuBackend {
     }
 
     fn peaks(&self) -> Result<Option<Peaks>> {
-        crate::roof::measure(self).map(Some)
+        peak::measure(&self.gpu, &self.kernels, &self.recorder).map(Some)
     }
 
     fn alloc(&self, rows: usize, cols: usize, role: BufferRole) -> Result<GpuBuffer> {
-        let buffer = self.new_buffer(rows, cols, "activations")?;
-        if role == BufferRole::MatmulInput && self.has_half() {
-            let half = self.new_half(rows, cols)?;
-            buffer.half.get_or_init(|| half);
-        }
-        Ok(buffer)
+        self.new_buffer(rows, cols, "activations", Twin::of_role(role, cols))
     }
 
     fn upload(&self, rows: usize, cols: usize, values: &[f32]) -> Result<GpuBuffer> {
-        let buffer = self.new_buffer(rows, cols, "constants")?;
+        let buffer = self.new_buffer(rows, cols, "constants", Twin::OnDemand)?;
         self.gpu.queue.write_buffer(&buffer.values.raw, 0, bytemuck::cast_slice(values));
         Ok(buffer)
     }
@@ -256,18 +249,19 @@ impl Backend for GpuBackend {
     }
 
     fn footprint(&self, layout: &Layout) -> u64 {
-        memory::footprint(self.gpu.capabilities(), layout)
+        footprint::of_runner(self.gpu.capabilities(), layout)
     }
 
     fn plan(&self, batch: &Batch, plan: &mut GpuPlan) -> Result<()> {
         self.gpu.check()?;
-        plan.upload(&self.gpu, batch);
-        Ok(())
+        plan.upload(&self.gpu, &self.recorder, batch)
     }
 
     fn embed(&self, plan: &GpuPlan, table: &GpuMatrix, out: &mut GpuBuffer) {
         let tokens = plan.counts().num_tokens;
         out.check_rows(tokens);
+        assert_eq!(out.cols, table.cols, "embed: columns");
+        assert!(plan.counts().end_token <= table.rows, "embed: a token beyond {} rows", table.rows);
         let kernel = table.kernels.embed(&self.gpu, &self.kernels);
         let chunks = table.cols.div_ceil(64) as u32;
         for slice in &table.slices {
@@ -285,17 +279,7 @@ impl Backend for GpuBackend {
     }
 
     fn rms_norm(&self, rows: usize, x: &GpuBuffer, weight: &GpuBuffer, eps: f32, out: &mut GpuBuffer) {
-        out.check_rows(rows);
-        let half = self.half_out(out);
-        let mut buffers = vec![&x.values, &weight.values, &out.values];
-        buffers.extend(half.map(|half| &half.values));
-        let values = [x.cols as u32, half.map_or(0, |half| half.stride as u32), eps.to_bits()];
-        self.dispatch(
-            &self.norm_kernel(false, x.cols, half.is_some()),
-            &buffers,
-            &values,
-            [rows as u32, 1, 1],
-        );
+        self.norm(rows, x, None, weight, eps, out);
     }
 
     fn add_rms_norm(
@@ -307,21 +291,13 @@ impl Backend for GpuBackend {
         eps: f32,
         out: &mut GpuBuffer,
     ) {
-        out.check_rows(rows);
-        let half = self.half_out(out);
-        let mut buffers = vec![&x.values, &weight.values, &out.values, &delta.values];
-        buffers.extend(half.map(|half| &half.values));
-        let values = [x.cols as u32, half.map_or(0, |half| half.stride as u32), eps.to_bits()];
-        self.dispatch(
-            &self.norm_kernel(true, x.cols, half.is_some()),
-            &buffers,
-            &values,
-            [rows as u32, 1, 1],
-        );
+        self.norm(rows, x, Some(delta), weight, eps, out);
     }
 
     fn add(&self, rows: usize, x: &mut GpuBuffer, delta: &GpuBuffer) {
         x.check_rows(rows);
+        delta.check_rows(rows);
+        assert_eq!(delta.cols, x.cols, "add: columns");
         let kernel = self.rows.add.get_or_init(|| self.kernels.get(&self.gpu, &KernelSpec::new("add")));
         let len = rows * x.cols;
         self.dispatch(kernel, &[&x.values, &delta.values], &[len as u32], element_grid(len));
@@ -336,7 +312,9 @@ impl Backend for GpuBackend {
     }
 
     fn matmul(&self, rows: usize, x: &GpuBuffer, weight: &Linear<Self>, out: &mut GpuBuffer) {
+        x.check_rows(rows);
         out.check_rows(rows);
+        assert!(weight.bias.as_ref().is_none_or(|bias| bias.cols == out.cols), "matmul: columns of the bias");
         assert_eq!(out.cols, weight.parts.iter().map(|p| p.rows).sum::<usize>(), "matmul: output columns");
         let mut out_first = 0;
         for part in &weight.parts {
@@ -346,7 +324,7 @@ impl Backend for GpuBackend {
                 let (input, x_stride) = match part.kernels.path {
                     NumericPath::Float => (&x.values, x.cols),
                     NumericPath::MatrixUnits => {
-                        let half = self.half_of(rows, x);
+                        let half = self.half_of(x);
                         (&half.values, half.stride)
                     }
                 };
@@ -364,7 +342,7 @@ impl Backend for GpuBackend {
                 };
                 let (values, len) = product.immediates(&self.gpu, shape);
                 let grid = shape.grid(rows, slice.rows.div_ceil(TILE_ROWS));
-                self.dispatch(kernel, &buffers, &values[..len], grid);
+                self.dispatch(&kernel, &buffers, &values[..len], grid);
             }
             out_first += part.rows;
         }
@@ -398,13 +376,20 @@ impl Backend for GpuBackend {
         cache: &mut GpuKvCache,
     ) {
         let QkvShape { num_heads, num_kv_heads, head_dim } = op.shape;
+        let counts = plan.counts();
+        qkv.check_rows(counts.num_tokens);
+        assert_eq!(qkv.cols, op.shape.cols(), "rope_store_kv: columns of rows");
         // Without rotation no element of the table is read.
         let (dim, style, table) = match &rope {
-            Some(rope) => (rope.dim, rope.style, &rope.table.values),
+            Some(rope) => {
+                rope.table.check_rows(counts.max_context);
+                assert_eq!(rope.table.cols, rope.dim, "rope_store_kv: columns of the table");
+                (rope.dim, rope.style, &rope.table.values)
+            }
             None => (0, RopeStyle::Interleaved, &plan.buffer),
         };
         let interleaved = style == RopeStyle::Interleaved;
-        let wide = cache.dtype == KvDtype::F32;
+        let wide = cache.dtype() == KvDtype::F32;
         let slot = &self.rows.rope_store_kv[usize::from(interleaved)][usize::from(wide)];
         let kernel = slot.get_or_init(|| {
             let spec = KernelSpec::new("rope_store_kv")
@@ -412,7 +397,7 @@ impl Backend for GpuBackend {
                 .with_flag("KV_F32", wide);
             self.kernels.get(&self.gpu, &spec)
         });
-        let (k, v) = cache.layer(op).pages();
+        let (k, v) = cache.pages(op, counts).pages();
         let values = [num_heads, num_kv_heads, head_dim, dim].map(|value| value as u32);
         let items = num_heads * dim / 2 + num_kv_heads * head_dim;
         let grid = [items.div_ceil(64) as u32, plan.counts().num_tokens as u32, 1];
@@ -427,10 +412,12 @@ impl Backend for GpuBackend {
         cache: &GpuKvCache,
         out: &mut GpuBuffer,
     ) {
+        qkv.check_rows(plan.counts().num_tokens);
         out.check_rows(plan.counts().num_tokens);
-        let attention = self.attention(op, cache.dtype);
-        let half = self.half_out(out).map(|half| (&half.values, half.stride));
-        let pages = cache.layer(op).pages();
+        assert_eq!((qkv.cols, out.cols), (op.shape.cols(), op.shape.q_cols()), "attention: columns");
+        let attention = self.attention(op, cache.dtype());
+        let half = out.half().map(|half| (&half.values, half.stride));
+        let pages = cache.pages(op, plan.counts()).pages();
         attention.fused(&self.gpu, &self.recorder, plan, &qkv.values, pages, (&out.values, half));
     }
 
@@ -442,13 +429,16 @@ impl Backend for GpuBackend {
         cache: &GpuKvCache,
         scores: &mut GpuBuffer,
     ) {
-        let attention = self.attention(op, cache.dtype);
+        qkv.check_rows(plan.counts().num_tokens);
+        check_scores(plan, op.shape, scores);
+        let attention = self.attention(op, cache.dtype());
         let context = scores.cols / op.shape.num_heads;
-        let pages = cache.layer(op).pages();
+        let pages = cache.pages(op, plan.counts()).pages();
         attention.scores(&self.gpu, &self.recorder, plan, &qkv.values, pages, &scores.values, context);
     }
 
     fn attention_softmax(&self, plan: &GpuPlan, op: AttentionOp, scores: &mut GpuBuffer) {
+        check_scores(plan, op.shape, scores);
         let attention = self.attention(op, KvDtype::F16);
         let context = scores.cols / op.shape.num_heads;
         attention.softmax(&self.gpu, &self.recorder, plan, &scores.values, context);
@@ -462,16 +452,20 @@ impl Backend for GpuBackend {
         cache: &GpuKvCache,
         out: &mut GpuBuffer,
     ) {
-        let attention = self.attention(op, cache.dtype);
-        let half = self.half_out(out).map(|half| (&half.values, half.stride));
+        check_scores(plan, op.shape, scores);
+        out.check_rows(plan.counts().num_tokens);
+        let attention = self.attention(op, cache.dtype());
+        let half = out.half().map(|half| (&half.values, half.stride));
         let scores = (&scores.values, scores.cols / op.shape.num_heads);
-        let pages = cache.layer(op).pages();
+        let pages = cache.pages(op, plan.counts()).pages();
         attention.values(&self.gpu, &self.recorder, plan, scores, pages, (&out.values, half));
     }
 
     fn gated(&self, rows: usize, act: Activation, gate_up: &GpuBuffer, out: &mut GpuBuffer) {
+        gate_up.check_rows(rows);
         out.check_rows(rows);
-        let half = self.half_out(out);
+        assert_eq!(gate_up.cols, 2 * out.cols, "gated: columns");
+        let half = out.half();
         let is_gelu = match act {
             Activation::Silu => false,
             Activation::GeluTanh => true,
@@ -489,7 +483,9 @@ impl Backend for GpuBackend {
 
     fn gather_rows(&self, plan: &GpuPlan, x: &GpuBuffer, out: &mut GpuBuffer) {
         let rows = plan.counts().num_wanted_rows;
+        x.check_rows(plan.counts().num_tokens);
         out.check_rows(rows);
+        assert_eq!(out.cols, x.cols, "gather_rows: columns");
         let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("gather_rows"));
         let kernel = self.rows.gather_rows.get_or_init(spec);
         let buffers = [&plan.buffer, &x.values, &out.values];
@@ -506,7 +502,15 @@ impl Backend for GpuBackend {
     }
 
     fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()> {
-        self.readback.read(&self.gpu, &self.recorder, reads)
+        let mut copies: Vec<Copy<'_>> = reads
+            .iter_mut()
+            .map(|Read { buffer, first_row, out }| Copy {
+                buffer: &buffer.values,
+                first_byte: (*first_row * buffer.cols * 4) as u64,
+                out: bytemuck::cast_slice_mut(out),
+            })
+            .collect();
+        self.readback.read(&self.gpu, &self.recorder, &mut copies)
     }
 }
 

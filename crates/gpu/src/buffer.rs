@@ -6,21 +6,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use model::{Error, Result};
 
 use crate::device::{Counters, Gpu};
-use crate::recorder::Recorder;
+
+/// Whoever keeps something that refers to buffers.
+pub(crate) trait Invalidate: Send + Sync {
+    /// Drops all that refers to the buffer of this number.
+    fn invalidate(&self, buffer: u64);
+}
 
 /// A buffer on the device. Its number tells it from every other; what was recorded over it goes with it.
 pub(crate) struct DeviceBuffer {
     pub id: u64,
     pub raw: wgpu::Buffer,
-    recorder: Arc<Recorder>,
+    recorder: Arc<dyn Invalidate>,
 }
 
 impl DeviceBuffer {
-    /// A buffer of `bytes` zeros, at least one word. `what` names it should there be no room.
+    /// Bytes that a buffer of `bytes` takes: whole vectors, at least one.
+    pub fn rounded(bytes: u64) -> u64 {
+        bytes.next_multiple_of(16).max(16)
+    }
+
+    /// A buffer of `bytes` zeros, at least one word. `what` names it in errors. `recorder` is told when it is dropped.
     ///
     /// # Errors
     /// When it is larger than a binding may be, or the device has no memory left for it.
-    pub fn new(gpu: &Gpu, recorder: &Arc<Recorder>, what: &str, bytes: u64) -> Result<Self> {
+    pub fn new(gpu: &Gpu, recorder: &Arc<impl Invalidate + 'static>, what: &str, bytes: u64) -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let limit = gpu.capabilities().max_binding_bytes;
         if bytes > limit {
@@ -34,7 +44,7 @@ impl DeviceBuffer {
             .map(|filter| gpu.device.push_error_scope(filter));
         let raw = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(what),
-            size: bytes.next_multiple_of(16).max(16),
+            size: Self::rounded(bytes),
             usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
             mapped_at_creation: false,
         });
@@ -49,13 +59,15 @@ impl DeviceBuffer {
             }
         }
         Counters::count(&gpu.counters().buffers);
+        gpu.counters().bytes.fetch_add(raw.size(), Ordering::Relaxed);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { id, raw, recorder: Arc::clone(recorder) })
+        let recorder = Arc::clone(recorder) as Arc<dyn Invalidate>;
+        Ok(Self { id, raw, recorder })
     }
 }
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        self.recorder.forget(self.id);
+        self.recorder.invalidate(self.id);
     }
 }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use devices::{DeviceMemory, GpuOptions, MatrixUnits, Profile, Subgroups};
 use model::{Error, Result};
 
-use crate::adapters::interface_name;
 use crate::memory;
 
 /// What kernels may use of a device.
@@ -23,6 +22,13 @@ pub struct Capabilities {
     pub max_binding_bytes: u64,
     /// Most bytes of a workgroup's memory.
     pub max_workgroup_bytes: u32,
+}
+
+impl Capabilities {
+    /// Whether kernels multiply on matrix units: they are written for matrices of 16 x 16.
+    pub(crate) fn has_matrix_units(&self) -> bool {
+        self.matrix_tile == Some(16)
+    }
 }
 
 /// A GPU, opened.
@@ -41,6 +47,8 @@ pub struct Gpu {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub buffers: AtomicU64,
+    /// Bytes of the buffers that kernels use.
+    pub bytes: AtomicU64,
     pub bind_groups: AtomicU64,
     pub pipelines: AtomicU64,
     pub submissions: AtomicU64,
@@ -127,6 +135,11 @@ impl Gpu {
         self.capabilities
     }
 
+    /// Whether matrices are loaded from vectors, which Metal's functions do not take.
+    pub(crate) fn loads_vectors(&self) -> bool {
+        self.info.backend == wgpu::Backend::Vulkan
+    }
+
     /// Whether the time of every kernel is measured.
     pub fn times_kernels(&self) -> bool {
         self.options.profile == Profile::Kernels
@@ -178,6 +191,16 @@ impl fmt::Display for Gpu {
             write!(f, ", subgroups of {size}")?;
         }
         f.write_str(")")
+    }
+}
+
+/// What an interface is called.
+pub(crate) fn interface_name(backend: wgpu::Backend) -> &'static str {
+    match backend {
+        wgpu::Backend::Vulkan => "Vulkan",
+        wgpu::Backend::Metal => "Metal",
+        wgpu::Backend::Dx12 => "DX12",
+        _ => "other",
     }
 }
 

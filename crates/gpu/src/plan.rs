@@ -4,100 +4,99 @@ use std::sync::Arc;
 
 use model::{Batch, BatchLimits, QkvShape, Result};
 
-use crate::attention;
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
+use crate::plan_layout::{Count, HEADER_WORDS, Section, max_words};
 use crate::recorder::Recorder;
+use crate::tiling;
 
-/// Words of the header: counts, and where each section starts.
-pub(crate) const HEADER: usize = 16;
-
-/// Words of a run: its sequence, its first row, its rows.
-pub(crate) const RUN_WORDS: usize = 3;
-
-/// Most query rows of a tile: a run's tokens times the heads that share a cached head.
-pub(crate) const TILE_ROWS: usize = 16;
-
-/// Tokens of a run, for `group` query heads a cached head.
-pub(crate) fn rows_per_run(group: usize) -> usize {
-    (TILE_ROWS / group).max(1)
-}
-
-/// A batch as words:
-///
-/// ```text
-/// [0] T tokens, [1] S sequences, [2] R wanted rows, [3] runs, [4] stride of block_tables, then where each starts:
-/// [5] token_ids [T], [6] positions [T], [7] slot_mapping [T], [8] seq_of_row [T], [9] cu_seqlens_q [S + 1],
-/// [10] context_lens [S], [11] block_tables [S, stride], [12] wanted_rows [R], [13] runs [runs, 3];
-/// [14] page size, [15] unused
-/// ```
-///
-/// Block tables are as wide as the longest context of the step needs, so that short contexts upload little.
+/// A batch as the words of a plan.
 pub(crate) struct PlanWords {
+    limits: BatchLimits,
     words: Vec<u32>,
     counts: PlanCounts,
 }
 
-/// How much there is of what in a planned batch.
+/// The sizes of a planned batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct PlanCounts {
-    /// `T`.
     pub num_tokens: usize,
-    /// `S`.
     pub num_seqs: usize,
-    /// `R`.
     pub num_wanted_rows: usize,
     /// Runs of rows that attention takes.
     pub num_runs: usize,
     /// Tokens of the longest context.
     pub max_context: usize,
+    /// Tokens of a page.
+    pub page_size: usize,
+    /// Past the highest page of any block table or slot.
+    pub end_page: usize,
+    /// Past the highest token id.
+    pub end_token: usize,
 }
 
 impl PlanWords {
-    /// Room for the largest batch.
+    /// Words for the largest batch.
     pub fn new(limits: BatchLimits) -> Self {
-        Self { words: Vec::with_capacity(max_words(limits)), counts: PlanCounts::default() }
+        Self { limits, words: Vec::with_capacity(max_words(limits)), counts: PlanCounts::default() }
     }
 
     /// Takes in a batch. Allocates nothing for one within the limits.
+    ///
+    /// # Panics
+    /// When the batch exceeds the limits, or wants a row that it does not have.
     pub fn fill(&mut self, batch: &Batch, rows_per_run: usize) {
-        let max_context = batch.context_lens().iter().copied().max().unwrap_or(0) as usize;
-        let num_blocks = max_context.div_ceil(batch.page_size());
-        let words = &mut self.words;
-        words.clear();
-        words.resize(HEADER, 0);
-        let sections: [(usize, &[u32]); 7] = [
-            (5, batch.token_ids()),
-            (6, batch.positions()),
-            (7, batch.slot_mapping()),
-            (8, batch.seq_of_row()),
-            (9, batch.cu_seqlens_q()),
-            (10, batch.context_lens()),
-            (12, batch.wanted_rows()),
-        ];
-        for (header, section) in sections {
-            words[header] = words.len() as u32;
-            words.extend_from_slice(section);
-        }
-        words[11] = words.len() as u32;
-        for seq_idx in 0..batch.num_seqs() {
-            words.extend_from_slice(&batch.block_table(seq_idx)[..num_blocks]);
-        }
-        words[13] = words.len() as u32;
-        append_runs(batch, rows_per_run, words);
-        let num_runs = (words.len() - words[13] as usize) / RUN_WORDS;
+        let (num_tokens, page_size) = (batch.num_tokens(), batch.page_size());
+        let max_context = highest(batch.context_lens());
+        let num_blocks = max_context.div_ceil(page_size);
+        let tables = || (0..batch.num_seqs()).map(|seq_idx| &batch.block_table(seq_idx)[..num_blocks]);
+        let end_wanted = end(batch.wanted_rows());
+        assert!(end_wanted <= num_tokens, "plan: row {end_wanted} of {num_tokens} is wanted");
+        self.words.clear();
+        self.words.resize(HEADER_WORDS, 0);
+        self.put(Section::TokenIds, batch.token_ids().iter().copied());
+        self.put(Section::Positions, batch.positions().iter().copied());
+        self.put(Section::SlotMapping, batch.slot_mapping().iter().copied());
+        self.put(Section::SeqOfRow, batch.seq_of_row().iter().copied());
+        self.put(Section::CuSeqlensQ, batch.cu_seqlens_q().iter().copied());
+        self.put(Section::ContextLens, batch.context_lens().iter().copied());
+        self.put(Section::BlockTables, tables().flatten().copied());
+        self.put(Section::WantedRows, batch.wanted_rows().iter().copied());
+        let mut num_runs = 0;
+        self.put(Section::Runs, runs(batch, rows_per_run).inspect(|_| num_runs += 1).flatten());
         self.counts = PlanCounts {
-            num_tokens: batch.num_tokens(),
+            num_tokens,
             num_seqs: batch.num_seqs(),
             num_wanted_rows: batch.wanted_rows().len(),
             num_runs,
             max_context,
+            page_size,
+            end_page: tables().map(end).max().unwrap_or(0).max(end(batch.slot_mapping()).div_ceil(page_size)),
+            end_token: end(batch.token_ids()),
         };
-        let counts = [batch.num_tokens(), batch.num_seqs(), batch.wanted_rows().len(), num_runs, num_blocks];
-        for (word, count) in words.iter_mut().zip(counts) {
-            *word = count as u32;
+        for (count, value) in [
+            (Count::Tokens, num_tokens),
+            (Count::Seqs, batch.num_seqs()),
+            (Count::WantedRows, batch.wanted_rows().len()),
+            (Count::Runs, num_runs),
+            (Count::Blocks, num_blocks),
+            (Count::PageSize, page_size),
+        ] {
+            self.words[count.word()] = value as u32;
         }
-        words[14] = batch.page_size() as u32;
+    }
+
+    /// Appends a section.
+    fn put(&mut self, section: Section, values: impl Iterator<Item = u32>) {
+        let start = self.words.len();
+        self.words[section.word()] = start as u32;
+        self.words.extend(values);
+        let (len, most) = (self.words.len() - start, section.max_words(self.limits));
+        assert!(
+            len <= most,
+            "plan: {section:?} takes {len} words, expected at most {most} for {:?}",
+            self.limits
+        );
     }
 
     /// The words of the batch last taken in.
@@ -105,7 +104,7 @@ impl PlanWords {
         &self.words
     }
 
-    /// The counts of the batch last taken in.
+    /// The sizes of the batch last taken in.
     pub fn counts(&self) -> PlanCounts {
         self.counts
     }
@@ -114,65 +113,104 @@ impl PlanWords {
 /// A batch on the device.
 pub struct GpuPlan {
     words: PlanWords,
+    shapes: Vec<QkvShape>,
     /// The words, for kernels.
     pub(crate) buffer: DeviceBuffer,
-    /// Where attention leaves the parts of spans.
-    pub(crate) scratch: DeviceBuffer,
-    rows_per_run: usize,
+    /// Where attention leaves the partial results of splits. Made with the first batch, whose pages tell how long contexts
+    /// can be.
+    partials: Option<DeviceBuffer>,
 }
 
 impl GpuPlan {
-    /// Room for the largest batch of a model whose layers have heads of these shapes.
+    /// A plan for batches within the limits, of a model whose layers have heads of these shapes.
     ///
     /// # Errors
-    /// When the device has none.
+    /// When the device has no memory left.
     pub(crate) fn new(
         gpu: &Gpu,
         recorder: &Arc<Recorder>,
         limits: BatchLimits,
         shapes: &[QkvShape],
     ) -> Result<Self> {
-        let group = |shape: &QkvShape| shape.num_heads / shape.num_kv_heads;
-        let buffer = DeviceBuffer::new(gpu, recorder, "plan", max_words(limits) as u64 * 4)?;
-        let scratch = DeviceBuffer::new(gpu, recorder, "attention's parts", attention::SCRATCH_BYTES)?;
-        let rows_per_run = rows_per_run(shapes.iter().map(group).max().unwrap_or(1));
-        Ok(Self { words: PlanWords::new(limits), buffer, scratch, rows_per_run })
+        let buffer = DeviceBuffer::new(gpu, recorder, "plan", word_bytes(limits))?;
+        Ok(Self { words: PlanWords::new(limits), shapes: shapes.to_vec(), buffer, partials: None })
+    }
+
+    /// Bytes on the device of a plan for batches within the limits, over pages of `page_size` tokens.
+    pub(crate) fn bytes(limits: BatchLimits, shapes: &[QkvShape], page_size: usize) -> u64 {
+        DeviceBuffer::rounded(word_bytes(limits))
+            + DeviceBuffer::rounded(partial_bytes(limits, shapes, page_size))
     }
 
     /// Takes in a batch and brings it to the device with one write.
-    pub(crate) fn upload(&mut self, gpu: &Gpu, batch: &Batch) {
-        self.words.fill(batch, self.rows_per_run);
-        gpu.queue.write_buffer(&self.buffer.raw, 0, bytemuck::cast_slice(self.words.words()));
+    ///
+    /// # Errors
+    /// When the device has no memory left for the partials.
+    ///
+    /// # Panics
+    /// When the batch exceeds the limits.
+    pub(crate) fn upload(&mut self, gpu: &Gpu, recorder: &Arc<Recorder>, batch: &Batch) -> Result<()> {
+        // A run fits the tiles of every layer.
+        let group = |shape: &QkvShape| shape.num_heads / shape.num_kv_heads;
+        let widest = self.shapes.iter().map(group).max().unwrap_or(1);
+        self.words.fill(batch, tiling::rows_per_run(widest));
+        if self.partials.is_none() {
+            let bytes = partial_bytes(self.words.limits, &self.shapes, batch.page_size());
+            self.partials = Some(DeviceBuffer::new(gpu, recorder, "attention's partials", bytes)?);
+        }
+        let words = bytemuck::cast_slice(self.words.words());
+        assert!(words.len() as u64 <= self.buffer.raw.size(), "plan: {} bytes of words", words.len());
+        gpu.queue.write_buffer(&self.buffer.raw, 0, words);
+        Ok(())
     }
 
-    /// The counts of the batch on the device.
+    /// The sizes of the batch on the device.
     pub(crate) fn counts(&self) -> PlanCounts {
         self.words.counts()
     }
-}
 
-/// Bytes of a plan on the device.
-pub(crate) fn plan_bytes(limits: BatchLimits) -> u64 {
-    max_words(limits) as u64 * 4 + attention::SCRATCH_BYTES
-}
-
-/// Words of the largest batch.
-fn max_words(limits: BatchLimits) -> usize {
-    let BatchLimits { max_tokens, max_seqs, max_blocks, .. } = limits;
-    HEADER + (5 + RUN_WORDS) * max_tokens + max_seqs * (2 + max_blocks) + 1
-}
-
-/// Cuts every sequence's rows, from its first on, into runs of at most `rows_per_run`.
-fn append_runs(batch: &Batch, rows_per_run: usize, words: &mut Vec<u32>) {
-    let rows_per_run = rows_per_run as u32;
-    for (seq_idx, rows) in (0..).zip(batch.cu_seqlens_q().windows(2)) {
-        let mut first_row = rows[0];
-        while first_row < rows[1] {
-            let count = rows_per_run.min(rows[1] - first_row);
-            words.extend_from_slice(&[seq_idx, first_row, count]);
-            first_row += count;
-        }
+    /// The heads that the plan was made for.
+    pub(crate) fn shapes(&self) -> &[QkvShape] {
+        &self.shapes
     }
+
+    /// Where attention leaves the partial results of splits.
+    ///
+    /// # Panics
+    /// When no batch has been planned.
+    pub(crate) fn partials(&self) -> &DeviceBuffer {
+        self.partials.as_ref().expect("a batch is planned before its attention")
+    }
+}
+
+fn word_bytes(limits: BatchLimits) -> u64 {
+    max_words(limits) as u64 * 4
+}
+
+fn partial_bytes(limits: BatchLimits, shapes: &[QkvShape], page_size: usize) -> u64 {
+    let max_context = limits.max_blocks.saturating_mul(page_size);
+    let of_shape = |&shape: &QkvShape| tiling::max_partial_bytes(shape, limits.max_tokens, max_context);
+    shapes.iter().map(of_shape).max().unwrap_or(0)
+}
+
+fn highest(values: &[u32]) -> usize {
+    values.iter().copied().max().unwrap_or(0) as usize
+}
+
+/// Past the highest of some numbers; 0 of none.
+fn end(values: &[u32]) -> usize {
+    values.iter().max().map_or(0, |&most| most as usize + 1)
+}
+
+/// Cuts every sequence's rows, from its first on, into runs of at most `rows_per_run`: sequence, first row, rows.
+fn runs(batch: &Batch, rows_per_run: usize) -> impl Iterator<Item = [u32; 3]> {
+    let rows_per_run = rows_per_run as u32;
+    (0..).zip(batch.cu_seqlens_q().windows(2)).flat_map(move |(seq_idx, rows)| {
+        let (first, end) = (rows[0], rows[1]);
+        (first..end)
+            .step_by(rows_per_run as usize)
+            .map(move |row| [seq_idx, row, rows_per_run.min(end - row)])
+    })
 }
 
 #[cfg(test)]
@@ -192,23 +230,32 @@ mod tests {
         batch.push(&[4], 4, &[0, 1, 2], Want::Logits(Rows::Last));
         batch.push(&[1, 2], 0, &[6], Want::Logits(Rows::All));
         words.fill(&batch, 2);
-        let counts =
-            PlanCounts { num_tokens: 8, num_seqs: 3, num_wanted_rows: 3, num_runs: 5, max_context: 6 };
+        let counts = PlanCounts {
+            num_tokens: 8,
+            num_seqs: 3,
+            num_wanted_rows: 3,
+            num_runs: 5,
+            max_context: 6,
+            page_size: 2,
+            end_page: 7,
+            end_token: 12,
+        };
         assert_eq!(words.counts(), counts);
         let plan = words.words();
-        assert_eq!(plan[..5], [8, 3, 3, 5, 3]);
-        assert_eq!(plan[14], 2);
-        let section = |header: usize, len: usize| &plan[plan[header] as usize..][..len];
-        assert_eq!(section(5, 8), batch.token_ids());
-        assert_eq!(section(6, 8), batch.positions());
-        assert_eq!(section(7, 8), batch.slot_mapping());
-        assert_eq!(section(8, 8), batch.seq_of_row());
-        assert_eq!(section(9, 4), [0, 5, 6, 8]);
-        assert_eq!(section(10, 3), [6, 5, 2]);
-        assert_eq!(section(11, 9), [5, 3, 4, 0, 1, 2, 6, 0, 0]);
-        assert_eq!(section(12, 3), [5, 6, 7]);
-        assert_eq!(section(13, 15), [0, 0, 2, 0, 2, 2, 0, 4, 1, 1, 5, 1, 2, 6, 2]);
-        assert_eq!(plan[13] as usize + 15, plan.len());
+        let counts =
+            [Count::Tokens, Count::Seqs, Count::WantedRows, Count::Runs, Count::Blocks, Count::PageSize];
+        assert_eq!(counts.map(|count| plan[count.word()]), [8, 3, 3, 5, 3, 2]);
+        let section = |section: Section, len: usize| &plan[plan[section.word()] as usize..][..len];
+        assert_eq!(section(Section::TokenIds, 8), batch.token_ids());
+        assert_eq!(section(Section::Positions, 8), batch.positions());
+        assert_eq!(section(Section::SlotMapping, 8), batch.slot_mapping());
+        assert_eq!(section(Section::SeqOfRow, 8), batch.seq_of_row());
+        assert_eq!(section(Section::CuSeqlensQ, 4), [0, 5, 6, 8]);
+        assert_eq!(section(Section::ContextLens, 3), [6, 5, 2]);
+        assert_eq!(section(Section::BlockTables, 9), [5, 3, 4, 0, 1, 2, 6, 0, 0]);
+        assert_eq!(section(Section::WantedRows, 3), [5, 6, 7]);
+        assert_eq!(section(Section::Runs, 15), [0, 0, 2, 0, 2, 2, 0, 4, 1, 1, 5, 1, 2, 6, 2]);
+        assert_eq!(plan[Section::Runs.word()] as usize + 15, plan.len());
         assert_eq!(words.words.capacity(), capacity);
     }
 
@@ -218,15 +265,52 @@ mod tests {
             BatchLimits { max_tokens: 1, max_seqs: 1, max_logit_rows: 1, max_blocks: 1, num_pages: 1 };
         let mut words = PlanWords::new(limits);
         words.fill(&Batch::new(limits, 16), 16);
-        assert_eq!(words.counts(), PlanCounts::default());
+        assert_eq!(words.counts(), PlanCounts { page_size: 16, ..PlanCounts::default() });
         assert_eq!(words.words()[..5], [0; 5]);
-        assert_eq!(words.words().len(), HEADER + 1);
+        assert_eq!(words.words().len(), HEADER_WORDS + 1);
     }
 
     #[test]
-    fn a_tile_holds_a_run_for_a_group() {
-        for (group, rows) in [(1, 16), (3, 5), (4, 4), (16, 1), (32, 1)] {
-            assert_eq!(rows_per_run(group), rows);
+    fn a_plan_takes_what_its_limits_need() {
+        let shape = QkvShape { num_heads: 32, num_kv_heads: 8, head_dim: 128 };
+        let bytes = |max_tokens, max_seqs, max_context: usize| {
+            let max_blocks = max_context.div_ceil(32);
+            GpuPlan::bytes(
+                BatchLimits { max_tokens, max_seqs, max_logit_rows: max_seqs, max_blocks },
+                shape,
+                32,
+            )
+        };
+        // No context is split: words alone, 8 for a token, and for a sequence 2 and its pages.
+        assert_eq!(
+            bytes(64, 1, 256),
+            (4 * (HEADER_WORDS as u64 + 8 * 64 + 2 + 8 + 1)).next_multiple_of(16) + 16
+        );
+        // Two splits of 64 tokens.
+        assert!((2 << 20..3 << 20).contains(&bytes(64, 1, 512)), "{}", bytes(64, 1, 512));
+        // Long contexts of many sequences: no more than a large device is worth splitting for.
+        assert!((32 << 20..33 << 20).contains(&bytes(512, 16, 8192)), "{}", bytes(512, 16, 8192));
+    }
+
+    /// A step of nothing but rows that are wanted, each a run of its own, fills a plan to its last word.
+    #[test]
+    fn the_largest_batch_fits_exactly() {
+        let limits = BatchLimits { max_tokens: 12, max_seqs: 3, max_logit_rows: 1, max_blocks: 2 };
+        let mut batch = Batch::new(limits, 4);
+        for pages in [[0, 1], [2, 3], [4, 5]] {
+            batch.push(&[0; 4], 4, &pages, Logits::AllHidden);
         }
+        let mut words = PlanWords::new(limits);
+        words.fill(&batch, 1);
+        assert_eq!(words.words().len(), max_words(limits));
+    }
+
+    #[test]
+    #[should_panic(expected = "plan: TokenIds takes 2 words, expected at most 1")]
+    fn a_batch_beyond_the_limits_is_named() {
+        let limits = BatchLimits { max_tokens: 2, max_seqs: 1, max_logit_rows: 1, max_blocks: 1 };
+        let mut batch = Batch::new(limits, 4);
+        batch.push(&[0, 1], 0, &[0], Logits::Last);
+        PlanWords::new(BatchLimits { max_tokens: 1, ..limits }).fill(&batch, 1);
     }
 }

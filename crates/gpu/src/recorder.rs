@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use devices::Profile;
 
-use crate::buffer::DeviceBuffer;
+use crate::buffer::{DeviceBuffer, Invalidate};
 use crate::device::{Counters, Gpu};
 use crate::kernel::{Kernel, MAX_IMMEDIATES};
 use crate::profile::Timings;
@@ -96,20 +96,6 @@ impl Recorder {
         state.list.clear();
     }
 
-    /// Drops all that refers to a buffer. What was recorded over it must have been submitted.
-    pub fn forget(&self, buffer: u64) {
-        let mut state = self.state();
-        state.ahead = None;
-        let BindGroups { by_buffers, by_number, .. } = &mut state.bind_groups;
-        by_buffers.retain(|key, number| {
-            let keep = !key[1..].contains(&buffer);
-            if !keep {
-                by_number.remove(number);
-            }
-            keep
-        });
-    }
-
     /// Takes in the times of the last submission, which has run.
     pub fn take_times(&self, gpu: &Gpu) {
         if gpu.options().profile == Profile::Kernels {
@@ -121,6 +107,22 @@ impl Recorder {
     pub fn timings(&self, gpu: &Gpu) -> Vec<(&'static str, u64, f64)> {
         self.take_times(gpu);
         self.state().timings.take()
+    }
+}
+
+/// What was recorded over a buffer must have been submitted before the buffer is dropped.
+impl Invalidate for Recorder {
+    fn invalidate(&self, buffer: u64) {
+        let mut state = self.state();
+        state.ahead = None;
+        let BindGroups { by_buffers, by_number, .. } = &mut state.bind_groups;
+        by_buffers.retain(|key, number| {
+            let keep = !key[1..].contains(&buffer);
+            if !keep {
+                by_number.remove(number);
+            }
+            keep
+        });
     }
 }
 

@@ -10,7 +10,10 @@
 //! ${NAME}                  a defined value, or a loop's variable
 //! ```
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+
+use crate::plan_layout;
 
 macro_rules! parts {
     ($($name:literal),* $(,)?) => {
@@ -23,11 +26,12 @@ parts![
     "add",
     "argmax",
     "attention_fused",
-    "attention_join",
-    "attention_joined",
+    "attention_head",
     "attention_matrix",
+    "attention_merge",
     "attention_out",
     "attention_pages",
+    "attention_partials",
     "attention_scores",
     "attention_softmax",
     "attention_tile",
@@ -41,6 +45,15 @@ parts![
     "formats/f32",
     "formats/iq4_nl",
     "formats/iq4_xs",
+    "formats/parts/block",
+    "formats/parts/five_bits",
+    "formats/parts/iq4_levels",
+    "formats/parts/nibbles",
+    "formats/parts/scale_d",
+    "formats/parts/scale_d_m",
+    "formats/parts/scale_k_min",
+    "formats/parts/scale_k_pair",
+    "formats/parts/sixteen_bits",
     "formats/q2_k",
     "formats/q3_k",
     "formats/q4_0",
@@ -53,16 +66,15 @@ parts![
     "formats/q8_0",
     "gather_rows",
     "half",
-    "iq4_levels",
-    "matmul_few",
     "matmul_float",
-    "matmul_many",
-    "matrix_tiles",
-    "plan",
+    "matmul_inputs",
+    "matmul_matrix",
+    "matmul_skinny",
+    "matmul_tiled",
+    "peak",
     "reduce",
     "rms_norm",
     "rms_norm_vectors",
-    "roof",
     "rope_store_kv",
     "gated",
     "norm_heads",
@@ -72,6 +84,19 @@ parts![
     "values_f16",
     "values_f32",
 ];
+
+/// The text of a part: of a file, or of the plan's constants, which are made from the host's table of them.
+///
+/// # Panics
+/// When there is no such part.
+fn text_of(name: &str) -> Cow<'static, str> {
+    if name == "plan" {
+        return Cow::Owned(plan_layout::wgsl());
+    }
+    let file = PARTS.iter().find(|(part, _)| *part == name);
+    let (_, text) = file.unwrap_or_else(|| panic!("no part of a kernel is called '{name}'"));
+    Cow::Borrowed(text)
+}
 
 /// Names and what they stand for in one kernel.
 pub(crate) type Defines = Vec<(&'static str, String)>;
@@ -100,10 +125,7 @@ impl Composer<'_> {
         if !self.included.insert(name.to_owned()) {
             return;
         }
-        let (_, text) = PARTS
-            .iter()
-            .find(|(part, _)| *part == name)
-            .unwrap_or_else(|| panic!("no kernel file is called '{name}'"));
+        let text = text_of(name);
         let lines: Vec<&str> = text.lines().collect();
         self.lines(&lines, variables);
     }

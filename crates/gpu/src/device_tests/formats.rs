@@ -31,13 +31,13 @@ fn on_device(device: &TestDevice, format: Format, values: Values, bytes: &[u8], 
     for (binding, plane) in planes_of(format).iter().enumerate() {
         spec = spec.with(plane.role.define(), binding);
     }
-    let planes: Vec<_> = packed.iter().map(|(_, words)| device.upload(words)).collect();
+    let planes: Vec<_> = packed.iter().map(|(_, words)| device.upload(bytemuck::cast_slice(words))).collect();
     let len = row_tiles * TILE_ROWS * chunks * TILE_COLS;
     // What the kernel leaves out is not a number.
-    let out = device.upload(&vec![f32::NAN.to_bits(); len]);
+    let out = device.upload(bytemuck::cast_slice(&vec![f32::NAN; len]));
     let buffers: Vec<_> = planes.iter().chain([&out]).collect();
     device.run(&device.kernel(&spec), &buffers, &[], [chunks as u32, row_tiles as u32, 1]);
-    device.read(&out, len).into_iter().map(f32::from_bits).collect()
+    device.read(&out, len)
 }
 
 /// What the weights would be if all quants were zero: the minima of formats that have them, and else zero.

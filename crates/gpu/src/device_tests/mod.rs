@@ -4,75 +4,65 @@
 //! cargo test -p rustorch-gpu --features device-tests
 //! ```
 
+mod attention;
 mod formats;
 mod steps;
 
 use std::sync::Arc;
 
+use crate::adapters::{Adapters, GpuChoice};
+use crate::backend::GpuBackend;
 use crate::buffer::DeviceBuffer;
-use crate::device::{Gpu, GpuOptions};
-use crate::kernel::{Kernel, KernelSpec, Kernels};
-use crate::recorder::Recorder;
+use crate::device::GpuOptions;
+use crate::kernel::{Kernel, KernelSpec};
 
-/// An open device and what drives it.
-struct TestDevice {
-    gpu: Gpu,
-    kernels: Kernels,
-    recorder: Arc<Recorder>,
+/// Opens a device, real ones first.
+///
+/// # Panics
+/// When there is none: a test that has nothing to run on has failed.
+fn open(options: GpuOptions) -> GpuBackend {
+    let adapters = Adapters::find();
+    let adapter = adapters.choose(GpuChoice::Any).or_else(|_| adapters.choose(GpuChoice::Index(0)));
+    let adapter = adapter.expect("tests of kernels need a device, a software rasteriser at least");
+    GpuBackend::new(adapter.open(options).expect("the device opens"))
 }
 
+/// An open device, for kernels by themselves.
+struct TestDevice(GpuBackend);
+
 impl TestDevice {
-    /// Opens a device, real ones first.
-    ///
-    /// # Panics
-    /// When there is none: a test that has nothing to run on has failed.
     fn open() -> Self {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-        adapters.sort_by_key(|adapter| adapter.get_info().device_type == wgpu::DeviceType::Cpu);
-        let adapter =
-            adapters.first().expect("tests of kernels need a device, a software rasteriser at least");
-        let gpu = Gpu::open(adapter, GpuOptions::default()).expect("the device opens");
-        Self { gpu, kernels: Kernels::default(), recorder: Arc::default() }
+        Self(open(GpuOptions::default()))
     }
 
     fn kernel(&self, spec: &KernelSpec) -> Arc<Kernel> {
-        self.kernels.get(&self.gpu, spec)
+        self.0.kernels.get(&self.0.gpu, spec)
     }
 
-    /// A buffer of zeros.
-    fn zeros(&self, words: usize) -> DeviceBuffer {
-        DeviceBuffer::new(&self.gpu, &self.recorder, "test", words as u64 * 4).expect("small buffers fit")
-    }
-
-    fn upload(&self, words: &[u32]) -> DeviceBuffer {
-        let buffer = self.zeros(words.len());
-        self.gpu.queue.write_buffer(&buffer.raw, 0, bytemuck::cast_slice(words));
+    /// A buffer that begins with these bytes.
+    fn upload(&self, bytes: &[u8]) -> DeviceBuffer {
+        let Self(backend) = self;
+        let size = bytes.len() as u64;
+        let buffer =
+            DeviceBuffer::new(&backend.gpu, &backend.recorder, "test", size).expect("small buffers fit");
+        backend.gpu.queue.write_buffer(&buffer.raw, 0, bytes);
         buffer
     }
 
     /// Runs a kernel by itself.
     fn run(&self, kernel: &Arc<Kernel>, buffers: &[&DeviceBuffer], immediates: &[u32], grid: [u32; 3]) {
-        self.recorder.dispatch(&self.gpu, kernel, buffers, immediates, grid);
-        self.recorder.submit(&self.gpu, None);
-        self.gpu.wait().expect("the kernel runs");
+        let Self(backend) = self;
+        backend.recorder.dispatch(&backend.gpu, kernel, buffers, immediates, grid);
+        backend.recorder.submit(&backend.gpu, None);
+        backend.gpu.wait().expect("the kernel runs");
     }
 
-    /// The first `words` words of a buffer.
-    fn read(&self, buffer: &DeviceBuffer, words: usize) -> Vec<u32> {
-        let bytes = words as u64 * 4;
-        let readable = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("test read"),
-            size: bytes,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(&buffer.raw, 0, &readable, 0, bytes);
-        self.gpu.queue.submit([encoder.finish()]);
-        readable.map_async(wgpu::MapMode::Read, .., |mapped| mapped.expect("the buffer maps"));
-        self.gpu.wait().expect("the copy runs");
-        let mapped = readable.get_mapped_range(..).expect("the buffer is mapped");
-        bytemuck::cast_slice(&mapped).to_vec()
+    /// The first `len` values of a buffer.
+    fn read(&self, buffer: &DeviceBuffer, len: usize) -> Vec<f32> {
+        let Self(backend) = self;
+        let mut values = vec![0.0; len];
+        let bytes = bytemuck::cast_slice_mut(&mut values);
+        backend.readback.read(&backend.gpu, &backend.recorder, buffer, bytes).expect("the copy runs");
+        values
     }
 }

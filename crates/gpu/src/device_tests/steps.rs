@@ -4,20 +4,21 @@ use std::sync::atomic::Ordering;
 
 use gguf::random::{Rng, random_blocks};
 use gguf::{Format, Gguf, GgufWriter};
-use model::{Backend, Error, Linear, Llama, LlamaConfig};
+use model::{
+    AttentionMode, Backend, Batch, BatchLimits, Error, KvDtype, KvShape, Linear, Llama, LlamaConfig, Logits,
+    QkvShape, RunState, qkv_shape,
+};
 
-use crate::adapters::{Adapters, GpuChoice};
+use super::open;
 use crate::backend::GpuBackend;
 use crate::check::law::Runner;
 use crate::device::{GpuOptions, Profile};
+use crate::footprint::run_bytes;
 
 const MODEL: &[u8] = include_bytes!("../../../../models/demo/demo.gguf");
 
 fn backend() -> GpuBackend {
-    let adapters = Adapters::find();
-    let adapter = adapters.choose(GpuChoice::Any).or_else(|_| adapters.choose(GpuChoice::Index(0)));
-    let adapter = adapter.expect("tests of kernels need a device, a software rasteriser at least");
-    GpuBackend::new(adapter.open(GpuOptions::default()).expect("the device opens"))
+    open(GpuOptions::default())
 }
 
 fn llama(backend: &GpuBackend) -> Llama<GpuBackend> {
@@ -91,6 +92,81 @@ fn an_error_while_results_are_read_leaves_the_next_read_well() {
     assert_eq!(out, want);
 }
 
+/// A step of mean-pooled embeddings wants every row, however few rows may want logits. A group of 16 query heads makes a
+/// run of each row, which leaves no words of the plan unused.
+#[test]
+fn a_plan_holds_a_step_that_wants_every_row() {
+    let backend = backend();
+    let limits = BatchLimits { max_tokens: 512, max_seqs: 8, max_logit_rows: 32, max_blocks: 16 };
+    let shape = QkvShape { num_heads: 16, num_kv_heads: 1, head_dim: 16 };
+    let mut plan = backend.alloc_plan(limits, shape).expect("a plan");
+    let mut batch = Batch::new(limits, 32);
+    let pages: Vec<u32> = (0..17).collect();
+    batch.push(&[0; 400], 0, &pages[..13], Logits::AllHidden);
+    batch.push(&[0; 112], 0, &pages[13..], Logits::AllHidden);
+    backend.plan(&batch, &mut plan).expect("the batch is on the device");
+    let values: Vec<f32> = (0..512).map(|row| row as f32).collect();
+    let x = backend.upload(512, 1, &values).expect("a buffer");
+    let mut out = backend.alloc(512, 1).expect("a buffer");
+    backend.gather_rows(&plan, &x, &mut out);
+    let mut got = vec![0.0; 512];
+    backend.read_into(&out, &mut got).expect("the rows");
+    assert_eq!(got, values);
+}
+
+/// What a model is said to take before it is loaded is what its buffers take, to the byte.
+#[test]
+fn an_estimate_is_what_is_allocated() {
+    let backend = backend();
+    let llama = llama(&backend);
+    let config = llama.config();
+    let shape = qkv_shape(config);
+    for (attention, max_tokens) in [(AttentionMode::Fused, 100), (AttentionMode::Reference, 7)] {
+        let limits = BatchLimits { max_tokens, max_seqs: 3, max_logit_rows: 5, max_blocks: 20 };
+        let cache = KvShape {
+            num_layers: config.num_layers,
+            num_pages: 11,
+            page_size: 16,
+            num_kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+            dtype: config.kv_dtype,
+        };
+        let bytes = || backend.gpu().counters().bytes.load(Ordering::Relaxed);
+        let before = bytes();
+        let _cache = backend.alloc_kv_cache(cache).expect("a cache");
+        let _state = RunState::new(&backend, config, limits, attention).expect("buffers");
+        let mut plan = backend.alloc_plan(limits, shape).expect("a plan");
+        backend.plan(&Batch::new(limits, 16), &mut plan).expect("an empty batch");
+        let want = run_bytes(backend.gpu().capabilities(), config, limits, cache, attention);
+        assert_eq!(bytes() - before, want, "{attention:?}");
+    }
+}
+
+/// Kernels check no index, so a batch whose pages the cache lacks must not reach them.
+#[test]
+#[should_panic(expected = "the plan reaches page 9, but the KV cache has 9")]
+fn pages_beyond_the_cache_are_refused() {
+    let backend = backend();
+    let limits = BatchLimits { max_tokens: 8, max_seqs: 1, max_logit_rows: 1, max_blocks: 2 };
+    let shape = QkvShape { num_heads: 2, num_kv_heads: 1, head_dim: 16 };
+    let cache = KvShape {
+        num_layers: 1,
+        num_pages: 9,
+        page_size: 16,
+        num_kv_heads: 1,
+        head_dim: 16,
+        dtype: KvDtype::F16,
+    };
+    let cache = backend.alloc_kv_cache(cache).expect("a cache");
+    let mut plan = backend.alloc_plan(limits, shape).expect("a plan");
+    let mut batch = Batch::new(limits, 16);
+    batch.push(&[0; 8], 16, &[3, 9], Logits::Last);
+    backend.plan(&batch, &mut plan).expect("the batch is on the device");
+    let qkv = backend.upload(8, shape.cols(), &vec![0.0; 8 * shape.cols()]).expect("a buffer");
+    let mut out = backend.alloc(8, shape.q_cols()).expect("a buffer");
+    backend.paged_attention(&plan, shape, &qkv, &cache, 0, &mut out);
+}
+
 /// As if the device could bind no more than a few tiles of rows.
 #[test]
 fn a_matrix_in_slices_multiplies_as_a_whole() {
@@ -122,11 +198,7 @@ fn a_matrix_in_slices_multiplies_as_a_whole() {
 
 #[test]
 fn times_of_kernels_are_those_of_all_steps() {
-    let adapters = Adapters::find();
-    let adapter = adapters.choose(GpuChoice::Any).or_else(|_| adapters.choose(GpuChoice::Index(0)));
-    let options = GpuOptions { profile: Profile::Kernels, ..GpuOptions::default() };
-    let gpu = adapter.expect("a device").open(options).expect("a device with timestamps");
-    let backend = GpuBackend::new(gpu);
+    let backend = open(GpuOptions { profile: Profile::Kernels, ..GpuOptions::default() });
     let mut x = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
     let ones = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
     for _ in 0..3 {

@@ -1,36 +1,19 @@
 // Fused attention of a run of rows over one cached head, in f32.
 //
-//   for each span of ${SPAN} positions:
+//   for each split of ${SPLIT_LEN} positions:
 //       m = -inf, l = 0, o = 0                          for each of up to 16 query rows (token, head of the group)
 //       for each block of 64 positions:
 //           s = q . k * scale, -inf past the row's own position
 //           m' = max(m, s), p = exp(s - m'), l = l * exp(m - m') + sum(p), o = o * exp(m - m') + p . v
-//       (m, l, o) joins that of the spans before it
+//       (m, l, o) is merged with that of the splits before it
 //   out = o / l
 //
-// The same for each row wherever it is in the tile: blocks and spans start at absolute positions, sums go by position.
+// The same for each row wherever it is in the tile: blocks and splits start at absolute positions, sums go by position.
 // Keys and values are staged in f32, 32 columns of a block at a time; both are read once for all heads of the group.
-// With SPLIT a workgroup takes one span, and the parts are joined by attention_join.
-//@include plan
-@group(0) @binding(0) var<storage, read> plan: array<u32>;
-@group(0) @binding(1) var<storage, read> qkv: array<f32>;
-@group(0) @binding(2) var<storage, read> k_pages: array<CachedPair>;
-@group(0) @binding(3) var<storage, read> v_pages: array<CachedPair>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec2<f32>>;
-//@if HALF
-@group(0) @binding(5) var<storage, read_write> half_out: array<u32>;
-//@include half
-//@end
-//@include attention_pages
-//@include attention_joined
-//@include attention_tile
-//@include attention_out
-
-struct Immediates {
-    spans: u32,        // of the longest context
-    half_stride: u32,
-}
-var<immediate> imm: Immediates;
+// With SPLIT a workgroup takes one split and writes a partial, and attention_merge merges the partials.
+//@include attention_head
+alias QkvItem = f32;
+alias CachedItem = CachedPair;
 
 const PIECE_WORDS = 16u;               // pairs of columns of a staged piece
 const STAGE_STRIDE = PIECE_WORDS + 1u; // so that lanes that read a column of positions meet different banks
@@ -60,7 +43,7 @@ fn find_rows(tile: Tile, first: u32, lane: u32) {
     }
 }
 
-// Zeros stand for positions and columns that there are none of.
+// Past the last position and the last column, zeros are staged.
 //@for kv in 2
 fn stage_piece${kv}(count: u32, piece: u32, lane: u32) {
     for (var i = lane; i < BLOCK * PIECE_WORDS; i += LANES) {
@@ -75,15 +58,7 @@ fn stage_piece${kv}(count: u32, piece: u32, lane: u32) {
 }
 //@end
 
-fn pages0(at: u32) -> CachedPair {
-    return k_pages[at];
-}
-
-fn pages1(at: u32) -> CachedPair {
-    return v_pages[at];
-}
-
-// A row's largest score in a span so far, and the sum of its weights.
+// A row's largest score in a split so far, and the sum of its weights.
 struct Stats {
     largest: f32,
     sum: f32,
@@ -91,8 +66,8 @@ struct Stats {
 
 var<workgroup> of_lanes: array<f32, LANES>;
 var<workgroup> sums_of_lanes: array<f32, LANES>;
-// Turns a block's scores into weights, eight lanes a row, and leaves each row's correction of what came before. Ends with a
-// barrier, as it must begin after one.
+// Replaces a block's scores by weights, eight lanes a row, and leaves each row's correction of what came before. It must
+// begin after a barrier, and it ends with one.
 fn take_block(before: Stats, first: u32, position: u32, lane: u32) -> Stats {
     let row = lane / 8u * BLOCK;
     var largest = before.largest;
@@ -133,37 +108,37 @@ fn take_block(before: Stats, first: u32, position: u32, lane: u32) -> Stats {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let tile = tile_of(group.x, group.y);
     //@if SPLIT
-    let first_span = group.z;
-    let end_span = group.z + 1u;
-    if first_span * SPAN >= tile.end {
+    let first_split = group.z;
+    let end_split = group.z + 1u;
+    if first_split * SPLIT_LEN >= tile.end {
         return;
     }
     //@else
-    let first_span = 0u;
-    let end_span = (tile.end + SPAN - 1u) / SPAN;
+    let first_split = 0u;
+    let end_split = (tile.end + SPLIT_LEN - 1u) / SPLIT_LEN;
     //@end
     load_queries(tile, lane);
 
     // For scores a lane takes a position and every other row; for weights an eighth of a row; for values a pair of
     // columns of every eighth row.
     let stats_position = row_position(tile, lane / 8u);
-    var joined_max = 0.0;
-    var joined = 0.0;
+    var merged_max = 0.0;
+    var merged = 0.0;
     //@for c in ${PIECES}
     //@for r in 2
-    var joined${c}_${r} = vec2<f32>();
+    var merged${c}_${r} = vec2<f32>();
     //@end
     //@end
-    for (var span = first_span; span < end_span; span++) {
+    for (var split = first_split; split < end_split; split++) {
         var stats = Stats(LOWEST, 0.0);
         //@for c in ${PIECES}
         //@for r in 2
         var values${c}_${r} = vec2<f32>();
         //@end
         //@end
-        let span_end = min(tile.end, (span + 1u) * SPAN);
-        for (var first = span * SPAN; first < span_end; first += BLOCK) {
-            let count = min(BLOCK, span_end - first);
+        let split_end = min(tile.end, (split + 1u) * SPLIT_LEN);
+        for (var first = split * SPLIT_LEN; first < split_end; first += BLOCK) {
+            let count = min(BLOCK, split_end - first);
             find_rows(tile, first, lane);
             workgroupBarrier();
             //@for r in 8
@@ -214,22 +189,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //@if SPLIT
         //@for r in 2
         //@for c in ${PIECES}
-        put_part(tile, ${r}u * 8u + lane / PIECE_WORDS, span, ${c}u * PIECE_WORDS + lane % PIECE_WORDS, values${c}_${r});
+        put_partial(tile, ${r}u * 8u + lane / PIECE_WORDS, split, ${c}u * PIECE_WORDS + lane % PIECE_WORDS, values${c}_${r});
         //@end
         //@end
         if lane % 8u == 0u {
-            put_stats(tile, lane / 8u, span, stats.largest, stats.sum);
+            put_stats(tile, lane / 8u, split, stats.largest, stats.sum);
         }
         //@else
         var factors = vec2<f32>(1.0, 0.0);
-        if span == 0u {
+        if split == 0u {
             factors = vec2<f32>(0.0, 1.0);
-            joined_max = stats.largest;
-        } else if stats_position >= span * SPAN {
-            factors = join_factors(joined_max, stats.largest);
-            joined_max = max(joined_max, stats.largest);
+            merged_max = stats.largest;
+        } else if stats_position >= split * SPLIT_LEN {
+            factors = merge_factors(merged_max, stats.largest);
+            merged_max = max(merged_max, stats.largest);
         }
-        joined = joined_sum(joined, stats.sum, factors);
+        merged = merged_sum(merged, stats.sum, factors);
         if lane % 8u == 0u {
             all_factors[lane / 8u] = factors;
         }
@@ -237,7 +212,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //@for r in 2
         let factors${r} = all_factors[${r}u * 8u + lane / PIECE_WORDS];
         //@for c in ${PIECES}
-        joined${c}_${r} = joined_values(joined${c}_${r}, values${c}_${r}, factors${r});
+        merged${c}_${r} = merged_values(merged${c}_${r}, values${c}_${r}, factors${r});
         //@end
         //@end
         //@end
@@ -245,14 +220,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     //@if SPLIT
     //@else
     if lane % 8u == 0u {
-        corrections[lane / 8u] = joined;
+        corrections[lane / 8u] = merged;
     }
     workgroupBarrier();
     //@for r in 2
     //@for c in ${PIECES}
     put_out(
         tile, ${r}u * 8u + lane / PIECE_WORDS, ${c}u * PIECE_WORDS + lane % PIECE_WORDS,
-        joined${c}_${r} / corrections[${r}u * 8u + lane / PIECE_WORDS]
+        merged${c}_${r} / corrections[${r}u * 8u + lane / PIECE_WORDS]
     );
     //@end
     //@end

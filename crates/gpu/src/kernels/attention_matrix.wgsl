@@ -2,35 +2,19 @@
 // Fused attention of a run of rows over one cached head, on matrix units.
 //
 //   q16 = f16(q * scale)                                up to 16 query rows (token, head of the group)
-//   for each span of ${SPAN} positions:
+//   for each split of ${SPLIT_LEN} positions:
 //       s = q16 . k, -inf past the row's own position   blocks of 64 positions, 16 a subgroup
 //       m = max(s), p = f16(exp(s - m)), l = sum(p)
 //       o = p . v                                       blocks of 64 positions, 16 columns at a time a subgroup
-//       (m, l, o) joins that of the spans before it
+//       (m, l, o) is merged with that of the splits before it
 //   out = o / l
 //
-// A span's weights all have one maximum, so that its values are summed without corrections. The next block of keys or
-// values is read while one is multiplied. With SPLIT a workgroup takes one span, and attention_join joins the parts.
-//@include plan
-@group(0) @binding(0) var<storage, read> plan: array<u32>;
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> k_pages: array<vec4<f16>>;
-@group(0) @binding(3) var<storage, read> v_pages: array<vec4<f16>>;
-@group(0) @binding(4) var<storage, read_write> out: array<vec2<f32>>;
-//@if HALF
-@group(0) @binding(5) var<storage, read_write> half_out: array<u32>;
-//@include half
-//@end
-//@include attention_pages
-//@include attention_joined
-//@include attention_tile
-//@include attention_out
-
-struct Immediates {
-    spans: u32,        // of the longest context
-    half_stride: u32,
-}
-var<immediate> imm: Immediates;
+// A split's weights all have one maximum, so that its values are summed without corrections. The next block of keys or
+// values is read while one is multiplied. With SPLIT a workgroup takes one split and writes a partial, and attention_merge
+// merges the partials.
+//@include attention_head
+alias QkvItem = vec4<f32>;
+alias CachedItem = vec4<f16>;
 
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
@@ -41,8 +25,8 @@ const PIECES = ${PIECES}u;
 // Rows in workgroup memory are padded, so that the rows of a matrix fall into different banks. In fours of elements.
 const HEAD_QUADS = HEAD_DIM / 4u;
 const STAGE_QUADS = HEAD_QUADS + 2u;
-const SCORE_QUADS = SPAN / 4u + 2u;
-const WEIGHT_QUADS = SPAN / 4u + 2u;
+const SCORE_QUADS = SPLIT_LEN / 4u + 2u;
+const WEIGHT_QUADS = SPLIT_LEN / 4u + 2u;
 
 // Devices whose matrix units load from vectors get vectors, for the sake of wide accesses. STEP is a four's length.
 //@if VECTORS
@@ -86,7 +70,7 @@ fn scores_at(at: u32) -> vec4<f32> {
 }
 //@end
 
-var<workgroup> cached_rows: array<u32, SPAN>;
+var<workgroup> cached_rows: array<u32, SPLIT_LEN>;
 
 fn stage_queries(tile: Tile, lane: u32) {
     for (var i = lane; i < 16u * HEAD_QUADS; i += LANES) {
@@ -99,24 +83,17 @@ fn stage_queries(tile: Tile, lane: u32) {
     }
 }
 
-// A lane's ith four of a block of keys or values; zeros for positions that there are none of.
-fn key_quad(first: u32, count: u32, i: u32) -> vec4<f16> {
+// A lane's ith four of a block of keys (0) or values (1). Past the last position it is zero.
+//@for kv in 2
+fn block_quad${kv}(first: u32, count: u32, i: u32) -> vec4<f16> {
     let position = first + i / HEAD_QUADS;
     var quad = vec4<f16>();
     if position < count {
-        quad = k_pages[cached_rows[position] * HEAD_QUADS + i % HEAD_QUADS];
+        quad = pages${kv}(cached_rows[position] * HEAD_QUADS + i % HEAD_QUADS);
     }
     return quad;
 }
-
-fn value_quad(first: u32, count: u32, i: u32) -> vec4<f16> {
-    let position = first + i / HEAD_QUADS;
-    var quad = vec4<f16>();
-    if position < count {
-        quad = v_pages[cached_rows[position] * HEAD_QUADS + i % HEAD_QUADS];
-    }
-    return quad;
-}
+//@end
 
 // Over the eight lanes of a row.
 fn largest_of_row(value: f32) -> f32 {
@@ -147,11 +124,11 @@ fn main(
     let tile = tile_of(group.x, group.y);
     //@if SPLIT
     // Nothing past the end: matrices allow of no return.
-    let first_span = group.z;
-    let end_span = min(group.z + 1u, (tile.end + SPAN - 1u) / SPAN);
+    let first_split = group.z;
+    let end_split = min(group.z + 1u, (tile.end + SPLIT_LEN - 1u) / SPLIT_LEN);
     //@else
-    let first_span = 0u;
-    let end_span = (tile.end + SPAN - 1u) / SPAN;
+    let first_split = 0u;
+    let end_split = (tile.end + SPLIT_LEN - 1u) / SPLIT_LEN;
     //@end
     stage_queries(tile, lane);
     workgroupBarrier();
@@ -163,21 +140,21 @@ fn main(
     let stats_row = lane / 8u;
     let stats_position = row_position(tile, stats_row);
     let values_row = lane_of_subgroup / 2u;
-    var joined_max = 0.0;
-    var joined = 0.0;
+    var merged_max = 0.0;
+    var merged = 0.0;
     //@for c in ${PIECES}
     //@for i in 4
-    var joined${c}_${i} = vec2<f32>();
+    var merged${c}_${i} = vec2<f32>();
     //@end
     //@end
-    for (var span = first_span; span < end_span; span++) {
-        let count = min(tile.end - span * SPAN, SPAN);
+    for (var split = first_split; split < end_split; split++) {
+        let count = min(tile.end - split * SPLIT_LEN, SPLIT_LEN);
         for (var i = lane; i < count; i += LANES) {
-            cached_rows[i] = cached_row(tile.seq, tile.kv_head, span * SPAN + i);
+            cached_rows[i] = cached_row(tile.seq, tile.kv_head, split * SPLIT_LEN + i);
         }
         workgroupBarrier();
         //@for i in ${LOADS}
-        var ahead${i} = key_quad(0u, count, lane + ${i}u * LANES);
+        var ahead${i} = block_quad0(0u, count, lane + ${i}u * LANES);
         //@end
         for (var first = 0u; first < count; first += BLOCK) {
             //@for i in ${LOADS}
@@ -186,11 +163,11 @@ fn main(
             workgroupBarrier();
             if first + BLOCK < count {
                 //@for i in ${LOADS}
-                ahead${i} = key_quad(first + BLOCK, count, lane + ${i}u * LANES);
+                ahead${i} = block_quad0(first + BLOCK, count, lane + ${i}u * LANES);
                 //@end
             } else {
                 //@for i in ${LOADS}
-                ahead${i} = value_quad(0u, count, lane + ${i}u * LANES);
+                ahead${i} = block_quad1(0u, count, lane + ${i}u * LANES);
                 //@end
             }
             var sums = Sums();
@@ -203,39 +180,39 @@ fn main(
             workgroupBarrier();
         }
 
-        var part_max = LOWEST;
+        var split_max = LOWEST;
         //@for j in 8
         let seen${j} = seen(
-            scores_at(stats_row * SCORE_QUADS + ${j}u * 8u + lane % 8u), span * SPAN + ${j}u * 32u + lane % 8u * 4u, stats_position
+            scores_at(stats_row * SCORE_QUADS + ${j}u * 8u + lane % 8u), split * SPLIT_LEN + ${j}u * 32u + lane % 8u * 4u, stats_position
         );
-        part_max = max(part_max, max(max(seen${j}.x, seen${j}.y), max(seen${j}.z, seen${j}.w)));
+        split_max = max(split_max, max(max(seen${j}.x, seen${j}.y), max(seen${j}.z, seen${j}.w)));
         //@end
-        part_max = largest_of_row(part_max);
-        var part_sum = 0.0;
+        split_max = largest_of_row(split_max);
+        var split_sum = 0.0;
         //@for j in 8
         {
-            let exps = exp(seen${j} - vec4<f32>(part_max));
+            let exps = exp(seen${j} - vec4<f32>(split_max));
             let rounded = vec4<f16>(select(exps, vec4<f32>(), seen${j} == vec4<f32>(LOWEST)));
             put_weights(stats_row * WEIGHT_QUADS + ${j}u * 8u + lane % 8u, rounded);
             let wide = vec4<f32>(rounded);
-            part_sum += (wide.x + wide.y) + (wide.z + wide.w);
+            split_sum += (wide.x + wide.y) + (wide.z + wide.w);
         }
         //@end
-        part_sum = sum_of_row(part_sum);
+        split_sum = sum_of_row(split_sum);
         //@if SPLIT
         if lane % 8u == 0u {
-            put_stats(tile, stats_row, span, part_max, part_sum);
+            put_stats(tile, stats_row, split, split_max, split_sum);
         }
         //@else
         var row_factors = vec2<f32>(1.0, 0.0);
-        if span == 0u {
+        if split == 0u {
             row_factors = vec2<f32>(0.0, 1.0);
-            joined_max = part_max;
-        } else if stats_position >= span * SPAN {
-            row_factors = join_factors(joined_max, part_max);
-            joined_max = max(joined_max, part_max);
+            merged_max = split_max;
+        } else if stats_position >= split * SPLIT_LEN {
+            row_factors = merge_factors(merged_max, split_max);
+            merged_max = max(merged_max, split_max);
         }
-        joined = joined_sum(joined, part_sum, row_factors);
+        merged = merged_sum(merged, split_sum, row_factors);
         if lane % 8u == 0u {
             all_factors[stats_row] = row_factors;
         }
@@ -252,7 +229,7 @@ fn main(
             //@end
             workgroupBarrier();
             //@for i in ${LOADS}
-            ahead${i} = value_quad(first + BLOCK, count, lane + ${i}u * LANES);
+            ahead${i} = block_quad1(first + BLOCK, count, lane + ${i}u * LANES);
             //@end
             //@for k in 4
             {
@@ -281,15 +258,15 @@ fn main(
             let high = scores_at(at + 1u);
             //@if SPLIT
             let word = piece${c} * 8u + lane_of_subgroup % 2u * 4u;
-            put_part(tile, values_row, span, word, low.xy);
-            put_part(tile, values_row, span, word + 1u, low.zw);
-            put_part(tile, values_row, span, word + 2u, high.xy);
-            put_part(tile, values_row, span, word + 3u, high.zw);
+            put_partial(tile, values_row, split, word, low.xy);
+            put_partial(tile, values_row, split, word + 1u, low.zw);
+            put_partial(tile, values_row, split, word + 2u, high.xy);
+            put_partial(tile, values_row, split, word + 3u, high.zw);
             //@else
-            joined${c}_0 = joined_values(joined${c}_0, low.xy, factors);
-            joined${c}_1 = joined_values(joined${c}_1, low.zw, factors);
-            joined${c}_2 = joined_values(joined${c}_2, high.xy, factors);
-            joined${c}_3 = joined_values(joined${c}_3, high.zw, factors);
+            merged${c}_0 = merged_values(merged${c}_0, low.xy, factors);
+            merged${c}_1 = merged_values(merged${c}_1, low.zw, factors);
+            merged${c}_2 = merged_values(merged${c}_2, high.xy, factors);
+            merged${c}_3 = merged_values(merged${c}_3, high.zw, factors);
             //@end
         }
         //@end
@@ -297,7 +274,7 @@ fn main(
     //@if SPLIT
     //@else
     if lane % 8u == 0u {
-        corrections[stats_row] = joined;
+        corrections[stats_row] = merged;
     }
     workgroupBarrier();
     let sum = corrections[values_row];
@@ -305,7 +282,7 @@ fn main(
     //@for i in 4
     put_out(
         tile, values_row, min(${c}u * 4u + subgroup, HEAD_DIM / 16u - 1u) * 8u + lane_of_subgroup % 2u * 4u + ${i}u,
-        joined${c}_${i} / sum
+        merged${c}_${i} / sum
     );
     //@end
     //@end

@@ -1,16 +1,16 @@
 // Where a tile's rows go. Words are pairs of neighbouring columns of a head.
 //@if SPLIT
-// Rows have a part in the spans that they reach.
-fn put_part(tile: Tile, row: u32, span: u32, word: u32, pair: vec2<f32>) {
-    if row < tile.rows && row_position(tile, row) >= span * SPAN && word < HEAD_WORDS {
-        out[(row_and_head(tile, row) * imm.spans + span) * (HEAD_WORDS + 1u) + word] = pair;
+// A row has a partial in each split that it reaches.
+fn put_partial(tile: Tile, row: u32, split: u32, word: u32, pair: vec2<f32>) {
+    if row < tile.rows && row_position(tile, row) >= split * SPLIT_LEN && word < HEAD_WORDS {
+        out[(row_and_head(tile, row) * imm.splits + split) * (HEAD_WORDS + 1u) + word] = pair;
     }
 }
 
 // The largest score and the sum of weights.
-fn put_stats(tile: Tile, row: u32, span: u32, largest: f32, sum: f32) {
-    if row < tile.rows && row_position(tile, row) >= span * SPAN {
-        out[(row_and_head(tile, row) * imm.spans + span) * (HEAD_WORDS + 1u) + HEAD_WORDS] = vec2<f32>(largest, sum);
+fn put_stats(tile: Tile, row: u32, split: u32, largest: f32, sum: f32) {
+    if row < tile.rows && row_position(tile, row) >= split * SPLIT_LEN {
+        out[(row_and_head(tile, row) * imm.splits + split) * (HEAD_WORDS + 1u) + HEAD_WORDS] = vec2<f32>(largest, sum);
     }
 }
 //@else

@@ -10,7 +10,7 @@ const SCALE = f32(${SCALE});
 
 fn cached_row(seq: u32, kv_head: u32, position: u32) -> u32 {
     let page_size = plan[PLAN_PAGE_SIZE];
-    let block_table = plan[PLAN_BLOCK_TABLES] + seq * plan[PLAN_MAX_BLOCKS];
+    let block_table = plan[PLAN_BLOCK_TABLES] + seq * plan[PLAN_NUM_BLOCKS];
     let page = plan[block_table + position / page_size];
     return (page * NUM_KV_HEADS + kv_head) * page_size + position % page_size;
 }

@@ -1,7 +1,7 @@
 // A tile: the rows of a run times the heads of a group (or of a piece of 16 of them), row = token * heads + head.
 const LANES = 128u;
 const BLOCK = 64u;
-const SPAN = ${SPAN}u;
+const SPLIT_LEN = ${SPLIT_LEN}u;
 const TILE_HEADS = min(GROUP, 16u);
 const TILES_OF_GROUP = (GROUP + 15u) / 16u;
 // Less than every score.
@@ -22,13 +22,14 @@ struct Tile {
 var<workgroup> corrections: array<f32, 16>;
 var<workgroup> all_factors: array<vec2<f32>, 16>;
 
-fn tile_of(run: u32, part: u32) -> Tile {
-    let words = plan[PLAN_RUNS] + run * 3u;
+// Tile `index` of a run: pieces of the group of one cached head, cached head by cached head.
+fn tile_of(run: u32, index: u32) -> Tile {
+    let words = plan[PLAN_RUNS] + run * RUN_WORDS;
     let first_row = plan[words + 1u];
     let tokens = plan[words + 2u];
     let first_position = plan[plan[PLAN_POSITIONS] + first_row];
-    let kv_head = part / TILES_OF_GROUP;
-    let first_of_group = part % TILES_OF_GROUP * 16u;
+    let kv_head = index / TILES_OF_GROUP;
+    let first_of_group = index % TILES_OF_GROUP * 16u;
     let heads = min(TILE_HEADS, GROUP - first_of_group);
     return Tile(
         plan[words], first_row, first_position, kv_head, kv_head * GROUP + first_of_group, heads,

@@ -1,6 +1,6 @@
 //@include enables
 //@include plan
-// out[t] = table[token_ids[t]], for the tokens whose rows are in this part of the table.
+// out[t] = table[token_ids[t]], for the tokens whose rows are in this slice of the table.
 //@include values_f32
 //@include ${FORMAT}
 @group(0) @binding(0) var<storage, read> plan: array<u32>;
@@ -10,8 +10,8 @@ struct Immediates {
     chunks: u32,       // of 64 columns
     supers: u32,       // of 256 columns
     cols: u32,
-    first_row: u32,    // of this part
-    rows: u32,         // of this part
+    first_row: u32,    // of this slice
+    rows: u32,         // of this slice
 }
 var<immediate> imm: Immediates;
 

@@ -3,7 +3,7 @@
 //
 // A workgroup multiplies a tile row (16 rows of the weight) with ${TOKENS} tokens. Lane l of 256 takes block l % 32 of
 // every eighth chunk of 64 columns, from chunk l / 32 on, adds its products in order to four sums by column modulo 4, and
-// joins those; then sixteen lanes' sums of a row are added in order. None of that depends on the number of tokens.
+// adds those up; then sixteen lanes' sums of a row are added in order. None of that depends on the number of tokens.
 //@include values_f32
 //@include ${FORMAT}
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -16,10 +16,10 @@ struct Immediates {
     chunks: u32,       // of 64 columns
     supers: u32,       // of 256 columns
     cols: u32,
-    rows: u32,         // of this part
+    rows: u32,         // of this slice
     x_stride: u32,
     out_stride: u32,
-    out_first: u32,    // the part's first column of out
+    out_first: u32,    // the slice's first column of out
 }
 var<immediate> imm: Immediates;
 

@@ -39,8 +39,8 @@ fn pair_elements(pair: u32) -> Pair {
     //@end
 }
 
-fn rotate(a: f32, b: f32, turn: vec2<f32>) -> vec2<f32> {
-    return vec2<f32>(fma(a, turn.x, -(b * turn.y)), fma(a, turn.y, b * turn.x));
+fn rotate(a: f32, b: f32, rotation: vec2<f32>) -> vec2<f32> {
+    return vec2<f32>(fma(a, rotation.x, -(b * rotation.y)), fma(a, rotation.y, b * rotation.x));
 }
 
 // Element `e` of a head that starts at `head`, rotated.
@@ -54,8 +54,8 @@ fn rotated(head: u32, e: u32, position: u32) -> f32 {
     let pair = e % (imm.rope_dim / 2u);
     //@end
     let elements = pair_elements(pair);
-    let turn = table[position * (imm.rope_dim / 2u) + pair];
-    let both = rotate(qkv[head + elements.first], qkv[head + elements.second], turn);
+    let rotation = table[position * (imm.rope_dim / 2u) + pair];
+    let both = rotate(qkv[head + elements.first], qkv[head + elements.second], rotation);
     return select(both.y, both.x, e == elements.first);
 }
 
@@ -70,8 +70,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let head = row_first + item / (imm.rope_dim / 2u) * imm.head_dim;
         let pair = item % (imm.rope_dim / 2u);
         let elements = pair_elements(pair);
-        let turn = table[position * (imm.rope_dim / 2u) + pair];
-        let both = rotate(qkv[head + elements.first], qkv[head + elements.second], turn);
+        let rotation = table[position * (imm.rope_dim / 2u) + pair];
+        let both = rotate(qkv[head + elements.first], qkv[head + elements.second], rotation);
         qkv[head + elements.first] = both.x;
         qkv[head + elements.second] = both.y;
         return;
@@ -83,11 +83,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     let is_key = kv_item < kv_items;
-    let of_part = kv_item % kv_items;
-    let kv_head = of_part / words;
-    let word = of_part % words;
-    let part = select(imm.num_heads + imm.num_kv_heads, imm.num_heads, is_key);
-    let head = row_first + (part + kv_head) * imm.head_dim;
+    let of_kind = kv_item % kv_items;
+    let kv_head = of_kind / words;
+    let word = of_kind % words;
+    let first_head = select(imm.num_heads + imm.num_kv_heads, imm.num_heads, is_key);
+    let head = row_first + (first_head + kv_head) * imm.head_dim;
     let page_size = plan[PLAN_PAGE_SIZE];
     let slot = plan[plan[PLAN_SLOT_MAPPING] + row];
     let page = slot / page_size;

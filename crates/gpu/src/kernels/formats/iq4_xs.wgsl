@@ -1,7 +1,8 @@
 // IQ4_XS: (d * sc) * LEVELS[q].
 //
-// word j of a block: values 8 j .. 8 j + 3 in the low nibbles, the next four in the high ones
 // a lane's byte of a scale word: the signed scale; super: d
+//@include formats/parts/nibbles
+//@include formats/parts/iq4_levels
 @group(0) @binding(${QUANTS}) var<storage, read> quants: array<vec4<u32>>;
 @group(0) @binding(${SCALES}) var<storage, read> scales: array<u32>;
 @group(0) @binding(${SUPER}) var<storage, read> supers: array<u32>;
@@ -19,8 +20,6 @@ struct Scale {
     d: V,
 }
 
-//@include iq4_levels
-
 fn load_raw(tile: u32, lane: u32, super_index: u32) -> Raw {
     return Raw(
         quants[tile * 32u + lane],
@@ -33,36 +32,4 @@ fn load_raw(tile: u32, lane: u32, super_index: u32) -> Raw {
 fn scale_of(raw: Raw) -> Scale {
     let sc = i32((raw.scale >> raw.shift) << 24u) >> 24u;
     return Scale(V(unpack2x16float(raw.factors).x * f32(sc)));
-}
-
-fn values0(raw: Raw, scale: Scale) -> V4 {
-    return iq4_levels4(raw.q.x) * scale.d;
-}
-
-fn values1(raw: Raw, scale: Scale) -> V4 {
-    return iq4_levels4(raw.q.x >> 4u) * scale.d;
-}
-
-fn values2(raw: Raw, scale: Scale) -> V4 {
-    return iq4_levels4(raw.q.y) * scale.d;
-}
-
-fn values3(raw: Raw, scale: Scale) -> V4 {
-    return iq4_levels4(raw.q.y >> 4u) * scale.d;
-}
-
-fn values4(raw: Raw, scale: Scale) -> V4 {
-    return iq4_levels4(raw.q.z) * scale.d;
-}
-
-fn values5(raw: Raw, scale: Scale) -> V4 {
-    return iq4_levels4(raw.q.z >> 4u) * scale.d;
-}
-
-fn values6(raw: Raw, scale: Scale) -> V4 {
-    return iq4_levels4(raw.q.w) * scale.d;
-}
-
-fn values7(raw: Raw, scale: Scale) -> V4 {
-    return iq4_levels4(raw.q.w >> 4u) * scale.d;
 }

@@ -3,18 +3,8 @@
 // bits 8 p + 2 (i % 4) and up of word i / 4 of a block: the first two of byte p of values 4 i .. 4 i + 3
 // a lane's half of a scale word, nibbles from the lowest: scale and minimum of values 0 .. 15, then of 16 .. 31;
 // super: d, dmin
-@group(0) @binding(${QUANTS}) var<storage, read> quants: array<vec2<u32>>;
-@group(0) @binding(${SCALES}) var<storage, read> scales: array<u32>;
-@group(0) @binding(${SUPER}) var<storage, read> supers: array<u32>;
-
-struct Raw {
-    q: vec2<u32>,
-    scale: u32,
-    // Where in the word of two lanes this lane's half starts.
-    shift: u32,
-    // d and dmin.
-    factors: u32,
-}
+//@include formats/parts/block
+alias Quants = vec2<u32>;
 
 struct Scale {
     // Of values 0 .. 15.
@@ -26,15 +16,6 @@ struct Scale {
 }
 
 fn setup(local_index: u32) {}
-
-fn load_raw(tile: u32, lane: u32, super_index: u32) -> Raw {
-    return Raw(
-        quants[tile * 32u + lane],
-        scales[tile * 16u + (lane >> 1u)],
-        (lane & 1u) * 16u,
-        supers[super_index],
-    );
-}
 
 fn scale_of(raw: Raw) -> Scale {
     let four = raw.scale >> raw.shift;

@@ -1,6 +1,6 @@
 // Q4_1: q * d + m.
-//
-// word j of a block: values 8 j .. 8 j + 3 in the low nibbles, the next four in the high ones
+//@include formats/parts/nibbles
+//@include formats/parts/scale_d_m
 @group(0) @binding(${QUANTS}) var<storage, read> quants: array<vec4<u32>>;
 @group(0) @binding(${SCALES}) var<storage, read> scales: array<u32>;
 
@@ -9,50 +9,16 @@ struct Raw {
     scale: u32,
 }
 
-struct Scale {
-    d: V,
-    m: V,
-}
-
 fn setup(local_index: u32) {}
 
 fn load_raw(tile: u32, lane: u32, super_index: u32) -> Raw {
     return Raw(quants[tile * 32u + lane], scales[tile * 32u + lane]);
 }
 
-fn scale_of(raw: Raw) -> Scale {
-    let dm = half2(raw.scale);
-    return Scale(dm.x, dm.y);
+fn low_quad(w: u32, scale: Scale) -> V4 {
+    return fma(low_nibbles4_less(w, 0.0), V4(scale.d), V4(scale.m));
 }
 
-fn values0(raw: Raw, scale: Scale) -> V4 {
-    return fma(low_nibbles4_less(raw.q.x, 0.0), V4(scale.d), V4(scale.m));
-}
-
-fn values1(raw: Raw, scale: Scale) -> V4 {
-    return fma(high_nibbles4_less(raw.q.x, 0.0), V4(scale.d), V4(scale.m));
-}
-
-fn values2(raw: Raw, scale: Scale) -> V4 {
-    return fma(low_nibbles4_less(raw.q.y, 0.0), V4(scale.d), V4(scale.m));
-}
-
-fn values3(raw: Raw, scale: Scale) -> V4 {
-    return fma(high_nibbles4_less(raw.q.y, 0.0), V4(scale.d), V4(scale.m));
-}
-
-fn values4(raw: Raw, scale: Scale) -> V4 {
-    return fma(low_nibbles4_less(raw.q.z, 0.0), V4(scale.d), V4(scale.m));
-}
-
-fn values5(raw: Raw, scale: Scale) -> V4 {
-    return fma(high_nibbles4_less(raw.q.z, 0.0), V4(scale.d), V4(scale.m));
-}
-
-fn values6(raw: Raw, scale: Scale) -> V4 {
-    return fma(low_nibbles4_less(raw.q.w, 0.0), V4(scale.d), V4(scale.m));
-}
-
-fn values7(raw: Raw, scale: Scale) -> V4 {
-    return fma(high_nibbles4_less(raw.q.w, 0.0), V4(scale.d), V4(scale.m));
+fn high_quad(w: u32, scale: Scale) -> V4 {
+    return fma(high_nibbles4_less(w, 0.0), V4(scale.d), V4(scale.m));
 }

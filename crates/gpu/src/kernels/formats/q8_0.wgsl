@@ -1,6 +1,7 @@
 // Q8_0: (q - 128) * d, the bytes of the file raised by 128.
 //
 // word j of a block: values 4 j .. 4 j + 3; words 0 .. 3, then words 4 .. 7 of all lanes
+//@include formats/parts/scale_d
 @group(0) @binding(${QUANTS}) var<storage, read> quants: array<vec4<u32>>;
 @group(0) @binding(${SCALES}) var<storage, read> scales: array<u32>;
 
@@ -12,10 +13,6 @@ struct Raw {
     shift: u32,
 }
 
-struct Scale {
-    d: V,
-}
-
 fn setup(local_index: u32) {}
 
 fn load_raw(tile: u32, lane: u32, super_index: u32) -> Raw {
@@ -25,10 +22,6 @@ fn load_raw(tile: u32, lane: u32, super_index: u32) -> Raw {
         scales[tile * 16u + (lane >> 1u)],
         (lane & 1u) * 16u,
     );
-}
-
-fn scale_of(raw: Raw) -> Scale {
-    return Scale(half2(raw.scale >> raw.shift).x);
 }
 
 fn values0(raw: Raw, scale: Scale) -> V4 {

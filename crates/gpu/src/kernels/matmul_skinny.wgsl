@@ -1,77 +1,27 @@
 //@include enables
-// out = weight * x + bias on matrix units, for up to ${TOKEN_TILES} * 16 tokens: bound by reading the weights.
+// out = weight * x + bias on matrix units, for up to ${TOKEN_TILES} * 16 tokens. Its time goes into
+// reading the weights.
 //
 // The columns are cut into eight segments of equal length, which is what all matrix-unit products of a matrix share: an
 // element is the sum, in order, of eight chains, each over the columns of a segment in steps of 16. Here a subgroup takes
 // a segment, for ${ROW_TILES} tiles of 16 rows, and the chains are added in workgroup memory.
-//@include values_f16
-//@include ${FORMAT}
-//@include matrix_tiles
-// f16 of x / 16, [tokens rounded up][x_stride]. Few tokens are staged in workgroup memory, those rows of the tile alone
-// that hold any: what the others hold is multiplied too, and not written. More are read where they are needed.
+//@include matmul_matrix
+// f16 of x / 16, [tokens rounded up][x_stride]. With STAGED, the rows of the tile that hold tokens are staged in workgroup
+// memory; the other rows are multiplied as well, whatever they hold, and not written. Without, inputs are read where they
+// are needed.
 //@if X_SCALARS
 @group(0) @binding(0) var<storage, read> x: array<f16>;
 //@else
 @group(0) @binding(0) var<storage, read> x: array<vec4<f16>>;
 //@end
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
-//@if BIAS
-@group(0) @binding(${BIAS}) var<storage, read> bias: array<f32>;
-//@end
-
-struct Immediates {
-    chunks: u32,         // of 64 columns
-    supers: u32,         // of 256 columns
-    segment: u32,        // chunks of a segment
-    row_tiles: u32,      // of this part
-    rows: u32,           // of this part
-    tokens: u32,
-    x_stride: u32,       // in what x is an array of
-    out_stride: u32,
-    out_first: u32,      // the part's first column of out
-}
-var<immediate> imm: Immediates;
-
-//@if VECTORS
-var<workgroup> weights: array<Quad, 8u * 16u * QUADS_PER_ROW>;
-//@else
-var<workgroup> weights: array<f16, 8u * 16u * ROW_STRIDE>;
-//@end
 //@if STAGED
 // A subgroup's tokens; the rest of its matrix of 16 rows is whatever follows.
 const INPUT_ROWS = 2u * ${STAGED}u;
-//@if VECTORS
-var<workgroup> inputs: array<Quad, (7u * INPUT_ROWS + 16u) * QUADS_PER_ROW>;
-//@else
-var<workgroup> inputs: array<f16, (7u * INPUT_ROWS + 16u) * ROW_STRIDE>;
-//@end
+const INPUT_ROWS_HELD = 7u * INPUT_ROWS + 16u;
+//@include matmul_inputs
 //@end
 // [segment][token][row]
 var<workgroup> partial: array<f32, 8u * 256u>;
-
-fn put_weight(quad: u32, value: vec4<f16>) {
-    //@if VECTORS
-    weights[quad] = value;
-    //@else
-    weights[quad * 4u] = value.x;
-    weights[quad * 4u + 1u] = value.y;
-    weights[quad * 4u + 2u] = value.z;
-    weights[quad * 4u + 3u] = value.w;
-    //@end
-}
-
-//@if STAGED
-fn put_input(quad: u32, value: vec4<f16>) {
-    //@if VECTORS
-    inputs[quad] = value;
-    //@else
-    inputs[quad * 4u] = value.x;
-    inputs[quad * 4u + 1u] = value.y;
-    inputs[quad * 4u + 2u] = value.z;
-    inputs[quad * 4u + 3u] = value.w;
-    //@end
-}
-//@end
 
 fn load_tile(tile: u32, chunk: u32, block: u32) -> Raw {
     return load_raw(tile * imm.chunks + chunk, block, (tile * imm.supers + chunk / 4u) * 16u + block / 2u);

@@ -1,16 +1,18 @@
 //! What a device can do at most: the bounds that a benchmark compares with.
 //!
-//! Memory by a kernel that copies a large buffer (drivers' own copies may be slower), arithmetic by multiply-adds of values that stay in registers, with the instructions
-//! that products use. A rate is the best of several passes, since whatever disturbs one can only make it slower.
+//! Memory is measured by a kernel that copies a large buffer (drivers' own copies may be slower), arithmetic by multiply-adds
+//! of values that stay in registers, with the instructions that products use. A rate is the best of several passes, since
+//! whatever disturbs a pass can only make it slower.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::{Peaks, Result};
 
-use crate::backend::GpuBackend;
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
-use crate::kernel::KernelSpec;
+use crate::kernel::{KernelSpec, Kernels};
+use crate::recorder::Recorder;
 
 /// Far more than the caches of any device.
 const COPIED_BYTES: u64 = 1 << 30;
@@ -26,10 +28,10 @@ const PASS: Duration = Duration::from_millis(20);
 const MEASURING: Duration = Duration::from_millis(600);
 
 /// Measures memory and arithmetic.
-pub(crate) fn measure(backend: &GpuBackend) -> Result<Peaks> {
-    let macs_per_s = macs_per_s(backend)?;
+pub(crate) fn measure(gpu: &Gpu, kernels: &Kernels, recorder: &Arc<Recorder>) -> Result<Peaks> {
+    let macs_per_s = macs_per_s(gpu, kernels, recorder)?;
     Ok(Peaks {
-        read_bytes_per_s: copied_bytes_per_s(backend)?,
+        read_bytes_per_s: copied_bytes_per_s(gpu, kernels, recorder)?,
         // Weights of every format become what the units multiply.
         quantized_macs_per_s: macs_per_s,
         float_macs_per_s: macs_per_s,
@@ -37,37 +39,35 @@ pub(crate) fn measure(backend: &GpuBackend) -> Result<Peaks> {
 }
 
 /// Bytes read and bytes written, of which a copy has as many.
-fn copied_bytes_per_s(backend: &GpuBackend) -> Result<f64> {
-    let gpu = backend.gpu();
-    let room = gpu.memory().map_or(u64::MAX, |memory| memory.available / 4);
+fn copied_bytes_per_s(gpu: &Gpu, kernels: &Kernels, recorder: &Arc<Recorder>) -> Result<f64> {
+    let spare = gpu.memory().map_or(u64::MAX, |memory| memory.available / 4);
     // Whole rounds of a workgroup: 1024 vectors of 16 bytes.
-    let bytes = COPIED_BYTES.min(gpu.capabilities().max_binding_bytes).min(room) / 16384 * 16384;
-    let buffer = || DeviceBuffer::new(gpu, &backend.recorder, "measuring memory", bytes);
+    let bytes = COPIED_BYTES.min(gpu.capabilities().max_binding_bytes).min(spare) / 16384 * 16384;
+    let buffer = || DeviceBuffer::new(gpu, recorder, "measuring memory", bytes);
     let (from, to) = (buffer()?, buffer()?);
-    let kernel = backend.kernels.get(gpu, &KernelSpec::new("copy"));
+    let kernel = kernels.get(gpu, &KernelSpec::new("copy"));
     let pass = |copies: usize| {
         for _ in 0..copies {
             let len = (bytes / 16) as u32;
-            backend.recorder.dispatch(gpu, &kernel, &[&from, &to], &[len], [COPY_WORKGROUPS, 1, 1]);
+            recorder.dispatch(gpu, &kernel, &[&from, &to], &[len], [COPY_WORKGROUPS, 1, 1]);
         }
-        backend.recorder.submit(gpu, None);
+        recorder.submit(gpu, None);
         gpu.wait()
     };
     Ok(2.0 * bytes as f64 * best_rate(pass)?)
 }
 
-fn macs_per_s(backend: &GpuBackend) -> Result<f64> {
-    let gpu = backend.gpu();
-    let kernel = backend.kernels.get(gpu, &spec(has_matrix_units(gpu)));
-    let factors = DeviceBuffer::new(gpu, &backend.recorder, "measuring arithmetic", 256 * 4)?;
+fn macs_per_s(gpu: &Gpu, kernels: &Kernels, recorder: &Arc<Recorder>) -> Result<f64> {
+    let kernel = kernels.get(gpu, &spec(gpu.capabilities().has_matrix_units()));
+    let factors = DeviceBuffer::new(gpu, recorder, "measuring arithmetic", 256 * 4)?;
     let values: Vec<f32> = (0..256).map(|i| 1.0 / (i + 2) as f32).collect();
     gpu.queue.write_buffer(&factors.raw, 0, bytemuck::cast_slice(&values));
     let bytes = u64::from(WORKGROUPS) * 256 * 4;
-    let out = DeviceBuffer::new(gpu, &backend.recorder, "measuring arithmetic", bytes)?;
+    let out = DeviceBuffer::new(gpu, recorder, "measuring arithmetic", bytes)?;
     let pass = |rounds: usize| {
         let grid = [WORKGROUPS, 1, 1];
-        backend.recorder.dispatch(gpu, &kernel, &[&factors, &out], &[rounds as u32], grid);
-        backend.recorder.submit(gpu, None);
+        recorder.dispatch(gpu, &kernel, &[&factors, &out], &[rounds as u32], grid);
+        recorder.submit(gpu, None);
         gpu.wait()
     };
     Ok(macs_of_round(gpu) * best_rate(pass)?)
@@ -75,7 +75,7 @@ fn macs_per_s(backend: &GpuBackend) -> Result<f64> {
 
 /// Multiply-adds of a round of all workgroups.
 fn macs_of_round(gpu: &Gpu) -> f64 {
-    let of_workgroup = match has_matrix_units(gpu) {
+    let of_workgroup = match gpu.capabilities().has_matrix_units() {
         // Eight subgroups of 32 lanes.
         true => 8 * 16 * 16 * 16,
         false => 256 * 4,
@@ -103,12 +103,8 @@ fn best_rate(mut pass: impl FnMut(usize) -> Result<()>) -> Result<f64> {
     Ok(count as f64 / best.as_secs_f64())
 }
 
-fn has_matrix_units(gpu: &Gpu) -> bool {
-    gpu.capabilities().matrix_tile == Some(16)
-}
-
 /// The kernel of the arithmetic that products use.
 pub(crate) fn spec(matrix_units: bool) -> KernelSpec {
-    let spec = KernelSpec::new("roof").with("SUMS", SUMS);
+    let spec = KernelSpec::new("peak").with("SUMS", SUMS);
     spec.with_flag("F16", matrix_units).with_flag("MATRIX", matrix_units)
 }

@@ -19,3 +19,11 @@ fn iq4_levels4(w: u32) -> V4 {
         iq4_levels[(w >> 24u) & 15u],
     );
 }
+
+fn low_quad(w: u32, scale: Scale) -> V4 {
+    return iq4_levels4(w) * scale.d;
+}
+
+fn high_quad(w: u32, scale: Scale) -> V4 {
+    return iq4_levels4(w >> 4u) * scale.d;
+}

@@ -1,10 +1,10 @@
 //! Rates of matrix products on a GPU, by format and number of tokens:
 //!
 //! ```text
-//! cargo run --release -p rustorch-gpu --example matmul -- [ROWS COLS [FORMAT..]]
+//! cargo run --release -p rustorch-gpu --example gpu_matmul -- [ROWS COLS [FORMAT..]]
 //! ```
 //!
-//! Several matrices take turns, so that caches hold none of them. One token shows how fast weights are read (GB/s of
+//! Products go round several matrices, so that caches hold none of them. One token shows how fast weights are read (GB/s of
 //! device bytes), many tokens how fast they are multiplied (TFLOP/s). Each product's first and last rows are compared with
 //! the sum in f64, and its first token's results with those of every other number of tokens, bit for bit.
 #![allow(clippy::print_stdout)] // It prints a table.
@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use gguf::random::{Rng, random_blocks};
 use gguf::{Format, Gguf, GgufWriter};
-use gpu::{Gpu, GpuBackend, GpuOptions};
+use gpu::{Adapters, GpuBackend, GpuChoice, GpuOptions};
 use model::{Backend, Linear};
 
 const TOKENS: [usize; 9] = [1, 4, 8, 16, 32, 64, 128, 512, 2048];
@@ -32,10 +32,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let formats = args.map(|name| Format::ALL.into_iter().find(|format| format.name() == name));
     let formats: Vec<_> = formats.collect::<Option<_>>().ok_or("no such format")?;
     let formats = if formats.is_empty() { Format::ALL.to_vec() } else { formats };
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-    adapters.sort_by_key(|adapter| adapter.get_info().device_type == wgpu::DeviceType::Cpu);
-    let gpu = Gpu::open(adapters.first().ok_or("no adapter")?, GpuOptions::default())?;
+    let adapters = Adapters::find();
+    let adapter = adapters.choose(GpuChoice::Any).or_else(|_| adapters.choose(GpuChoice::Index(0)))?;
+    let gpu = adapter.open(GpuOptions::default())?;
     println!("{} {:?}", gpu.info().name, gpu.capabilities());
     let backend = GpuBackend::new(gpu);
     println!("{rows} x {cols}; GB/s and TFLOP/s by tokens");

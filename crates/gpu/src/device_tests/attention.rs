@@ -3,18 +3,13 @@
 use gguf::half::{f16_to_f32, f32_to_f16};
 use model::{Backend, Batch, BatchLimits, KvDtype, Logits, QkvShape};
 
-use super::Grid;
-use crate::backend::GpuBackend;
-use crate::buffer::DeviceBuffer;
-use crate::device::{Gpu, GpuOptions};
+use super::TestDevice;
 use crate::kv_cache::LayerPages;
+use crate::tiling::{Grid, SPLIT_LEN};
 
 /// Largest error of an output, whose values are averages of values up to 1: sums of f32 over up to 1000 positions, and
 /// weights by an `exp` that Vulkan allows `3 + 2 |x|` units of the last place.
 const TOLERANCE: f64 = 2e-5;
-
-/// The device under test.
-struct Device(GpuBackend);
 
 /// Rows of one sequence in a step.
 #[derive(Clone, Copy)]
@@ -51,23 +46,7 @@ fn shape(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> QkvShape {
     QkvShape { num_heads, num_kv_heads, head_dim }
 }
 
-impl Device {
-    fn open() -> Self {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-        let mut adapters = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
-        adapters.sort_by_key(|adapter| adapter.get_info().device_type == wgpu::DeviceType::Cpu);
-        let adapter =
-            adapters.first().expect("tests of kernels need a device, a software rasteriser at least");
-        Self(GpuBackend::new(Gpu::open(adapter, GpuOptions::default()).expect("the device opens")))
-    }
-
-    fn buffer(&self, bytes: &[u8]) -> DeviceBuffer {
-        let Self(backend) = self;
-        let buffer = DeviceBuffer::new(&backend.gpu, &backend.recorder, "test", bytes.len() as u64).unwrap();
-        backend.gpu.queue.write_buffer(&buffer.raw, 0, bytes);
-        buffer
-    }
-
+impl TestDevice {
     /// The outputs of a step, `[T, q_cols]`.
     fn attend(&self, case: Case, step: &[Rows], kind: Kind) -> Vec<f32> {
         let Case { shape, dtype, page_size } = case;
@@ -77,13 +56,13 @@ impl Device {
         let attention = backend.attention(shape, dtype);
         let mut plan = backend.alloc_plan(batch.limits(), shape).unwrap();
         backend.plan(&batch, &mut plan).unwrap();
-        let [k, v] = [1, 2].map(|part| self.buffer(&cache(case, step, &batch, num_pages, part)));
+        let [k, v] = [1, 2].map(|part| self.upload(&cache(case, step, &batch, num_pages, part)));
         let pages = LayerPages { k, v };
         let rows = batch.num_tokens();
         let qkv: Vec<f32> = rows_of(step).flat_map(|(seed, p)| stacked_row(shape, seed, p)).collect();
         let qkv = backend.upload(rows, shape.cols(), &qkv).unwrap();
         let out = backend.alloc(rows, shape.q_cols()).unwrap();
-        let half = backend.half_out(&out).map(|half| (&half.values, half.stride));
+        let half = out.half().map(|half| (&half.values, half.stride));
         let (pages, output) = (pages.pages(), (&out.values, half));
         let context = plan.counts().max_context + 3;
         // What is recorded over a buffer must be submitted before the buffer goes.
@@ -160,7 +139,8 @@ fn batch_of(step: &[Rows], page_size: usize) -> (Batch, usize) {
         max_tokens: step.iter().map(|rows| rows.tokens).sum(),
         max_seqs: step.len(),
         max_logit_rows: 1,
-        max_blocks: blocks.iter().copied().max().unwrap(),
+        // A split more than is needed, so that there are partials of the shortest context too.
+        max_blocks: blocks.iter().copied().max().unwrap() + SPLIT_LEN.div_ceil(page_size),
     };
     let mut batch = Batch::new(limits, page_size);
     let mut pages: Vec<u32> = (0..used as u32).rev().collect();
@@ -240,7 +220,7 @@ fn oracle(case: Case, step: &[Rows]) -> Vec<f64> {
     out
 }
 
-/// Prompts, chunks and decodes at the edges of blocks and spans.
+/// Prompts, chunks and decodes at the edges of blocks and splits.
 const RAGGED: [Rows; 11] = [
     Rows::new(1, 0, 1),
     Rows::new(2, 62, 1),
@@ -257,7 +237,7 @@ const RAGGED: [Rows; 11] = [
 
 #[test]
 fn ragged_batches_match_float64() {
-    let device = Device::open();
+    let device = TestDevice::open();
     let cases = [
         (shape(4, 4, 24), KvDtype::F16, 1),
         (shape(8, 2, 64), KvDtype::F32, 7),
@@ -274,8 +254,8 @@ fn ragged_batches_match_float64() {
 /// Law 1: bits depend on the sequence alone, not on what else is in the step, nor on chunks, pages or grids.
 #[test]
 fn bits_depend_on_the_sequence_alone() {
-    let device = Device::open();
-    // Rows on both sides of the edge of a span, and of a block.
+    let device = TestDevice::open();
+    // Rows on both sides of the edge of a split, and of a block.
     let (start, tokens) = (240, 50);
     let rows = [Rows::new(77, start, tokens)];
     for shape in [shape(6, 2, 24), shape(8, 2, 128), shape(32, 1, 64)] {

@@ -1,62 +1,15 @@
 //@include enables
-// out = weight * x + bias on matrix units, for many tokens: bound by arithmetic.
+// out = weight * x + bias on matrix units, for many tokens. Its time goes into arithmetic.
 //
 // A workgroup makes a tile of 128 tokens x 128 rows, a subgroup 64 x 32 of it. The order of additions is that of
-// `matmul_few`: eight segments of columns, each a chain in steps of 16, added in order.
-//@include values_f16
-//@include ${FORMAT}
-//@include matrix_tiles
+// `matmul_skinny`: eight segments of columns, each a chain in steps of 16, added in order.
+//@include matmul_matrix
+//@include matmul_inputs
 // f16 of x / 16, [tokens rounded up to 128][x_stride]
 @group(0) @binding(0) var<storage, read> x: array<vec4<f16>>;
-@group(0) @binding(1) var<storage, read_write> out: array<f32>;
-//@if BIAS
-@group(0) @binding(${BIAS}) var<storage, read> bias: array<f32>;
-//@end
-
-struct Immediates {
-    chunks: u32,         // of 64 columns
-    supers: u32,         // of 256 columns
-    segment: u32,        // chunks of a segment
-    row_tiles: u32,      // of this part
-    rows: u32,           // of this part
-    tokens: u32,
-    x_stride: u32,       // in vectors of 4
-    out_stride: u32,
-    out_first: u32,      // the part's first column of out
-}
-var<immediate> imm: Immediates;
-
-//@if VECTORS
-var<workgroup> weights: array<Quad, 128u * QUADS_PER_ROW>;
-var<workgroup> inputs: array<Quad, 128u * QUADS_PER_ROW>;
-//@else
-var<workgroup> weights: array<f16, 128u * ROW_STRIDE>;
-var<workgroup> inputs: array<f16, 128u * ROW_STRIDE>;
-//@end
+const INPUT_ROWS_HELD = 128u;
 // A tile of each subgroup on its way out.
 var<workgroup> staged: array<f32, 8u * 256u>;
-
-fn put_weight(quad: u32, value: vec4<f16>) {
-    //@if VECTORS
-    weights[quad] = value;
-    //@else
-    weights[quad * 4u] = value.x;
-    weights[quad * 4u + 1u] = value.y;
-    weights[quad * 4u + 2u] = value.z;
-    weights[quad * 4u + 3u] = value.w;
-    //@end
-}
-
-fn put_input(quad: u32, value: vec4<f16>) {
-    //@if VECTORS
-    inputs[quad] = value;
-    //@else
-    inputs[quad * 4u] = value.x;
-    inputs[quad * 4u + 1u] = value.y;
-    inputs[quad * 4u + 2u] = value.z;
-    inputs[quad * 4u + 3u] = value.w;
-    //@end
-}
 
 @compute @workgroup_size(256)
 fn main(

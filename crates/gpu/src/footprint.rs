@@ -1,0 +1,29 @@
+//! How much of a device's memory a model takes: the sums of what allocations take, by the functions that make them.
+
+use gguf::Gguf;
+use model::{BufferShape, Layout, LlamaConfig};
+
+use crate::activations::{GpuBuffer, Twin};
+use crate::device::Capabilities;
+use crate::kv_cache::GpuKvCache;
+use crate::pack;
+use crate::plan::GpuPlan;
+
+/// Bytes that the weights of a file take on a device.
+pub fn weight_bytes(gguf: &Gguf, config: &LlamaConfig) -> u64 {
+    let of_tensors = gguf.tensors().map(|tensor| match tensor.dims().len() {
+        2 => pack::packed_bytes(tensor.format(), tensor.rows(), tensor.cols()),
+        _ => GpuBuffer::values_bytes(1, tensor.cols()),
+    });
+    let ropes = config.spec.ropes.iter().map(|rope| GpuBuffer::values_bytes(config.max_seq_len, rope.dim));
+    of_tensors.chain(ropes).sum()
+}
+
+/// Bytes of the buffers, the KV cache and the plan of a runner.
+pub(crate) fn of_runner(capabilities: Capabilities, layout: &Layout) -> u64 {
+    let buffer = |BufferShape { rows, cols, role }: BufferShape| {
+        GpuBuffer::bytes(capabilities, rows, cols, Twin::of_role(role, cols))
+    };
+    let plan = GpuPlan::bytes(layout.limits, &layout.attention, layout.kv.page_size);
+    layout.buffers().map(buffer).sum::<u64>() + GpuKvCache::bytes(&layout.kv) + plan
+}
