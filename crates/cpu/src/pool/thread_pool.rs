@@ -1,18 +1,11 @@
-//! A thread pool for work that comes every few microseconds.
-//!
-//! [`ThreadPool::run`] splits a job into numbered tasks. Each thread has a run of them, which it takes in order, so that it
-//! reads memory from one end to the other; a thread that is done takes from the others' runs, so that a slow core does less
-//! instead of holding the others up. A worker that the system has not scheduled yet is not waited for: it joins a job
-//! only while tasks remain, and the caller waits for those alone that joined. Between jobs workers spin briefly, then park.
-//!
-//! Which thread runs a task never shows in its result: tasks write disjoint outputs and share no accumulator.
+//! The pool itself. What it synchronises with comes from `super::sync`, so that `check` can put a model checker there.
 
-use std::cell::UnsafeCell;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+
+use super::sync::{
+    Arc, AtomicBool, AtomicU64, AtomicUsize, JoinHandle, Mutex, Ordering, SPINS, SPINS_OVERSUBSCRIBED,
+    Thread, UnsafeCell, full_fence, panics, park, spawn, spin, unpark, wait_until,
+};
 
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
@@ -52,11 +45,6 @@ unsafe impl Send for Shared {}
 const OPEN: u64 = 1 << 31;
 const JOINED: u64 = OPEN - 1;
 
-/// Rounds of spinning before a waiting thread gives its core away; some tens of microseconds.
-const SPINS: u32 = 20_000;
-/// As `SPINS`, with more threads than cores: whoever waits then keeps another from working.
-const SPINS_OVERSUBSCRIBED: u32 = 50;
-
 /// A fixed set of threads. Dropping it joins them.
 pub(crate) struct ThreadPool {
     shared: Arc<Shared>,
@@ -71,7 +59,7 @@ impl ThreadPool {
     /// A pool in which `num_threads` threads work, the caller of `run` included.
     pub fn new(num_threads: usize) -> std::io::Result<Self> {
         let num_workers = num_threads.max(1) - 1;
-        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let nothing: &'static Task<'static> = &|_| {};
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
@@ -87,18 +75,15 @@ impl ThreadPool {
         let mut pool = Self { shared, workers: Vec::new(), threads: Vec::new(), turn: Mutex::new(()) };
         for worker_idx in 0..num_workers {
             let shared = Arc::clone(&pool.shared);
-            let worker =
-                thread::Builder::new().name(format!("rustorch-cpu-{worker_idx}")).spawn(move || {
-                    shared.started.fetch_add(1, Ordering::Relaxed);
-                    shared.work(worker_idx);
-                })?;
+            let worker = spawn(format!("rustorch-cpu-{worker_idx}"), move || {
+                shared.started.fetch_add(1, Ordering::Relaxed);
+                shared.work(worker_idx);
+            })?;
             pool.threads.push(worker.thread().clone());
             pool.workers.push(worker);
         }
         // A thread allocates as it starts, which the system may put off: not into somebody's step.
-        while pool.shared.started.load(Ordering::Relaxed) < num_workers {
-            thread::yield_now();
-        }
+        wait_until(0, || pool.shared.started.load(Ordering::Relaxed) == num_workers);
         Ok(pool)
     }
 
@@ -116,7 +101,7 @@ impl ThreadPool {
             (0..num_tasks).for_each(task);
             return;
         }
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turn.lock().expect("nobody panics who has it");
         let shared = &*self.shared;
         let task: &Task<'_> = &task;
         // SAFETY: only the lifetime changes. No thread uses the pointer after this call: it ends when every worker
@@ -124,38 +109,37 @@ impl ThreadPool {
         let task: *const Task<'static> =
             unsafe { std::mem::transmute::<&Task<'_>, &'static Task<'static>>(task) };
         // SAFETY: the previous job is closed and its workers have left, so nobody reads `job`; `turn` excludes writers.
-        unsafe { *shared.job.get() = Job { task, num_tasks } };
+        shared.job.with_mut(|job| unsafe { *job = Job { task, num_tasks } });
         for (thread_idx, next_task) in shared.next_task.iter().enumerate() {
             next_task.0.store(shared.first_task(thread_idx, num_tasks), Ordering::Relaxed);
         }
         shared.left.store(0, Ordering::Relaxed);
         let epoch = (shared.state.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        shared.state.store((epoch << 32) | OPEN, Ordering::SeqCst);
+        shared.state.store((epoch << 32) | OPEN, Ordering::Release);
+        // The job is open before the flags are read; see `wait_for_job`.
+        full_fence();
         for (parked, thread) in shared.parked.iter().zip(&self.threads) {
-            if parked.load(Ordering::SeqCst) {
-                thread.unpark();
+            if parked.load(Ordering::Relaxed) {
+                unpark(thread);
             }
         }
 
         shared.draw_tasks(0);
 
         let joined = shared.state.fetch_and(!OPEN, Ordering::AcqRel) & JOINED;
-        let mut spins = 0;
-        while shared.left.load(Ordering::Acquire) as u64 != joined {
-            spins += 1;
-            if spins < shared.spins { std::hint::spin_loop() } else { thread::yield_now() }
-        }
-        if shared.panicked.swap(false, Ordering::Relaxed) {
-            panic!("a task of the thread pool panicked");
-        }
+        wait_until(shared.spins, || shared.left.load(Ordering::Acquire) as u64 == joined);
+        let panicked = shared.panicked.swap(false, Ordering::Relaxed);
+        drop(turn);
+        assert!(!panicked, "a task of the thread pool panicked");
     }
 }
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        // Whoever is unparked sees what was written before.
+        self.shared.stop.store(true, Ordering::Relaxed);
         for thread in &self.threads {
-            thread.unpark();
+            unpark(thread);
         }
         for worker in self.workers.drain(..) {
             // A worker catches its tasks' panics, so there is nothing to report.
@@ -180,7 +164,7 @@ impl Shared {
     /// The epoch of the next open job, or `None` when the pool is being dropped.
     fn wait_for_job(&self, worker_idx: usize, last_epoch: u64) -> Option<u64> {
         let open_epoch = || {
-            let state = self.state.load(Ordering::SeqCst);
+            let state = self.state.load(Ordering::Acquire);
             (state & OPEN != 0 && state >> 32 != last_epoch).then_some(state >> 32)
         };
         loop {
@@ -191,15 +175,16 @@ impl Shared {
                 if let Some(epoch) = open_epoch() {
                     return Some(epoch);
                 }
-                std::hint::spin_loop();
+                spin();
             }
-            // The flag goes up before the last look, and `run` opens the job before it looks at the flag: one of the
-            // two sees the other.
-            self.parked[worker_idx].store(true, Ordering::SeqCst);
-            if open_epoch().is_none() && !self.stop.load(Ordering::SeqCst) {
-                thread::park();
+            // The flag is set before the last look at the state, and `run` opens the job before it looks at the flag, with a
+            // fence between the two on either side: one sees the other.
+            self.parked[worker_idx].store(true, Ordering::Relaxed);
+            full_fence();
+            if open_epoch().is_none() && !self.stop.load(Ordering::Relaxed) {
+                park();
             }
-            self.parked[worker_idx].store(false, Ordering::SeqCst);
+            self.parked[worker_idx].store(false, Ordering::Relaxed);
         }
     }
 
@@ -222,73 +207,24 @@ impl Shared {
 
     /// Runs tasks until none is left: the thread's own, then the others'. Panics are kept for the caller of `run`.
     fn draw_tasks(&self, thread_idx: usize) {
-        // SAFETY: the calling thread has joined the job (or is the one that wrote it), so `job` is not being written.
-        let Job { task, num_tasks } = unsafe { &*self.job.get() };
-        // SAFETY: `run` keeps the closure borrowed until every thread that joined has left.
-        let task = unsafe { &**task };
-        let num_threads = self.next_task.len();
-        for owner in (thread_idx..num_threads).chain(0..thread_idx) {
-            let end = self.first_task(owner + 1, *num_tasks);
-            loop {
-                let i = self.next_task[owner].0.fetch_add(1, Ordering::Relaxed);
-                if i >= end {
-                    break;
-                }
-                if catch_unwind(AssertUnwindSafe(|| task(i))).is_err() {
-                    self.panicked.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_task_runs_once_for_any_number_of_threads() {
-        for threads in 1..=5 {
-            let pool = ThreadPool::new(threads).unwrap();
-            for num_tasks in [0, 1, 2, 7, 100, 3] {
-                let counts: Vec<AtomicUsize> = (0..num_tasks).map(|_| AtomicUsize::new(0)).collect();
-                for _ in 0..50 {
-                    pool.run(num_tasks, |i| {
-                        counts[i].fetch_add(1, Ordering::Relaxed);
-                    });
-                }
-                assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 50), "{threads} threads");
-            }
-        }
-    }
-
-    #[test]
-    fn callers_on_several_threads_take_turns() {
-        let pool = ThreadPool::new(3).unwrap();
-        let total = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..100 {
-                        pool.run(5, |i| {
-                            total.fetch_add(i, Ordering::Relaxed);
-                        });
+        self.job.with(|job| {
+            // SAFETY: the calling thread has joined the job (or is the one that wrote it), so `job` is not being written.
+            let Job { task, num_tasks } = unsafe { &*job };
+            // SAFETY: `run` keeps the closure borrowed until every thread that joined has left.
+            let task = unsafe { &**task };
+            let num_threads = self.next_task.len();
+            for owner in (thread_idx..num_threads).chain(0..thread_idx) {
+                let end = self.first_task(owner + 1, *num_tasks);
+                loop {
+                    let i = self.next_task[owner].0.fetch_add(1, Ordering::Relaxed);
+                    if i >= end {
+                        break;
                     }
-                });
+                    if panics(|| task(i)) {
+                        self.panicked.store(true, Ordering::Relaxed);
+                    }
+                }
             }
         });
-        assert_eq!(total.into_inner(), 4 * 100 * 10);
-    }
-
-    #[test]
-    fn a_panicking_task_panics_the_caller_and_spares_the_pool() {
-        let pool = ThreadPool::new(3).unwrap();
-        let result = catch_unwind(AssertUnwindSafe(|| pool.run(10, |i| assert_ne!(i, 7))));
-        assert!(result.is_err());
-        let count = AtomicUsize::new(0);
-        pool.run(10, |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        assert_eq!(count.into_inner(), 10);
     }
 }
