@@ -1,22 +1,91 @@
-//! Matrix tiles on AVX2, with and without AVX-VNNI. Pseudo-code and order of sums: see the portable twins `quant` and
+//! Matrix tiles on AVX2, with and without AVX-VNNI. Pseudo-code, order of sums, unpacking and scales: see `quant` and
 //! `float`; tile layout: see `tile`.
 //!
 //! A group's 64 bytes are two registers of 8 rows. AVX-VNNI has the four-way byte dot product. Without it, `maddubs` adds
-//! pairs of products of unsigned and signed bytes into 16 bits, which must not overflow: weights of few bits leave room for
-//! the sums of several groups before they widen to 32 bits; those of 8 bits are taken as signed, `|w| * (sign(w) x)`, so that
+//! pairs of products of unsigned and signed bytes into 16 bits, which must not overflow: the sums of several groups of
+//! weights of few bits fit before they widen to 32 bits; those of 8 bits are taken as signed, `|w| * (sign(w) x)`, so that
 //! a pair is at most 2 * 128 * 127. The integers are exact either way, so both give the same bits.
 
 use std::arch::x86_64::*;
 
 use gguf::Format;
 
-use super::float::{BF16, F16, F32, FloatWeight};
-use super::{FloatTile, Piece, QuantTile, TileOut, Tokens};
+use super::float::{self, FloatWeight, with_float_weight};
+use super::vector::{Vector, instructions};
+use super::{FloatTile, Piece, QuantTile, TileOut, Tokens, quant};
 use crate::activations::ActBlock;
-use crate::tile::{GROUPS, Planes, Scales, TILE_ROWS, TileFormat, with_tile_format};
+use crate::tile::{GROUPS, Planes, TILE_ROWS, TileFormat, with_tile_format};
 
 /// 16 rows in two registers.
 type Pair<T> = [T; 2];
+
+/// The registers and instructions of AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    /// The machine must have AVX2, FMA and F16C.
+    #[inline(always)]
+    unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+impl Vector for Avx2 {
+    const ROWS: usize = 8;
+    type Bytes = __m256i;
+    type Ints = __m256i;
+    type Floats = __m256;
+    type Tile<T: Copy> = Pair<T>;
+
+    #[inline(always)]
+    fn tile<T: Copy>(self, value: T) -> Pair<T> {
+        [value; 2]
+    }
+
+    instructions! {
+        load_bytes(line: &[u8; 64], at: usize) -> __m256i = load_32(&line[at..at + 32]);
+        splat_bytes(value: u8) -> __m256i = _mm256_set1_epi8(value.cast_signed());
+        and(a: __m256i, b: __m256i) -> __m256i = _mm256_and_si256(a, b);
+        or(a: __m256i, b: __m256i) -> __m256i = _mm256_or_si256(a, b);
+        xor(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
+        shl(bytes: __m256i, by: usize) -> __m256i = _mm256_sll_epi16(bytes, _mm_cvtsi32_si128(by as i32));
+        shr(bytes: __m256i, by: usize) -> __m256i = _mm256_srl_epi16(bytes, _mm_cvtsi32_si128(by as i32));
+        look_up(table: &[u8; 16], indices: __m256i) -> __m256i =
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(load_16_bytes(table)), indices);
+
+        load_u8(rows: &[u8; TILE_ROWS], register: usize) -> __m256i =
+            _mm256_cvtepu8_epi32(load_8_bytes(&rows.as_chunks::<8>().0[register]));
+        load_i8(rows: &[u8; TILE_ROWS], register: usize) -> __m256i =
+            _mm256_cvtepi8_epi32(load_8_bytes(&rows.as_chunks::<8>().0[register]));
+        low_nibble(values: __m256i) -> __m256i = _mm256_and_si256(values, _mm256_set1_epi32(15));
+        high_nibble(values: __m256i) -> __m256i = _mm256_srli_epi32::<4>(values);
+        to_floats(values: __m256i) -> __m256 = _mm256_cvtepi32_ps(values);
+
+        load(rows: &[f32; TILE_ROWS], register: usize) -> __m256 = load_8(&rows.as_chunks::<8>().0[register]);
+        load_f32(rows: &[u8; 4 * TILE_ROWS], register: usize) -> __m256 =
+            _mm256_castsi256_ps(load_32(&rows.as_chunks::<32>().0[register]));
+        load_f16(rows: &[u8; 2 * TILE_ROWS], register: usize) -> __m256 =
+            _mm256_cvtph_ps(load_16_bytes(&rows.as_chunks::<16>().0[register]));
+        load_bf16(rows: &[u8; 2 * TILE_ROWS], register: usize) -> __m256 = {
+            let bits = _mm256_cvtepu16_epi32(load_16_bytes(&rows.as_chunks::<16>().0[register]));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+        };
+        splat(value: f32) -> __m256 = _mm256_set1_ps(value);
+        mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+        mul_add(a: __m256, b: __m256, sum: __m256) -> __m256 = _mm256_fmadd_ps(a, b, sum);
+        neg_mul_add(a: __m256, b: __m256, sum: __m256) -> __m256 = _mm256_fnmadd_ps(a, b, sum);
+        negate(value: __m256) -> __m256 = _mm256_sub_ps(_mm256_setzero_ps(), value);
+    }
+
+    #[inline(always)]
+    fn store(self, rows: &mut [f32; TILE_ROWS], register: usize, values: __m256) {
+        let rows = &mut rows.as_chunks_mut::<8>().0[register];
+        // SAFETY: the reference is to 8 floats; the store needs no alignment; the instructions are as of `instructions!`.
+        unsafe { _mm256_storeu_ps(rows.as_mut_ptr(), values) };
+    }
+}
 
 /// The kernel of a quantised format.
 pub(super) fn quant_tile(format: Format) -> Option<QuantTile> {
@@ -30,12 +99,25 @@ pub(super) fn vnni_quant_tile(format: Format) -> Option<QuantTile> {
 
 /// The kernel of a float format.
 pub(super) fn float_tile(format: Format) -> Option<FloatTile> {
-    match format {
-        Format::F32 => Some(float_tile_of::<F32>),
-        Format::F16 => Some(float_tile_of::<F16>),
-        Format::BF16 => Some(float_tile_of::<BF16>),
-        _ => None,
-    }
+    Some(with_float_weight!(format, W => float_tile_of::<W> as FloatTile, _ => return None))
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn float_tile_of<W: FloatWeight>(piece: &Piece<'_>, x: Tokens<'_, f32>, sums: &mut TileOut) {
+    float::check_piece::<W>(piece);
+    in_groups!([4 2 1], float_tokens::<W>, piece, x, x.stride, sums);
+}
+
+/// Adds the products of the piece with `N` tokens.
+#[target_feature(enable = "avx2,fma,f16c")]
+fn float_tokens<W: FloatWeight, const N: usize>(
+    piece: &Piece<'_>,
+    x: &[f32],
+    stride: usize,
+    out: &mut [[f32; TILE_ROWS]],
+) {
+    // SAFETY: this function's own features are those of `Avx2`.
+    float::tokens::<_, W, N>(unsafe { Avx2::new() }, piece, x, stride, out);
 }
 
 /// Groups whose pairwise sums fit 16 bits together; whole halves of a record.
@@ -60,11 +142,12 @@ macro_rules! quant_tiles {
 
             #[target_feature(enable = $features)]
             pub(super) fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
-                assert!(piece.bytes.len().is_multiple_of(F::BYTES), "quant tile: size");
+                quant::check_piece::<F>(piece);
                 in_groups!([4 2 1], tokens::<F>, piece, x, 1, sums);
             }
 
-            /// Adds the products of the piece with `N` tokens.
+            /// Adds the products of the piece with `N` tokens. Their sums stay in memory: the sixteen registers are for the
+            /// integers.
             #[target_feature(enable = $features)]
             fn tokens<F: TileFormat, const N: usize>(
                 piece: &Piece<'_>,
@@ -72,22 +155,28 @@ macro_rules! quant_tiles {
                 stride: usize,
                 out: &mut [[f32; TILE_ROWS]],
             ) {
+                // SAFETY: this function's own features are those of `Avx2`.
+                let v = unsafe { Avx2::new() };
                 let out = &mut out[..N];
-                for (super_idx, super_block) in piece.bytes.chunks_exact(F::BYTES).enumerate() {
-                    let (header, records) = super_block.split_at(F::SCALES.bytes());
-                    for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
-                        let x = &x[(super_idx * F::RECORDS + record_idx) * stride..][..N];
-                        for half in 0..F::SCALES.halves() {
-                            let sub = record_idx * F::SCALES.halves() + half;
-                            let (scale, min) = record_scales::<F>(header, sub);
-                            let integers = $dot::<F, N>(record, x, half);
-                            for t in 0..N {
-                                let (_, scaled_sum) = sums_of::<F>(&x[t], half);
-                                accumulate::<F>(&mut out[t], integers[t], (scale, min), x[t].scale, scaled_sum);
+                quant::for_each_record::<_, F>(v, piece, (x, stride, N), |header, record_idx, lines, x| {
+                    for half in 0..F::SCALES.halves() {
+                        let sub = record_idx * F::SCALES.halves() + half;
+                        let (scale, min) = (header.scales::<F>(v, sub), header.mins::<F>(v, sub));
+                        let integers = $dot::<F, N>(v, lines, x, half);
+                        for t in 0..N {
+                            let (_, scaled_sum) = quant::sums_of::<F>(&x[t], half);
+                            for register in 0..2 {
+                                let sum = v.load(&out[t], register);
+                                let (integer, scale) = (integers[t][register], scale[register]);
+                                let mut sum = quant::accumulate(v, sum, integer, scale, x[t].scale);
+                                if F::SCALES.has_min() {
+                                    sum = quant::subtract(v, sum, min[register], scaled_sum);
+                                }
+                                v.store(&mut out[t], register, sum);
                             }
                         }
                     }
-                }
+                });
             }
         }
     };
@@ -96,13 +185,10 @@ macro_rules! quant_tiles {
 quant_tiles!(pairs, "avx2,fma,f16c", dot);
 quant_tiles!(vnni, "avx2,fma,f16c,avxvnni", dot_vnni);
 
-/// `-sum(x)` and `scale * sum(x)` of what half `half` of a record multiplies (all, for formats with one scale).
-#[inline]
-fn sums_of<F: TileFormat>(x: &ActBlock, half: usize) -> (i32, f32) {
-    match F::SCALES.halves() {
-        1 => (x.neg_sum, x.scaled_sum),
-        _ => (x.neg_halves[half], x.scaled_halves[half]),
-    }
+/// Group `g` of a record.
+#[inline(always)]
+fn unpack<F: TileFormat, const SIGNED: bool>(v: Avx2, lines: &[[u8; 64]], g: usize) -> Pair<__m256i> {
+    [quant::unpack::<_, F, SIGNED>(v, lines, g, 0), quant::unpack::<_, F, SIGNED>(v, lines, g, 32)]
 }
 
 /// Columns `4 g..4 g + 4` of a token, for every row.
@@ -119,17 +205,18 @@ macro_rules! vnni_dot {
         #[inline]
         #[target_feature(enable = $features)]
         fn $name<F: TileFormat, const N: usize>(
-            record: &[u8],
+            v: Avx2,
+            lines: &[[u8; 64]],
             x: &[ActBlock],
             half: usize,
         ) -> [Pair<__m256i>; N] {
             let groups = GROUPS / F::SCALES.halves();
             let mut sums: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
             for t in 0..N {
-                sums[t] = [_mm256_set1_epi32(F::OFFSET * sums_of::<F>(&x[t], half).0); 2];
+                sums[t] = [_mm256_set1_epi32(F::OFFSET * quant::sums_of::<F>(&x[t], half).0); 2];
             }
             for g in half * groups..(half + 1) * groups {
-                let q = [unpack::<F, false>(record, g, 0), unpack::<F, false>(record, g, 32)];
+                let q = unpack::<F, false>(v, lines, g);
                 for t in 0..N {
                     let x = columns(&x[t], g);
                     sums[t] = [$dpbusd(sums[t][0], q[0], x), $dpbusd(sums[t][1], q[1], x)];
@@ -145,22 +232,27 @@ vnni_dot!(dot_vnni, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
 /// Of half `half` of a record (of all, for formats with one scale): `-OFFSET * sum(x) + sum of q * x`, by token and row.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot<F: TileFormat, const N: usize>(record: &[u8], x: &[ActBlock], half: usize) -> [Pair<__m256i>; N] {
+fn dot<F: TileFormat, const N: usize>(
+    v: Avx2,
+    lines: &[[u8; 64]],
+    x: &[ActBlock],
+    half: usize,
+) -> [Pair<__m256i>; N] {
     let groups = GROUPS / F::SCALES.halves();
     let ones = _mm256_set1_epi16(1);
     let mut sums: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
     if !is_signed::<F>() && F::OFFSET != 0 {
         for t in 0..N {
-            sums[t] = [_mm256_set1_epi32(F::OFFSET * sums_of::<F>(&x[t], half).0); 2];
+            sums[t] = [_mm256_set1_epi32(F::OFFSET * quant::sums_of::<F>(&x[t], half).0); 2];
         }
     }
     for first in (half * groups..(half + 1) * groups).step_by(groups_per_sum::<F>()) {
         let mut pairs: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
         for g in first..first + groups_per_sum::<F>() {
-            let q = [0, 32].map(|at| match is_signed::<F>() {
-                true => unpack::<F, true>(record, g, at),
-                false => unpack::<F, false>(record, g, at),
-            });
+            let q = match is_signed::<F>() {
+                true => unpack::<F, true>(v, lines, g),
+                false => unpack::<F, false>(v, lines, g),
+            };
             for t in 0..N {
                 let x = columns(&x[t], g);
                 for rows in 0..2 {
@@ -183,172 +275,11 @@ fn dot<F: TileFormat, const N: usize>(record: &[u8], x: &[ActBlock], half: usize
     sums
 }
 
-/// `out += integer * (scale * x_scale) - min * scaled_sum`.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn accumulate<F: TileFormat>(
-    out: &mut [f32; TILE_ROWS],
-    integer: Pair<__m256i>,
-    (scale, min): (Pair<__m256>, Pair<__m256>),
-    x_scale: f32,
-    scaled_sum: f32,
-) {
-    for (rows, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-        let scale = _mm256_mul_ps(scale[rows], _mm256_set1_ps(x_scale));
-        let mut sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(integer[rows]), scale, load_8(out));
-        if F::SCALES.has_min() {
-            sum = _mm256_fnmadd_ps(min[rows], _mm256_set1_ps(scaled_sum), sum);
-        }
-        store_8(out, sum);
-    }
-}
-
-/// Scale and minimum of sub-block `sub` by row; the minimum is meaningless for formats without one.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn record_scales<F: TileFormat>(header: &[u8], sub: usize) -> (Pair<__m256>, Pair<__m256>) {
-    let d = [load_halves(header, 0), load_halves(header, 16)];
-    let d_min = if F::SCALES.has_min() { [load_halves(header, 32), load_halves(header, 48)] } else { d };
-    let lanes = |at: usize| {
-        let bytes = &header[at + sub * TILE_ROWS..][..TILE_ROWS];
-        [load_8_bytes(&bytes[..8]), load_8_bytes(&bytes[8..])]
-    };
-    let unsigned = |bytes: __m128i| _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
-    let times = |d: Pair<__m256>, by: Pair<__m256>| [_mm256_mul_ps(d[0], by[0]), _mm256_mul_ps(d[1], by[1])];
-    match F::SCALES {
-        Scales::D => (d, d),
-        Scales::DM => (d, d_min.map(|m| _mm256_sub_ps(_mm256_setzero_ps(), m))),
-        Scales::DMinBytes => {
-            let (scale, min) = (lanes(64), lanes(64 + 8 * TILE_ROWS));
-            (times(d, scale.map(unsigned)), times(d_min, min.map(unsigned)))
-        }
-        Scales::DMinNibbles => {
-            let low = _mm_set1_epi8(15);
-            let scale = lanes(64).map(|both| unsigned(_mm_and_si128(both, low)));
-            let min = lanes(64).map(|both| unsigned(_mm_and_si128(_mm_srli_epi16::<4>(both), low)));
-            (times(d, scale), times(d_min, min))
-        }
-        Scales::DSigned32 | Scales::DSigned16 => {
-            let signed = |bytes: __m128i| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
-            (times(d, lanes(32).map(signed)), d)
-        }
-    }
-}
-
-/// Bytes `at..at + 32` of group `g`: unsigned quants, or with `SIGNED` what they are raised from (formats of 8 bits).
-#[inline]
-#[target_feature(enable = "avx2")]
-fn unpack<F: TileFormat, const SIGNED: bool>(record: &[u8], g: usize, at: usize) -> __m256i {
-    let raised = if SIGNED { _mm256_set1_epi8(-128) } else { _mm256_setzero_si256() };
-    let line = |line: usize| load_32(&record[64 * line + at..][..32]);
-    // Bits that cross into the next byte are masked away.
-    let bits = |bytes: __m256i, shift: usize, mask: i8| {
-        _mm256_and_si256(_mm256_srl_epi16(bytes, _mm_cvtsi32_si128(shift as i32)), _mm256_set1_epi8(mask))
-    };
-    let two_bits = |first: usize| bits(line(first + g % 2), g / 2 * 2, 3);
-    let four_bits = || bits(line(g % 4), g / 4 * 4, 15);
-    let one_bit = |of: usize| bits(line(of), g, 1);
-    match F::PLANES {
-        Planes::B2 => two_bits(0),
-        Planes::B2B1 => _mm256_or_si256(two_bits(0), _mm256_slli_epi16::<2>(one_bit(2))),
-        Planes::B4 => match F::LOOKUP {
-            None => four_bits(),
-            Some(code) => {
-                let code = _mm256_broadcastsi128_si256(load_16_bytes(code));
-                _mm256_shuffle_epi8(_mm256_xor_si256(code, raised), four_bits())
-            }
-        },
-        Planes::B4B1 => _mm256_or_si256(four_bits(), _mm256_slli_epi16::<4>(one_bit(4))),
-        Planes::B4B2 => _mm256_or_si256(four_bits(), _mm256_slli_epi16::<4>(two_bits(4))),
-        Planes::B8 => _mm256_xor_si256(line(g), raised),
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn float_tile_of<W: Wide>(piece: &Piece<'_>, x: Tokens<'_, f32>, sums: &mut TileOut) {
-    assert!(piece.bytes.len().is_multiple_of(TILE_ROWS * W::BYTES), "float tile: size");
-    in_groups!([4 2 1], float_tokens::<W>, piece, x, x.stride, sums);
-}
-
-/// Adds the products of the piece with `N` tokens.
-#[target_feature(enable = "avx2,fma,f16c")]
-fn float_tokens<W: Wide, const N: usize>(
-    piece: &Piece<'_>,
-    x: &[f32],
-    stride: usize,
-    out: &mut [[f32; TILE_ROWS]],
-) {
-    let cols = piece.bytes.len() / (TILE_ROWS * W::BYTES);
-    let x: [&[f32]; N] = std::array::from_fn(|t| &x[t * stride..][..cols]);
-    let out = &mut out[..N];
-    let mut sums: [Pair<__m256>; N] = [[_mm256_setzero_ps(); 2]; N];
-    for t in 0..N {
-        let (halves, _) = out[t].as_chunks::<8>();
-        sums[t] = [load_8(&halves[0]), load_8(&halves[1])];
-    }
-    for (k, column) in piece.bytes.chunks_exact(TILE_ROWS * W::BYTES).enumerate() {
-        let (low, high) = column.split_at(8 * W::BYTES);
-        // SAFETY: this function's own features are the ones that the methods need.
-        let w = unsafe { [W::widen_8(low), W::widen_8(high)] };
-        for t in 0..N {
-            let x = _mm256_set1_ps(x[t][k]);
-            sums[t] = [_mm256_fmadd_ps(w[0], x, sums[t][0]), _mm256_fmadd_ps(w[1], x, sums[t][1])];
-        }
-    }
-    for t in 0..N {
-        let (halves, _) = out[t].as_chunks_mut::<8>();
-        store_8(&mut halves[0], sums[t][0]);
-        store_8(&mut halves[1], sums[t][1]);
-    }
-}
-
-/// A float format of which 8 weights widen to a register.
-trait Wide: FloatWeight {
-    /// # Safety
-    /// The machine must have AVX2 and F16C.
-    unsafe fn widen_8(weights: &[u8]) -> __m256;
-}
-
-impl Wide for F32 {
-    #[inline(always)]
-    unsafe fn widen_8(weights: &[u8]) -> __m256 {
-        let weights: &[u8; 32] = weights.try_into().expect("8 weights");
-        // SAFETY: 32 bytes are read, without alignment; the caller guarantees the instructions.
-        unsafe { _mm256_loadu_ps(weights.as_ptr().cast()) }
-    }
-}
-
-impl Wide for F16 {
-    #[inline(always)]
-    unsafe fn widen_8(weights: &[u8]) -> __m256 {
-        // SAFETY: the caller guarantees the instructions.
-        unsafe { _mm256_cvtph_ps(load_16_bytes(weights.try_into().expect("8 weights"))) }
-    }
-}
-
-impl Wide for BF16 {
-    #[inline(always)]
-    unsafe fn widen_8(weights: &[u8]) -> __m256 {
-        // SAFETY: the caller guarantees the instructions.
-        unsafe {
-            let bits = _mm256_cvtepu16_epi32(load_16_bytes(weights.try_into().expect("8 weights")));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
-        }
-    }
-}
-
 #[inline]
 #[target_feature(enable = "avx")]
 fn load_8(values: &[f32; 8]) -> __m256 {
     // SAFETY: the reference is to 8 floats; the load needs no alignment.
     unsafe { _mm256_loadu_ps(values.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx")]
-fn store_8(out: &mut [f32; 8], values: __m256) {
-    // SAFETY: the reference is to 8 floats; the store needs no alignment.
-    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), values) };
 }
 
 #[inline]
@@ -369,16 +300,8 @@ fn load_16_bytes(bytes: &[u8; 16]) -> __m128i {
 /// 8 bytes in the low half.
 #[inline]
 #[target_feature(enable = "sse2")]
-fn load_8_bytes(bytes: &[u8]) -> __m128i {
-    let bytes: [u8; 8] = bytes.try_into().expect("8 bytes");
-    _mm_cvtsi64_si128(i64::from_le_bytes(bytes))
-}
-
-/// 8 f16 values from byte `at` on, widened.
-#[inline]
-#[target_feature(enable = "avx,f16c")]
-fn load_halves(header: &[u8], at: usize) -> __m256 {
-    _mm256_cvtph_ps(load_16_bytes(header[at..at + 16].try_into().expect("16 bytes")))
+fn load_8_bytes(bytes: &[u8; 8]) -> __m128i {
+    _mm_cvtsi64_si128(i64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@
 /// which are given largest first and end with 1, that is left. A token's sums do not depend on its group. `$tokens` adds
 /// the products of the piece with `N` tokens; it takes the piece, the activations (whose token `t` begins at
 /// `t * $token_stride`) and sums from the first of them on, and the activations' stride.
-#[cfg(target_arch = "x86_64")]
 macro_rules! in_groups {
     ([$($n:literal)+], $tokens:ident::<$F:ident>, $piece:expr, $x:expr, $token_stride:expr, $sums:expr) => {{
         let (piece, x, sums) = ($piece, $x, $sums);
@@ -40,6 +39,7 @@ mod exp;
 mod float;
 mod quant;
 mod rows;
+mod vector;
 
 use std::fmt;
 use std::str::FromStr;
@@ -233,12 +233,7 @@ macro_rules! isa_table {
                 fn tile<W: float::FloatWeight>(piece: &Piece<'_>, x: Tokens<'_, f32>, sums: &mut TileOut) {
                     float::tile::<W>(piece, x, sums);
                 }
-                match format {
-                    Format::F32 => Some(tile::<float::F32>),
-                    Format::F16 => Some(tile::<float::F16>),
-                    Format::BF16 => Some(tile::<float::BF16>),
-                    _ => None,
-                }
+                Some(float::with_float_weight!(format, W => tile::<W> as FloatTile, _ => return None))
             }
 
             $(#[target_feature(enable = $feature)])?

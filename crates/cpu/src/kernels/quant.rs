@@ -1,4 +1,4 @@
-//! Matrix tiles of quantised weights, portable: quantised activations, exact integer sums over 32 columns.
+//! Matrix tiles of quantised weights: quantised activations, exact integer sums over 32 columns.
 //!
 //! ```text
 //! for each record (16 rows x 32 columns), token t, row r:
@@ -7,43 +7,241 @@
 //!     sums[t][r] -= min[r] * (x[t].scale * sum(x))                              formats with a minimum
 //! ```
 //! Formats with scales for 16 columns do this for each half of the record.
+//!
+//! The walk over a piece, the unpacking, the scales and the sums stand here once, over [`Vector`]. How a record's integers
+//! are multiplied is each instruction set's own, since it follows from what its registers hold: the portable kernel
+//! unpacks a record into memory for any number of tokens; `avx2` unpacks one group of columns at a time, for up to four
+//! tokens; `avx512` keeps a whole record in registers, for up to sixteen tokens one after the other.
 
-use super::float::f16_to_f32;
+use super::vector::{Scalar, Vector};
 use super::{Piece, TileOut, Tokens};
 use crate::activations::ActBlock;
 use crate::tile::{BLOCK, GROUPS, Groups, Planes, Scales, TILE_ROWS, TileFormat};
 
-/// Adds the products of a piece of a tile (whole super-blocks) with each token.
+/// Checks that a piece is whole super-blocks.
 #[inline(always)]
-pub(super) fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+pub(super) fn check_piece<F: TileFormat>(piece: &Piece<'_>) {
     assert!(piece.bytes.len().is_multiple_of(F::BYTES), "quant tile: size");
+}
+
+/// Calls `each(header, index of the record in its super-block, the record's lines, the tokens' blocks)` for every record of
+/// a piece, in order. `x` is `[record][stride]`, of which the first `count` are the tokens'.
+#[inline(always)]
+pub(super) fn for_each_record<V: Vector, F: TileFormat>(
+    v: V,
+    piece: &Piece<'_>,
+    (x, stride, count): (&[ActBlock], usize, usize),
+    mut each: impl FnMut(&Header<'_, V>, usize, &[[u8; 64]], &[ActBlock]),
+) {
+    // A record's share of its super-block.
+    let share = F::BYTES / F::RECORDS;
     for (super_idx, super_block) in piece.bytes.chunks_exact(F::BYTES).enumerate() {
         let (header, records) = super_block.split_at(F::SCALES.bytes());
+        let header = Header::new::<F>(v, header);
         for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
-            let q = unpack::<F>(record);
-            let halves =
-                [record_scales::<F>(header, record_idx, 0), record_scales::<F>(header, record_idx, 1)];
-            let x_blocks = &x.values[(super_idx * F::RECORDS + record_idx) * x.stride..][..x.count];
-            for (x, sums) in x_blocks.iter().zip(sums.iter_mut()) {
-                record_times_block::<F>(&q, &halves, x, sums);
-            }
+            v.prefetch(piece, super_idx * F::BYTES + record_idx * share, share);
+            let x = &x[(super_idx * F::RECORDS + record_idx) * stride..][..count];
+            each(&header, record_idx, record.as_chunks::<64>().0, x);
         }
     }
 }
 
+/// The header of a super-block: `weight = scale * (q - OFFSET) - min`, by sub-block and row of the tile.
+pub(super) struct Header<'a, V: Vector> {
+    bytes: &'a [u8],
+    pub d: V::Tile<V::Floats>,
+    /// `dmin` or `m`; without meaning for formats that have neither.
+    d_min: V::Tile<V::Floats>,
+}
+
+impl<'a, V: Vector> Header<'a, V> {
+    #[inline(always)]
+    fn new<F: TileFormat>(v: V, bytes: &'a [u8]) -> Self {
+        let d = load_halves(v, &bytes[..32]);
+        let d_min = if F::SCALES.has_min() { load_halves(v, &bytes[32..64]) } else { d };
+        Self { bytes, d, d_min }
+    }
+
+    /// The scales of sub-block `sub`.
+    #[inline(always)]
+    pub fn scales<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
+        let mut scales = self.d;
+        for register in 0..V::REGISTERS {
+            scales[register] = self.scale::<F>(v, sub, register);
+        }
+        scales
+    }
+
+    /// The minima of sub-block `sub`; without meaning for formats that have none.
+    #[inline(always)]
+    pub fn mins<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
+        let mut mins = self.d_min;
+        for register in 0..V::REGISTERS {
+            mins[register] = self.min::<F>(v, sub, register);
+        }
+        mins
+    }
+
+    /// The bytes of line `line` after the f16 values, a byte a row.
+    #[inline(always)]
+    fn line<F: TileFormat>(&self, line: usize) -> &[u8; TILE_ROWS] {
+        let first = if F::SCALES.has_min() { 64 } else { 32 };
+        self.bytes[first + line * TILE_ROWS..][..TILE_ROWS].try_into().expect("a byte a row")
+    }
+
+    /// The integer that `d` is multiplied by, of formats that have one: sub-block `sub`, the rows of a register.
+    #[inline(always)]
+    pub fn int_scale<F: TileFormat>(&self, v: V, sub: usize, register: usize) -> V::Ints {
+        match F::SCALES {
+            Scales::DMinBytes => v.load_u8(self.line::<F>(sub), register),
+            Scales::DMinNibbles => v.low_nibble(v.load_u8(self.line::<F>(sub), register)),
+            Scales::DSigned32 | Scales::DSigned16 => v.load_i8(self.line::<F>(sub), register),
+            Scales::D | Scales::DM => unreachable!("no sub-blocks"),
+        }
+    }
+
+    /// The scale of sub-block `sub`, of the rows of a register.
+    #[inline(always)]
+    fn scale<F: TileFormat>(&self, v: V, sub: usize, register: usize) -> V::Floats {
+        match F::SCALES {
+            Scales::D | Scales::DM => self.d[register],
+            _ => v.mul(self.d[register], v.to_floats(self.int_scale::<F>(v, sub, register))),
+        }
+    }
+
+    /// The minimum of sub-block `sub`, of the rows of a register; without meaning for formats that have none.
+    #[inline(always)]
+    fn min<F: TileFormat>(&self, v: V, sub: usize, register: usize) -> V::Floats {
+        let d_min = self.d_min[register];
+        match F::SCALES {
+            Scales::DM => v.negate(d_min),
+            Scales::DMinBytes => v.mul(d_min, v.to_floats(v.load_u8(self.line::<F>(8 + sub), register))),
+            Scales::DMinNibbles => {
+                let both = v.load_u8(self.line::<F>(sub), register);
+                v.mul(d_min, v.to_floats(v.high_nibble(both)))
+            }
+            Scales::D | Scales::DSigned32 | Scales::DSigned16 => d_min,
+        }
+    }
+}
+
+/// 16 f16 values, widened.
+#[inline(always)]
+fn load_halves<V: Vector>(v: V, bytes: &[u8]) -> V::Tile<V::Floats> {
+    let mut tile = v.tile(v.splat(0.0));
+    for register in 0..V::REGISTERS {
+        tile[register] = v.load_f16(bytes.try_into().expect("16 halves"), register);
+    }
+    tile
+}
+
+/// `-sum(x)` and `scale * sum(x)` of what half `half` of a record multiplies (all, for formats with one scale).
+#[inline(always)]
+pub(super) fn sums_of<F: TileFormat>(x: &ActBlock, half: usize) -> (i32, f32) {
+    match F::SCALES.halves() {
+        1 => (x.neg_sum, x.scaled_sum),
+        _ => (x.neg_halves[half], x.scaled_halves[half]),
+    }
+}
+
+/// `sum + integer * (scale * x_scale)`.
+#[inline(always)]
+pub(super) fn accumulate<V: Vector>(
+    v: V,
+    sum: V::Floats,
+    integer: V::Ints,
+    scale: V::Floats,
+    x_scale: f32,
+) -> V::Floats {
+    v.mul_add(v.to_floats(integer), v.mul(scale, v.splat(x_scale)), sum)
+}
+
+/// `sum - min * scaled_sum`.
+#[inline(always)]
+pub(super) fn subtract<V: Vector>(v: V, sum: V::Floats, min: V::Floats, scaled_sum: f32) -> V::Floats {
+    v.neg_mul_add(min, v.splat(scaled_sum), sum)
+}
+
+/// Some bytes of group `g` of a record, from byte `at` on: the inverse of `pack::pack_planes`, then the format's table.
+/// Unsigned quants, or with `SIGNED` (formats whose quants have 8 bits) the integers that they are raised from.
+#[inline(always)]
+pub(super) fn unpack<V: Vector, F: TileFormat, const SIGNED: bool>(
+    v: V,
+    lines: &[[u8; 64]],
+    g: usize,
+    at: usize,
+) -> V::Bytes {
+    match F::PLANES {
+        Planes::B2 => two_bits(v, lines, 0, g, at),
+        Planes::B2B1 => v.with_bit(two_bits(v, lines, 0, g, at), v.load_bytes(&lines[2], at), g, 2),
+        Planes::B4 => match F::LOOKUP {
+            None => four_bits(v, lines, g, at),
+            Some(_) => v.look_up(&const { code::<F, SIGNED>() }, four_bits(v, lines, g, at)),
+        },
+        Planes::B4B1 => v.with_bit(four_bits(v, lines, g, at), v.load_bytes(&lines[4], at), g, 4),
+        Planes::B4B2 => v.or(four_bits(v, lines, g, at), v.shl(two_bits(v, lines, 4, g, at), 4)),
+        Planes::B8 => {
+            let line = v.load_bytes(&lines[g], at);
+            if SIGNED { v.xor(line, v.splat_bytes(0x80)) } else { line }
+        }
+    }
+}
+
+/// Group `g` of the 2-bit plane whose first line is `first`.
+#[inline(always)]
+fn two_bits<V: Vector>(v: V, lines: &[[u8; 64]], first: usize, g: usize, at: usize) -> V::Bytes {
+    v.and(v.shr(v.load_bytes(&lines[first + g % 2], at), g / 2 * 2), v.splat_bytes(3))
+}
+
+/// Group `g` of the 4-bit plane.
+#[inline(always)]
+fn four_bits<V: Vector>(v: V, lines: &[[u8; 64]], g: usize, at: usize) -> V::Bytes {
+    v.and(v.shr(v.load_bytes(&lines[g % 4], at), g / 4 * 4), v.splat_bytes(15))
+}
+
+/// A format's table of quants, lowered by 128 if `SIGNED`.
+const fn code<F: TileFormat, const SIGNED: bool>() -> [u8; 16] {
+    let mut code = match F::LOOKUP {
+        Some(code) => *code,
+        None => [0; 16],
+    };
+    let mut i = 0;
+    while SIGNED && i < 16 {
+        code[i] ^= 0x80;
+        i += 1;
+    }
+    code
+}
+
+/// Adds the products of a piece of a tile (whole super-blocks) with each token, portable.
+#[inline(always)]
+pub(super) fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+    check_piece::<F>(piece);
+    let halves = F::SCALES.halves();
+    for_each_record::<_, F>(Scalar, piece, (x.values, x.stride, x.count), |header, record_idx, lines, x| {
+        let q = unpack_record::<F>(lines);
+        let mut scales = [[[0.0; TILE_ROWS]; 2]; 2];
+        for half in 0..halves {
+            let sub = record_idx * halves + half;
+            scales[half] = [header.scales::<F>(Scalar, sub), header.mins::<F>(Scalar, sub)];
+        }
+        for (x, sums) in x.iter().zip(sums.iter_mut()) {
+            record_times_block::<F>(&q, &scales, x, sums);
+        }
+    });
+}
+
+/// `scales` are those of each half, and its minima.
 #[inline(always)]
 fn record_times_block<F: TileFormat>(
     q: &Groups,
-    halves: &[RowScales; 2],
+    scales: &[[[f32; TILE_ROWS]; 2]; 2],
     x: &ActBlock,
     out: &mut [f32; TILE_ROWS],
 ) {
     let groups_per_half = GROUPS / F::SCALES.halves();
     for half in 0..F::SCALES.halves() {
-        let (neg_sum, scaled_sum) = match F::SCALES.halves() {
-            1 => (x.neg_sum, x.scaled_sum),
-            _ => (x.neg_halves[half], x.scaled_halves[half]),
-        };
+        let (neg_sum, scaled_sum) = sums_of::<F>(x, half);
         let mut sums = [F::OFFSET * neg_sum; TILE_ROWS];
         for g in half * groups_per_half..(half + 1) * groups_per_half {
             for r in 0..TILE_ROWS {
@@ -52,70 +250,23 @@ fn record_times_block<F: TileFormat>(
                 }
             }
         }
-        let RowScales { scale, min } = &halves[half];
+        let [scale, min] = &scales[half];
         for r in 0..TILE_ROWS {
-            out[r] += sums[r] as f32 * (scale[r] * x.scale);
+            out[r] = accumulate(Scalar, out[r], sums[r], scale[r], x.scale);
             if F::SCALES.has_min() {
-                out[r] -= min[r] * scaled_sum;
+                out[r] = subtract(Scalar, out[r], min[r], scaled_sum);
             }
         }
     }
 }
 
-/// `weight = scale * (q - OFFSET) - min`, by row of the tile.
-struct RowScales {
-    scale: [f32; TILE_ROWS],
-    min: [f32; TILE_ROWS],
-}
-
-/// The scales of one record (of its half `half`, for formats that have two).
+/// The quants of a record.
 #[inline(always)]
-fn record_scales<F: TileFormat>(header: &[u8], record: usize, half: usize) -> RowScales {
-    let halves =
-        |at: usize, r: usize| f16_to_f32(u16::from_le_bytes([header[at + 2 * r], header[at + 2 * r + 1]]));
-    let lane = |at: usize, sub: usize, r: usize| header[at + sub * TILE_ROWS + r];
-    let sub = record * F::SCALES.halves() + half % F::SCALES.halves();
-    let mut out = RowScales { scale: [0.0; TILE_ROWS], min: [0.0; TILE_ROWS] };
-    for r in 0..TILE_ROWS {
-        let d = halves(0, r);
-        (out.scale[r], out.min[r]) = match F::SCALES {
-            Scales::D => (d, 0.0),
-            Scales::DM => (d, -halves(32, r)),
-            Scales::DMinBytes => {
-                let (scale, min) = (lane(64, sub, r), lane(64 + 8 * TILE_ROWS, sub, r));
-                (d * f32::from(scale), halves(32, r) * f32::from(min))
-            }
-            Scales::DMinNibbles => {
-                let both = lane(64, sub, r);
-                (d * f32::from(both & 15), halves(32, r) * f32::from(both >> 4))
-            }
-            Scales::DSigned32 | Scales::DSigned16 => (d * f32::from(lane(32, sub, r) as i8), 0.0),
-        };
-    }
-    out
-}
-
-/// The quants of one record: the inverse of `pack::pack_planes`, then the format's table.
-#[inline(always)]
-fn unpack<F: TileFormat>(record: &[u8]) -> Groups {
-    let (lines, _) = record.as_chunks::<64>();
+fn unpack_record<F: TileFormat>(lines: &[[u8; 64]]) -> Groups {
     let mut q: Groups = [[0; 64]; GROUPS];
     for g in 0..GROUPS {
         for i in 0..64 {
-            let two_bits = |first: usize| (lines[first + g % 2][i] >> (g / 2 * 2)) & 3;
-            let four_bits = || (lines[g % 4][i] >> (g / 4 * 4)) & 15;
-            let one_bit = |line: usize| (lines[line][i] >> g) & 1;
-            q[g][i] = match F::PLANES {
-                Planes::B2 => two_bits(0),
-                Planes::B2B1 => two_bits(0) | one_bit(2) << 2,
-                Planes::B4 => four_bits(),
-                Planes::B4B1 => four_bits() | one_bit(4) << 4,
-                Planes::B4B2 => four_bits() | two_bits(4) << 4,
-                Planes::B8 => lines[g][i],
-            };
-            if let Some(code) = F::LOOKUP {
-                q[g][i] = code[usize::from(q[g][i])];
-            }
+            q[g][i] = unpack::<_, F, false>(Scalar, lines, g, i);
         }
     }
     q
@@ -125,14 +276,18 @@ fn unpack<F: TileFormat>(record: &[u8]) -> Groups {
 pub(crate) fn unpack_row<F: TileFormat>(tile: &[u8], row: usize, out: &mut [f32]) {
     let blocks = out.len() / BLOCK;
     assert_eq!(tile.len(), blocks / F::RECORDS * F::BYTES, "quant tile: size");
+    let halves = F::SCALES.halves();
     for (super_block, out) in tile.chunks_exact(F::BYTES).zip(out.chunks_exact_mut(BLOCK * F::RECORDS)) {
         let (header, records) = super_block.split_at(F::SCALES.bytes());
+        let header = Header::new::<F>(Scalar, header);
         for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
-            let q = unpack::<F>(record);
+            let lines = record.as_chunks::<64>().0;
             for (col, out) in out[record_idx * BLOCK..][..BLOCK].iter_mut().enumerate() {
-                let RowScales { scale, min } = record_scales::<F>(header, record_idx, col / (BLOCK / 2));
-                let integer = i32::from(q[col / 4][4 * row + col % 4]) - F::OFFSET;
-                *out = scale[row] * integer as f32 - min[row];
+                let sub = record_idx * halves + col / (BLOCK / halves);
+                let q = unpack::<_, F, false>(Scalar, lines, col / 4, 4 * row + col % 4);
+                let value = header.scale::<F>(Scalar, sub, row) * (i32::from(q) - F::OFFSET) as f32;
+                let min = if F::SCALES.has_min() { header.min::<F>(Scalar, sub, row) } else { 0.0 };
+                *out = value - min;
             }
         }
     }
