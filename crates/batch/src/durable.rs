@@ -13,7 +13,7 @@ pub(crate) fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
         file.sync_all()
     });
     if let Err(error) = written.and_then(|()| rename(&temporary, path)) {
-        // Nobody reads what was to be renamed.
+        // The temporary file is of no use any more.
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
@@ -28,7 +28,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Waits until the names in a file's folder are on disk.
 pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    // Elsewhere a folder cannot be opened like a file, and names are written with the files.
+    // Other systems cannot open a folder like a file; they write names with the files.
     if cfg!(unix) {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;

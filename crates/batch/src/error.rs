@@ -1,9 +1,8 @@
 //! The crate's one error type.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-
-use crate::manifest::Difference;
 
 /// The result of preparing or running a batch.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -41,7 +40,7 @@ pub enum Error {
         /// The output.
         output: PathBuf,
     },
-    /// There are results, but nothing tells what they are the results of.
+    /// The output holds results but has no manifest, so nothing says which run they belong to.
     #[error(
         "{}: expected {} to tell what run its results are of, found no such file\n\
          hint: choose another output, or replace this one with --overwrite", output.display(), manifest.display()
@@ -52,7 +51,7 @@ pub enum Error {
         /// What should be beside it.
         manifest: PathBuf,
     },
-    /// The manifest is none.
+    /// The file beside the output is not a manifest.
     #[error(
         "{}: expected a run's manifest, found {found}\nhint: choose another output, or replace it with --overwrite",
         manifest.display()
@@ -63,7 +62,7 @@ pub enum Error {
         /// What is wrong with it.
         found: String,
     },
-    /// The results are another run's.
+    /// The results belong to another run.
     #[error(
         "{}: its results are of another run: {}\n\
          hint: repeat that run's command to go on with it, choose another output, or replace this one with --overwrite",
@@ -80,6 +79,23 @@ pub enum Error {
     EngineStopped,
 }
 
+/// Something in which two runs differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The manifest's field, such as `options.seed`.
+    pub field: String,
+    /// Its value in the run that made the results.
+    pub expected: String,
+    /// Its value in this run.
+    pub found: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: expected {}, found {}", self.field, self.expected, self.found)
+    }
+}
+
 impl Error {
     /// A failure with a file.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -91,7 +107,7 @@ impl Error {
         Self::failed(format!("writing {name}"))
     }
 
-    /// A failure with what has this name.
+    /// A failure with something of this name.
     pub(crate) fn named(name: &str) -> impl FnOnce(io::Error) -> Self {
         Self::failed(name.to_owned())
     }

@@ -1,4 +1,4 @@
-//! Which ids are done, in at most 32 bytes a line.
+//! The set of ids that are done, in at most 32 bytes a line.
 
 use std::hash::Hasher;
 
@@ -6,26 +6,26 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 
 /// A set of 128-bit hashes of ids, each of which may be marked.
 ///
-/// Open addressing in tables that grow by a quarter, one table for each value of a hash's first byte: what a table takes
-/// is at most [`GROWTH`] over [`LOAD`] times 16 bytes an id, and as they grow one at a time, so is what all take. A
-/// `HashSet` doubles, and for a moment has both halves.
+/// Open addressing in 256 tables, one for each value of a hash's first byte. A table grows by a quarter, so an id takes at
+/// most [`GROWTH`] / [`LOAD`] * 16 bytes, and tables grow one at a time, so growing needs little extra memory. A `HashSet`
+/// doubles, and while it grows it holds the old and the new table.
 #[derive(Debug)]
 pub(crate) struct Index {
     tables: Vec<Table>, // [TABLES]
 }
 
-/// The hash of an id. The lowest bit is the mark's.
+/// The hash of an id. Its lowest bit is free for the mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IdHash(u128);
 
-/// What was known of an id.
+/// Whether an id was in the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// Nothing.
+    /// It was not.
     New,
-    /// It was there without a mark.
+    /// It was, without a mark.
     Unmarked,
-    /// It was there with a mark.
+    /// It was, with a mark.
     Marked,
 }
 
@@ -76,7 +76,7 @@ impl Index {
 
     fn put(&mut self, id: IdHash, mark: u128) -> Known {
         let table = &mut self.tables[Self::table(id)];
-        table.make_room();
+        table.reserve_one();
         let place = table.place(id.0);
         let slot = &mut table.slots[place];
         let known = match *slot {
@@ -112,8 +112,8 @@ impl Table {
         place
     }
 
-    /// Makes a place for one more.
-    fn make_room(&mut self) {
+    /// Grows the table if it has no place for one more id.
+    fn reserve_one(&mut self) {
         if (self.len + 1) * LOAD.1 <= self.slots.len() * LOAD.0 {
             return;
         }

@@ -6,17 +6,16 @@ use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 
 use crate::error::{Error, Result};
 use crate::index::{IdHash, Index, Known};
 use crate::lines::{Line, Lines};
 use crate::manifest::{FileHash, Hasher};
 use crate::request::{LineError, custom_id, line_name};
-use crate::run::Message;
 
-/// Longest line that is read. The prompt of a million tokens takes a few megabytes; what is longer is no request, but a
-/// file that is not of lines, and would take all memory.
+/// Longest line that is read. A prompt of a million tokens takes a few megabytes. A longer line is no request: the file
+/// is not made of lines, and reading it whole could take all memory.
 const MAX_LINE_BYTES: u64 = 16 << 20;
 
 /// Requests, one a line.
@@ -26,7 +25,7 @@ pub struct Input {
 }
 
 enum Source {
-    /// Can be read twice.
+    /// A regular file, which can be read twice.
     File(File),
     /// Standard input, a pipe or a device.
     Stream(Box<dyn BufRead + Send>),
@@ -49,16 +48,16 @@ pub struct Shard {
     count: u64,
 }
 
-/// A line that is to be answered.
+/// A line to answer.
 #[derive(Debug)]
 pub(crate) struct RawLine {
-    /// Counted from 1, blank ones included.
+    /// Counted from 1; blank lines count.
     pub number: u64,
-    /// Bytes read since the last line that was to be answered, which is what progress is measured in.
+    /// Bytes read since the last line to answer. Progress is measured in them.
     pub consumed: u64,
-    /// By what it goes.
+    /// Its id, or `line-N` if it has none.
     pub custom_id: String,
-    /// Without its ending.
+    /// Its bytes without the line ending, or why it cannot be used.
     pub text: std::result::Result<Vec<u8>, LineError>,
 }
 
@@ -84,7 +83,7 @@ impl Input {
         Ok(stream(Box::new(BufReader::new(file))))
     }
 
-    /// Reads a regular file to its end, and refuses it if two of its lines have the same id. `None` of a stream.
+    /// Reads a regular file to its end, and refuses it if two of its lines have the same id. Returns `None` for a stream.
     ///
     /// # Errors
     /// [`Error::DuplicateId`], or a file that cannot be read.
@@ -100,7 +99,7 @@ impl Input {
         let Some((second, custom_id)) = second.map_err(Error::io(&self.path))? else {
             return Ok(Some(Scan { file: hashed.hasher.finish(), lines }));
         };
-        // The index does not know lines, so the first one is looked for.
+        // The index does not store line numbers, so the first line with this id is searched for.
         drop(index);
         let input = rewound(file).map_err(Error::io(&self.path))?;
         let first = each_line(BufReader::new(input), |number, id| (id == custom_id).then_some(number));
@@ -113,8 +112,15 @@ impl Input {
         &self.path
     }
 
-    /// Reads lines of the shard that are not done, one for each permit, until the last.
-    pub(crate) fn read(self, shard: Shard, done: Index, messages: &Sender<Message>, permits: &Receiver<()>) {
+    /// Reads lines of the shard that are not in `done`, one for each permit, and passes them to `send`: `None` after the
+    /// last. Ends after that, after an error, without permits, or when `send` returns false because nobody listens.
+    pub(crate) fn read(
+        self,
+        shard: Shard,
+        done: Index,
+        permits: &Receiver<()>,
+        mut send: impl FnMut(io::Result<Option<RawLine>>) -> bool,
+    ) {
         let opened: io::Result<(Box<dyn BufRead>, Repeats)> = match self.source {
             Source::File(file) => rewound(&file).map(|file| {
                 (Box::new(BufReader::with_capacity(BUFFER, file)) as Box<dyn BufRead>, Repeats::Never)
@@ -133,13 +139,8 @@ impl Input {
                 Ok(reader) => reader.next(),
                 Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
             };
-            let message = match line {
-                Ok(Some(line)) => Message::Line(line),
-                Ok(None) => Message::EndOfInput,
-                Err(error) => Message::ReadFailed(error),
-            };
-            let ended = !matches!(message, Message::Line(_));
-            if messages.send(message).is_err() || ended {
+            let is_last = !matches!(line, Ok(Some(_)));
+            if !send(line) || is_last {
                 return;
             }
         }
@@ -186,7 +187,7 @@ fn each_line<T>(
     Ok(None)
 }
 
-/// By what a line goes; `None` of a blank one. Takes the white space off its ends.
+/// A line's id, or `line-N` if it has none; `None` for a blank line. Removes white space at the end of `text`.
 fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
     if line.is_too_long {
         return Some(line_name(line.number));
@@ -202,19 +203,19 @@ fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
     Some(custom_id(text).unwrap_or_else(|| line_name(line.number)))
 }
 
-/// Whether an id may come again: not in a file that was scanned.
+/// Whether an id may occur twice. The scan of a regular file excludes it; a stream is not scanned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Repeats {
     Never,
     Possible,
 }
 
-/// Finds the lines that are to be answered.
+/// Finds the lines to answer.
 struct Reader<R> {
     lines: Lines<R>,
     text: Vec<u8>,
     shard: Shard,
-    /// The ids that are done; if they may be repeated also those that were read, which are marked.
+    /// The ids that are done. If ids may repeat, also the ids read so far, which are marked.
     index: Index,
     repeats: Repeats,
 }
@@ -225,7 +226,7 @@ impl<R: BufRead> Reader<R> {
         while let Some(line) = self.lines.next(&mut self.text)? {
             consumed += line.bytes;
             let is_ours = self.shard.contains(line.number);
-            // The ids of others' lines matter only if one of ours may repeat them.
+            // The ids of other shards' lines matter only if a line of this shard may repeat them.
             if !is_ours && self.repeats == Repeats::Never {
                 continue;
             }
@@ -247,8 +248,8 @@ impl<R: BufRead> Reader<R> {
         Ok(None)
     }
 
-    /// What a line with this id is to be answered under, and with what error if the id is a repeated one; `None` if it has
-    /// been answered.
+    /// The id under which this line is answered, and an error if its own id was used before. `None` if the line has been
+    /// answered already.
     fn admit(&mut self, number: u64, id: String) -> Option<(String, Option<LineError>)> {
         if self.repeats == Repeats::Never {
             return (!self.index.contains(IdHash::of(&id))).then_some((id, None));
@@ -258,7 +259,7 @@ impl<R: BufRead> Reader<R> {
             Known::Unmarked => return None,
             Known::Marked => {}
         }
-        // A repeated id cannot be used, so the line goes by its number, or by the first name after it that is free.
+        // A repeated id cannot be used. The line gets the id `line-N`, with as many `+` as it takes to be free.
         let error = LineError::duplicate(&id);
         let mut name = line_name(number);
         loop {

@@ -1,4 +1,4 @@
-//! The output, which is its own journal: what it holds in whole lines is done.
+//! The output, which is its own journal: a request is done when the output holds its result as a whole line.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -12,7 +12,7 @@ use crate::lines::Lines;
 use crate::manifest::Manifest;
 use crate::request::{OutputLine, ResultLine};
 
-/// Where results will go. Nothing that is there changes before [`begin`](Self::begin).
+/// Where results go. Nothing in the file changes before [`begin`](Self::begin).
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
@@ -23,7 +23,7 @@ pub struct Output {
 enum Target {
     /// A regular file, locked.
     File(File),
-    /// Standard output, a pipe or a device: what is written there cannot be read again.
+    /// Standard output, a pipe or a device, which cannot be read again.
     Stream(Stream),
 }
 
@@ -33,21 +33,21 @@ enum Stream {
     File(File),
 }
 
-/// What becomes of results that are there.
+/// What to do with results that the output holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// They are kept if they are the same run's, which then goes on.
+    /// Keep them if they belong to the same run, and continue it.
     Resume,
-    /// They are lost.
+    /// Delete them.
     Replace,
 }
 
-/// What becomes of errors that are there.
+/// What to do with errors that the output holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Errors {
-    /// They are results like others.
+    /// Keep them like other results.
     Keep,
-    /// They are taken out, and their lines tried again.
+    /// Remove them and try their lines again.
     Retry,
 }
 
@@ -63,10 +63,10 @@ pub struct Found {
 /// An output that results are appended to.
 #[derive(Debug)]
 pub struct Journal {
-    /// In messages.
+    /// The output's name, for error messages.
     name: String,
     sink: Sink,
-    /// Lines that are not written yet.
+    /// Lines to be written at the next flush.
     buffer: Vec<u8>,
     found: Found,
     /// The ids that are done.
@@ -82,7 +82,7 @@ enum Sink {
         file: File,
         /// Bytes on disk.
         len: u64,
-        /// Those that `file` replaced: whoever has opened one of them must find it locked.
+        /// Earlier versions of the file, kept open and so locked: another process may have opened one of them.
         replaced: Vec<File>,
     },
     Stream(Stream),
@@ -115,7 +115,7 @@ impl Output {
             return Ok(output(Target::Stream(Stream::Stdout(io::stdout()))));
         }
         loop {
-            // A folder, and a device that is only written, fail here or there.
+            // Of a device that can only be written, reading is not asked for. A folder fails to open for writing.
             let is_stream =
                 fs::metadata(path).is_ok_and(|metadata| !(metadata.is_file() || metadata.is_dir()));
             let mut options = File::options();
@@ -141,8 +141,8 @@ impl Output {
         matches!(self.target, Target::File(_))
     }
 
-    /// Makes it ready for results of the run that `manifest` describes: repairs what a crash has left, or begins anew. Of
-    /// a stream nothing is known, and the manifest is not written.
+    /// Makes it ready for results of the run that `manifest` describes: repairs what a crash has left, or empties the
+    /// file. A stream is taken as it is, without a manifest.
     ///
     /// # Errors
     /// [`Error::OtherRun`], [`Error::NoManifest`] or [`Error::BadManifest`] if there are results and they are not to be
@@ -169,7 +169,7 @@ impl Output {
         if len > 0 && existing == Existing::Resume {
             manifest.check(&path)?;
         } else {
-            // In this order: results beside another run's manifest would pass for that run's.
+            // In this order: old results beside the new manifest would be taken for this run's.
             file.set_len(0).and_then(|()| file.sync_all()).map_err(Error::writing(&name))?;
             manifest.write(&path)?;
         }
@@ -193,7 +193,7 @@ fn is_still(file: &File, path: &Path) -> io::Result<bool> {
         };
         Ok((opened.dev(), opened.ino()) == (found.dev(), found.ino()))
     }
-    // Elsewhere a file that is open is not replaced.
+    // Other systems do not replace a file that is open.
     #[cfg(not(unix))]
     {
         let _ = (file, path);
@@ -212,7 +212,7 @@ impl Journal {
         matches!(self.sink, Sink::File { .. })
     }
 
-    /// The ids that are done. Leaves none behind.
+    /// Takes the set of ids that are done, leaving an empty one.
     pub(crate) fn take_index(&mut self) -> Index {
         mem::replace(&mut self.index, Index::new())
     }
@@ -224,12 +224,12 @@ impl Journal {
         self.buffer.push(b'\n');
     }
 
-    /// Bytes that were added and are not written.
+    /// Bytes that the next flush will write.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.buffer.len()
     }
 
-    /// Writes what was added, and waits until it is on disk.
+    /// Writes the added lines and waits until they are on disk.
     pub(crate) fn flush(&mut self) -> Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -239,7 +239,7 @@ impl Journal {
                 let written = file.write_all(&self.buffer).and_then(|()| file.sync_data());
                 match &written {
                     Ok(()) => *len += self.buffer.len() as u64,
-                    // What was written of it does not count. Should this fail too, the next run repairs it.
+                    // A partial write does not count. If truncating fails as well, the next run repairs the file.
                     Err(_) => drop(file.set_len(*len)),
                 }
                 written
@@ -253,8 +253,8 @@ impl Journal {
         written.map_err(Error::writing(&self.name))
     }
 
-    /// Puts the results into the order of their lines, if they are not: those of a run that kept the order are, unless
-    /// errors were tried again or damage was repaired.
+    /// Sorts the results by input line unless they are sorted. A run in input order leaves them sorted, except after a
+    /// retry of errors or a repair.
     pub(crate) fn sort(&mut self) -> Result<()> {
         let Sink::File { file, .. } = &self.sink else { return Ok(()) };
         if self.order.is_kept {
@@ -284,13 +284,14 @@ impl Journal {
         Ok(())
     }
 
-    /// Finds out what is done, and makes the file one of whole results only.
+    /// Reads which ids are done, and removes from the file all that is not a whole result: the end by truncating, the rest
+    /// by rewriting the file.
     fn recover(&mut self, errors: Errors) -> Result<()> {
         let Sink::File { file, len, .. } = &mut self.sink else { return Ok(()) };
         let failed = Error::named(&self.name);
         let kept = Kept::find(file, errors, |_| Ok(())).map_err(failed)?;
         let kept = if kept.has_gaps {
-            // The pages of what a crash cut short may have reached the disk in any order, and errors may be anywhere.
+            // After a crash, pages of a write may have reached the disk in any order; errors to retry may be anywhere.
             drop(kept.index);
             let mut again = None;
             self.rewrite(|file, out| {
@@ -317,7 +318,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Replaces the file by what `fill` makes of it: a crash leaves the old one or the new one, whole.
+    /// Replaces the file by what `fill` writes, through a temporary file and a rename: after a crash there is the whole old
+    /// file or the whole new one.
     fn rewrite(&mut self, fill: impl FnOnce(&File, &mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
         let Sink::File { path, file, len, replaced } = &mut self.sink else { return Ok(()) };
         let temporary = durable::with_suffix(path, ".tmp");
@@ -342,7 +344,7 @@ impl Journal {
                 Ok(())
             }
             Err(error) => {
-                // Nobody reads what was to be renamed.
+                // The temporary file is of no use any more.
                 let _ = fs::remove_file(&temporary);
                 Err(Error::writing(&self.name)(error))
             }
@@ -353,19 +355,19 @@ impl Journal {
 /// Bytes read or written at once.
 const BUFFER: usize = 1 << 16;
 
-/// What of a file counts as done.
+/// The results of a file that count as done.
 struct Kept {
     found: Found,
     index: Index,
     order: LineOrder,
     /// Where the last result ends.
     end: u64,
-    /// Whether something that does not count lies before the end.
+    /// Whether anything that does not count lies before `end`.
     has_gaps: bool,
 }
 
 impl Kept {
-    /// Reads a file and visits what counts: of whole results the first of each id, and no errors if they are tried again.
+    /// Reads a file and visits the results that count: whole ones, the first of each id, no errors if those are retried.
     fn find(file: &File, errors: Errors, mut visit: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<Self> {
         let (found, index, order) = (Found::default(), Index::new(), LineOrder::EMPTY);
         let mut kept = Self { found, index, order, end: 0, has_gaps: false };
@@ -388,13 +390,13 @@ impl Kept {
     }
 }
 
-/// Visits every line of a file: the result if it is a whole one, its text and the bytes that it takes.
+/// Visits every line of a file with its result (`None` if it is not whole), its text and its length in bytes.
 fn each_line(
     mut file: &File,
     mut visit: impl FnMut(Option<ResultLine>, &[u8], u64) -> io::Result<()>,
 ) -> io::Result<()> {
     file.rewind()?;
-    // Results have no greatest length, but they were in memory once.
+    // Lines of any length: each result was in memory when it was written.
     let mut lines = Lines::new(BufReader::with_capacity(BUFFER, file), u64::MAX - 1);
     let mut text = Vec::new();
     while let Some(line) = lines.next(&mut text)? {

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read};
 
-/// A reader that counts lines and gives up those that are too long to be one.
+/// A reader that counts lines and skips the rest of a line that is too long.
 #[derive(Debug)]
 pub(crate) struct Lines<R> {
     input: R,

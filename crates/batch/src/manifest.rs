@@ -1,7 +1,7 @@
-//! What a run's results depend on, kept beside them: a later run goes on with them only if nothing of it has changed.
+//! The manifest: everything that a run's results depend on, stored beside them. A later run continues them only if all of
+//! it is the same.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::durable;
-use crate::error::{Error, Result};
+use crate::error::{Difference, Error, Result};
 
 /// What a run's results depend on. Beside `OUT.jsonl` it is the file `OUT.jsonl.run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,17 +41,6 @@ pub struct FileHash {
     pub bytes: u64,
     /// In hexadecimal digits.
     pub sha256: String,
-}
-
-/// Something in which two runs differ.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The manifest's field, such as `options.seed`.
-    pub field: String,
-    /// What the results were made with.
-    pub expected: String,
-    /// What this run was told.
-    pub found: String,
 }
 
 impl Manifest {
@@ -94,12 +83,12 @@ impl Manifest {
     }
 }
 
-/// Of all values that are no objects, those that are not the same in both.
+/// Compares the leaves of two JSON trees (all values but objects) and returns those that differ.
 fn differences(expected: &Value, found: &Value) -> Vec<Difference> {
     let (mut expected_leaves, mut found_leaves) = (BTreeMap::new(), BTreeMap::new());
     leaves("", expected, &mut expected_leaves);
     leaves("", found, &mut found_leaves);
-    // Of another format nothing else can be compared.
+    // Manifests of different formats cannot be compared any further.
     if expected_leaves.get("format") != found_leaves.get("format") {
         expected_leaves.retain(|field, _| field == "format");
         found_leaves.retain(|field, _| field == "format");
@@ -109,7 +98,7 @@ fn differences(expected: &Value, found: &Value) -> Vec<Difference> {
     fields.dedup();
     let shown = |value: Option<&&Value>| match value {
         None | Some(Value::Null) => "none".to_owned(),
-        // A hash is of no use in part.
+        // Whole: part of a hash is of no use.
         Some(Value::String(text)) => text.clone(),
         Some(value) => value.to_string(),
     };
@@ -131,12 +120,6 @@ fn leaves<'v>(prefix: &str, value: &'v Value, out: &mut BTreeMap<String, &'v Val
     }
 }
 
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: expected {}, found {}", self.field, self.expected, self.found)
-    }
-}
-
 impl FileHash {
     /// Of bytes in memory.
     pub fn of_bytes(bytes: &[u8]) -> Self {
@@ -145,7 +128,7 @@ impl FileHash {
         hasher.finish()
     }
 
-    /// Of files, one after the other. Reads them whole, at the rate of the disk or some GB/s.
+    /// Of files, one after the other. Reads all of them.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -166,7 +149,7 @@ impl FileHash {
     }
 }
 
-/// A [`FileHash`] in the making.
+/// Computes a [`FileHash`].
 #[derive(Default)]
 pub(crate) struct Hasher {
     bytes: u64,

@@ -1,4 +1,4 @@
-//! From a line of input to what it asks of the engine, and to its line of output.
+//! An input line becomes a request to the engine; its answer becomes an output line.
 
 use std::hash::Hasher;
 
@@ -9,17 +9,17 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use siphasher::sip::SipHasher13;
 
-/// What lines are read with.
+/// The model that answers, as far as reading lines depends on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Model<'a> {
-    /// The model's.
+    /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// What answers call the model.
+    /// The model's name in answers.
     pub name: &'a str,
     /// Length of its embeddings.
     pub hidden_size: usize,
-    /// The run's seed. A request without one of its own derives its seed from this and its `custom_id`: the same whatever
-    /// else is in the file.
+    /// The run's seed. A request without a seed derives one from this and its `custom_id`, so it does not depend on the rest
+    /// of the file.
     pub seed: u64,
 }
 
@@ -48,8 +48,8 @@ impl From<ApiError> for LineError {
     }
 }
 
-/// The `custom_id` of a line, if it is a JSON object that has a string there. It is read by itself, the same way by
-/// whoever asks: what else the line holds is no matter.
+/// The `custom_id` of a line, if the line is a JSON object with a string of that name. The other fields may hold anything:
+/// scan, run and recovery must find the same id in a line, whether or not it is a valid request.
 pub(crate) fn custom_id(text: &[u8]) -> Option<String> {
     struct Id(Option<Value>);
 
@@ -81,7 +81,7 @@ pub(crate) fn custom_id(text: &[u8]) -> Option<String> {
         }
     }
 
-    // As text: bytes that are not UTF-8 would otherwise pass where nobody looks.
+    // As a `str`: the parser does not check the UTF-8 of values that it skips.
     let text = std::str::from_utf8(text).ok()?;
     match serde_json::from_str(text).ok()? {
         Id(Some(Value::String(id))) => Some(id),
@@ -89,12 +89,12 @@ pub(crate) fn custom_id(text: &[u8]) -> Option<String> {
     }
 }
 
-/// What a line without a usable `custom_id` goes by.
+/// The id of a line without a usable `custom_id`.
 pub(crate) fn line_name(number: u64) -> String {
     format!("line-{number}")
 }
 
-/// Reads a line, tokenises its prompts and settles its parameters.
+/// Parses a line, tokenises its prompts and resolves its parameters.
 pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result<Prepared, LineError> {
     let object = openai::parse_object(text).map_err(|error| LineError::new("invalid_json", error.message))?;
     if let Some(found) = object.get("custom_id").filter(|id| !(id.is_null() || id.is_string())) {
@@ -116,7 +116,7 @@ pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result
     Ok(prepared)
 }
 
-/// What is asked by an object in OpenAI's envelope, or by a plain one.
+/// The endpoint and body of a line: in OpenAI's envelope, or a plain body whose fields tell the endpoint.
 fn request(object: &Object) -> Result<(Endpoint, &Object), LineError> {
     if !(object.contains_key("url") || object.contains_key("body")) {
         let endpoint = match () {
@@ -147,7 +147,7 @@ fn mistyped(code: &'static str, name: &str, expected: &str, found: &Value) -> Li
     LineError::new(code, format!("{name}: expected {expected}, found {found}"))
 }
 
-/// SipHash-1-3 of the id, keyed by the run's seed: stable over versions and machines.
+/// SipHash-1-3 of the id, keyed by the run's seed: the same in every version and on every machine.
 fn derive_seed(seed: u64, custom_id: &str) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(seed, 0);
     hasher.write(custom_id.as_bytes());
@@ -190,7 +190,7 @@ impl OutputLine {
         Self { id: result_id(number), custom_id, response: Some(response), error: None }
     }
 
-    /// The line of a request that was not.
+    /// The line of a request that was not served.
     pub fn error(number: u64, custom_id: String, error: LineError) -> Self {
         let LineError { code, message } = error;
         let error = ErrorBody { code, message: format!("line {number}: {message}") };
@@ -198,7 +198,7 @@ impl OutputLine {
     }
 }
 
-/// Begins the id of every result; the number of its line of input ends it.
+/// Prefix of every result's id; the number of its input line follows.
 const RESULT_ID: &str = "batch_req_";
 
 fn result_id(number: u64) -> String {
@@ -214,7 +214,7 @@ pub(crate) struct ResultLine {
 }
 
 impl ResultLine {
-    /// `None` of what is no whole result.
+    /// `None` if the text is not a whole result.
     pub fn read(text: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Fields {

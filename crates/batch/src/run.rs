@@ -1,10 +1,11 @@
 //! The run itself: lines in, results out, in bounded memory.
 //!
-//! A reader thread brings lines as places for them come free, so at most a window of them is held at once. The calling
-//! thread parses, tokenises and submits them and gathers their events. Whenever it has taken all that is there, it writes the
-//! results that are complete in one piece and waits until they are on disk; only then do they count as done.
+//! A reader thread reads a line for each permit, so that at most a window of lines is in memory. The calling thread parses,
+//! tokenises and submits the lines and collects their events. When its channel is empty it writes all complete results in
+//! one write and waits until they are on disk. Only then do they count as done.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,42 +25,41 @@ use crate::request::{LineError, Model, OutputLine, prepare};
 /// How a batch is run.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Most lines that are held at once, from the oldest that is not done. A few times what the engine runs together, so that
-    /// a free place there never waits for a line.
+    /// Most lines in memory at once. A few times the engine's batch size, so that a free slot never waits for a line.
     pub window: NonZeroUsize,
     /// In which order results are written.
     pub order: Order,
     /// Which lines are answered.
     pub shard: Shard,
-    /// Who goes first, if others use the engine.
+    /// Priority over other users of the engine.
     pub priority: Priority,
 }
 
 /// In which order results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// As they come.
+    /// As soon as they are complete.
     AsFinished,
-    /// In that of their lines.
+    /// In the order of their input lines.
     OfInput,
 }
 
 /// What has been done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
-    /// Results that were there before.
+    /// Results of earlier runs that the output held.
     pub found: Found,
     /// Results of this run, on disk.
     pub results: u64,
-    /// Those of them that are errors.
+    /// Of these results, those that are errors.
     pub errors: u64,
-    /// Bytes of the input up to lines that are done.
+    /// Bytes of the input that belong to lines that are done.
     pub input_bytes: u64,
     /// Tokens of the prompts of this run's results.
     pub prompt_tokens: u64,
-    /// Those of them that were found in the prefix cache.
+    /// Of these tokens, those found in the prefix cache.
     pub cached_tokens: u64,
-    /// Tokens that were generated, also for what is not complete.
+    /// Generated tokens, those of incomplete results included.
     pub generated_tokens: u64,
 }
 
@@ -68,25 +68,25 @@ pub struct Totals {
 pub enum End {
     /// Every line has its result.
     Complete,
-    /// It was told to stop; another run goes on from here.
+    /// It was told to stop; the next run continues from here.
     Stopped,
 }
 
-/// What reaches the calling thread.
-pub(crate) enum Message {
-    Line(RawLine),
-    EndOfInput,
-    ReadFailed(std::io::Error),
+/// What the calling thread receives.
+enum Message {
+    /// From the reader: a line, the end of the input, or an error.
+    Input(io::Result<Option<RawLine>>),
+    /// From the engine.
     Event { job: u64, choice: usize, event: Event },
 }
 
-/// Answers every line of `input` that `journal` has no result of.
+/// Answers every line of `input` that has no result in `journal`.
 ///
-/// Once `stop` is true, the engine's running step is finished, results that are complete are written, and all other work is
-/// given up. `progress` is told of new figures as they come, up to a thousand times a second.
+/// Once `stop` is true, the engine finishes its step, complete results are written, and all other work is cancelled.
+/// `progress` is called with new totals, up to a thousand times a second.
 ///
 /// # Errors
-/// An input that cannot be read, an output that cannot be written, an engine that stops. What was written before stays.
+/// An input that cannot be read, an output that cannot be written, an engine that stops. Results already written stay.
 pub fn run(
     engine: &EngineHandle,
     model: &Model<'_>,
@@ -105,7 +105,7 @@ pub fn run(
     let path = input.path().to_owned();
     thread::Builder::new()
         .name("batch-reader".to_owned())
-        .spawn(move || input.read(shard, done, &lines, &allowed))
+        .spawn(move || input.read(shard, done, &allowed, |line| lines.send(Message::Input(line)).is_ok()))
         .map_err(Error::named("the reader's thread"))?;
 
     let totals = Totals { found: journal.found(), ..Totals::default() };
@@ -140,7 +140,7 @@ struct Run<'a> {
     journal: &'a mut Journal,
     options: &'a Options,
     messages: Sender<Message>,
-    /// None once no more lines are wanted.
+    /// `None` once no more lines are to be read.
     permits: Option<Sender<()>>,
     /// Requests in flight, by job number.
     jobs: HashMap<u64, Flight>,
@@ -153,7 +153,7 @@ struct Run<'a> {
     given_up: Arc<AtomicBool>,
 }
 
-/// Where an input line stands. Its job number is its turn among those that this run answers.
+/// An input line that is being answered. Job numbers count the lines of this run in input order.
 struct Place {
     job: u64,
     number: u64,
@@ -177,18 +177,18 @@ struct Done {
     usage: Option<Usage>,
 }
 
-/// Results that wait for those of lines before theirs.
+/// Complete results that wait until the results of earlier lines are written.
 #[derive(Default)]
 struct Turns {
     waiting: BTreeMap<u64, Done>,
     next: u64,
 }
 
-/// How long it may take until a stop is noticed.
+/// How long it may take to notice `stop`.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Most messages that are taken before what is complete is written.
+/// Most messages handled between two writes.
 const MAX_MESSAGES: usize = 4096;
-/// Most bytes of results that wait to be written, but for the last of them.
+/// Bytes of complete results that cause a write at once.
 const MAX_PENDING: usize = 1 << 20;
 
 impl Run<'_> {
@@ -206,7 +206,7 @@ impl Run<'_> {
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::EngineStopped),
             };
             for message in first.into_iter().chain(receiver.try_iter()).take(MAX_MESSAGES) {
-                input_ended |= matches!(message, Message::EndOfInput);
+                input_ended |= matches!(message, Message::Input(Ok(None)));
                 self.on_message(message)?;
                 if self.journal.pending_bytes() >= MAX_PENDING {
                     break;
@@ -215,7 +215,7 @@ impl Run<'_> {
             self.journal.flush()?;
             progress(&self.totals);
             if stop.load(Ordering::Relaxed) && self.permits.take().is_some() {
-                // The engine ends everything before its next step; its answers to this one are still awaited.
+                // The engine cancels everything before its next step. Its answers to the running step still come.
                 self.given_up.store(true, Ordering::Relaxed);
             }
         }
@@ -225,13 +225,13 @@ impl Run<'_> {
 
     fn on_message(&mut self, message: Message) -> Result<()> {
         match message {
-            Message::Line(line) if self.permits.is_some() => self.on_line(line),
-            Message::Line(_) => {
+            Message::Input(Ok(Some(line))) if self.permits.is_some() => self.on_line(line),
+            Message::Input(Ok(Some(_))) => {
                 self.has_given_up = true;
                 Ok(())
             }
-            Message::EndOfInput => Ok(()),
-            Message::ReadFailed(error) => Err(Error::io(&self.input)(error)),
+            Message::Input(Ok(None)) => Ok(()),
+            Message::Input(Err(error)) => Err(Error::io(&self.input)(error)),
             Message::Event { job, choice, event } => self.on_event(job, choice, event),
         }
     }
@@ -268,7 +268,7 @@ impl Run<'_> {
     }
 
     fn on_event(&mut self, job: u64, choice: usize, event: Event) -> Result<()> {
-        // What has failed may still have events under way.
+        // A job that has failed may still have events in the channel.
         let Some(flight) = self.jobs.get_mut(&job) else { return Ok(()) };
         if event == Event::Error(EngineError::Stopped) {
             self.jobs.remove(&job);
@@ -305,7 +305,7 @@ impl Run<'_> {
         self.complete(job, Done { number, bytes, line, usage: None });
     }
 
-    /// Takes a result into the journal and lets the reader bring the next line, or lets it wait for its turn.
+    /// Adds a result to the journal and gives the reader a permit; in input order, earlier lines come first.
     fn complete(&mut self, job: u64, done: Done) {
         match self.options.order {
             Order::AsFinished => self.push(&done),
@@ -335,7 +335,7 @@ impl Run<'_> {
     }
 }
 
-/// Whatever happens, nothing that nobody waits for goes on running in an engine that others use.
+/// Cancels what still runs, however the run ends: others may use the engine.
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         self.given_up.store(true, Ordering::Relaxed);

@@ -1,10 +1,9 @@
-//! From a request's events to its response.
+//! Collects a request's events into its response.
 
 use rustorch_llama::{Event, FinishReason, TokenEvent, Tokenizer, Usage};
 use serde::Serialize;
 
-use crate::body::{Encoding, StreamOptions};
-use crate::chunks::Chunks;
+use crate::body::Encoding;
 use crate::embeddings::EmbeddingList;
 use crate::error::ApiError;
 use crate::logprobs::{ChatLogprobs, CompletionLogprobs};
@@ -17,7 +16,7 @@ pub(crate) enum Kind {
     Embedding(Encoding),
 }
 
-/// An answer in the making.
+/// A response that is being collected.
 #[derive(Debug)]
 pub struct Answer {
     pub(crate) model: String,
@@ -37,10 +36,10 @@ pub(crate) struct Choice {
     pub end: Option<(FinishReason, Usage)>,
 }
 
-/// What makes a response unlike every other.
+/// What tells one response from another.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {
-    /// The end of its id; the beginning says what it is, as in `chatcmpl-7`.
+    /// The end of its id, after a prefix such as `chatcmpl-`.
     pub suffix: &'a str,
     /// Seconds since 1970.
     pub created: u64,
@@ -59,10 +58,10 @@ impl Answer {
         Self { model: model.to_owned(), kind, choices, n, has_logprobs: logprobs.is_some() }
     }
 
-    /// Takes an event of the sequence with this index.
+    /// Adds an event of the sequence with this index.
     ///
     /// # Errors
-    /// The failure that the event is. The request has failed then, though its other sequences may still run.
+    /// An error event. The request has then failed, although its other sequences may still run.
     pub fn add(&mut self, choice: usize, event: Event) -> Result<(), ApiError> {
         let choice = &mut self.choices[choice];
         match event {
@@ -87,7 +86,7 @@ impl Answer {
         self.choices.iter().all(|choice| choice.end.is_some())
     }
 
-    /// Tokens of all sequences that have ended, those of a prompt counted once, however many choices it has.
+    /// Token counts of all sequences that have ended. A prompt is counted once, however many choices it has.
     pub fn usage(&self) -> Usage {
         let ends = || self.choices.iter().filter_map(|choice| choice.end).map(|(_, usage)| usage);
         Usage {
@@ -124,11 +123,6 @@ impl Answer {
         let created = identity.created;
         ResponseBody(Body::Completion(CompletionBody { id, object, created, model, choices, usage }))
     }
-
-    /// Streams the answer instead of gathering it; to be called before any event was added.
-    pub fn into_chunks(self, identity: &Identity<'_>, options: StreamOptions) -> Chunks {
-        Chunks::new(self, identity, options)
-    }
 }
 
 /// The id of a response.
@@ -141,7 +135,7 @@ pub(crate) fn id(kind: Kind, identity: &Identity<'_>) -> String {
     format!("{prefix}-{}", identity.suffix)
 }
 
-/// The body of a response: serialises to what the API answers.
+/// The body of a response; serialises to the JSON of the API.
 #[derive(Debug, Serialize)]
 pub struct ResponseBody(Body);
 
@@ -212,7 +206,7 @@ impl From<Usage> for UsageBody {
 
 fn content_body(kind: Kind, choice: Choice, has_logprobs: bool, tokenizer: &Tokenizer) -> ContentBody {
     let Choice { text, mut tokens, .. } = choice;
-    // The token that ends the text is no part of it.
+    // The end-of-generation token is not part of the text.
     tokens.retain(|token| !tokenizer.is_eog(token.token_id));
     match kind {
         Kind::Completion => {

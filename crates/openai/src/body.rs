@@ -1,7 +1,7 @@
-//! The request bodies of OpenAI's API, as far as they are served, with the extensions that vLLM made common.
+//! The supported request bodies of OpenAI's API, with the extensions that vLLM made common.
 //!
-//! Fields that nothing depends on (`user`, `metadata`) are accepted and ignored; those that would change the answer and
-//! are not supported are refused by name.
+//! Fields without an effect on the answer (`user`, `metadata`) are accepted and ignored. Unsupported fields that would change
+//! the answer are refused by name.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ pub struct EmbeddingBody {
     pub pooling: Pooling,
 }
 
-/// How an embedding is written.
+/// Encoding of an embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     /// A list of numbers.
@@ -72,7 +72,7 @@ pub struct StreamOptions {
     pub include_usage: bool,
 }
 
-/// What a model reads: text or token ids, one or several.
+/// Input of a model: text or token ids, one or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub enum Prompt {
@@ -88,7 +88,7 @@ pub struct Message {
     pub content: String,
 }
 
-/// Fields that would change the answer. Absent, null, false and empty they change nothing.
+/// Unsupported fields that would change the answer. Absent, null, false and empty values have no effect and are accepted.
 const UNSUPPORTED: [&str; 16] = [
     "allowed_token_ids",
     "audio",
@@ -188,7 +188,7 @@ impl Common {
 }
 
 impl StreamOptions {
-    /// None if the answer is wanted whole.
+    /// `None` if the answer is not streamed.
     fn read(body: &Object) -> Result<Option<Self>, ApiError> {
         let options: Option<Object> = field(body, "stream_options", "an object")?;
         if !field(body, "stream", BOOL)?.unwrap_or(false) {
@@ -300,7 +300,7 @@ fn alternatives(body: &Object, name: &str) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// Seeds may be signed: their bits are what counts.
+/// Seeds may be signed; their bits are used.
 fn seed(body: &Object) -> Result<Option<u64>, ApiError> {
     let Some(number) = field::<Number>(body, "seed", INTEGER)? else { return Ok(None) };
     let seed = number.as_u64().or_else(|| number.as_i64().map(i64::cast_unsigned));

@@ -8,7 +8,7 @@ use crate::body::StreamOptions;
 use crate::error::ApiError;
 use crate::logprobs::{ChatLogprobs, CompletionLogprobs};
 
-/// Turns a request's events into chunks. After the last one the API sends `[DONE]`, which is the transport's to write.
+/// Makes chunks of a request's events. After the last chunk the API sends `[DONE]`, which the caller writes.
 #[derive(Debug)]
 pub struct Chunks {
     answer: Answer,
@@ -19,7 +19,7 @@ pub struct Chunks {
     offsets: Vec<usize>,
 }
 
-/// One piece of a response: serialises to the body of a server-sent event.
+/// One piece of a response; serialises to the body of a server-sent event.
 #[derive(Debug, Serialize)]
 pub struct Chunk<'a> {
     id: &'a str,
@@ -56,14 +56,17 @@ struct Delta {
     content: Option<String>,
 }
 
-impl Chunks {
-    pub(crate) fn new(answer: Answer, identity: &Identity<'_>, options: StreamOptions) -> Self {
-        let (id, created) = (id(answer.kind, identity), identity.created);
-        let offsets = vec![0; answer.choices.len()];
-        Self { answer, id, created, options, offsets }
+impl Answer {
+    /// Streams the answer instead of collecting it. To be called before the first event is added.
+    pub fn into_chunks(self, identity: &Identity<'_>, options: StreamOptions) -> Chunks {
+        let (id, created) = (id(self.kind, identity), identity.created);
+        let offsets = vec![0; self.choices.len()];
+        Chunks { answer: self, id, created, options, offsets }
     }
+}
 
-    /// What is sent before any event: of a chat, who speaks in each choice.
+impl Chunks {
+    /// Chunks to send before any event: for a chat, the role of each choice.
     pub fn opening(&self) -> Vec<Chunk<'_>> {
         if self.answer.kind != Kind::Chat {
             return Vec::new();
@@ -78,7 +81,7 @@ impl Chunks {
     /// The chunk of an event of the sequence with this index, if it changes what the reader sees.
     ///
     /// # Errors
-    /// The failure that the event is; no more is to be sent then but the error.
+    /// An error event. After it only the error is to be sent.
     pub fn add(
         &mut self,
         choice: usize,
@@ -111,15 +114,15 @@ impl Chunks {
         self.answer.is_complete()
     }
 
-    /// What is sent after all events: the token counts, if they were asked for.
+    /// The chunk to send after all events: the token counts, if they were asked for.
     pub fn closing(&self) -> Option<Chunk<'_>> {
         let usage = self.options.include_usage.then(|| Some(self.answer.usage().into()))?;
         Some(Chunk { choices: Vec::new(), usage: Some(usage), ..self.frame() })
     }
 
-    /// What a token adds: nothing if its text is held back and log-probabilities were not asked for.
+    /// The content of a token's chunk. `None` if its text is held back and no log-probabilities were asked for.
     fn content(&mut self, choice: usize, token: TokenEvent, tokenizer: &Tokenizer) -> Option<ChunkContent> {
-        // The token that ends the text is no part of it, but may bring text that was held back.
+        // The end-of-generation token is not part of the text, but it may release text that was held back.
         let listed = self.answer.has_logprobs && !tokenizer.is_eog(token.token_id);
         if token.text.is_empty() && !listed {
             return None;

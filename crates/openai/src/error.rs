@@ -1,4 +1,4 @@
-//! What is wrong with a request, as the API says it.
+//! Errors in the API's form.
 
 use std::borrow::Cow;
 
@@ -22,9 +22,9 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// The `type` of what a caller can mend.
+    /// The `type` of errors that another request can avoid.
     pub const INVALID_REQUEST: &'static str = "invalid_request_error";
-    /// The `type` of what it cannot.
+    /// The `type` of all other errors.
     pub const SERVER_ERROR: &'static str = "server_error";
 
     /// 400: the field `param` is wrong.
@@ -37,7 +37,7 @@ impl ApiError {
         Self { status: 400, kind: Self::INVALID_REQUEST, code: None, param: None, message: message.into() }
     }
 
-    /// 422: the field `param` is as it should be, but the model cannot do with it, such as a chat without a template for it.
+    /// 422: the field `param` is valid, but the model does not support it, such as a chat without a chat template.
     pub fn unprocessable(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self { status: 422, ..Self::invalid(param, message) }
     }
@@ -48,14 +48,14 @@ impl ApiError {
         Self { status: 404, code: Some("model_not_found"), ..Self::invalid("model", message) }
     }
 
-    /// Whether it is the request that is wrong.
+    /// Whether the request is at fault.
     pub fn is_invalid_request(&self) -> bool {
         self.status < 500
     }
 }
 
 impl From<EngineError> for ApiError {
-    /// What the engine refuses is the request's fault, and its field is named as the API calls it.
+    /// A refusal by the engine is the request's fault; the field gets its name in the API.
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
         let failed = |status, code| Self {

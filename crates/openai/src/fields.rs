@@ -1,5 +1,5 @@
-//! JSON objects and their fields, read so that every refusal names the field, what was expected and what was found,
-//! which derived deserialisers do not tell.
+//! Reads JSON objects so that every refusal names the field, what was expected and what was found, which derived deserialisers
+//! do not.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -30,7 +30,7 @@ pub fn parse_object(json: &[u8]) -> Result<Object, ApiError> {
         Err(error) => {
             let (message, line, column) = (error.to_string(), error.line(), error.column());
             let what = message.split_once(" at line ").map_or(&*message, |(what, _)| what);
-            // Of a single line nobody wants to hear that it is the first.
+            // A single line needs no line number.
             let line = if line > 1 { format!("line {line} ") } else { String::new() };
             Err(ApiError::malformed(format!("not JSON: {what} at {line}column {column}")))
         }
@@ -57,13 +57,13 @@ pub(crate) fn required<T: DeserializeOwned>(
     field(body, name, expected)?.ok_or_else(|| mistyped(name, expected, &Value::Null))
 }
 
-/// What is said of a value of the wrong type.
+/// Message for a value of the wrong type.
 pub(crate) fn mistyped(name: &str, expected: &str, found: &Value) -> ApiError {
     let found = if found.is_null() { "none".to_owned() } else { shown(found) };
     ApiError::invalid(name, format!("{name}: expected {expected}, found {found}"))
 }
 
-/// What is said of a value of the right type that cannot be.
+/// Message for an invalid value of the right type.
 pub(crate) fn refused(name: &str, rest: impl std::fmt::Display) -> ApiError {
     ApiError::invalid(name, format!("{name}: {rest}"))
 }
@@ -71,7 +71,7 @@ pub(crate) fn refused(name: &str, rest: impl std::fmt::Display) -> ApiError {
 /// Most characters of a value that a message repeats.
 const SHOWN: usize = 60;
 
-/// A value as JSON, its beginning if it is long: for messages.
+/// A value as JSON for messages, cut if it is long.
 pub fn shown(value: &Value) -> String {
     let mut text = value.to_string();
     if let Some((end, _)) = text.char_indices().nth(SHOWN) {

@@ -1,10 +1,10 @@
 //! OpenAI's API without HTTP: request bodies to engine requests, the engine's events to response bodies.
 //!
 //! `rustorch batch` and the server answer through this crate, so that the same body gets the same bytes from both. A
-//! request's life: [`parse_object`] reads its JSON, [`prepare`] makes of it the [`Work`] for an engine and an [`Answer`]
-//! in the making. [`Work::submit`] queues all of its sequences or none. Each event is given to [`Answer::add`], which
-//! says when the last sequence has ended; [`Answer::body`] is the response. To stream it, [`Answer::into_chunks`] turns
-//! events into the bodies of server-sent events instead.
+//! request's life: [`parse_object`] reads its JSON; [`prepare`] returns the [`Work`] for an engine and an empty [`Answer`].
+//! [`Work::submit`] queues all of its sequences or none. [`Answer::add`] collects the events; when
+//! [`Answer::is_complete`], [`Answer::body`] is the response. To stream instead, [`Answer::into_chunks`] makes bodies of
+//! server-sent events.
 //!
 //! Whatever is wrong with a request is an [`ApiError`]: a status, and OpenAI's own JSON.
 //!
@@ -64,7 +64,7 @@ pub use error::ApiError;
 pub use fields::{Object, parse_object, shown};
 pub use prepare::{Context, ModelNames, Prepared, Work, prepare};
 
-/// What is asked of the API.
+/// An endpoint of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// `/v1/completions`

@@ -36,7 +36,7 @@ struct Alternative {
 }
 
 impl CompletionLogprobs {
-    /// Of tokens whose text begins `offset` characters into the choice's; moves it to their end.
+    /// Entries of tokens whose text begins at character `offset` of the choice; moves `offset` to their end.
     pub fn new(tokens: &[TokenEvent], tokenizer: &Tokenizer, offset: &mut usize) -> Self {
         let mut out = Self::default();
         for token in tokens {

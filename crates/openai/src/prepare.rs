@@ -1,4 +1,4 @@
-//! From a request's body to the sequences that an engine runs.
+//! A request's body becomes sequences for the engine.
 
 use rustorch_llama::{
     Bos, ChatMessage, EmbeddingRequest, EngineHandle, EventSink, GenerationPrompt, Priority, Request,
@@ -18,27 +18,27 @@ const MAX_CHOICES: usize = 128;
 /// Most texts of one request for embeddings, as in OpenAI's API.
 const MAX_INPUTS: usize = 2048;
 
-/// What a body is read with.
+/// The model and the defaults that a body is read with.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// The model's.
+    /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// What answers call the model.
+    /// The model's name in answers.
     pub model: &'a str,
-    /// What requests may call it.
+    /// Names that requests may use for it.
     pub names: ModelNames<'a>,
     /// Length of the model's embeddings.
     pub hidden_size: usize,
-    /// The seed of a request that names none.
+    /// The seed of a request without one.
     pub seed: u64,
 }
 
-/// Which values of `model` are served.
+/// Which values of `model` are accepted.
 #[derive(Debug, Clone, Copy)]
 pub enum ModelNames<'a> {
-    /// All: the one model answers.
+    /// All; the one model answers.
     Any,
-    /// These, and no name at all.
+    /// These, and a request without a name.
     OneOf(&'a [String]),
 }
 
@@ -47,9 +47,9 @@ pub enum ModelNames<'a> {
 pub struct Prepared {
     /// For the engine.
     pub work: Work,
-    /// Takes the events.
+    /// Collects the events.
     pub answer: Answer,
-    /// None if the answer is wanted whole.
+    /// `None` if the answer is not streamed.
     pub stream: Option<StreamOptions>,
 }
 
@@ -64,7 +64,7 @@ enum Sequences {
 }
 
 impl Work {
-    /// How many sequences there are.
+    /// Number of sequences.
     #[allow(clippy::len_without_is_empty)] // There is always one.
     pub fn len(&self) -> usize {
         match &self.0 {
@@ -90,7 +90,7 @@ impl Work {
     /// Queues all sequences, each with the sink that `sink` makes for its index, or none of them.
     ///
     /// # Errors
-    /// Why the engine refuses one of them; nothing is sent to any sink then.
+    /// The engine's refusal of one of them. Then nothing is sent to any sink.
     pub fn submit<S: EventSink + 'static>(
         self,
         engine: &EngineHandle,
@@ -105,7 +105,7 @@ impl Work {
     }
 }
 
-/// Reads a body for an endpoint: tokenises its prompts and settles its parameters.
+/// Reads a body for an endpoint: tokenises its prompts and resolves its parameters.
 ///
 /// # Errors
 /// 400 naming the field that is wrong, or 404 for a model that is not served.
@@ -182,7 +182,7 @@ impl Prompt {
     }
 }
 
-/// Answers for each prompt, if there are not too many over all prompts.
+/// The number of choices for each prompt, if there are not too many over all prompts.
 fn checked_n(n: Option<u32>, num_prompts: usize) -> Result<usize, ApiError> {
     let n = n.unwrap_or(1) as usize;
     if num_prompts == 0 {
@@ -196,7 +196,7 @@ fn checked_n(n: Option<u32>, num_prompts: usize) -> Result<usize, ApiError> {
     Ok(n)
 }
 
-/// `n` sequences for each prompt, each with a seed of its own.
+/// `n` sequences for each prompt, each with its own seed.
 fn work(prompts: &[Vec<u32>], n: usize, params: &SamplingParams) -> Work {
     let prompts = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, n));
     let request = |(choice, prompt): (u64, &Vec<u32>)| Request {

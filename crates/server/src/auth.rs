@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 
 use crate::refusal::Refusal;
 
-/// The key that requests must bear, as its hash: comparing hashes takes the same time whatever the lengths.
+/// The hash of the key that requests must have. Comparing hashes takes the same time for keys of any length.
 #[derive(Debug)]
 pub(crate) struct ApiKey([u8; 32]);
 
@@ -20,7 +20,7 @@ impl ApiKey {
     /// Checks a request's `Authorization: Bearer KEY`.
     ///
     /// # Errors
-    /// 401 if it is absent or another.
+    /// 401 if there is no key or a wrong one.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let refuse = |message: &str| {
             Err(Refusal::new(StatusCode::UNAUTHORIZED, ApiError::INVALID_REQUEST, "invalid_api_key", message))

@@ -10,11 +10,11 @@ use http_body_util::BodyExt;
 use crate::app::AppState;
 use crate::refusal::Refusal;
 
-/// A body that says that it is JSON, not parsed yet.
+/// A body with a JSON content type, not parsed yet.
 pub(crate) struct JsonBytes(pub Bytes);
 
-/// Most bytes of a refused body that are read and thrown away. Many clients look for an answer only after they have sent all
-/// of their body, and would see a reset connection instead of the 413.
+/// Most bytes of a refused body that are read and discarded. Many clients read the answer only after they have sent the
+/// whole body; they would see a reset connection instead of the 413.
 const MAX_DISCARDED: usize = 256 << 20;
 
 impl FromRequest<AppState> for JsonBytes {
@@ -22,8 +22,8 @@ impl FromRequest<AppState> for JsonBytes {
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, Refusal> {
         let (head, body) = request.into_parts();
-        // Asking for it also keeps other sites' pages out: a browser sends JSON across origins only after a preflight,
-        // which is refused.
+        // This also keeps other sites' pages out: a browser sends JSON across origins only after a preflight request, which
+        // is refused.
         if !is_json(&head.headers) {
             let found = head.headers.get(CONTENT_TYPE).map_or("none".into(), |v| format!("{v:?}"));
             return Err(Refusal::invalid(
@@ -42,7 +42,7 @@ async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes
     let mut gathered = BytesMut::new();
     let mut too_large = told.is_some_and(|told| told > limit as u64);
     let mut num_read = 0;
-    // A client that asks first sends nothing after a refusal.
+    // A client that sent `expect: 100-continue` sends no body after a refusal.
     let discards = !headers.contains_key(EXPECT);
     while !too_large || (discards && num_read < MAX_DISCARDED) {
         let Some(frame) = body.frame().await else { break };

@@ -1,4 +1,4 @@
-//! Wall time, as the API gives it.
+//! Wall time in the API's unit.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

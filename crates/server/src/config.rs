@@ -1,4 +1,4 @@
-//! What a server is told.
+//! Configuration of a server.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use rustorch_llama::{EngineHandle, LlamaConfig, Tokenizer};
 pub struct ServedModel {
     /// Runs on its own thread, which the server never blocks.
     pub engine: EngineHandle,
-    /// The model's.
+    /// The model's tokenizer.
     pub tokenizer: Arc<Tokenizer>,
-    /// How the weights were loaded: context and batch size are told to clients.
+    /// The configuration of the weights: clients are told context and batch size.
     pub config: LlamaConfig,
-    /// What requests may call the model; answers use the first. At least one.
+    /// Names that requests may use for the model; answers use the first. At least one.
     pub names: Vec<String>,
 }
 
 /// How it is served.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Asked of every request but those for the page and `/health`. `None` lets everybody in.
+    /// Required of every request but those for the page and `/health`. `None`: no key is required.
     pub api_key: Option<String>,
-    /// Sequences that may wait beyond those that run. A request beyond them is answered 429.
+    /// Sequences that may wait while the batch is full. Further requests are answered 429.
     pub max_queue: usize,
     /// Connections held at once; more wait in the system's backlog.
     pub max_connections: usize,
@@ -35,18 +35,19 @@ pub struct ServerConfig {
     pub body_limit: usize,
     /// Most bytes of an uploaded file.
     pub file_limit: u64,
-    /// Where files and batches are kept; without it there are none.
+    /// Where files and batches are stored; without it the server has neither.
     pub data: Option<DataConfig>,
 }
 
-/// Where files and batches are kept, and what batches are run with.
+/// Where files and batches are stored, and how batches are run.
 #[derive(Debug, Clone)]
 pub struct DataConfig {
-    /// Made if there is none. One server at a time may use it.
+    /// Created if necessary. One server at a time may use it.
     pub folder: PathBuf,
-    /// What the results of batches depend on, but for their inputs: a batch that was begun with another is not gone on with.
+    /// Everything the results of batches depend on, except their input. A batch that was started with another manifest is not
+    /// continued.
     pub manifest: Manifest,
-    /// From which requests of batches derive their seeds.
+    /// The seed from which requests of batches derive theirs.
     pub seed: u64,
 }
 

@@ -1,7 +1,7 @@
-//! A request's events on their way from the engine's thread to a task.
+//! The channel of a request's events, from the engine's thread to the request's task.
 //!
-//! The engine must never wait for a reader, so the channel has no bound of its own. What bounds it is a count of events that
-//! nobody has taken yet: when a reader falls too far behind, its sequences are cancelled as if it had gone.
+//! The engine must never wait for a reader, so the channel is unbounded. Instead, unread events are counted: when a reader
+//! falls too far behind, its sequences are cancelled as if it had gone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::metrics::Metrics;
 
-/// Events of one request that may wait for its reader. At a few hundred bytes each this is a few megabytes, which only a
-/// client that does not read for thousands of tokens makes the server hold.
+/// Most unread events of a request. At a few hundred bytes each they take a few megabytes, and only for a client that does
+/// not read for thousands of tokens.
 pub(crate) const MAX_BACKLOG: usize = 16 * 1024;
 
 /// The task's end. Dropping it cancels the request's sequences before the next step.
@@ -39,10 +39,10 @@ pub(crate) struct Sink {
     events: UnboundedSender<(usize, Event)>,
     backlog: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
-    /// When the sequence's latest token came, or its request.
+    /// When the sequence's latest token came or, before the first, its request.
     since: Instant,
     has_tokens: bool,
-    /// Free once the engine drops the sequence.
+    /// Released when the engine drops the sequence.
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -109,7 +109,7 @@ impl Events {
     }
 
     fn took(&mut self, event: Option<(usize, Event)>) -> Option<(usize, Event)> {
-        // An overflow stays one: the sequences may have been cancelled for it.
+        // Once exceeded, always exceeded: the sequences may have been cancelled for it.
         if event.is_some() && !self.has_overflowed() {
             self.backlog.fetch_sub(1, Ordering::Relaxed);
         }

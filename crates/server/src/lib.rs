@@ -2,10 +2,10 @@
 //!
 //! A request's life: a connection's task reads its body; a thread for blocking work parses, tokenises and submits it
 //! (`routes`); the engine's thread sends each token through a channel that never makes it wait (`events`) to the task,
-//! which writes it as a server-sent event or gathers it. Dropping the task's end, because the client has gone or its time
-//! is over, cancels the sequences before the next step.
+//! which writes it as a server-sent event or collects it. When the client has gone or its time is over, the task's end of the
+//! channel is dropped, which cancels the sequences before the next step.
 //!
-//! Everything asynchronous of the project is in this crate, and of the engine it knows the handle alone.
+//! This is the only asynchronous crate. Of the engine it knows the handle alone.
 #![forbid(unsafe_code)]
 
 mod app;
@@ -21,6 +21,7 @@ mod metrics;
 mod queue;
 mod random;
 mod refusal;
+mod router;
 mod routes;
 mod server;
 

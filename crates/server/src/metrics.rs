@@ -1,7 +1,7 @@
-//! What `/metrics` tells.
+//! The metrics of `/metrics`.
 //!
-//! Times are taken where tokens leave the engine's thread, so that a slow reader does not show in them. What the engine
-//! counts itself is read from it at each scrape.
+//! Times are taken where tokens leave the engine's thread, so that a slow reader does not affect them. The engine's own
+//! counters are read at each scrape.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rustorch_llama::EngineHandle;
 
-/// The text format that is written.
+/// The content type of the text format.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Seconds: from a hit in a small model to a long prompt behind a full queue.
+/// Bucket limits in seconds: from a small model without a queue to a long prompt behind a full one.
 const FIRST_TOKEN_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
-/// Seconds: from a small model on a fast device to a large one on a slow one.
+/// Bucket limits in seconds: from a small model on a fast device to a large model on a slow one.
 const TOKEN_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0];
 
-/// Everything that is counted here.
+/// Counters and histograms of the server.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
@@ -52,7 +52,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts an answered request. `endpoint` is a route, never a path: paths are without number.
+    /// Counts an answered request. `endpoint` is a route, never a path, so that there are few labels.
     pub fn request(&self, endpoint: &str, status: u16) {
         let labels = RequestLabels { endpoint: endpoint.to_owned(), status };
         self.requests.get_or_create(&labels).inc();
@@ -63,7 +63,7 @@ impl Metrics {
         &self.connections
     }
 
-    /// Takes the time of a token: it came `waited` after its predecessor or, if it is the first, after its request.
+    /// Records the time of a token: `waited` since the token before or, for the first, since the request.
     pub fn token(&self, waited: Duration, has_predecessor: bool) {
         let histogram = if has_predecessor { &self.per_token } else { &self.first_token };
         histogram.observe(waited.as_secs_f64());

@@ -1,7 +1,7 @@
-//! The bound on sequences in flight: the batch and a queue of limited length.
+//! The limit of sequences in flight: those of the batch and those of a queue of limited length.
 //!
-//! The engine's own queue has no bound, so the server counts: a sequence holds a place from before its submission until the
-//! engine lets go of it.
+//! The engine's own queue is unbounded, so the server counts: a sequence holds a place from before its submission until the
+//! engine drops it.
 
 use std::sync::Arc;
 
@@ -24,10 +24,10 @@ impl Queue {
         Self { places: Arc::new(Semaphore::new(capacity)), capacity }
     }
 
-    /// Takes `count` places, or none. `field` is what asks for so many.
+    /// Takes `count` places, or none. `field` is the request's field that asks for this many.
     ///
     /// # Errors
-    /// 429 while there are not as many; 400 if there never will be.
+    /// 429 if there are too few now; 400 if there are too few in all.
     pub fn reserve(&self, count: usize, field: &str) -> Result<OwnedSemaphorePermit, Refusal> {
         if count > self.capacity {
             let capacity = self.capacity;
@@ -40,7 +40,7 @@ impl Queue {
         Arc::clone(&self.places).try_acquire_many_owned(count).map_err(|_| full())
     }
 
-    /// Refuses while there is no place at all: what is refused so costs no parsing.
+    /// Refuses if there is no place at all, so that a refused request is not parsed.
     ///
     /// # Errors
     /// 429.

@@ -11,11 +11,11 @@ use rustorch_llama::EngineError;
 #[derive(Debug)]
 pub(crate) struct Refusal(pub ApiError);
 
-/// Seconds until a retry is worth it: a place comes free whenever any sequence ends.
+/// Seconds after which to try again: a place becomes free whenever a sequence ends.
 const RETRY_AFTER_SECS: u16 = 1;
 
 impl Refusal {
-    /// A refusal that blames no field.
+    /// A refusal without a field.
     pub fn new(
         status: StatusCode,
         kind: &'static str,
@@ -26,7 +26,7 @@ impl Refusal {
         Self(ApiError { status, kind, code: Some(code), param: None, message: message.into() })
     }
 
-    /// A refusal that the client can mend.
+    /// A refusal that another request can avoid.
     pub fn invalid(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self::new(status, ApiError::INVALID_REQUEST, code, message)
     }
@@ -36,13 +36,13 @@ impl Refusal {
         Self(ApiError::invalid(param, format!("{param}: {rest}")))
     }
 
-    /// 404: there is nothing of this id.
+    /// 404: there is nothing with this id.
     pub fn no_such(what: &str, id: &str) -> Self {
         let shown: String = id.chars().take(80).collect();
         Self::invalid(StatusCode::NOT_FOUND, "not_found", format!("no such {what}: {shown:?}"))
     }
 
-    /// 503: the server is going down.
+    /// 503: the server is shutting down.
     pub fn draining() -> Self {
         let message = "the server is shutting down and takes no new requests";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, ApiError::SERVER_ERROR, "shutting_down", message)

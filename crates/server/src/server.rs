@@ -18,19 +18,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 
-use crate::app::{App, AppState, router};
+use crate::app::{App, AppState};
 use crate::config::{ServedModel, ServerConfig};
 use crate::drain::Drain;
+use crate::router::router;
 
-/// Threads for connections. They only pass on what the engine makes, and the processor's cores are the engine's.
+/// Threads for connections. They only pass on the engine's output; the processor's cores are for the engine.
 const WORKERS: usize = 2;
 /// Threads for tokenising and for files.
 const MAX_BLOCKING: usize = 8;
 /// How long a connection may take to send a request's head, or be idle before it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// How long a client may take nothing of what is written to it.
+/// How long a client may read nothing of what is sent to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Bytes that a connection gathers before it waits for its client to read.
+/// Bytes that a connection buffers before it waits for its client to read.
 const WRITE_BUFFER: usize = 64 << 10;
 /// How long connections may take to close once their answers are written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,21 +47,21 @@ pub struct Server {
     signals: Signals,
 }
 
-/// Takes a server down; clones take down the same one.
+/// Shuts a server down; clones belong to the same server.
 #[derive(Debug, Clone)]
 pub struct Stop(watch::Sender<bool>);
 
-/// Whether signals of the system take a server down.
+/// Whether SIGTERM and SIGINT shut a server down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signals {
-    /// SIGTERM or SIGINT begin to drain it; a second one ends it at once.
+    /// The first starts draining; the second ends the process at once.
     Heed,
-    /// They do what they did before.
+    /// They keep the effect that they had.
     Ignore,
 }
 
 impl Stop {
-    /// Begins to drain: what is under way is finished, new requests are answered 503, then [`Server::run`] returns.
+    /// Starts draining: running requests are finished, new ones are answered 503, then [`Server::run`] returns.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
@@ -84,15 +85,15 @@ impl Server {
         Ok(Self { listener, app: Arc::new(app), stop, signals })
     }
 
-    /// What takes the server down.
+    /// A handle that shuts the server down.
     pub fn stop_handle(&self) -> Stop {
         self.stop.clone()
     }
 
-    /// Serves until the server is taken down and has drained. The engine is left running.
+    /// Serves until the server is shut down and has drained. The engine keeps running.
     ///
     /// # Errors
-    /// When the system gives no threads or does not let the listener be used.
+    /// When no thread can be started or the listener cannot be used.
     pub fn run(self) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -112,12 +113,12 @@ impl Server {
             tracing::error!("the thread of batches ended by a panic");
         }
         app.release_data();
-        // Work that nobody waits for any more does not keep the process.
+        // Blocking work whose result is not needed any more does not delay the end.
         runtime.shutdown_background();
         served
     }
 
-    /// Starts the thread that works off batches, from where the server before has left them.
+    /// Starts the thread that runs batches, those of an earlier server included.
     fn start_batches(&self) -> io::Result<Option<JoinHandle<()>>> {
         let Some(batches) = self.app.batches.clone() else { return Ok(None) };
         let app = Arc::clone(&self.app);
@@ -155,7 +156,7 @@ impl Server {
                 }
             }
         };
-        // New connections are accepted while the last requests are finished: they are told that the server goes down.
+        // While the last requests are finished, new connections are accepted and answered 503.
         tokio::select! {
             () = accept => {}
             () = drained(&app) => {}
@@ -168,7 +169,7 @@ impl Server {
     }
 }
 
-/// Waits until the server was told to go down and has answered what it had begun, or until no request can be left.
+/// Waits until the server is told to shut down and has finished its requests, or until the longest request must be over.
 async fn drained(app: &App) {
     app.drain.begun().await;
     tracing::info!("draining");
@@ -186,7 +187,7 @@ async fn counted(app: AppState, slot: OwnedSemaphorePermit, served: impl Future<
 }
 
 async fn serve_connection(stream: TcpStream, service: Router, watcher: Watcher) {
-    // Tokens go out as they come.
+    // Send each token at once.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
@@ -195,7 +196,7 @@ async fn serve_connection(stream: TcpStream, service: Router, watcher: Watcher) 
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(WRITE_BUFFER)
         .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
-    // Clients leave and send rubbish at will.
+    // Clients may close the connection or send invalid data at any time.
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
     }
@@ -218,5 +219,5 @@ fn heed_signals(stop: Stop) -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// As shells tell a process that SIGINT ended.
+/// Exit status of shells for a process that SIGINT ended.
 const EXIT_SIGNALLED: i32 = 130;

@@ -1,9 +1,8 @@
-//! From tokens to text, as they come.
+//! Streaming detokenisation: from tokens to text, token by token.
 //!
-//! A token is bytes, not characters: one character may be spread over several tokens. What is not yet a whole
-//! character is held back until it is one, or can no longer become one; then it becomes U+FFFD, one for each
-//! maximal invalid part, as in [`String::from_utf8_lossy`]. So the pieces together are the same text however
-//! the tokens arrive.
+//! A token is a string of bytes, and a character may be spread over several tokens. Bytes that may be the beginning of a
+//! character are held back until the character is complete. Invalid bytes become U+FFFD, one for each maximal invalid part, as
+//! in [`String::from_utf8_lossy`]. The pieces together are the text that decoding all tokens at once would give.
 
 use crate::tokenizer::Tokenizer;
 
@@ -28,13 +27,29 @@ pub enum ControlTokens {
     Show,
 }
 
-impl Detokenizer {
-    pub(crate) fn new(strips_space: bool) -> Self {
-        Detokenizer { held: Vec::new(), strips_space, control: ControlTokens::Hide }
+impl Tokenizer {
+    /// The text of `tokens`, as a [`Detokenizer`] makes it: invalid UTF-8 becomes U+FFFD, ids beyond the vocabulary have no
+    /// text, and the space that a SentencePiece vocabulary puts before every text is removed.
+    pub fn decode(&self, tokens: &[u32], control: ControlTokens) -> String {
+        let mut detokenizer = self.detokenizer().control_tokens(control);
+        let mut text: String = tokens.iter().map(|&id| detokenizer.push(self, id)).collect();
+        text.push_str(&detokenizer.finish());
+        text
     }
 
-    /// Of a text that goes on where another ended, such as what a model adds to a prompt: a space at its
-    /// beginning is a space, not the one that a SentencePiece vocabulary puts in front of every text.
+    /// Decodes the tokens of a new text one by one; see [`Detokenizer::continuing`] for a text that continues another.
+    pub fn detokenizer(&self) -> Detokenizer {
+        Detokenizer {
+            held: Vec::new(),
+            strips_space: self.adds_space_prefix(),
+            control: ControlTokens::default(),
+        }
+    }
+}
+
+impl Detokenizer {
+    /// For a text that continues another, such as a model's answer to a prompt: a space at its beginning is kept, and not
+    /// taken for the one that a SentencePiece vocabulary puts before every text.
     #[must_use]
     pub fn continuing(mut self) -> Self {
         self.strips_space = false;

@@ -4,7 +4,6 @@ use gguf::{Gguf, Metadata};
 
 use crate::bpe::{Bpe, decode_text};
 use crate::chat::{ChatMessage, ChatTemplate, GenerationPrompt, TemplateTokens};
-use crate::detokenizer::{ControlTokens, Detokenizer};
 use crate::error::{Result, TokenizerError};
 use crate::special::{Fragment, Matcher};
 use crate::spm::{SPACE, Spm};
@@ -166,18 +165,9 @@ impl Tokenizer {
         }
     }
 
-    /// The text of `tokens`, as a [`Detokenizer`] makes it: not UTF-8 becomes U+FFFD, ids beyond the
-    /// vocabulary are nothing, a SentencePiece vocabulary's space at the beginning is taken off.
-    pub fn decode(&self, tokens: &[u32], control: ControlTokens) -> String {
-        let mut detokenizer = self.detokenizer().control_tokens(control);
-        let mut text: String = tokens.iter().map(|&id| detokenizer.push(self, id)).collect();
-        text.push_str(&detokenizer.finish());
-        text
-    }
-
-    /// For turning tokens into text as they come. Of a new text; see [`Detokenizer::continuing`].
-    pub fn detokenizer(&self) -> Detokenizer {
-        Detokenizer::new(self.add_space_prefix)
+    /// Whether encoding puts a space before a text, which decoding removes.
+    pub(crate) fn adds_space_prefix(&self) -> bool {
+        self.add_space_prefix
     }
 
     /// The bytes a token stands for, not always whole characters. None for an id beyond the vocabulary.

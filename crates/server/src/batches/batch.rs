@@ -1,4 +1,4 @@
-//! What is known of a batch, as the API gives it and as it is kept.
+//! The description of a batch, as the API returns it and as it is stored.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(crate) struct Batch {
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
-/// Where a batch stands.
+/// The status of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Status {
@@ -42,7 +42,7 @@ pub(crate) enum Status {
     Cancelled,
 }
 
-/// Requests of a batch.
+/// Counts of a batch's requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub total: u64,
@@ -73,7 +73,7 @@ impl Status {
 }
 
 impl Batch {
-    /// Enters a status and notes the time.
+    /// Changes the status and records the time.
     pub fn enter(&mut self, status: Status) {
         let now = Some(clock::unix_seconds());
         self.status = status;
@@ -88,7 +88,7 @@ impl Batch {
         }
     }
 
-    /// Enters [`Status::Failed`] and says why.
+    /// Changes the status to [`Status::Failed`], with the reason.
     pub fn fail(&mut self, code: &str, message: String) {
         self.enter(Status::Failed);
         let error = BatchError { code: code.to_owned(), message, param: None, line: None };

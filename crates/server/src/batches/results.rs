@@ -1,4 +1,4 @@
-//! A journal's end: results and errors become files.
+//! Splits a finished journal into a file of results and a file of errors.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -10,14 +10,14 @@ use serde::de::IgnoredAny;
 use crate::batches::Batch;
 use crate::files::{FileStore, NewFile};
 
-/// What becomes of a line depends on.
+/// The fields of a result line that decide which file it goes to.
 #[derive(Deserialize)]
 struct Line {
     response: Option<IgnoredAny>,
 }
 
-/// Makes files of a journal's lines, and notes them in the batch. Their ids follow from the batch's, so that after a crash
-/// the same files are made again, not others beside them.
+/// Makes files of a journal's lines and records them in the batch. Their ids are derived from the batch's id, so that after a
+/// crash the same files are replaced and no second pair is made.
 ///
 /// # Errors
 /// When the journal cannot be read or a file not be written.
@@ -34,7 +34,7 @@ pub(crate) fn publish(batch: &mut Batch, journal: &Path, files: &FileStore) -> i
     };
     for line in lines.split(b'\n') {
         let mut line = line?;
-        // Of a run that could not go on, the last line may be torn.
+        // If the run was cut off, the last line may be incomplete.
         let Ok(Line { response }) = serde_json::from_slice(&line) else { continue };
         line.push(b'\n');
         if response.is_some() { &mut results } else { &mut errors }.write_all(&line)?;

@@ -1,4 +1,4 @@
-//! The batches of a server and the thread that works them off.
+//! The batches of a server and the thread that runs them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::config::{DataConfig, ServedModel};
 use crate::files::{FileStore, StoredFile, write_durably};
 use crate::{clock, random};
 
-/// Lines that are held at once, as a multiple of what the engine runs together.
+/// Lines in memory at once, as a multiple of the engine's batch size.
 const WINDOW: usize = 4;
 const DESCRIPTION: &str = "batch.json";
 const JOURNAL: &str = "results.jsonl";
@@ -29,19 +29,19 @@ pub(crate) struct Batches {
     files: Arc<FileStore>,
     state: Mutex<State>,
     changed: Condvar,
-    /// Ends the batch under way; a new one for each.
+    /// Stops the running batch; a new one for each.
     stop: Mutex<Arc<AtomicBool>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     batches: BTreeMap<String, Batch>,
-    /// The id of the batch under way.
+    /// The id of the running batch.
     running: Option<String>,
     going_down: bool,
 }
 
-/// What a batch is made of.
+/// What a client gives to create a batch.
 #[derive(Debug)]
 pub(crate) struct NewBatch {
     pub input: StoredFile,
@@ -50,7 +50,7 @@ pub(crate) struct NewBatch {
     pub metadata: Option<BTreeMap<String, String>>,
 }
 
-/// How a batch under way ended.
+/// How a run of a batch ended.
 enum Outcome {
     Complete,
     Stopped,
@@ -58,7 +58,7 @@ enum Outcome {
 }
 
 impl Batches {
-    /// Opens the folder of batches, which is made if there is none.
+    /// Opens the folder of batches and creates it if necessary.
     ///
     /// # Errors
     /// When it cannot be read or written, or a description in it is malformed.
@@ -67,7 +67,7 @@ impl Batches {
         let mut batches = BTreeMap::new();
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path().join(DESCRIPTION);
-            // A crash may leave a folder without its description: the batch was never answered for.
+            // After a crash a folder may have no description: its creation was never confirmed to the client.
             let text = match fs::read(&path) {
                 Ok(text) => text,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -81,7 +81,7 @@ impl Batches {
         Ok(Self { folder, files, state, changed: Condvar::new(), stop: Mutex::default() })
     }
 
-    /// Creates a batch, on disk before it is answered.
+    /// Creates a batch and writes it to disk before the client is answered.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -112,7 +112,7 @@ impl Batches {
         Ok(batch)
     }
 
-    /// A batch, if there is one of this id.
+    /// The batch with this id.
     pub fn get(&self, id: &str) -> Option<Batch> {
         self.state().batches.get(id).cloned()
     }
@@ -130,7 +130,7 @@ impl Batches {
         state.batches.values().any(|batch| !batch.status.is_final() && batch.input_file_id == file_id)
     }
 
-    /// Begins to cancel a batch that is not finished; results that it has are kept. `None` if there is no such batch.
+    /// Starts to cancel an unfinished batch; the results it has are kept. `None` if there is no such batch.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -147,18 +147,18 @@ impl Batches {
         Ok(Some(batch))
     }
 
-    /// Lets the batch under way come to a stop, from where the next start goes on, and [`work`](Self::work) return.
+    /// Stops the running batch, which the next start of the server continues, and makes [`work`](Self::work) return.
     pub fn go_down(&self) {
         self.state().going_down = true;
         self.stop_running();
         self.changed.notify_all();
     }
 
-    /// Works off batches until the server goes down.
+    /// Runs batches until the server shuts down.
     pub fn work(&self, model: &ServedModel, data: &DataConfig) {
         while let Some((mut batch, stop)) = self.next() {
             if let Err(error) = self.work_one(&mut batch, &stop, model, data) {
-                // A full disk, say. What is in the journal stays for the next start.
+                // For example a full disk. The journal stays for the next start.
                 tracing::error!(%error, batch = batch.id, "a batch could not be written");
                 batch.fail("io_error", "the server could not write to its disk; its log says why".to_owned());
                 let _ = self.put(&mut self.state(), batch);
@@ -167,7 +167,7 @@ impl Batches {
         }
     }
 
-    /// Waits for the oldest batch that is not finished; `None` when the server goes down.
+    /// Waits for an unfinished batch and returns the oldest; `None` when the server shuts down.
     fn next(&self) -> Option<(Batch, Arc<AtomicBool>)> {
         let mut state = self.state();
         loop {
@@ -204,7 +204,7 @@ impl Batches {
             let cancelling_at = found.and_then(|found| found.cancelling_at);
             batch.cancelling_at = cancelling_at;
             if matches!(outcome, Outcome::Stopped) && cancelling_at.is_none() {
-                // The server goes down, and the next start goes on.
+                // The server shuts down; the next start continues the batch.
                 return self.put(&mut state, batch.clone());
             }
             cancelling_at.is_some()
@@ -222,13 +222,13 @@ impl Batches {
             }
         }
         self.put(&mut self.state(), batch.clone())?;
-        // The files have it all now.
+        // The files hold all results now.
         let _ = fs::remove_file(Manifest::path(&journal));
         let _ = fs::remove_file(journal);
         Ok(())
     }
 
-    /// Checks the input and answers what the journal has no result of.
+    /// Checks the input and answers the requests that have no result in the journal.
     fn run(
         &self,
         batch: &mut Batch,
@@ -290,7 +290,7 @@ impl Batches {
         }
     }
 
-    /// Enters [`Status::InProgress`], unless somebody has cancelled the batch meanwhile.
+    /// Changes the status to [`Status::InProgress`], unless the batch was cancelled meanwhile.
     fn begin(&self, batch: &mut Batch) -> io::Result<bool> {
         let mut state = self.state();
         if state.batches.get(&batch.id).is_some_and(|batch| batch.status == Status::Cancelling) {
@@ -301,7 +301,7 @@ impl Batches {
         Ok(true)
     }
 
-    /// Writes a batch's description and, once it is on disk, shows it.
+    /// Writes a batch's description to disk, then makes it visible.
     fn put(&self, state: &mut State, batch: Batch) -> io::Result<()> {
         write_durably(&self.folder.join(&batch.id).join(DESCRIPTION), &serde_json::to_vec(&batch)?)?;
         state.batches.insert(batch.id.clone(), batch);
@@ -323,7 +323,7 @@ fn counts(total: u64, totals: &Totals) -> Counts {
     Counts { total, completed: totals.found.results + totals.results - failed, failed }
 }
 
-/// What the runner could not do.
+/// Why the runner failed.
 fn failed(error: &Error) -> Outcome {
     let code = match error {
         Error::DuplicateId { .. } => "duplicate_custom_id",
@@ -331,7 +331,7 @@ fn failed(error: &Error) -> Outcome {
         _ => "batch_failed",
     };
     tracing::warn!(%error, "a batch failed");
-    // Messages begin with a path of the server's.
+    // Messages begin with a path on the server, which is removed.
     let message = match error {
         Error::DuplicateId { custom_id, first, second, .. } => {
             format!("custom_id {custom_id:?}: expected it once, found it in lines {first} and {second}")

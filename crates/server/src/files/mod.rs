@@ -1,7 +1,7 @@
-//! Uploaded files: contents and what is known of them, in a folder that outlives the server.
+//! Uploaded files: contents and descriptions, in a folder that outlives the server.
 //!
-//! A file is `ID.data`, then `ID.json`, each complete and on disk before it has its name. Only the second makes it exist, so
-//! a crash at any instant leaves a whole file or none; remains are removed at the next start.
+//! A file is `ID.data`, then `ID.json`. Each is complete and on disk before it gets its name. A file exists once its
+//! `ID.json` does, so a crash leaves a whole file or none; remains are removed at the next start.
 
 mod store;
 

@@ -17,7 +17,7 @@ pub(crate) struct FileStore {
     index: Mutex<BTreeMap<String, StoredFile>>,
 }
 
-/// What is known of a file.
+/// The description of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredFile {
     pub id: String,
@@ -28,7 +28,7 @@ pub(crate) struct StoredFile {
     pub purpose: String,
 }
 
-/// Content on its way in. Dropped before [`FileStore::add`], it leaves nothing.
+/// A file that is being written. If it is dropped before [`FileStore::add`], its content is removed.
 #[derive(Debug)]
 pub(crate) struct NewFile {
     id: String,
@@ -47,11 +47,11 @@ pub(crate) struct StoreError {
 
 const CONTENT: &str = "data";
 const DESCRIPTION: &str = "json";
-/// Of what is being written.
+/// Suffix of files that are being written.
 const PARTIAL: &str = "part";
 
 impl FileStore {
-    /// Opens a folder, which is made if there is none, and clears it of what a crash has left.
+    /// Opens a folder, creates it if necessary, and removes what a crash has left.
     ///
     /// # Errors
     /// When it cannot be read or written, or a description in it is malformed.
@@ -84,7 +84,7 @@ impl FileStore {
         Ok(Self { folder, index: Mutex::new(index) })
     }
 
-    /// Begins a file of a new id.
+    /// Starts a file with a new id.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -92,7 +92,7 @@ impl FileStore {
         self.begin_as(format!("file-{}", random::id()))
     }
 
-    /// Begins a file of this id, which replaces one that there is.
+    /// Starts a file with this id, which replaces a file that has it.
     ///
     /// # Errors
     /// When the folder cannot be written.
@@ -102,7 +102,7 @@ impl FileStore {
         Ok(NewFile { id, path, file, bytes: 0 })
     }
 
-    /// Makes a written file exist.
+    /// Adds a written file to the store.
     ///
     /// # Errors
     /// When the disk fails or is full; the file does not exist then.
@@ -126,7 +126,7 @@ impl FileStore {
         Ok(stored)
     }
 
-    /// A file, if there is one of this id.
+    /// The file with this id.
     pub fn get(&self, id: &str) -> Option<StoredFile> {
         self.index().get(id).cloned()
     }
@@ -154,7 +154,7 @@ impl FileStore {
         }
         fs::remove_file(self.path(id, DESCRIPTION))?;
         index.remove(id);
-        // Without its description the content is nothing; what stays is removed at the next start.
+        // Content without a description is removed at the next start.
         let _ = fs::remove_file(self.path(id, CONTENT));
         Ok(true)
     }
@@ -189,7 +189,7 @@ impl Write for NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        // Gone already if the file was added.
+        // It has been renamed if the file was added.
         let _ = fs::remove_file(&self.path);
     }
 }

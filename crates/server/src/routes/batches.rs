@@ -17,7 +17,7 @@ use crate::refusal::Refusal;
 use crate::routes::files::{PURPOSE, no_data};
 use crate::routes::pages::PageQuery;
 
-/// The window that the API knows. Nothing is dropped when it is over.
+/// The only window of the API. A batch does not expire when it is over.
 const WINDOW: &str = "24h";
 const MAX_METADATA: usize = 16;
 

@@ -1,4 +1,4 @@
-//! `/v1/files`: what batches read and write.
+//! `/v1/files`: the files that batches read and write.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::files::{FileStore, NewFile, StoredFile};
 use crate::refusal::Refusal;
 use crate::routes::pages::PageQuery;
 
-/// The one purpose that a file can have here.
+/// The only supported purpose of a file.
 pub(crate) const PURPOSE: &str = "batch";
 /// Bytes of content read at a time.
 const PIECE: usize = 64 << 10;

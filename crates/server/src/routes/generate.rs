@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -16,7 +17,7 @@ use rustorch_llama::Event;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use crate::app::{App, AppState, Call, KEEP_ALIVE, blocking};
+use crate::app::{App, AppState, Call, blocking};
 use crate::body::JsonBytes;
 use crate::events::{self, Events};
 use crate::refusal::Refusal;
@@ -46,7 +47,10 @@ pub(crate) async fn embeddings(
     generate(app, Endpoint::Embeddings, call, body).await
 }
 
-/// A request whose sequences the engine has.
+/// How long a stream may be silent before it sends a comment to keep the connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// A request that was submitted to the engine.
 struct Started {
     answer: Answer,
     stream: Option<StreamOptions>,
@@ -98,7 +102,7 @@ async fn whole(
     identity: &Identity<'_>,
 ) -> Result<Response, Refusal> {
     while !answer.is_complete() {
-        // Every sequence sends an ending before its sink is gone.
+        // The engine sends every sequence's end before it drops its sink.
         let Some((choice, event)) = events.next().await else { return Err(Refusal::draining()) };
         answer.add(choice, event)?;
     }
@@ -110,10 +114,10 @@ pub(crate) fn json(body: &impl Serialize) -> Response {
     axum::Json(body).into_response()
 }
 
-/// Events that become one write to the connection, if so many are there: what a slow reader missed comes in few pieces.
+/// Most events in one write to the connection, so that a slow reader gets its backlog in few pieces.
 const MAX_EVENTS_PER_WRITE: usize = 64;
 
-/// A stream under way.
+/// A stream of events to a client.
 struct Streaming {
     app: AppState,
     call: Call,
@@ -139,7 +143,7 @@ fn streamed(app: AppState, call: Call, chunks: Chunks, events: Events) -> Respon
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // A proxy that gathers responses would undo the streaming.
+    // A proxy must not buffer the response, or it would arrive all at once.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
@@ -152,7 +156,7 @@ impl Streaming {
                 self.phase = Phase::Running;
                 let mut frame = Vec::new();
                 self.chunks.opening().iter().for_each(|chunk| write_event(&mut frame, chunk));
-                // Of a completion there is nothing to say yet, and an empty frame would end the body.
+                // A completion has no opening chunk, and an empty frame would end the body.
                 if frame.is_empty() { self.events_frame().await } else { Some(frame.into()) }
             }
             Phase::Running => self.events_frame().await,
@@ -171,7 +175,7 @@ impl Streaming {
                     let seconds = self.app.config.request_timeout.as_secs();
                     self.fail(&mut frame, &Refusal::timed_out(seconds).0);
                 }
-                // A comment, for whatever on the way drops quiet connections.
+                // A comment, because proxies may close silent connections.
                 Err(_) => frame.extend_from_slice(b": waiting\n\n"),
             }
         }
@@ -201,7 +205,7 @@ impl Streaming {
         }
     }
 
-    /// Writes an error, after which nothing comes, not even `[DONE]`.
+    /// Writes an error and ends the stream, without `[DONE]`.
     fn fail(&mut self, frame: &mut Vec<u8>, error: &ApiError) {
         write_event(frame, error);
         self.phase = Phase::Ended;
@@ -223,7 +227,7 @@ fn too_slow() -> ApiError {
 
 fn write_event(frame: &mut Vec<u8>, body: &impl Serialize) {
     frame.extend_from_slice(b"data: ");
-    // Of these bodies, made of strings and numbers, none fails to serialise, and a vector takes every write.
+    // Bodies of strings and numbers always serialise, and writing to a vector never fails.
     let _ = serde_json::to_writer(&mut *frame, body);
     frame.extend_from_slice(b"\n\n");
 }

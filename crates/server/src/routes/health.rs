@@ -1,4 +1,4 @@
-//! How the server is: for people, for load balancers and for Prometheus.
+//! The state of the server: for people, for load balancers and for Prometheus.
 
 use axum::Json;
 use axum::extract::State;
@@ -11,7 +11,7 @@ use crate::app::AppState;
 use crate::metrics;
 use crate::refusal::Refusal;
 
-/// The page: everything is in it, and it may load nothing else.
+/// The page. It is complete in itself and may load nothing else.
 const PAGE: &str = include_str!("../page.html");
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                            connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
@@ -21,7 +21,7 @@ pub(crate) async fn page() -> Response {
     ([(CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE)).into_response()
 }
 
-/// 200 while requests are taken, 503 on the way down.
+/// 200 while requests are accepted, 503 while the server drains.
 pub(crate) async fn health(State(app): State<AppState>) -> Response {
     if app.drain.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "shutting down"}))).into_response();

@@ -1,4 +1,4 @@
-//! Lists by pages, as the API has them: `after` an id, at most `limit`.
+//! Paged lists, as in the API: at most `limit` entries `after` an id.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ pub(crate) struct PageQuery {
     limit: Option<usize>,
     after: Option<String>,
     order: Option<String>,
-    /// Of files.
+    /// Of files only.
     pub purpose: Option<String>,
 }
 
@@ -21,7 +21,7 @@ impl PageQuery {
     /// The page of `entries`, which are given oldest first and come newest first unless the query wants otherwise.
     ///
     /// # Errors
-    /// 400 for a limit or an order that there is not, or an id to go on after that is not among the entries.
+    /// 400 for an invalid limit or order, or an `after` that is not among the entries.
     pub fn page<T>(
         &self,
         mut entries: Vec<T>,

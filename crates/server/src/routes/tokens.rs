@@ -12,7 +12,7 @@ use crate::app::{App, AppState, blocking};
 use crate::body::JsonBytes;
 use crate::refusal::Refusal;
 
-/// A text or a chat to tokens, as a request with the same prompt would have them.
+/// Tokens of a text or a chat: those of a request with the same prompt.
 pub(crate) async fn tokenize(
     State(app): State<AppState>,
     JsonBytes(body): JsonBytes,
@@ -26,7 +26,7 @@ pub(crate) async fn tokenize(
     .await
 }
 
-/// Tokens to the text that they are, control tokens included.
+/// Text of tokens, control tokens included.
 pub(crate) async fn detokenize(
     State(app): State<AppState>,
     JsonBytes(body): JsonBytes,

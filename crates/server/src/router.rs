@@ -1,0 +1,107 @@
+//! The routes, and what is done around every request: its id, key, deadline and count.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::time::timeout_at;
+
+use crate::app::{App, AppState, Call};
+use crate::refusal::Refusal;
+use crate::routes::{batches, files, generate, health, models, tokens};
+
+/// Routes that need no key and are served while the server drains. They tell its state and nothing of the model.
+const OPEN: [&str; 2] = ["/", "/health"];
+
+/// The service: all routes, wrapped by [`surround`].
+pub(crate) fn router(app: AppState) -> Router {
+    Router::new()
+        .route("/", get(health::page))
+        .route("/health", get(health::health))
+        .route("/metrics", get(health::metrics))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{id}", get(models::get))
+        .route("/v1/completions", post(generate::completions))
+        .route("/v1/chat/completions", post(generate::chat_completions))
+        .route("/v1/embeddings", post(generate::embeddings))
+        .route("/v1/files", get(files::list).post(files::upload).layer(DefaultBodyLimit::disable()))
+        .route("/v1/files/{id}", get(files::get).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content))
+        .route("/v1/batches", get(batches::list).post(batches::create))
+        .route("/v1/batches/{id}", get(batches::get))
+        .route("/v1/batches/{id}/cancel", post(batches::cancel))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&app), surround))
+        .with_state(app)
+}
+
+async fn unknown_route(request: Request) -> Refusal {
+    let path: String = request.uri().path().chars().take(80).collect();
+    let message = format!("no such route: {} {path}", request.method());
+    Refusal::invalid(StatusCode::NOT_FOUND, "unknown_route", message)
+}
+
+async fn wrong_method(request: Request) -> Refusal {
+    let message = format!("{}: expected another method, found {}", request.uri().path(), request.method());
+    Refusal::invalid(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
+/// Gives a request its id, checks its key, limits its time and counts it.
+async fn surround(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
+    let endpoint = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let id: Arc<str> = crate::random::id().into();
+    let arrived = Instant::now();
+    let deadline = tokio::time::Instant::from_std(arrived) + app.config.request_timeout;
+    let ticket = Arc::new(app.drain.enter());
+    request.extensions_mut().insert(Call { id: Arc::clone(&id), arrived, deadline, _ticket: ticket });
+
+    let mut counted = Counted { app: &app, endpoint: &endpoint, status: CLIENT_LEFT };
+    let answered = match admit(&app, &endpoint, &request) {
+        Ok(()) => timeout_at(deadline, next.run(request)).await,
+        Err(refusal) => Ok(refusal.into_response()),
+    };
+    let timeout = || Refusal::timed_out(app.config.request_timeout.as_secs()).into_response();
+    let mut response = answered.unwrap_or_else(|_elapsed| timeout());
+    counted.status = response.status().as_u16();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+    }
+    response
+}
+
+fn admit(app: &App, endpoint: &str, request: &Request) -> Result<(), Refusal> {
+    if OPEN.contains(&endpoint) {
+        return Ok(());
+    }
+    if let Some(key) = &app.api_key {
+        key.check(request.headers())?;
+    }
+    if app.drain.is_draining() && endpoint != "/metrics" {
+        return Err(Refusal::draining());
+    }
+    Ok(())
+}
+
+/// Status in the metrics of a request whose client closed the connection before the answer.
+const CLIENT_LEFT: u16 = 499;
+
+/// Counts a request when it is answered, or when its future is dropped because the client has gone.
+struct Counted<'a> {
+    app: &'a App,
+    endpoint: &'a str,
+    status: u16,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.app.metrics.request(self.endpoint, self.status);
+    }
+}
