@@ -9,8 +9,10 @@ mod steps;
 
 use std::sync::Arc;
 
+use devices::GpuOptions;
+
 use crate::buffer::DeviceBuffer;
-use crate::device::{Gpu, GpuOptions};
+use crate::device::Gpu;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::recorder::Recorder;
 
