@@ -178,8 +178,15 @@ fn attention_translates() {
 #[test]
 fn msl_snapshots_are_up_to_date() {
     let shape = QkvShape { num_heads: 32, num_kv_heads: 8, head_dim: 128 };
-    let plain =
-        Specs { shape, dtype: KvDtype::F16, has_half: false, on_matrix_units: false, has_vectors: false };
+    let scale = 1.0 / (shape.head_dim as f32).sqrt();
+    let plain = Specs {
+        shape,
+        scale,
+        dtype: KvDtype::F16,
+        has_half: false,
+        on_matrix_units: false,
+        has_vectors: false,
+    };
     let hottest = [
         ("matmul_float_q4_k", spec_for(false, Format::Q4_K, Shape::Float { tokens: 4 }, false)),
         ("attention_fused", plain.fused(Grid::Whole)),

@@ -2,16 +2,16 @@
 //! other.
 #![cfg(feature = "device-tests")]
 
+use devices::{GpuChoice, GpuOptions};
 use gguf::Gguf;
-use gpu::check;
-use gpu::{Adapters, GpuChoice, GpuOptions};
+use gpu::{Adapters, check};
 
 /// The demo model stands in for the user's.
 const MODEL: &[u8] = include_bytes!("../../../models/demo/demo.gguf");
 
 #[test]
 #[allow(clippy::print_stderr)] // The report is the test's second result.
-fn every_kernel_on_this_device_is_right_and_batch_invariant() {
+fn the_device_conforms_in_every_setting() {
     let adapters = Adapters::find();
     let adapter = adapters
         .choose(GpuChoice::Any)

@@ -10,11 +10,13 @@ mod steps;
 
 use std::sync::Arc;
 
-use crate::adapters::{Adapters, GpuChoice};
+use devices::{GpuChoice, GpuOptions};
+
+use crate::adapters::Adapters;
 use crate::backend::GpuBackend;
 use crate::buffer::DeviceBuffer;
-use crate::device::GpuOptions;
 use crate::kernel::{Kernel, KernelSpec};
+use crate::readback::Copy;
 
 /// Opens a device, real ones first.
 ///
@@ -61,8 +63,9 @@ impl TestDevice {
     fn read(&self, buffer: &DeviceBuffer, len: usize) -> Vec<f32> {
         let Self(backend) = self;
         let mut values = vec![0.0; len];
-        let bytes = bytemuck::cast_slice_mut(&mut values);
-        backend.readback.read(&backend.gpu, &backend.recorder, buffer, bytes).expect("the copy runs");
+        let out = bytemuck::cast_slice_mut(&mut values);
+        let copy = Copy { buffer, first_byte: 0, out };
+        backend.readback.read(&backend.gpu, &backend.recorder, &mut [copy]).expect("the copy runs");
         values
     }
 }
