@@ -1,5 +1,7 @@
 //! Embeddings beside generation.
 
+use model::Output;
+
 use super::arrivals::{Arrival, Setting, Work, compare_with_alone, run};
 use crate::engine::Engine;
 use crate::error::EngineError;

@@ -1,9 +1,9 @@
 //! Text, stop strings, stop tokens and lengths: what a sequence's events are for given tokens.
 
-use crate::request::{Completion, FinishReason, Request};
-use crate::sampling_params::SamplingParams;
 use model::Output;
 
+use crate::request::{Completion, FinishReason, Request};
+use crate::sampling_params::SamplingParams;
 use crate::testing::{VOCAB_SIZE, generate_from, id, spec, tokenizer};
 
 /// What comes of a model that wants to generate `script`, and `a` for ever after.
