@@ -6,11 +6,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use model::{Batch, QkvShape};
+use model::{AttentionOp, Batch, KvHeads, KvShape};
 
 use crate::disjoint::{Columns, Disjoint};
-use crate::kernels::{Kernels, KvElement, KvRows, MAX_HEADS, Part, Queries, RUN, Running, SPAN};
-use crate::kv_cache::CpuKvCache;
+use crate::kernels::{Kernels, KvElement, KvRows, MAX_HEADS, PageLayout, Part, Queries, RUN, Running, SPAN};
 use crate::pool::ThreadPool;
 
 /// A batch, and its rows in the runs that attention takes.
@@ -35,7 +34,7 @@ impl CpuPlan {
     pub(crate) fn copy_from(&mut self, batch: &Batch) {
         self.batch.copy_from(batch);
         self.runs.clear();
-        for rows in batch.cu_seqlens_q.windows(2) {
+        for rows in batch.cu_seqlens_q().windows(2) {
             let rows = rows[0] as usize..rows[1] as usize;
             let run = |first_row| Run { first_row, tokens: RUN.min(rows.end - first_row) };
             self.runs.extend(rows.clone().step_by(RUN).map(run));
@@ -43,9 +42,10 @@ impl CpuPlan {
     }
 }
 
-/// Floats of scratch that let `threads` threads share the spans of contexts of up to `positions` positions.
-pub(crate) fn scratch_len(threads: usize, positions: usize, head_dim: usize) -> usize {
-    match positions.div_ceil(SPAN) {
+/// Floats of scratch that let `threads` threads share the spans of contexts as long as a cache of this shape holds.
+pub(crate) fn scratch_len(threads: usize, shape: &KvShape) -> usize {
+    let head_dim = shape.layers.iter().map(|heads: &KvHeads| heads.head_dim).max().unwrap_or(0);
+    match (shape.num_pages * shape.page_size).div_ceil(SPAN) {
         0 | 1 => 0,
         spans => tasks_wanted(threads) * spans * MAX_HEADS * (head_dim + 2),
     }
@@ -60,20 +60,20 @@ fn tasks_wanted(threads: usize) -> usize {
 pub(crate) struct Attention<'a, E> {
     pub kernels: &'a Kernels,
     pub plan: &'a CpuPlan,
-    pub shape: QkvShape,
-    /// `[T, shape.cols()]`
+    pub op: AttentionOp,
+    /// `[T, op.shape.cols()]`
     pub qkv: &'a [f32],
-    pub cache: &'a CpuKvCache,
+    pub layout: PageLayout,
     pub k: &'a [E],
     pub v: &'a [E],
 }
 
 impl<E: KvElement> Attention<'_, E> {
-    /// `out: [T, shape.q_cols()]`.
+    /// `out: [T, op.shape.q_cols()]`.
     pub fn run(&self, pool: &ThreadPool, scratch: &Mutex<Vec<f32>>, out: &mut [f32]) {
-        let (runs, heads) = (&self.plan.runs, self.shape.num_kv_heads);
+        let (runs, heads) = (&self.plan.runs, self.op.shape.num_kv_heads);
         let num_tasks = runs.len() * heads;
-        let spans = self.plan.batch.context_lens.iter().map(|&len| (len as usize).div_ceil(SPAN)).max();
+        let spans = self.plan.batch.context_lens().iter().map(|&len| (len as usize).div_ceil(SPAN)).max();
         let decodes = runs.len() == self.plan.batch.num_tokens();
         let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let out = Disjoint::new(out);
@@ -91,18 +91,18 @@ impl<E: KvElement> Attention<'_, E> {
 
     /// Query heads of a cached head.
     fn group(&self) -> usize {
-        self.shape.num_heads / self.shape.num_kv_heads
+        self.op.shape.num_heads / self.op.shape.num_kv_heads
     }
 
     /// A run's rows for one cached head, all spans.
     fn attend_run(&self, run: &Run, kv_head: usize, out: &Disjoint<'_, f32>) {
-        let head_dim = self.shape.head_dim;
+        let head_dim = self.op.shape.head_dim;
         for first_head in (0..self.group()).step_by(MAX_HEADS) {
             let queries = self.queries(run, kv_head, first_head);
             let spans = (queries.context + run.tokens - 1).div_ceil(SPAN);
             let start =
-                run.first_row * self.shape.q_cols() + (kv_head * self.group() + first_head) * head_dim;
-            let (stride, width) = (self.shape.q_cols(), queries.heads * head_dim);
+                run.first_row * self.op.shape.q_cols() + (kv_head * self.group() + first_head) * head_dim;
+            let (stride, width) = (self.op.shape.q_cols(), queries.heads * head_dim);
             // SAFETY: each task takes the columns of its own heads in its own rows.
             let mut out = unsafe { out.columns(start, run.tokens, stride, width) };
             let mut running = Running::new();
@@ -114,34 +114,35 @@ impl<E: KvElement> Attention<'_, E> {
     }
 
     fn queries(&self, run: &Run, kv_head: usize, first_head: usize) -> Queries<'_> {
-        let QkvShape { head_dim, .. } = self.shape;
-        let stride = self.shape.cols();
+        let head_dim = self.op.shape.head_dim;
+        let stride = self.op.shape.cols();
         Queries {
             values: &self.qkv[run.first_row * stride + (kv_head * self.group() + first_head) * head_dim..],
             stride,
             heads: MAX_HEADS.min(self.group() - first_head),
             tokens: run.tokens,
-            context: self.plan.batch.positions[run.first_row] as usize + 1,
-            scale: score_scale(self.shape),
+            context: self.plan.batch.positions()[run.first_row] as usize + 1,
+            scale: self.op.scale,
         }
     }
 
     /// The keys and values of a run's sequence.
     fn rows(&self, run: &Run, kv_head: usize) -> (KvRows<'_, E>, KvRows<'_, E>) {
         let batch = &self.plan.batch;
-        let block_table = batch.block_table(batch.seq_of_row[run.first_row] as usize);
-        (self.cache.rows(self.k, block_table, kv_head), self.cache.rows(self.v, block_table, kv_head))
+        let block_table = batch.block_table(batch.seq_of_row()[run.first_row] as usize);
+        let rows = |layer| KvRows { layer, block_table, layout: self.layout, kv_head };
+        (rows(self.k), rows(self.v))
     }
 
     /// Floats of a span's part: values, maxima and sums of a cached head's query heads.
     fn part_len(&self) -> usize {
-        self.group() * (self.shape.head_dim + 2)
+        self.group() * (self.op.shape.head_dim + 2)
     }
 
     /// Decodes whose spans are shared by all threads, through `scratch: [run][cached head][span][part]`.
     fn run_spans(&self, pool: &ThreadPool, spans: usize, scratch: &mut [f32], out: &Disjoint<'_, f32>) {
-        let (runs, heads, part_len) = (&self.plan.runs, self.shape.num_kv_heads, self.part_len());
-        let spans_of = |run: &Run| (self.plan.batch.positions[run.first_row] as usize + 1).div_ceil(SPAN);
+        let (runs, heads, part_len) = (&self.plan.runs, self.op.shape.num_kv_heads, self.part_len());
+        let spans_of = |run: &Run| (self.plan.batch.positions()[run.first_row] as usize + 1).div_ceil(SPAN);
         let parts = Disjoint::new(scratch);
         pool.run(runs.len() * heads * spans, |task| {
             let (run, kv_head, span) = (&runs[task / spans / heads], task / spans % heads, task % spans);
@@ -153,22 +154,22 @@ impl<E: KvElement> Attention<'_, E> {
         let scratch = &*scratch;
         pool.run(runs.len() * heads, |task| {
             let (run, kv_head) = (&runs[task / heads], task % heads);
-            let width = self.group() * self.shape.head_dim;
+            let width = self.group() * self.op.shape.head_dim;
             // SAFETY: each task takes the columns of its own heads in its own row.
-            let out = unsafe { out.slice(run.first_row * self.shape.q_cols() + kv_head * width, width) };
+            let out = unsafe { out.slice(run.first_row * self.op.shape.q_cols() + kv_head * width, width) };
             let parts = &scratch[task * spans * part_len..][..spans_of(run) * part_len];
             self.join(parts, out);
         });
     }
 
     fn attend_span(&self, run: &Run, kv_head: usize, span: usize, part: &mut [f32]) {
-        let (values, rest) = part.split_at_mut(self.group() * self.shape.head_dim);
+        let (values, rest) = part.split_at_mut(self.group() * self.op.shape.head_dim);
         let (maxima, sums) = rest.split_at_mut(self.group());
         for first_head in (0..self.group()).step_by(MAX_HEADS) {
             let queries = self.queries(run, kv_head, first_head);
             let heads = first_head..first_head + queries.heads;
-            let width = queries.heads * self.shape.head_dim;
-            let values = &mut values[first_head * self.shape.head_dim..][..width];
+            let width = queries.heads * self.op.shape.head_dim;
+            let values = &mut values[first_head * self.op.shape.head_dim..][..width];
             let mut running = Running::new();
             let mut out = Columns::of(values, width);
             let rows = self.rows(run, kv_head);
@@ -180,7 +181,7 @@ impl<E: KvElement> Attention<'_, E> {
 
     /// Joins the parts of a row's spans, `[span][part]`, in order.
     fn join(&self, parts: &[f32], out: &mut [f32]) {
-        let (head_dim, group) = (self.shape.head_dim, self.group());
+        let (head_dim, group) = (self.op.shape.head_dim, self.group());
         let mut parts = parts.chunks_exact(self.part_len());
         let first = parts.next().expect("a row has a span");
         for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
@@ -207,9 +208,4 @@ fn divide(values: &mut [f32], sums: &[f32], head_dim: usize) {
             *value /= sum;
         }
     }
-}
-
-/// `1 / sqrt(head_dim)`.
-pub(crate) fn score_scale(shape: QkvShape) -> f32 {
-    1.0 / (shape.head_dim as f32).sqrt()
 }

@@ -1,17 +1,19 @@
 //! [`Backend`] on the CPU.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use gguf::TensorView;
 use model::{
-    Backend, Batch, BatchLimits, Error, KvShape, Linear, QkvShape, Result, Roofs, RopeShape, RopeStyle,
+    Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, BufferShape, Error, KvShape, Layout,
+    Linear, ModelSpec, NO_INDEX, Peaks, QkvShape, Read, Result, RopeOp, RopeStyle,
 };
 
 use crate::activations::{ActBlock, group_start};
-use crate::attention::{Attention, CpuPlan, score_scale};
+use crate::attention::{Attention, CpuPlan, scratch_len};
 use crate::disjoint::Disjoint;
-use crate::kernels::{Isa, Kernels, KvElement, MAX_TOKENS, Reference, TileKernel, row_start};
+use crate::kernels::{Isa, Kernels, KvElement, MAX_HEAD_DIM, MAX_TOKENS, PageLayout, Reference, TileKernel};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, multiply};
 use crate::matrix::CpuMatrix;
@@ -98,6 +100,18 @@ impl CpuBackend {
         self.pool.num_threads()
     }
 
+    /// Makes room for the quantised form of any product's input of this shape.
+    fn grow_activations(&self, rows: usize, cols: usize) -> Result<()> {
+        let mut activations = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
+        let (blocks, len) = (rows * (cols / BLOCK), activations.len());
+        if blocks > len {
+            let failed = |_| out_of_memory("activations", blocks, size_of::<ActBlock>() as u64);
+            activations.try_reserve_exact(blocks - len).map_err(failed)?;
+            activations.resize(blocks, ActBlock::default());
+        }
+        Ok(())
+    }
+
     /// Calls `each(row, its values)` for the first `rows` rows, several at a time.
     fn for_rows(&self, rows: usize, out: &mut CpuBuffer, each: impl Fn(usize, &mut [f32]) + Sync) {
         out.check_rows(rows);
@@ -150,52 +164,56 @@ impl CpuBackend {
     fn attend<E: KvElement>(
         &self,
         plan: &CpuPlan,
-        shape: QkvShape,
+        op: AttentionOp,
         qkv: &CpuBuffer,
-        (cache, pages, layer): (&CpuKvCache, &LayerPages<E>, usize),
+        (cache, pages): (&CpuKvCache, &LayerPages<E>),
         out: &mut CpuBuffer,
     ) {
         out.check_rows(plan.batch.num_tokens());
-        let (k, v) = (&pages.k[layer], &pages.v[layer]);
-        let attention = Attention { kernels: &self.kernels, plan, shape, qkv: &qkv.values, cache, k, v };
+        let (k, v) = (&pages.k[op.kv_layer], &pages.v[op.kv_layer]);
+        let layout = cache.layout(op.kv_layer);
+        layout.check(op.shape);
+        let attention = Attention { kernels: &self.kernels, plan, op, qkv: &qkv.values, layout, k, v };
         attention.run(&self.pool, &cache.parts, &mut out.values);
     }
 
     fn scores<E: KvElement>(
         &self,
         plan: &Batch,
-        shape: QkvShape,
+        op: AttentionOp,
         qkv: &CpuBuffer,
-        (cache, pages, layer): (&CpuKvCache, &LayerPages<E>, usize),
+        (cache, pages): (&CpuKvCache, &LayerPages<E>),
         scores: &mut CpuBuffer,
     ) {
+        let AttentionOp { shape, kv_layer, scale } = op;
         let stride = scores.cols / shape.num_heads;
         let group_cols = shape.q_cols() / shape.num_kv_heads;
         self.for_heads(plan, shape.num_kv_heads, scores, |row, kv_head, out| {
-            let block_table = plan.block_table(plan.seq_of_row[row] as usize);
-            let context = plan.positions[row] as usize + 1;
+            let block_table = plan.block_table(plan.seq_of_row()[row] as usize);
+            let context = plan.positions()[row] as usize + 1;
             let queries = &qkv.row(row)[kv_head * group_cols..][..group_cols];
-            let rows = Reference { rows: queries, context, stride, scale: score_scale(shape) };
-            self.kernels.scores(&rows, cache.rows(&pages.k[layer], block_table, kv_head), out);
+            let rows = Reference { rows: queries, context, stride, scale };
+            self.kernels.scores(&rows, cache.rows(&pages.k, kv_layer, block_table, kv_head), out);
         });
     }
 
     fn values<E: KvElement>(
         &self,
         plan: &Batch,
-        shape: QkvShape,
+        op: AttentionOp,
         scores: &CpuBuffer,
-        (cache, pages, layer): (&CpuKvCache, &LayerPages<E>, usize),
+        (cache, pages): (&CpuKvCache, &LayerPages<E>),
         out: &mut CpuBuffer,
     ) {
+        let AttentionOp { shape, kv_layer, .. } = op;
         let stride = scores.cols / shape.num_heads;
         let group_cols = scores.cols / shape.num_kv_heads;
         self.for_heads(plan, shape.num_kv_heads, out, |row, kv_head, out| {
-            let block_table = plan.block_table(plan.seq_of_row[row] as usize);
-            let context = plan.positions[row] as usize + 1;
+            let block_table = plan.block_table(plan.seq_of_row()[row] as usize);
+            let context = plan.positions()[row] as usize + 1;
             let weights = &scores.row(row)[kv_head * group_cols..][..group_cols];
             let rows = Reference { rows: weights, context, stride, scale: 1.0 };
-            self.kernels.values(&rows, cache.rows(&pages.v[layer], block_table, kv_head), out);
+            self.kernels.values(&rows, cache.rows(&pages.v, kv_layer, block_table, kv_head), out);
         });
     }
 }
@@ -206,6 +224,13 @@ impl Backend for CpuBackend {
     type KvCache = CpuKvCache;
     type Plan = CpuPlan;
 
+    fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
+        for layer in &spec.layers {
+            check_head_dim(layer.attn.head_dim)?;
+        }
+        Ok(())
+    }
+
     fn load(&self, tensor: TensorView<'_>) -> Result<CpuMatrix> {
         CpuMatrix::load(&self.pool, &self.kernels, tensor)
     }
@@ -214,17 +239,13 @@ impl Backend for CpuBackend {
         matrix.bytes() as u64
     }
 
-    fn roofs(&self) -> Result<Option<Roofs>> {
+    fn peaks(&self) -> Result<Option<Peaks>> {
         roof::measure(&self.pool, self.isa()).map(Some)
     }
 
-    fn alloc(&self, rows: usize, cols: usize) -> Result<CpuBuffer> {
-        let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
-        let blocks = rows * (cols / BLOCK);
-        let len = scratch.len();
-        if blocks > len {
-            scratch.try_reserve_exact(blocks - len).map_err(|_| out_of_memory("activations", blocks, 64))?;
-            scratch.resize(blocks, ActBlock::default());
+    fn alloc(&self, rows: usize, cols: usize, role: BufferRole) -> Result<CpuBuffer> {
+        if role == BufferRole::MatmulInput {
+            self.grow_activations(rows, cols)?;
         }
         self.upload_with(rows, cols, |_| {})
     }
@@ -233,12 +254,26 @@ impl Backend for CpuBackend {
         self.upload_with(rows, cols, |out| out.copy_from_slice(values))
     }
 
-    fn alloc_kv_cache(&self, shape: KvShape) -> Result<CpuKvCache> {
+    fn alloc_kv_cache(&self, shape: &KvShape) -> Result<CpuKvCache> {
+        shape.layers.iter().try_for_each(|heads| check_head_dim(heads.head_dim))?;
         CpuKvCache::new(shape, self.pool.num_threads())
     }
 
-    fn alloc_plan(&self, limits: BatchLimits, _: QkvShape) -> Result<CpuPlan> {
+    fn alloc_plan(&self, limits: BatchLimits, _: &[QkvShape]) -> Result<CpuPlan> {
         Ok(CpuPlan::new(Batch::new(limits, 1)))
+    }
+
+    fn footprint(&self, layout: &Layout) -> u64 {
+        let values = |shape: BufferShape| (shape.rows * shape.cols * size_of::<f32>()) as u64;
+        let inputs = layout.buffers().filter(|shape| shape.role == BufferRole::MatmulInput);
+        let blocks = inputs.map(|shape| shape.rows * (shape.cols / BLOCK)).max().unwrap_or(0);
+        let scratch = scratch_len(self.pool.num_threads(), &layout.kv);
+        let limits = layout.limits;
+        // A row's four words, a sequence's block table.
+        let plan = 4 * (5 * limits.max_tokens + limits.max_seqs * (limits.max_blocks + 2) + limits.num_pages);
+        layout.buffers().map(values).sum::<u64>()
+            + (blocks * size_of::<ActBlock>() + scratch * size_of::<f32>() + plan) as u64
+            + layout.kv.bytes()
     }
 
     fn plan(&self, batch: &Batch, plan: &mut CpuPlan) -> Result<()> {
@@ -248,7 +283,7 @@ impl Backend for CpuBackend {
 
     fn embed(&self, plan: &CpuPlan, table: &CpuMatrix, out: &mut CpuBuffer) {
         self.for_rows(plan.batch.num_tokens(), out, |row, out| {
-            table.row(plan.batch.token_ids[row] as usize, out)
+            table.row(plan.batch.token_ids()[row] as usize, out)
         });
     }
 
@@ -280,6 +315,14 @@ impl Backend for CpuBackend {
         self.for_rows(rows, x, |row, x| self.kernels.add(x, delta.row(row)));
     }
 
+    fn scale(&self, rows: usize, x: &mut CpuBuffer, factor: f32) {
+        self.for_rows(rows, x, |_, x| x.iter_mut().for_each(|x| *x *= factor));
+    }
+
+    fn softcap(&self, rows: usize, x: &mut CpuBuffer, cap: f32) {
+        self.for_rows(rows, x, |_, x| x.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh()));
+    }
+
     fn matmul(&self, rows: usize, x: &CpuBuffer, weight: &Linear<Self>, out: &mut CpuBuffer) {
         out.check_rows(rows);
         assert_eq!(out.cols, weight.parts.iter().map(|p| p.rows).sum::<usize>(), "matmul: output columns");
@@ -292,96 +335,160 @@ impl Backend for CpuBackend {
         multiply(&self.pool, &self.kernels, &weight.parts, bias, &input, &mut out.values);
     }
 
-    fn rope_store_kv(
+    fn norm_heads(
         &self,
         plan: &CpuPlan,
         shape: QkvShape,
-        rope: RopeShape,
-        table: &CpuBuffer,
+        (q_weight, k_weight): (&CpuBuffer, &CpuBuffer),
+        eps: f32,
+        qkv: &mut CpuBuffer,
+    ) {
+        self.for_rows(plan.batch.num_tokens(), qkv, |_, qkv| {
+            let mut head = [0.0; MAX_HEAD_DIM];
+            let head = &mut head[..shape.head_dim];
+            let heads = qkv.chunks_exact_mut(shape.head_dim).take(shape.num_heads + shape.num_kv_heads);
+            for (head_idx, values) in heads.enumerate() {
+                let weight = if head_idx < shape.num_heads { q_weight } else { k_weight };
+                head.copy_from_slice(values);
+                self.kernels.rms_norm(head, &weight.values, eps, values);
+            }
+        });
+    }
+
+    fn rope_store_kv(
+        &self,
+        plan: &CpuPlan,
+        op: AttentionOp,
+        rope: Option<RopeOp<'_, Self>>,
         qkv: &mut CpuBuffer,
         cache: &mut CpuKvCache,
-        layer: usize,
     ) {
-        let kv_shape = cache.shape;
+        let layout = cache.layout(op.kv_layer);
         match &mut cache.pages {
-            Pages::F16(pages) => {
-                self.rope_store(&plan.batch, shape, rope, table, qkv, kv_shape, pages, layer)
-            }
-            Pages::F32(pages) => {
-                self.rope_store(&plan.batch, shape, rope, table, qkv, kv_shape, pages, layer)
-            }
+            Pages::F16(pages) => self.rope_store(&plan.batch, op, rope, qkv, layout, pages),
+            Pages::F32(pages) => self.rope_store(&plan.batch, op, rope, qkv, layout, pages),
         }
     }
 
     fn paged_attention(
         &self,
         plan: &CpuPlan,
-        shape: QkvShape,
+        op: AttentionOp,
         qkv: &CpuBuffer,
         cache: &CpuKvCache,
-        layer: usize,
         out: &mut CpuBuffer,
     ) {
         match &cache.pages {
-            Pages::F16(pages) => self.attend(plan, shape, qkv, (cache, pages, layer), out),
-            Pages::F32(pages) => self.attend(plan, shape, qkv, (cache, pages, layer), out),
+            Pages::F16(pages) => self.attend(plan, op, qkv, (cache, pages), out),
+            Pages::F32(pages) => self.attend(plan, op, qkv, (cache, pages), out),
         }
     }
 
     fn attention_scores(
         &self,
         plan: &CpuPlan,
-        shape: QkvShape,
+        op: AttentionOp,
         qkv: &CpuBuffer,
         cache: &CpuKvCache,
-        layer: usize,
         scores: &mut CpuBuffer,
     ) {
         match &cache.pages {
-            Pages::F16(pages) => self.scores(&plan.batch, shape, qkv, (cache, pages, layer), scores),
-            Pages::F32(pages) => self.scores(&plan.batch, shape, qkv, (cache, pages, layer), scores),
+            Pages::F16(pages) => self.scores(&plan.batch, op, qkv, (cache, pages), scores),
+            Pages::F32(pages) => self.scores(&plan.batch, op, qkv, (cache, pages), scores),
         }
     }
 
-    fn attention_softmax(&self, plan: &CpuPlan, shape: QkvShape, scores: &mut CpuBuffer) {
-        self.for_heads(&plan.batch, shape.num_heads, scores, |row, _, scores| {
-            self.kernels.softmax(&mut scores[..plan.batch.positions[row] as usize + 1]);
+    fn attention_softmax(&self, plan: &CpuPlan, op: AttentionOp, scores: &mut CpuBuffer) {
+        self.for_heads(&plan.batch, op.shape.num_heads, scores, |row, _, scores| {
+            self.kernels.softmax(&mut scores[..plan.batch.positions()[row] as usize + 1]);
         });
     }
 
     fn attention_values(
         &self,
         plan: &CpuPlan,
-        shape: QkvShape,
+        op: AttentionOp,
         scores: &CpuBuffer,
         cache: &CpuKvCache,
-        layer: usize,
         out: &mut CpuBuffer,
     ) {
         match &cache.pages {
-            Pages::F16(pages) => self.values(&plan.batch, shape, scores, (cache, pages, layer), out),
-            Pages::F32(pages) => self.values(&plan.batch, shape, scores, (cache, pages, layer), out),
+            Pages::F16(pages) => self.values(&plan.batch, op, scores, (cache, pages), out),
+            Pages::F32(pages) => self.values(&plan.batch, op, scores, (cache, pages), out),
         }
     }
 
-    fn swiglu(&self, rows: usize, gate_up: &CpuBuffer, out: &mut CpuBuffer) {
+    fn gated(&self, rows: usize, act: Activation, gate_up: &CpuBuffer, out: &mut CpuBuffer) {
         let inner = out.cols;
         self.for_rows(rows, out, |row, out| {
             let (gate, up) = gate_up.row(row).split_at(inner);
-            self.kernels.swiglu(gate, up, out);
+            match act {
+                Activation::Silu => self.kernels.swiglu(gate, up, out),
+                Activation::GeluTanh => geglu(gate, &up[..inner], out),
+            }
         });
     }
 
     fn gather_rows(&self, plan: &CpuPlan, x: &CpuBuffer, out: &mut CpuBuffer) {
-        self.for_rows(plan.batch.wanted_rows.len(), out, |row, out| {
-            out.copy_from_slice(x.row(plan.batch.wanted_rows[row] as usize));
+        let wanted_rows = plan.batch.wanted_rows();
+        self.for_rows(wanted_rows.len(), out, |row, out| {
+            out.copy_from_slice(x.row(wanted_rows[row] as usize));
         });
     }
 
-    fn read_into(&self, buffer: &CpuBuffer, out: &mut [f32]) -> Result<()> {
-        out.copy_from_slice(&buffer.values[..out.len()]);
+    fn argmax(&self, rows: Range<usize>, x: &CpuBuffer, out: &mut CpuBuffer) {
+        assert_eq!(out.cols, 1, "argmax: a row has one index");
+        self.for_rows(rows.len(), out, |row, out| {
+            out[0] = f32::from_bits(highest(x.row(rows.start + row)));
+        });
+    }
+
+    fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()> {
+        for Read { buffer, first_row, out } in reads {
+            let first = *first_row * buffer.cols;
+            out.copy_from_slice(&buffer.values[first..first + out.len()]);
+        }
         Ok(())
     }
+}
+
+/// The index of the highest value, of equal ones the first; NaN counts as minus infinity, and plus infinity as the greatest
+/// number.
+fn highest(values: &[f32]) -> u32 {
+    let (chunks, rest) = values.as_chunks::<16>();
+    // In lanes that the compiler can keep in a register.
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for chunk in chunks {
+        for (lane, &value) in lanes.iter_mut().zip(chunk) {
+            *lane = if value > *lane { value } else { *lane };
+        }
+    }
+    let highest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    if highest == f32::NEG_INFINITY {
+        return NO_INDEX;
+    }
+    let first = values.iter().position(|&value| value >= highest.min(f32::MAX));
+    first.map_or(NO_INDEX, |index| index as u32)
+}
+
+/// `out = gelu(gate) * up`, by the approximation with tanh.
+fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    // sqrt(2 / pi)
+    const SLOPE: f32 = 0.797_884_6;
+    for ((out, &x), &up) in out.iter_mut().zip(gate).zip(up) {
+        *out = 0.5 * x * (1.0 + (SLOPE * (x + 0.044_715 * x * x * x)).tanh()) * up;
+    }
+}
+
+fn check_head_dim(head_dim: usize) -> Result<()> {
+    if head_dim <= MAX_HEAD_DIM {
+        return Ok(());
+    }
+    Err(Error::InvalidValue {
+        what: "head dimension".to_owned(),
+        expected: format!("at most {MAX_HEAD_DIM} on the CPU"),
+        found: head_dim.to_string(),
+    })
 }
 
 impl CpuBackend {
@@ -394,36 +501,38 @@ impl CpuBackend {
         Ok(CpuBuffer { cols, values })
     }
 
-    #[allow(clippy::too_many_arguments)] // The operation's operands, with the cache's element type resolved.
     fn rope_store<E: KvElement>(
         &self,
         plan: &Batch,
-        shape: QkvShape,
-        rope: RopeShape,
-        table: &CpuBuffer,
+        op: AttentionOp,
+        rope: Option<RopeOp<'_, Self>>,
         qkv: &mut CpuBuffer,
-        cache: KvShape,
+        layout: PageLayout,
         pages: &mut LayerPages<E>,
-        layer: usize,
     ) {
-        let k_pages = Disjoint::new(&mut pages.k[layer]);
-        let v_pages = Disjoint::new(&mut pages.v[layer]);
-        let (q_cols, kv_cols) = (shape.q_cols(), shape.num_kv_heads * shape.head_dim);
+        let QkvShape { num_kv_heads, head_dim, .. } = op.shape;
+        layout.check(op.shape);
+        let k_pages = Disjoint::new(&mut pages.k[op.kv_layer]);
+        let v_pages = Disjoint::new(&mut pages.v[op.kv_layer]);
+        let (q_cols, kv_cols) = (op.shape.q_cols(), num_kv_heads * head_dim);
         self.for_rows(plan.num_tokens(), qkv, |row, qkv| {
-            let turns = &table.row(plan.positions[row] as usize)[..rope.dim];
             let (queries_and_keys, values) = qkv.split_at_mut(q_cols + kv_cols);
-            for head in queries_and_keys.chunks_exact_mut(shape.head_dim) {
-                rotate(head, turns, rope.style);
+            if let Some(rope) = &rope {
+                let angles = &rope.table.row(plan.positions()[row] as usize)[..rope.dim];
+                for head in queries_and_keys.chunks_exact_mut(head_dim) {
+                    rotate(head, angles, rope.style);
+                }
             }
             let keys = &queries_and_keys[q_cols..];
-            let slot = plan.slot_mapping[row] as usize;
-            let (page, offset) = (slot / cache.page_size, slot % cache.page_size);
-            for head in 0..shape.num_kv_heads {
-                let at = row_start(&cache, page, head, offset);
-                let source = head * shape.head_dim..(head + 1) * shape.head_dim;
+            let slot = plan.slot_mapping()[row] as usize;
+            let (page, offset) = (slot / layout.page_size, slot % layout.page_size);
+            for head in 0..num_kv_heads {
+                let at = layout.row_start(page, head, offset);
+                let source = head * head_dim..(head + 1) * head_dim;
                 for (pages, source) in [(&k_pages, &keys[source.clone()]), (&v_pages, &values[source])] {
-                    // SAFETY: every row of a batch has a slot of its own (an invariant of `Batch`).
-                    for (out, &value) in unsafe { pages.slice(at, shape.head_dim) }.iter_mut().zip(source) {
+                    // SAFETY: every row of a batch has a slot of its own: `Batch::push` refuses a page that the step
+                    // writes already.
+                    for (out, &value) in unsafe { pages.slice(at, head_dim) }.iter_mut().zip(source) {
                         *out = E::narrow(value);
                     }
                 }
@@ -432,17 +541,17 @@ impl CpuBackend {
     }
 }
 
-/// Turns the leading `turns.len()` dimensions of a head; `turns` holds `(cos, sin)` pairs.
-fn rotate(head: &mut [f32], turns: &[f32], style: RopeStyle) {
-    let half = turns.len() / 2;
-    for (pair, turn) in turns.as_chunks::<2>().0.iter().enumerate() {
+/// Rotates the leading `angles.len()` dimensions of a head; `angles` holds `(cos, sin)` pairs.
+fn rotate(head: &mut [f32], angles: &[f32], style: RopeStyle) {
+    let half = angles.len() / 2;
+    for (pair, [cos, sin]) in angles.as_chunks::<2>().0.iter().enumerate() {
         let (a, b) = match style {
             RopeStyle::Interleaved => (2 * pair, 2 * pair + 1),
             RopeStyle::Halves => (pair, pair + half),
         };
         let (x, y) = (head[a], head[b]);
-        head[a] = x * turn[0] - y * turn[1];
-        head[b] = x * turn[1] + y * turn[0];
+        head[a] = x * cos - y * sin;
+        head[b] = x * sin + y * cos;
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::sync::Mutex;
 
-use model::{Error, KvDtype, KvShape, Result};
+use model::{Error, KvDtype, KvHeads, KvShape, Result};
 
 use crate::attention::scratch_len;
-use crate::kernels::{KvElement, KvRows, MAX_HEAD_DIM};
+use crate::kernels::{KvElement, KvRows, PageLayout};
 
 /// The paged KV cache. A layer's K (and V) is `[pages, num_kv_heads, page_size, head_dim]`.
 pub struct CpuKvCache {
-    pub(crate) shape: KvShape,
+    layouts: Vec<PageLayout>, // [layers]
     pub(crate) pages: Pages,
     /// Where threads that share a long context leave their parts of a row's attention.
     pub(crate) parts: Mutex<Vec<f32>>,
@@ -31,44 +31,47 @@ impl<E: KvElement + Default> LayerPages<E> {
     /// Zeroed lazily by the system: pages that no sequence reaches cost no memory.
     fn new(shape: &KvShape) -> Option<Self> {
         let layers = || -> Option<Vec<Vec<E>>> {
-            (0..shape.num_layers)
-                .map(|_| {
-                    // Asks first, since `vec!` aborts on failure; the zeroed allocation then is the same size.
-                    Vec::<E>::new().try_reserve_exact(shape.elements_per_layer()).ok()?;
-                    Some(vec![E::default(); shape.elements_per_layer()])
-                })
-                .collect()
+            let of_layer = |&heads: &KvHeads| {
+                // Asks first, since `vec!` aborts on failure; the zeroed allocation then is the same size.
+                Vec::<E>::new().try_reserve_exact(shape.layer_elements(heads)).ok()?;
+                Some(vec![E::default(); shape.layer_elements(heads)])
+            };
+            shape.layers.iter().map(of_layer).collect()
         };
         Some(Self { k: layers()?, v: layers()? })
     }
 }
 
 impl CpuKvCache {
-    pub(crate) fn new(shape: KvShape, threads: usize) -> Result<Self> {
-        if shape.head_dim > MAX_HEAD_DIM {
-            return Err(Error::InvalidValue {
-                what: "head dimension".to_owned(),
-                expected: format!("at most {MAX_HEAD_DIM} on the CPU"),
-                found: shape.head_dim.to_string(),
-            });
-        }
+    pub(crate) fn new(shape: &KvShape, threads: usize) -> Result<Self> {
         let pages = match shape.dtype {
-            KvDtype::F16 => LayerPages::new(&shape).map(Pages::F16),
-            KvDtype::F32 => LayerPages::new(&shape).map(Pages::F32),
+            KvDtype::F16 => LayerPages::new(shape).map(Pages::F16),
+            KvDtype::F32 => LayerPages::new(shape).map(Pages::F32),
         };
         let pages = pages
             .ok_or_else(|| Error::OutOfMemory { what: "the KV cache".to_owned(), needed: shape.bytes() })?;
-        let parts = vec![0.0; scratch_len(threads, shape.num_pages * shape.page_size, shape.head_dim)];
-        Ok(Self { shape, pages, parts: Mutex::new(parts) })
+        let parts = vec![0.0; scratch_len(threads, shape)];
+        let layout = |&KvHeads { num_kv_heads, head_dim }: &KvHeads| PageLayout {
+            num_kv_heads,
+            page_size: shape.page_size,
+            head_dim,
+        };
+        Ok(Self { layouts: shape.layers.iter().map(layout).collect(), pages, parts: Mutex::new(parts) })
+    }
+
+    /// How a layer's pages lie.
+    pub(crate) fn layout(&self, kv_layer: usize) -> PageLayout {
+        self.layouts[kv_layer]
     }
 
     /// The view of one head's rows that kernels read.
     pub(crate) fn rows<'a, E>(
         &self,
-        layer: &'a [E],
+        layers: &'a [Vec<E>],
+        kv_layer: usize,
         block_table: &'a [u32],
         kv_head: usize,
     ) -> KvRows<'a, E> {
-        KvRows { layer, block_table, shape: self.shape, kv_head }
+        KvRows { layer: &layers[kv_layer], block_table, layout: self.layouts[kv_layer], kv_head }
     }
 }

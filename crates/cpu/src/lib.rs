@@ -8,6 +8,7 @@ mod activations;
 mod aligned;
 mod attention;
 mod backend;
+pub mod check;
 mod disjoint;
 mod kernels;
 mod kv_cache;

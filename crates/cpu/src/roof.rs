@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use model::{Error, Result, Roofs};
+use model::{Error, Peaks, Result};
 
 use crate::aligned::AlignedBytes;
 use crate::disjoint::Disjoint;
@@ -40,14 +40,14 @@ const TASKS_PER_THREAD: usize = 16;
 const BUDGET: Duration = Duration::from_millis(150);
 
 /// Measures memory and arithmetic with all threads of the pool.
-pub(crate) fn measure(pool: &ThreadPool, isa: Isa) -> Result<Roofs> {
+pub(crate) fn measure(pool: &ThreadPool, isa: Isa) -> Result<Peaks> {
     let loops = RoofLoops::of(isa);
     let num_tasks = TASKS_PER_THREAD * pool.num_threads();
     let macs_per_s = |macs_per_round: usize, run: &(dyn Fn(usize) + Sync)| {
         let rounds = TASK_MACS / macs_per_round;
         best_rate(rounds * macs_per_round * num_tasks, || pool.run(num_tasks, |_| run(rounds)))
     };
-    Ok(Roofs {
+    Ok(Peaks {
         read_bytes_per_s: read_bytes_per_s(pool, &loops)?,
         quantized_macs_per_s: macs_per_s(loops.int8_macs, &|rounds| {
             // SAFETY: the pool's backend runs kernels of `isa`, so the machine has its instructions.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use model::RunnerSpec;
 use tokenizer::Tokenizer;
 
 use crate::embedding::Pooler;
@@ -9,7 +10,6 @@ use crate::error::{EngineError, Result};
 use crate::events::{EventSender, EventSink};
 use crate::generation::Generation;
 use crate::request::{EmbeddingRequest, Priority, Request};
-use crate::runner::RunnerSpec;
 use crate::sampler::SamplingState;
 use crate::sampling_params::SamplingParams;
 use crate::sequence::{Sequence, Task};
@@ -125,7 +125,7 @@ impl Admission {
 
     /// Tokens that all pages together hold.
     fn pool(&self) -> usize {
-        self.spec.num_pages * self.spec.page_size
+        self.spec.limits.num_pages * self.spec.page_size
     }
 
     fn check_length(&self, prompt: usize, max_tokens: usize) -> Result<()> {

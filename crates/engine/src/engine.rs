@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use model::Batch;
+use model::{Batch, Runner, RunnerSpec};
 use tokenizer::Tokenizer;
 
 use crate::admission::Admission;
@@ -15,18 +15,15 @@ use crate::block_manager::BlockManager;
 use crate::error::{EngineError, Result};
 use crate::handle::{Command, EngineHandle};
 use crate::options::EngineOptions;
-use crate::runner::{Runner, RunnerSpec, StepOutput};
 use crate::sampler::Sampler;
-use crate::scheduler::{Rows, Scheduler};
-use crate::sequence::{Output, Sequence};
+use crate::scheduler::Scheduler;
+use crate::sequence::Sequence;
 use crate::stats::EngineStats;
 
 /// Generates for many sequences at a time with one model.
 #[derive(Debug)]
 pub struct Engine<R> {
     runner: R,
-    vocab_size: usize,
-    hidden_size: usize,
     scheduler: Scheduler,
     sampler: Sampler,
     batch: Batch,
@@ -59,13 +56,12 @@ impl<R: Runner> Engine<R> {
     }
 
     pub(crate) fn new(runner: R, options: EngineOptions) -> Result<Self> {
-        let RunnerSpec { limits, page_size, num_pages, vocab_size, hidden_size, .. } = runner.spec();
+        let RunnerSpec { limits, page_size, .. } = runner.spec();
+        let num_pages = limits.num_pages;
         let scheduler_limits = options.resolve(&runner.spec())?;
         let max_num_seqs = scheduler_limits.max_num_seqs;
         Ok(Self {
             runner,
-            vocab_size,
-            hidden_size,
             scheduler: Scheduler::new(
                 scheduler_limits,
                 BlockManager::new(page_size, num_pages, options.prefix_cache),
@@ -127,12 +123,7 @@ impl<R: Runner> Engine<R> {
     }
 
     fn run_batch(&mut self) {
-        // Nobody is told of logits whose highest is all that counts: a device may keep them.
-        let output = match self.scheduler.is_greedy() {
-            true => self.runner.run_greedy(&self.batch),
-            false => self.runner.run(&self.batch),
-        };
-        let output = match output {
+        let output = match self.runner.run(&self.batch) {
             Ok(output) => output,
             Err(error) => {
                 tracing::error!(%error, sequences = self.scheduler.num_running(), "step failed");
@@ -140,34 +131,16 @@ impl<R: Runner> Engine<R> {
                 return;
             }
         };
-        let (vocab_size, hidden_size) = (self.vocab_size, self.hidden_size);
-        let size = self.batch.size();
-        let num_logits = if output.argmax.is_some() { 0 } else { size.logit_rows * vocab_size };
-        assert_eq!(
-            (output.logits.len(), output.hidden_states.len()),
-            (num_logits, size.hidden_rows * hidden_size),
-            "the runner returned rows of another shape"
-        );
         let (sampler, stats) = (&mut self.sampler, &mut self.stats);
-        self.scheduler.commit(|seq, num_tokens, rows| {
-            let output = match rows {
-                Rows::Logits(row) => match output.argmax {
-                    Some(argmax) => {
-                        Output::Argmax(Some(argmax[row]).filter(|&id| id != StepOutput::NO_FINITE_LOGIT))
-                    }
-                    None => Output::Logits(&output.logits[row * vocab_size..][..vocab_size]),
-                },
-                Rows::HiddenStates(rows) => Output::HiddenStates(
-                    &output.hidden_states[rows.start * hidden_size..rows.end * hidden_size],
-                ),
-            };
-            seq.advance(num_tokens, output, sampler);
+        self.scheduler.commit(|seq, num_tokens, seq_idx| {
+            seq.advance(num_tokens, output.of(seq_idx), sampler);
             if let Some(ending) = seq.events.ending() {
                 stats.count(ending);
             }
         });
+        let size = self.batch.size();
         self.stats.steps += 1;
         self.stats.tokens += size.tokens as u64;
-        self.stats.generated_tokens += size.logit_rows as u64;
+        self.stats.generated_tokens += size.head_rows() as u64;
     }
 }

@@ -1,5 +1,7 @@
 //! The crate's one error type. A refusal names what was asked, what is permitted and what was found.
 
+use model::RunError;
+
 /// The result of starting an engine or of asking it for something.
 pub type Result<T> = std::result::Result<T, EngineError>;
 
@@ -67,7 +69,7 @@ pub enum EngineError {
     /// An option contradicts what the runner can do.
     #[error("{name}: expected {expected}, found {found}")]
     InvalidOption {
-        /// The field of [`EngineOptions`](crate::EngineOptions) or [`RunnerSpec`](crate::RunnerSpec).
+        /// The field of [`EngineOptions`](crate::EngineOptions) or [`RunnerSpec`](model::RunnerSpec).
         name: &'static str,
         /// The permitted range.
         expected: String,
@@ -101,22 +103,4 @@ pub enum EngineError {
     /// The engine was shut down, or its thread ended by a panic.
     #[error("the engine has stopped")]
     Stopped,
-}
-
-/// Why a [`Runner`](crate::Runner) could not run a step.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct RunError(String);
-
-impl RunError {
-    /// An error with this message, which every request of the step is told.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self(message.into())
-    }
-}
-
-impl From<model::Error> for RunError {
-    fn from(error: model::Error) -> Self {
-        Self(error.to_string())
-    }
 }

@@ -1,5 +1,7 @@
 //! What a sequence that generates is made of, beside its tokens: how they are chosen, their text, and when it ends.
 
+use model::{NO_INDEX, Output};
+
 use crate::request::{FinishReason, TokenEvent};
 use crate::sampler::{Sampler, SamplingState};
 use crate::sampling_params::SamplingParams;
@@ -19,15 +21,6 @@ pub(crate) struct Generation {
     pub text: Option<TextStream>,
 }
 
-/// How a token is chosen.
-#[derive(Debug)]
-pub(crate) enum Choice<'a> {
-    /// By the sampler, from the logits, `[vocab_size]`.
-    Sample(&'a [f32], &'a mut Sampler),
-    /// By the device: the highest logit's place, if any is finite.
-    Made(Option<u32>),
-}
-
 impl Generation {
     /// Whether the highest logit's place is all that the token after `num_generated` others takes.
     pub fn is_greedy(&self, num_generated: usize) -> bool {
@@ -35,23 +28,25 @@ impl Generation {
         ends_freely && self.params.takes_highest_logit()
     }
 
-    /// Chooses the token after `num_generated` others, and says whether it is the last. `None` if no token has a finite
-    /// logit.
+    /// Chooses the token after `num_generated` others, from a row of logits or the index of the highest, and says whether it
+    /// is the last. `None` if no token has a finite logit.
     pub fn advance(
         &mut self,
         num_generated: usize,
-        choice: Choice<'_>,
+        output: Output<'_>,
+        sampler: &mut Sampler,
     ) -> Option<(TokenEvent, Option<FinishReason>)> {
         let may_end = num_generated >= self.params.min_tokens;
-        let (token_id, logprobs) = match choice {
-            Choice::Made(token_id) => (token_id?, None),
-            Choice::Sample(logits, sampler) => {
+        let (token_id, logprobs) = match output {
+            Output::Argmax(&[token_id]) => (Some(token_id).filter(|&id| id != NO_INDEX)?, None),
+            Output::Logits(logits) => {
                 let forbidden = if may_end { &[][..] } else { &self.stop_token_ids };
                 let token_id = sampler.sample(logits, &self.params, &mut self.sampling, forbidden)?;
                 let logprobs =
                     self.params.logprobs.map(|num_top| sampler.logprobs(logits, token_id, num_top));
                 (token_id, logprobs)
             }
+            output => unreachable!("a token from {output:?}"),
         };
         self.sampling.count(token_id);
 

@@ -2,10 +2,10 @@
 //!
 //! A request's life: [`EngineHandle::submit`] checks it on the caller's thread and makes a sequence of it. The engine's
 //! thread queues the sequence; the scheduler gives it pages and takes its tokens, in chunks, into the steps that a
-//! [`Runner`] computes; when all have run, the sampler chooses the next token from the sequence's row of logits, and so on
+//! [`model::Runner`] computes; when all have run, the sampler chooses the next token from the sequence's row of logits, and so on
 //! until the sequence ends. Its events arrive in a [`RequestStream`]. How steps are composed never shows in them.
 //!
-//! This crate knows no model and no device: it sees both through [`Runner`].
+//! This crate knows no model and no device: it sees both through [`model::Runner`].
 #![forbid(unsafe_code)]
 
 mod admission;
@@ -17,11 +17,9 @@ mod events;
 mod free_list;
 mod generation;
 mod handle;
-mod model_runner;
 mod options;
 mod prefix_index;
 mod request;
-mod runner;
 mod sampler;
 mod sampling_params;
 mod scheduler;
@@ -36,15 +34,13 @@ mod testing;
 mod tests;
 
 pub use engine::Engine;
-pub use error::{EngineError, Result, RunError};
+pub use error::{EngineError, Result};
 pub use events::{EventSink, RequestStream};
 pub use handle::EngineHandle;
-pub use model_runner::{ModelRunner, kv_shape};
 pub use options::{EngineOptions, PrefixCache};
 pub use request::{
     Completion, Embedding, EmbeddingRequest, Event, FinishReason, Pooling, Priority, Request, TokenEvent,
     TokenLogprobs, Usage,
 };
-pub use runner::{Runner, RunnerSpec, StepOutput};
 pub use sampling_params::SamplingParams;
 pub use stats::EngineStats;

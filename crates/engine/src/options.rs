@@ -1,7 +1,8 @@
 //! How an engine uses its runner.
 
+use model::RunnerSpec;
+
 use crate::error::{EngineError, Result};
-use crate::runner::RunnerSpec;
 use crate::scheduler::SchedulerLimits;
 
 /// How an engine uses its runner. What is `None` is as large as the runner allows.
@@ -30,9 +31,9 @@ pub enum PrefixCache {
 impl EngineOptions {
     /// The limits of a step, or the first option that the runner cannot serve.
     pub(crate) fn resolve(&self, spec: &RunnerSpec) -> Result<SchedulerLimits> {
-        let RunnerSpec { limits, page_size, num_pages, vocab_size, hidden_size: _, max_seq_len } = *spec;
+        let RunnerSpec { limits, page_size, vocab_size, hidden_size: _, max_seq_len } = *spec;
         check("page_size", page_size, usize::MAX)?;
-        check("num_pages", num_pages, u32::MAX as usize / page_size)?;
+        check("num_pages", limits.num_pages, u32::MAX as usize / page_size)?;
         check("vocab_size", vocab_size, u32::MAX as usize)?;
         check("max_seq_len", max_seq_len, limits.max_blocks.saturating_mul(page_size))?;
 

@@ -22,7 +22,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use model::{Batch, Logits};
+use model::{Batch, Want};
 
 use crate::block_manager::BlockManager;
 use crate::error::EngineError;
@@ -64,14 +64,7 @@ struct Scheduled {
     /// Index in `running`.
     seq_idx: usize,
     num_tokens: usize,
-    wanted: Logits,
-}
-
-/// Which rows of a step's output are a sequence's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Rows {
-    Logits(usize),
-    HiddenStates(Range<usize>),
+    want: Want,
 }
 
 const PRIORITIES: [Priority; 2] = [Priority::Normal, Priority::Low];
@@ -94,11 +87,6 @@ impl Scheduler {
     #[cfg(test)]
     pub fn break_prefix_cache(&mut self, fault: crate::block_manager::Fault) {
         self.blocks.fault = Some(fault);
-    }
-
-    /// Whether all running sequences take the highest logit, and nothing else of any.
-    pub fn is_greedy(&self) -> bool {
-        self.running.iter().all(Sequence::is_greedy)
     }
 
     pub fn num_running(&self) -> usize {
@@ -150,29 +138,18 @@ impl Scheduler {
         assert!(!batch.is_empty() || self.is_idle(), "no sequence can go on");
     }
 
-    /// Takes note that the planned step has run. Every sequence of which something was wanted is given to `advance`, with
-    /// the number of its tokens that ran and its rows of the output; it takes them in or ends the sequence's events.
-    pub fn commit(&mut self, mut advance: impl FnMut(&mut Sequence, usize, Rows)) {
-        let (mut logit_row, mut hidden_row) = (0, 0);
-        for &Scheduled { seq_idx, num_tokens, wanted } in &self.scheduled {
+    /// Takes note that the planned step has run. Every sequence that wanted something is given to `advance`, with the number
+    /// of its tokens that ran and its index in the batch; it takes in what its rows yield or ends the sequence's events.
+    pub fn commit(&mut self, mut advance: impl FnMut(&mut Sequence, usize, usize)) {
+        for (idx, &Scheduled { seq_idx, num_tokens, want }) in self.scheduled.iter().enumerate() {
             let seq = &mut self.running[seq_idx];
             let num_prompt_tokens = seq.num_prompt_tokens.saturating_sub(seq.num_cached_tokens);
             self.num_prompt_tokens += num_prompt_tokens.min(num_tokens) as u64;
             seq.num_cached_tokens += num_tokens;
             self.blocks.publish(seq);
-            let num_hidden = match wanted {
-                Logits::Skip => continue,
-                Logits::Last => {
-                    advance(seq, num_tokens, Rows::Logits(logit_row));
-                    logit_row += 1;
-                    continue;
-                }
-                Logits::LastHidden => 1,
-                Logits::AllHidden => num_tokens,
-                Logits::All => unreachable!("no sequence wants the logits of every token"),
-            };
-            advance(seq, num_tokens, Rows::HiddenStates(hidden_row..hidden_row + num_hidden));
-            hidden_row += num_hidden;
+            if want != Want::None {
+                advance(seq, num_tokens, idx);
+            }
         }
         self.remove_running(|seq| seq.events.has_ended());
     }
@@ -329,9 +306,9 @@ impl Scheduler {
         }
         let seq = &self.running[seq_idx];
         let start = seq.num_cached_tokens;
-        let wanted = seq.wanted(num_tokens);
-        batch.push(&seq.token_ids[start..start + num_tokens], start, &seq.block_table, wanted);
-        self.scheduled.push(Scheduled { seq_idx, num_tokens, wanted });
+        let want = seq.want(num_tokens);
+        batch.push(&seq.token_ids[start..start + num_tokens], start, &seq.block_table, want);
+        self.scheduled.push(Scheduled { seq_idx, num_tokens, want });
     }
 
     /// Removes the running sequences of which `ends` is true, takes back their pages, and says how many they were.

@@ -3,12 +3,12 @@
 //! A preemption takes a sequence's pages and nothing else: its tokens, its generator, its penalty counts and its text stay.
 //! So the tokens whose K and V have to be computed again are a longer prompt, and no other code path knows of it.
 
-use model::Logits;
+use model::{Output, Rows, Want};
 
 use crate::embedding::Pooler;
 use crate::error::EngineError;
 use crate::events::EventSender;
-use crate::generation::{Choice, Generation};
+use crate::generation::Generation;
 use crate::prefix_index::PageName;
 use crate::request::{Pooling, Priority, Usage};
 use crate::sampler::Sampler;
@@ -47,17 +47,6 @@ pub(crate) enum Task {
     Embed(Pooler),
 }
 
-/// What a step yields for one sequence.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Output<'a> {
-    /// `[vocab_size]`, of the last token.
-    Logits(&'a [f32]),
-    /// The highest logit's place, if any is finite.
-    Argmax(Option<u32>),
-    /// `[rows, hidden_size]`, of the last token or of all tokens that ran.
-    HiddenStates(&'a [f32]),
-}
-
 impl Sequence {
     /// Tokens that have to be run before the next one can be sampled.
     pub fn num_pending_tokens(&self) -> usize {
@@ -69,22 +58,17 @@ impl Sequence {
         (self.priority, self.id)
     }
 
-    /// Whether the highest logit's place is all that its next token takes.
-    pub fn is_greedy(&self) -> bool {
-        match &self.task {
-            Task::Generate(generation) => generation.is_greedy(self.num_generated_tokens()),
-            Task::Embed(_) => true,
-        }
-    }
-
     /// What the next `num_tokens` tokens have to yield.
-    pub fn wanted(&self, num_tokens: usize) -> Logits {
+    pub fn want(&self, num_tokens: usize) -> Want {
         let is_last = num_tokens == self.num_pending_tokens();
         match &self.task {
-            Task::Embed(pooler) if pooler.pooling() == Pooling::Mean => Logits::AllHidden,
-            _ if !is_last => Logits::Skip,
-            Task::Generate(_) => Logits::Last,
-            Task::Embed(_) => Logits::LastHidden,
+            Task::Embed(pooler) if pooler.pooling() == Pooling::Mean => Want::Hidden(Rows::All),
+            _ if !is_last => Want::None,
+            Task::Embed(_) => Want::Hidden(Rows::Last),
+            Task::Generate(generation) => match generation.is_greedy(self.num_generated_tokens()) {
+                true => Want::Argmax(Rows::Last),
+                false => Want::Logits(Rows::Last),
+            },
         }
     }
 
@@ -92,9 +76,8 @@ impl Sequence {
     /// sequence ends by it.
     pub fn advance(&mut self, num_tokens: usize, output: Output<'_>, sampler: &mut Sampler) {
         match (&mut self.task, output) {
-            (Task::Generate(_), Output::Logits(logits)) => self.generate(Choice::Sample(logits, sampler)),
-            (Task::Generate(_), Output::Argmax(token_id)) => self.generate(Choice::Made(token_id)),
-            (Task::Embed(pooler), Output::HiddenStates(hidden_states)) => {
+            (Task::Generate(_), output) => self.generate(output, sampler),
+            (Task::Embed(pooler), Output::Hidden(hidden_states)) => {
                 if num_tokens == self.num_cached_tokens {
                     pooler.restart();
                 }
@@ -107,11 +90,11 @@ impl Sequence {
         }
     }
 
-    /// Samples the token after the last one.
-    pub fn generate(&mut self, choice: Choice<'_>) {
+    /// Chooses the token after the last one, from what the last one's row yielded.
+    pub fn generate(&mut self, output: Output<'_>, sampler: &mut Sampler) {
         let num_generated = self.num_generated_tokens();
         let Task::Generate(generation) = &mut self.task else { unreachable!("a token for {:?}", self.task) };
-        let Some((token, reason)) = generation.advance(num_generated, choice) else {
+        let Some((token, reason)) = generation.advance(num_generated, output, sampler) else {
             return self.events.fail(EngineError::NoFiniteLogit { position: self.token_ids.len() });
         };
         self.token_ids.push(token.token_id);

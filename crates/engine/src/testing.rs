@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
 use gguf::{Array, Gguf, GgufWriter, Value};
-use model::{Batch, BatchLimits};
+use model::{Batch, BatchLimits, NO_INDEX, Output, RunError, Runner, RunnerSpec, StepOutput};
 use tokenizer::Tokenizer;
 
 use crate::admission::Admission;
 use crate::embedding::Pooler;
-use crate::error::{Result, RunError};
+use crate::error::Result;
 use crate::events::RequestStream;
 use crate::request::{Completion, Embedding, EmbeddingRequest, Pooling, Request, Usage};
-use crate::runner::{Runner, RunnerSpec, StepOutput};
 use crate::sampler::Sampler;
 use crate::sequence::Sequence;
 
@@ -64,21 +63,26 @@ pub(crate) fn tokenizer() -> Arc<Tokenizer> {
 /// Sizes that suit short tests; tests change what they are about.
 pub(crate) fn spec() -> RunnerSpec {
     RunnerSpec {
-        limits: BatchLimits { max_tokens: 16, max_seqs: 4, max_logit_rows: 4, max_blocks: 32 },
+        limits: BatchLimits { max_tokens: 16, max_seqs: 4, max_logit_rows: 4, max_blocks: 32, num_pages: 64 },
         page_size: 4,
-        num_pages: 64,
         vocab_size: VOCAB_SIZE,
         hidden_size: HIDDEN_SIZE,
         max_seq_len: 128,
     }
 }
 
+/// The same with so many pages.
+pub(crate) fn with_pages(num_pages: usize) -> RunnerSpec {
+    let spec = spec();
+    RunnerSpec { limits: BatchLimits { num_pages, ..spec.limits }, ..spec }
+}
+
 /// See the module.
 pub(crate) struct FakeRunner {
     spec: RunnerSpec,
     slots: Vec<u64>,         // [num_pages * page_size]
-    logits: Vec<f32>,        // [R, vocab_size]
-    argmax: Vec<u32>,        // [R]
+    logits: Vec<f32>,        // [L, vocab_size]
+    argmax: Vec<u32>,        // [A]
     hidden_states: Vec<f32>, // [H, hidden_size]
     /// Each step takes one; a step that finds an error here fails with it.
     failures: Receiver<Option<RunError>>,
@@ -91,7 +95,7 @@ impl FakeRunner {
 
     /// Fails the steps for which `failures` yields an error.
     pub fn failing(spec: RunnerSpec, failures: Receiver<Option<RunError>>) -> Self {
-        let slots = vec![u64::MAX; spec.num_pages * spec.page_size];
+        let slots = vec![u64::MAX; spec.limits.num_pages * spec.page_size];
         Self { spec, slots, logits: Vec::new(), argmax: Vec::new(), hidden_states: Vec::new(), failures }
     }
 }
@@ -101,44 +105,39 @@ impl Runner for FakeRunner {
         self.spec
     }
 
-    fn run(&mut self, batch: &Batch) -> std::result::Result<StepOutput<'_>, RunError> {
+    fn run<'a>(&'a mut self, batch: &'a Batch) -> std::result::Result<StepOutput<'a>, RunError> {
         if let Ok(Some(error)) = self.failures.try_recv() {
             // Who knows what the device had done by then.
-            batch.slot_mapping.iter().for_each(|&slot| self.slots[slot as usize] = mix(u64::from(slot)));
+            batch.slot_mapping().iter().for_each(|&slot| self.slots[slot as usize] = mix(u64::from(slot)));
             return Err(error);
         }
         let page_size = self.spec.page_size;
-        self.logits.clear();
-        self.hidden_states.clear();
+        let mut kvs = Vec::new();
         for row in 0..batch.num_tokens() {
-            let block_table = batch.block_table(batch.seq_of_row[row] as usize);
+            let block_table = batch.block_table(batch.seq_of_row()[row] as usize);
             let slot = |position: usize| {
                 block_table[position / page_size] as usize * page_size + position % page_size
             };
-            let past = (0..batch.positions[row] as usize).map(|position| self.slots[slot(position)]);
-            let kv = kv_of(batch.token_ids[row], past);
-            self.slots[batch.slot_mapping[row] as usize] = kv;
-            if batch.logit_rows().contains(&(row as u32)) {
-                self.logits.extend(logits_of(kv, self.spec.vocab_size));
-            }
-            if batch.hidden_rows().contains(&(row as u32)) {
-                self.hidden_states.extend(logits_of(kv, self.spec.hidden_size));
-            }
+            let past = (0..batch.positions()[row] as usize).map(|position| self.slots[slot(position)]);
+            kvs.push(kv_of(batch.token_ids()[row], past));
+            self.slots[batch.slot_mapping()[row] as usize] = kvs[row];
         }
-        Ok(StepOutput { logits: &self.logits, argmax: None, hidden_states: &self.hidden_states })
+        let of_rows = |rows: &[u32], width| -> Vec<Vec<f32>> {
+            rows.iter().map(|&row| logits_of(kvs[row as usize], width).collect()).collect()
+        };
+        let RunnerSpec { vocab_size, hidden_size, .. } = self.spec;
+        self.argmax = of_rows(batch.argmax_rows(), vocab_size).iter().map(|row| highest(row)).collect();
+        self.logits = of_rows(batch.logit_rows(), vocab_size).concat();
+        self.hidden_states = of_rows(batch.hidden_rows(), hidden_size).concat();
+        Ok(StepOutput::new(batch, &self.spec, &self.argmax, &self.logits, &self.hidden_states))
     }
+}
 
-    /// As a device that keeps its logits would: so every test of greedy decoding is one of this, too.
-    fn run_greedy(&mut self, batch: &Batch) -> std::result::Result<StepOutput<'_>, RunError> {
-        self.run(batch)?;
-        self.argmax.clear();
-        self.argmax.extend(self.logits.chunks_exact(self.spec.vocab_size).map(|row| {
-            let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let first = row.iter().position(|&logit| logit == highest && logit > f32::NEG_INFINITY);
-            first.map_or(StepOutput::NO_FINITE_LOGIT, |token_id| token_id as u32)
-        }));
-        Ok(StepOutput { logits: &[], argmax: Some(&self.argmax), hidden_states: &self.hidden_states })
-    }
+/// As a device finds it.
+fn highest(row: &[f32]) -> u32 {
+    let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let first = row.iter().position(|&logit| logit == highest && logit > f32::NEG_INFINITY);
+    first.map_or(NO_INDEX, |token_id| token_id as u32)
 }
 
 /// What the fake model stores for a token, given what it stored for all before it.
@@ -220,7 +219,7 @@ pub(crate) fn generate_from(
     let (mut seq, stream) = sequence(spec, tokenizer, request).expect("a request that fits");
     let mut sampler = Sampler::default();
     while !seq.events.has_ended() {
-        seq.generate(crate::generation::Choice::Sample(&logits(&seq.token_ids), &mut sampler));
+        seq.generate(Output::Logits(&logits(&seq.token_ids)), &mut sampler);
     }
     stream.completion().expect("an ending")
 }

@@ -11,10 +11,11 @@
 
 use std::time::Instant;
 
+use devices::{GpuChoice, GpuOptions};
 use gguf::random::{Rng, random_blocks};
 use gguf::{Format, Gguf, GgufWriter};
-use gpu::{Adapters, GpuBackend, GpuChoice, GpuOptions};
-use model::{Backend, Linear};
+use gpu::{Adapters, GpuBackend};
+use model::{Backend, BufferRole, Linear, Read};
 
 const TOKENS: [usize; 9] = [1, 4, 8, 16, 32, 64, 128, 512, 2048];
 
@@ -73,10 +74,10 @@ fn measure(
     let mut same = true;
     for tokens in TOKENS.into_iter().filter(|&tokens| tokens <= limit) {
         let x = backend.upload(tokens, cols, &values[..tokens * cols])?;
-        let mut out = backend.alloc(tokens, rows)?;
+        let mut out = backend.alloc(tokens, rows, BufferRole::Values)?;
         let mut result = vec![0.0; tokens * rows];
         backend.matmul(tokens, &x, &stack[0], &mut out);
-        backend.read_into(&out, &mut result)?;
+        backend.read_into(&mut [Read { buffer: &out, first_row: 0, out: &mut result }])?;
         let reference = reference.get_or_insert_with(|| result[..rows].to_vec());
         same &= result[..rows].iter().zip(&*reference).all(|(a, b)| a.to_bits() == b.to_bits());
         for token in [0, tokens - 1] {
@@ -89,7 +90,7 @@ fn measure(
             for weight in stack.iter().cycle().take(products) {
                 backend.matmul(tokens, &x, weight, out);
             }
-            backend.read_into(out, &mut [0.0])?;
+            backend.read_into(&mut [Read { buffer: out, first_row: 0, out: &mut [0.0] }])?;
             Ok(start.elapsed().as_secs_f64() / products as f64)
         };
         let estimate = run(&mut out, 20)?.min(run(&mut out, 20)?);

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use model::Result;
+use model::{BufferRole, Result};
 
 use crate::buffer::DeviceBuffer;
 use crate::device::{Capabilities, Gpu};
-use crate::product::{MAX_HALF_COLS, padded_rows};
+use crate::product::padded_rows;
 use crate::recorder::Recorder;
 
 /// f32 values, `[rows, cols]`, and space for whole tiles of rows.
@@ -30,9 +30,12 @@ pub(crate) enum Twin {
 }
 
 impl Twin {
-    /// That of activations of `cols` columns that may be multiplied.
-    pub fn of_multiplied(cols: usize) -> Self {
-        if cols <= MAX_HALF_COLS { Self::Written } else { Self::None }
+    /// That of a buffer that kernels write.
+    pub fn of(role: BufferRole) -> Self {
+        match role {
+            BufferRole::Values => Self::None,
+            BufferRole::MatmulInput => Self::Written,
+        }
     }
 
     /// Whether a buffer is made with the copy.
@@ -147,6 +150,5 @@ mod tests {
         assert_eq!(bytes(plain, Twin::Written), values);
         assert_eq!(bytes(units, Twin::Written), values + values / 2);
         assert_eq!([Twin::None, Twin::OnDemand].map(|twin| bytes(units, twin)), [values; 2]);
-        assert_eq!([4096, MAX_HALF_COLS + 1].map(Twin::of_multiplied), [Twin::Written, Twin::None]);
     }
 }

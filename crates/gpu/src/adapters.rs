@@ -4,69 +4,12 @@
 //! kernel, slowly, and is taken only when it is asked for.
 
 use std::fmt;
-use std::str::FromStr;
 
+use devices::{DeviceMemory, GpuChoice, GpuDescription, GpuOptions};
 use model::{Error, Result};
 
-use crate::device::{Gpu, GpuOptions, interface_name};
-use crate::memory::{self, DeviceMemory};
-
-/// Which GPU is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum GpuChoice {
-    /// The most capable one that is not software.
-    #[default]
-    Any,
-    /// That of this number in the list of all.
-    Index(usize),
-    /// The most capable one that Vulkan reaches; software, if there is no other.
-    Vulkan,
-    /// As `Vulkan`, of Metal.
-    Metal,
-    /// As `Vulkan`, of Direct3D 12.
-    Dx12,
-}
-
-impl GpuChoice {
-    /// The interface that is asked for, if one is.
-    fn backend(self) -> Option<wgpu::Backend> {
-        match self {
-            GpuChoice::Any | GpuChoice::Index(_) => None,
-            GpuChoice::Vulkan => Some(wgpu::Backend::Vulkan),
-            GpuChoice::Metal => Some(wgpu::Backend::Metal),
-            GpuChoice::Dx12 => Some(wgpu::Backend::Dx12),
-        }
-    }
-}
-
-impl fmt::Display for GpuChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            GpuChoice::Any => f.write_str("gpu"),
-            GpuChoice::Index(index) => write!(f, "gpu:{index}"),
-            GpuChoice::Vulkan => f.write_str("vulkan"),
-            GpuChoice::Metal => f.write_str("metal"),
-            GpuChoice::Dx12 => f.write_str("dx12"),
-        }
-    }
-}
-
-impl FromStr for GpuChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let index = || text.strip_prefix("gpu:").and_then(|index| index.parse().ok());
-        match text {
-            "gpu" => Ok(GpuChoice::Any),
-            "vulkan" => Ok(GpuChoice::Vulkan),
-            "metal" => Ok(GpuChoice::Metal),
-            "dx12" => Ok(GpuChoice::Dx12),
-            _ => index()
-                .map(GpuChoice::Index)
-                .ok_or_else(|| format!("expected gpu, gpu:N, vulkan, metal or dx12, found '{text}'")),
-        }
-    }
-}
+use crate::device::{Gpu, interface_name};
+use crate::memory;
 
 /// The GPUs that this machine's drivers report.
 pub struct Adapters {
@@ -78,39 +21,6 @@ pub struct Adapter {
     index: usize,
     raw: wgpu::Adapter,
     info: wgpu::AdapterInfo,
-}
-
-/// What is known of a GPU.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Description {
-    /// Its number in the list: `gpu:N`.
-    pub index: usize,
-    /// Its name.
-    pub name: String,
-    /// The interface: `Vulkan`, `Metal` or `DX12`.
-    pub interface: &'static str,
-    /// `discrete`, `integrated`, `virtual`, `software` or `other`.
-    pub kind: &'static str,
-    /// The driver's name and version.
-    pub driver: String,
-    /// Its memory, where the driver tells.
-    pub memory: Option<DeviceMemory>,
-    /// Whether shaders compute in f16.
-    pub f16: bool,
-    /// Fewest and most lanes of a subgroup, if kernels may use subgroups.
-    pub subgroup_sizes: Option<(u32, u32)>,
-    /// The shapes that matrix units multiply, as `16x16x16 f16 -> f32`.
-    pub matrices: Vec<String>,
-    /// Whether kernels can be timed.
-    pub timestamps: bool,
-    /// Largest binding, in bytes.
-    pub max_binding_bytes: u64,
-    /// Most bytes of a workgroup's memory.
-    pub max_workgroup_bytes: u32,
-    /// Most invocations of a workgroup.
-    pub max_workgroup_size: u32,
-    /// What every kernel needs and this device lacks.
-    pub lacks: Option<&'static str>,
 }
 
 impl Adapters {
@@ -147,7 +57,7 @@ impl Adapters {
         let chosen = match choice {
             GpuChoice::Index(index) => self.all.get(index),
             GpuChoice::Any => self.best(|adapter| !adapter.is_software()),
-            _ => self.best(|adapter| Some(adapter.info.backend) == choice.backend()),
+            _ => self.best(|adapter| Some(adapter.info.backend) == backend_of(choice)),
         };
         chosen.ok_or_else(|| Error::Device(self.none_is(choice)))
     }
@@ -171,7 +81,7 @@ impl Adapters {
         let expected = match choice {
             GpuChoice::Index(_) => format!("a number below {}", self.all.len()),
             GpuChoice::Any => "a GPU that is not software".to_owned(),
-            _ => format!("a GPU that {} reaches", interface_name(choice.backend().expect("an interface"))),
+            _ => format!("a GPU that {} reaches", interface_name(backend_of(choice).expect("an interface"))),
         };
         format!("{choice}: expected {expected}, found {}", list.join(", "))
     }
@@ -207,11 +117,11 @@ impl Adapter {
     }
 
     /// What is known of it.
-    pub fn describe(&self) -> Description {
+    pub fn describe(&self) -> GpuDescription {
         let (features, limits) = (self.raw.features(), self.raw.limits());
         let has = |feature| features.contains(feature);
         let info = &self.info;
-        Description {
+        GpuDescription {
             index: self.index,
             name: info.name.clone(),
             interface: interface_name(info.backend),
@@ -265,6 +175,16 @@ fn matrices(adapter: &wgpu::Adapter) -> Vec<String> {
     shapes
 }
 
+/// The interface that is asked for, if one is.
+fn backend_of(choice: GpuChoice) -> Option<wgpu::Backend> {
+    match choice {
+        GpuChoice::Any | GpuChoice::Index(_) => None,
+        GpuChoice::Vulkan => Some(wgpu::Backend::Vulkan),
+        GpuChoice::Metal => Some(wgpu::Backend::Metal),
+        GpuChoice::Dx12 => Some(wgpu::Backend::Dx12),
+    }
+}
+
 /// Vulkan has matrix units where DX12 does not.
 fn interface_rank(backend: wgpu::Backend) -> u32 {
     match backend {
@@ -290,20 +210,5 @@ fn kind_rank(kind: wgpu::DeviceType) -> u32 {
         wgpu::DeviceType::IntegratedGpu => 2,
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn choices_are_what_they_are_called() {
-        for text in ["gpu", "gpu:0", "gpu:12", "vulkan", "metal", "dx12"] {
-            assert_eq!(text.parse::<GpuChoice>().unwrap().to_string(), text);
-        }
-        for text in ["", "cuda", "gpu:", "gpu:-1", "gpu:x", "Vulkan "] {
-            assert!(text.parse::<GpuChoice>().unwrap_err().contains("expected gpu, gpu:N"), "{text}");
-        }
     }
 }

@@ -6,13 +6,12 @@
 
 use std::sync::Arc;
 
-use model::{KvDtype, QkvShape};
+use model::{AttentionOp, KvDtype, QkvShape};
 
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::plan::GpuPlan;
-use crate::product::MAX_HALF_COLS;
 use crate::recorder::Recorder;
 use crate::tiling::{self, Grid, SPLIT_LEN};
 
@@ -50,11 +49,11 @@ impl Attention {
     ///
     /// # Panics
     /// When heads are wider than 256 or of an odd width.
-    pub fn new(gpu: &Gpu, kernels: &Kernels, shape: QkvShape, dtype: KvDtype) -> Self {
-        let specs = Specs::new(gpu, shape, dtype);
+    pub fn new(gpu: &Gpu, kernels: &Kernels, op: AttentionOp, dtype: KvDtype) -> Self {
+        let specs = Specs::new(gpu, op, dtype);
         let kernel = |spec| kernels.get(gpu, &spec);
         Self {
-            shape,
+            shape: op.shape,
             has_half: specs.has_half,
             on_matrix_units: specs.on_matrix_units,
             whole: kernel(specs.fused(Grid::Whole)),
@@ -178,7 +177,7 @@ impl Attention {
     /// # Panics
     /// When the plan was made for other heads, or the output is not written as the kernels write it.
     fn check(&self, plan: &GpuPlan, half: Option<(&DeviceBuffer, usize)>) {
-        assert_eq!(plan.shape(), self.shape, "attention: the plan's heads");
+        assert!(plan.suits(self.shape), "attention: the plan was made for other heads");
         assert_eq!(half.is_some(), self.has_half, "attention: an output's f16 copy");
     }
 }
@@ -187,6 +186,7 @@ impl Attention {
 #[derive(Clone, Copy)]
 pub(crate) struct Specs {
     pub shape: QkvShape,
+    pub scale: f32,
     pub dtype: KvDtype,
     /// Whether outputs are written as f16 too.
     pub has_half: bool,
@@ -198,7 +198,8 @@ pub(crate) struct Specs {
 
 impl Specs {
     /// What a device runs.
-    fn new(gpu: &Gpu, shape: QkvShape, dtype: KvDtype) -> Self {
+    fn new(gpu: &Gpu, op: AttentionOp, dtype: KvDtype) -> Self {
+        let AttentionOp { shape, scale, .. } = op;
         let width = shape.head_dim;
         assert!(width <= MAX_HEAD_DIM && width.is_multiple_of(2), "attention: a head of {width} columns");
         let capabilities = gpu.capabilities();
@@ -206,8 +207,9 @@ impl Specs {
         let fits = capabilities.max_workgroup_bytes >= MATRIX_WORKGROUP_BYTES;
         Self {
             shape,
+            scale,
             dtype,
-            has_half: has_matrix_units && shape.q_cols() <= MAX_HALF_COLS,
+            has_half: has_matrix_units,
             on_matrix_units: has_matrix_units && fits && Self::suit_matrix_units(shape, dtype),
             has_vectors: gpu.loads_vectors(),
         }
@@ -257,7 +259,7 @@ impl Specs {
             .with("HEAD_DIM", self.shape.head_dim)
             .with("NUM_HEADS", self.shape.num_heads)
             .with("NUM_KV_HEADS", self.shape.num_kv_heads)
-            .with("SCALE", 1.0 / (self.shape.head_dim as f32).sqrt())
+            .with("SCALE", self.scale)
             .with_flag("KV_F32", self.dtype == KvDtype::F32)
     }
 }

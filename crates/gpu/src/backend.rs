@@ -1,18 +1,20 @@
 //! [`Backend`] on a GPU.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gguf::{Format, TensorView};
 use model::{
-    Backend, Batch, BatchLimits, Error, KvDtype, KvShape, Linear, QkvShape, Result, Roofs, RopeShape,
-    RopeStyle,
+    Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, Error, KvDtype, KvShape, Layout,
+    Linear, ModelSpec, Peaks, QkvShape, Read, Result, RopeOp, RopeStyle,
 };
 
 use crate::activations::{GpuBuffer, Half, Twin};
 use crate::attention::{Attention, MAX_HEAD_DIM};
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
+use crate::footprint;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::kv_cache::GpuKvCache;
 use crate::matrix::GpuMatrix;
@@ -29,21 +31,23 @@ pub struct GpuBackend {
     pub(crate) kernels: Kernels,
     pub(crate) recorder: Arc<Recorder>,
     products: Mutex<HashMap<(Format, NumericPath), Arc<ProductKernels>>>,
-    attention: Mutex<HashMap<(QkvShape, KvDtype), Arc<Attention>>>,
+    /// By heads, bits of the scores' scale and the cache's element type.
+    attention: Mutex<HashMap<(QkvShape, u32, KvDtype), Arc<Attention>>>,
     rows: RowKernels,
-    /// Norms, with or without an addition before them, by columns and whether f16 is written too.
+    /// Norms, by whether they add first, their columns, and whether they write an f16 copy of their output.
     norms: Mutex<HashMap<(bool, usize, bool), Arc<Kernel>>>,
-    pub(crate) readback: Readback,
-    /// What `argmax` finds.
-    indices: Mutex<Option<DeviceBuffer>>,
+    readback: Readback,
 }
 
 /// The kernels that work row by row, compiled when first asked for.
 #[derive(Default)]
 struct RowKernels {
     add: OnceLock<Arc<Kernel>>,
-    /// By whether f16 is written too.
-    swiglu: [OnceLock<Arc<Kernel>>; 2],
+    scale: OnceLock<Arc<Kernel>>,
+    softcap: OnceLock<Arc<Kernel>>,
+    norm_heads: OnceLock<Arc<Kernel>>,
+    /// SiLU and GELU, each without and with an f16 copy of the output.
+    gated: [[OnceLock<Arc<Kernel>>; 2]; 2],
     gather_rows: OnceLock<Arc<Kernel>>,
     to_half: OnceLock<Arc<Kernel>>,
     argmax: OnceLock<Arc<Kernel>>,
@@ -63,7 +67,6 @@ impl GpuBackend {
             rows: RowKernels::default(),
             norms: Mutex::default(),
             readback: Readback::default(),
-            indices: Mutex::default(),
         }
     }
 
@@ -94,12 +97,10 @@ impl GpuBackend {
         kernels
     }
 
-    pub(crate) fn attention(&self, shape: QkvShape, dtype: KvDtype) -> Arc<Attention> {
+    pub(crate) fn attention(&self, op: AttentionOp, dtype: KvDtype) -> Arc<Attention> {
         let mut attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_shape = attention.entry((shape, dtype));
-        Arc::clone(
-            of_shape.or_insert_with(|| Arc::new(Attention::new(&self.gpu, &self.kernels, shape, dtype))),
-        )
+        let of_op = attention.entry((op.shape, op.scale.to_bits(), dtype));
+        Arc::clone(of_op.or_insert_with(|| Arc::new(Attention::new(&self.gpu, &self.kernels, op, dtype))))
     }
 
     fn dispatch(&self, kernel: &Arc<Kernel>, buffers: &[&DeviceBuffer], values: &[u32], grid: [u32; 3]) {
@@ -119,6 +120,21 @@ impl GpuBackend {
             self.dispatch(kernel, &[&x.values, &half.values], &values, grid);
             half
         })
+    }
+
+    /// Runs a kernel with one parameter over the first `rows` rows, in place.
+    fn each_element(
+        &self,
+        rows: usize,
+        x: &GpuBuffer,
+        kernel: &OnceLock<Arc<Kernel>>,
+        file: &'static str,
+        parameter: f32,
+    ) {
+        x.check_rows(rows);
+        let kernel = kernel.get_or_init(|| self.kernels.get(&self.gpu, &KernelSpec::new(file)));
+        let len = rows * x.cols;
+        self.dispatch(kernel, &[&x.values], &[len as u32, parameter.to_bits()], element_grid(len));
     }
 
     fn norm_kernel(&self, adds: bool, cols: usize, has_half: bool) -> Arc<Kernel> {
@@ -155,10 +171,10 @@ impl GpuBackend {
 }
 
 /// # Panics
-/// When scores of reference attention do not fit the planned batch.
-fn check_scores(plan: &GpuPlan, shape: QkvShape, scores: &GpuBuffer) {
+/// When scores of reference attention do not fit the planned batch: kernels check no index.
+fn check_scores(plan: &GpuPlan, op: AttentionOp, scores: &GpuBuffer) {
     scores.check_rows(plan.counts().num_tokens);
-    let (context, needed) = (scores.cols / shape.num_heads, plan.counts().max_context);
+    let (context, needed) = (scores.cols / op.shape.num_heads, plan.counts().max_context);
     assert!(context >= needed, "attention: scores of {context} positions, expected {needed}");
 }
 
@@ -183,6 +199,10 @@ impl Backend for GpuBackend {
     type KvCache = GpuKvCache;
     type Plan = GpuPlan;
 
+    fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
+        spec.layers.iter().try_for_each(|layer| check_head_dim(layer.attn.head_dim))
+    }
+
     fn load(&self, tensor: TensorView<'_>) -> Result<GpuMatrix> {
         let products = self.products(tensor.format(), tensor.rows(), tensor.cols());
         GpuMatrix::load(&self.gpu, &self.recorder, products, &[tensor])
@@ -205,12 +225,12 @@ impl Backend for GpuBackend {
         matrix.bytes
     }
 
-    fn roofs(&self) -> Result<Option<Roofs>> {
+    fn peaks(&self) -> Result<Option<Peaks>> {
         peak::measure(&self.gpu, &self.kernels, &self.recorder).map(Some)
     }
 
-    fn alloc(&self, rows: usize, cols: usize) -> Result<GpuBuffer> {
-        self.new_buffer(rows, cols, "activations", Twin::of_multiplied(cols))
+    fn alloc(&self, rows: usize, cols: usize, role: BufferRole) -> Result<GpuBuffer> {
+        self.new_buffer(rows, cols, "activations", Twin::of(role))
     }
 
     fn upload(&self, rows: usize, cols: usize, values: &[f32]) -> Result<GpuBuffer> {
@@ -219,19 +239,17 @@ impl Backend for GpuBackend {
         Ok(buffer)
     }
 
-    fn alloc_kv_cache(&self, shape: KvShape) -> Result<GpuKvCache> {
-        if !shape.head_dim.is_multiple_of(2) || shape.head_dim > MAX_HEAD_DIM {
-            return Err(Error::InvalidValue {
-                what: "head_dim on a GPU".to_owned(),
-                expected: format!("an even number up to {}", MAX_HEAD_DIM),
-                found: shape.head_dim.to_string(),
-            });
-        }
+    fn alloc_kv_cache(&self, shape: &KvShape) -> Result<GpuKvCache> {
+        shape.layers.iter().try_for_each(|heads| check_head_dim(heads.head_dim))?;
         GpuKvCache::new(&self.gpu, &self.recorder, shape)
     }
 
-    fn alloc_plan(&self, limits: BatchLimits, shape: QkvShape) -> Result<GpuPlan> {
-        GpuPlan::new(&self.gpu, &self.recorder, limits, shape)
+    fn alloc_plan(&self, limits: BatchLimits, shapes: &[QkvShape]) -> Result<GpuPlan> {
+        GpuPlan::new(&self.gpu, &self.recorder, limits, shapes)
+    }
+
+    fn footprint(&self, layout: &Layout) -> u64 {
+        footprint::of_layout(self.gpu.capabilities(), layout)
     }
 
     fn plan(&self, batch: &Batch, plan: &mut GpuPlan) -> Result<()> {
@@ -282,10 +300,15 @@ impl Backend for GpuBackend {
         assert_eq!(delta.cols, x.cols, "add: columns");
         let kernel = self.rows.add.get_or_init(|| self.kernels.get(&self.gpu, &KernelSpec::new("add")));
         let len = rows * x.cols;
-        let groups = len.div_ceil(256);
-        let x_groups = groups.min(32768);
-        let grid = [x_groups as u32, groups.div_ceil(x_groups.max(1)) as u32, 1];
-        self.dispatch(kernel, &[&x.values, &delta.values], &[len as u32], grid);
+        self.dispatch(kernel, &[&x.values, &delta.values], &[len as u32], element_grid(len));
+    }
+
+    fn scale(&self, rows: usize, x: &mut GpuBuffer, factor: f32) {
+        self.each_element(rows, x, &self.rows.scale, "scale", factor);
+    }
+
+    fn softcap(&self, rows: usize, x: &mut GpuBuffer, cap: f32) {
+        self.each_element(rows, x, &self.rows.softcap, "softcap", cap);
     }
 
     fn matmul(&self, rows: usize, x: &GpuBuffer, weight: &Linear<Self>, out: &mut GpuBuffer) {
@@ -325,25 +348,51 @@ impl Backend for GpuBackend {
         }
     }
 
-    fn rope_store_kv(
+    fn norm_heads(
         &self,
         plan: &GpuPlan,
         shape: QkvShape,
-        rope: RopeShape,
-        table: &GpuBuffer,
+        (q_weight, k_weight): (&GpuBuffer, &GpuBuffer),
+        eps: f32,
+        qkv: &mut GpuBuffer,
+    ) {
+        let QkvShape { num_heads, num_kv_heads, head_dim } = shape;
+        let tokens = plan.counts().num_tokens;
+        qkv.check_rows(tokens);
+        assert_eq!(qkv.cols, shape.cols(), "norm_heads: columns");
+        assert_eq!((q_weight.cols, k_weight.cols), (head_dim, head_dim), "norm_heads: weights");
+        let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("norm_heads"));
+        let kernel = self.rows.norm_heads.get_or_init(spec);
+        let values = [num_heads as u32, num_kv_heads as u32, head_dim as u32, eps.to_bits()];
+        let grid = [(num_heads + num_kv_heads) as u32, tokens as u32, 1];
+        self.dispatch(kernel, &[&qkv.values, &q_weight.values, &k_weight.values], &values, grid);
+    }
+
+    fn rope_store_kv(
+        &self,
+        plan: &GpuPlan,
+        op: AttentionOp,
+        rope: Option<RopeOp<'_, Self>>,
         qkv: &mut GpuBuffer,
         cache: &mut GpuKvCache,
-        layer: usize,
     ) {
+        let QkvShape { num_heads, num_kv_heads, head_dim } = op.shape;
         let counts = plan.counts();
         qkv.check_rows(counts.num_tokens);
-        table.check_rows(counts.max_context);
-        assert_eq!(
-            (qkv.cols, table.cols),
-            (shape.cols(), rope.dim),
-            "rope_store_kv: columns of rows and table"
-        );
-        let interleaved = rope.style == RopeStyle::Interleaved;
+        assert_eq!(qkv.cols, op.shape.cols(), "rope_store_kv: columns");
+        if let Some(rope) = &rope {
+            rope.table.check_rows(counts.max_context);
+            assert!(
+                rope.dim <= head_dim && rope.table.cols == rope.dim,
+                "rope_store_kv: the table's columns"
+            );
+        }
+        // Without rotation no element of the table is read.
+        let (dim, style, table) = match &rope {
+            Some(rope) => (rope.dim, rope.style, &rope.table.values),
+            None => (0, RopeStyle::Interleaved, &plan.buffer),
+        };
+        let interleaved = style == RopeStyle::Interleaved;
         let wide = cache.dtype() == KvDtype::F32;
         let slot = &self.rows.rope_store_kv[usize::from(interleaved)][usize::from(wide)];
         let kernel = slot.get_or_init(|| {
@@ -352,95 +401,81 @@ impl Backend for GpuBackend {
                 .with_flag("KV_F32", wide);
             self.kernels.get(&self.gpu, &spec)
         });
-        let pages = cache.pages(layer, plan.counts(), shape);
-        let values =
-            [shape.num_heads, shape.num_kv_heads, shape.head_dim, rope.dim].map(|value| value as u32);
-        let items = shape.num_heads * rope.dim / 2 + shape.num_kv_heads * shape.head_dim;
+        let (k, v) = cache.layer(op, plan.counts()).pages();
+        let values = [num_heads, num_kv_heads, head_dim, dim].map(|value| value as u32);
+        let items = num_heads * dim / 2 + num_kv_heads * head_dim;
         let grid = [items.div_ceil(64) as u32, plan.counts().num_tokens as u32, 1];
-        let buffers = [&plan.buffer, &table.values, &qkv.values, &pages.k, &pages.v];
-        self.dispatch(kernel, &buffers, &values, grid);
+        self.dispatch(kernel, &[&plan.buffer, table, &qkv.values, k, v], &values, grid);
     }
 
     fn paged_attention(
         &self,
         plan: &GpuPlan,
-        shape: QkvShape,
+        op: AttentionOp,
         qkv: &GpuBuffer,
         cache: &GpuKvCache,
-        layer: usize,
         out: &mut GpuBuffer,
     ) {
         qkv.check_rows(plan.counts().num_tokens);
         out.check_rows(plan.counts().num_tokens);
-        assert_eq!((qkv.cols, out.cols), (shape.cols(), shape.q_cols()), "attention: columns");
-        let attention = self.attention(shape, cache.dtype());
+        assert_eq!((qkv.cols, out.cols), (op.shape.cols(), op.shape.q_cols()), "attention: columns");
+        let attention = self.attention(op, cache.dtype());
         let half = out.half().map(|half| (&half.values, half.stride));
-        attention.fused(
-            &self.gpu,
-            &self.recorder,
-            plan,
-            &qkv.values,
-            cache.pages(layer, plan.counts(), shape).pages(),
-            (&out.values, half),
-        );
+        let pages = cache.layer(op, plan.counts()).pages();
+        attention.fused(&self.gpu, &self.recorder, plan, &qkv.values, pages, (&out.values, half));
     }
 
     fn attention_scores(
         &self,
         plan: &GpuPlan,
-        shape: QkvShape,
+        op: AttentionOp,
         qkv: &GpuBuffer,
         cache: &GpuKvCache,
-        layer: usize,
         scores: &mut GpuBuffer,
     ) {
         qkv.check_rows(plan.counts().num_tokens);
-        check_scores(plan, shape, scores);
-        let attention = self.attention(shape, cache.dtype());
-        let context = scores.cols / shape.num_heads;
-        let pages = cache.pages(layer, plan.counts(), shape).pages();
+        check_scores(plan, op, scores);
+        let attention = self.attention(op, cache.dtype());
+        let context = scores.cols / op.shape.num_heads;
+        let pages = cache.layer(op, plan.counts()).pages();
         attention.scores(&self.gpu, &self.recorder, plan, &qkv.values, pages, &scores.values, context);
     }
 
-    fn attention_softmax(&self, plan: &GpuPlan, shape: QkvShape, scores: &mut GpuBuffer) {
-        check_scores(plan, shape, scores);
-        let attention = self.attention(shape, KvDtype::F16);
-        let context = scores.cols / shape.num_heads;
+    fn attention_softmax(&self, plan: &GpuPlan, op: AttentionOp, scores: &mut GpuBuffer) {
+        check_scores(plan, op, scores);
+        let attention = self.attention(op, KvDtype::F16);
+        let context = scores.cols / op.shape.num_heads;
         attention.softmax(&self.gpu, &self.recorder, plan, &scores.values, context);
     }
 
     fn attention_values(
         &self,
         plan: &GpuPlan,
-        shape: QkvShape,
+        op: AttentionOp,
         scores: &GpuBuffer,
         cache: &GpuKvCache,
-        layer: usize,
         out: &mut GpuBuffer,
     ) {
-        check_scores(plan, shape, scores);
+        check_scores(plan, op, scores);
         out.check_rows(plan.counts().num_tokens);
-        let attention = self.attention(shape, cache.dtype());
+        let attention = self.attention(op, cache.dtype());
         let half = out.half().map(|half| (&half.values, half.stride));
-        let context = scores.cols / shape.num_heads;
-        let pages = cache.pages(layer, plan.counts(), shape).pages();
-        attention.values(
-            &self.gpu,
-            &self.recorder,
-            plan,
-            (&scores.values, context),
-            pages,
-            (&out.values, half),
-        );
+        let scores = (&scores.values, scores.cols / op.shape.num_heads);
+        let pages = cache.layer(op, plan.counts()).pages();
+        attention.values(&self.gpu, &self.recorder, plan, scores, pages, (&out.values, half));
     }
 
-    fn swiglu(&self, rows: usize, gate_up: &GpuBuffer, out: &mut GpuBuffer) {
+    fn gated(&self, rows: usize, act: Activation, gate_up: &GpuBuffer, out: &mut GpuBuffer) {
         gate_up.check_rows(rows);
         out.check_rows(rows);
-        assert_eq!(gate_up.cols, 2 * out.cols, "swiglu: columns");
+        assert_eq!(gate_up.cols, 2 * out.cols, "gated: columns");
         let half = out.half();
-        let kernel = self.rows.swiglu[usize::from(half.is_some())].get_or_init(|| {
-            let spec = KernelSpec::new("swiglu");
+        let is_gelu = match act {
+            Activation::Silu => false,
+            Activation::GeluTanh => true,
+        };
+        let kernel = self.rows.gated[usize::from(is_gelu)][usize::from(half.is_some())].get_or_init(|| {
+            let spec = KernelSpec::new("gated").with_flag("GELU", is_gelu);
             let spec = if half.is_some() { spec.with("HALF", 2) } else { spec };
             self.kernels.get(&self.gpu, &spec)
         });
@@ -461,27 +496,34 @@ impl Backend for GpuBackend {
         self.dispatch(kernel, &buffers, &[x.cols as u32], [rows as u32, 1, 1]);
     }
 
-    fn argmax(&self, x: &GpuBuffer, out: &mut [u32]) -> Option<Result<()>> {
-        x.check_rows(out.len());
+    fn argmax(&self, rows: Range<usize>, x: &GpuBuffer, out: &mut GpuBuffer) {
+        x.check_rows(rows.end);
+        out.check_rows(rows.len());
+        assert_eq!(out.cols, 1, "argmax: a row has one index");
         let kernel = self.rows.argmax.get_or_init(|| self.kernels.get(&self.gpu, &KernelSpec::new("argmax")));
-        let mut indices = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
-        // Grown in the first steps, while nothing is recorded over it.
-        let len = (out.len() * 4) as u64;
-        let indices = match &mut *indices {
-            Some(indices) if indices.raw.size() >= len => indices,
-            slot => {
-                let rows = (x.rows * 4) as u64;
-                match DeviceBuffer::new(&self.gpu, &self.recorder, "indices of the highest logits", rows) {
-                    Ok(buffer) => slot.insert(buffer),
-                    Err(error) => return Some(Err(error)),
-                }
-            }
-        };
-        self.dispatch(kernel, &[&x.values, indices], &[x.cols as u32], [out.len() as u32, 1, 1]);
-        Some(self.readback.read(&self.gpu, &self.recorder, indices, bytemuck::cast_slice_mut(out)))
+        let values = [x.cols as u32, rows.start as u32];
+        self.dispatch(kernel, &[&x.values, &out.values], &values, [rows.len() as u32, 1, 1]);
     }
 
-    fn read_into(&self, buffer: &GpuBuffer, out: &mut [f32]) -> Result<()> {
-        self.readback.read(&self.gpu, &self.recorder, &buffer.values, bytemuck::cast_slice_mut(out))
+    fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()> {
+        self.readback.read(&self.gpu, &self.recorder, reads)
     }
+}
+
+/// Workgroups of 256 lanes for `len` elements, in two dimensions.
+fn element_grid(len: usize) -> [u32; 3] {
+    let groups = len.div_ceil(256);
+    let x_groups = groups.min(32768);
+    [x_groups as u32, groups.div_ceil(x_groups.max(1)) as u32, 1]
+}
+
+fn check_head_dim(head_dim: usize) -> Result<()> {
+    if head_dim.is_multiple_of(2) && head_dim <= MAX_HEAD_DIM {
+        return Ok(());
+    }
+    Err(Error::InvalidValue {
+        what: "head_dim on a GPU".to_owned(),
+        expected: format!("an even number up to {MAX_HEAD_DIM}"),
+        found: head_dim.to_string(),
+    })
 }

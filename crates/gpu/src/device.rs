@@ -4,50 +4,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use devices::{DeviceMemory, GpuOptions, MatrixUnits, Profile, Subgroups};
 use model::{Error, Result};
 
-use crate::memory::{self, DeviceMemory};
-
-/// Which optional features kernels may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct GpuOptions {
-    /// Whether matrices may be multiplied on matrix units.
-    pub matrix_units: MatrixUnits,
-    /// Whether sums may be formed across a subgroup.
-    pub subgroups: Subgroups,
-    /// Whether the time of every kernel is measured, which takes a little time itself.
-    pub profile: Profile,
-}
-
-/// Whether matrices may be multiplied on matrix units (tensor cores, simdgroup matrices).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MatrixUnits {
-    /// Where the device has them in a shape that the kernels know.
-    #[default]
-    Auto,
-    /// Never: products are sums of f32 multiply-adds.
-    Off,
-}
-
-/// Whether sums may be formed across a subgroup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Subgroups {
-    /// Where all of the device's subgroups are of one size.
-    #[default]
-    Auto,
-    /// Never: sums are trees over a workgroup's memory.
-    Off,
-}
-
-/// Whether the time of every kernel is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Profile {
-    /// It is not.
-    #[default]
-    Off,
-    /// By timestamps around every dispatch.
-    Kernels,
-}
+use crate::memory;
 
 /// What kernels may use of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! How much of a device's memory a model takes: the sums of what allocations take, by the functions that make them.
 
 use gguf::Gguf;
-use model::{AttentionMode, BatchLimits, KvShape, LlamaConfig, qkv_shape};
+use model::{BufferShape, Layout, LlamaConfig};
 
 use crate::activations::{GpuBuffer, Twin};
 use crate::device::Capabilities;
@@ -15,27 +15,18 @@ pub fn weight_bytes(gguf: &Gguf, config: &LlamaConfig) -> u64 {
         2 => pack::packed_bytes(tensor.format(), tensor.rows(), tensor.cols()),
         _ => GpuBuffer::values_bytes(1, tensor.cols()),
     });
-    of_tensors.sum::<u64>() + GpuBuffer::values_bytes(config.max_seq_len, config.rope.dim)
+    let ropes = config.spec.ropes.iter();
+    let ropes = ropes.map(|rope| GpuBuffer::values_bytes(config.max_seq_len, rope.dim));
+    of_tensors.chain(ropes).sum()
 }
 
-/// Bytes that a runner takes for steps up to `limits` over a cache of this shape.
-pub fn run_bytes(
-    capabilities: Capabilities,
-    config: &LlamaConfig,
-    limits: BatchLimits,
-    cache: KvShape,
-    attention: AttentionMode,
-) -> u64 {
-    let (hidden, inner, q) = (config.hidden_size, config.intermediate_size, config.q_dim());
-    let tokens = limits.max_tokens;
-    let activations = |rows, cols| GpuBuffer::bytes(capabilities, rows, cols, Twin::of_multiplied(cols));
-    let of_step = [hidden, hidden, hidden, qkv_shape(config).cols(), q, 2 * inner, inner];
-    let of_step: u64 = of_step.into_iter().map(|cols| activations(tokens, cols)).sum();
-    let scores = match attention {
-        AttentionMode::Fused => 0,
-        AttentionMode::Reference => activations(tokens, config.num_heads * config.max_seq_len),
-    };
-    let logits = activations(limits.max_logit_rows, config.vocab_size);
-    let plan = GpuPlan::bytes(limits, qkv_shape(config), cache.page_size);
-    GpuKvCache::bytes(cache) + of_step + scores + logits + plan
+/// Bytes of the buffers, the KV cache and the plan of a runner; at most `u64::MAX`.
+pub(crate) fn of_layout(capabilities: Capabilities, layout: &Layout) -> u64 {
+    let Layout { limits, kv, attention, .. } = layout;
+    let buffer =
+        |shape: BufferShape| GpuBuffer::bytes(capabilities, shape.rows, shape.cols, Twin::of(shape.role));
+    [GpuKvCache::bytes(kv), GpuPlan::bytes(*limits, attention, kv.page_size)]
+        .into_iter()
+        .chain(layout.buffers().map(buffer))
+        .fold(0, u64::saturating_add)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{KvDtype, KvShape, QkvShape, Result};
+use model::{AttentionOp, KvDtype, KvHeads, KvShape, QkvShape, Result};
 
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
@@ -26,20 +26,22 @@ impl GpuKvCache {
     ///
     /// # Errors
     /// When the device has no memory left, or a layer's pages exceed its largest binding.
-    pub(crate) fn new(gpu: &Gpu, recorder: &Arc<Recorder>, shape: KvShape) -> Result<Self> {
-        let bytes = layer_bytes(shape);
-        let layer = |_| {
+    pub(crate) fn new(gpu: &Gpu, recorder: &Arc<Recorder>, shape: &KvShape) -> Result<Self> {
+        let layer = |&heads: &KvHeads| {
+            let bytes = shape.layer_bytes(heads);
             Ok(LayerPages {
                 k: DeviceBuffer::new(gpu, recorder, "the KV cache's keys of a layer", bytes)?,
                 v: DeviceBuffer::new(gpu, recorder, "the KV cache's values of a layer", bytes)?,
             })
         };
-        Ok(Self { shape, layers: (0..shape.num_layers).map(layer).collect::<Result<_>>()? })
+        let layers = shape.layers.iter().map(layer).collect::<Result<_>>()?;
+        Ok(Self { shape: shape.clone(), layers })
     }
 
-    /// Bytes on the device of a cache of this shape.
-    pub(crate) fn bytes(shape: KvShape) -> u64 {
-        2 * shape.num_layers as u64 * DeviceBuffer::rounded(layer_bytes(shape))
+    /// Bytes on the device of a cache of this shape; at most `u64::MAX`.
+    pub(crate) fn bytes(shape: &KvShape) -> u64 {
+        let of_layer = |&heads: &KvHeads| DeviceBuffer::rounded(shape.layer_bytes(heads)).saturating_mul(2);
+        shape.layers.iter().map(of_layer).fold(0, u64::saturating_add)
     }
 
     /// Element type.
@@ -47,25 +49,23 @@ impl GpuKvCache {
         self.shape.dtype
     }
 
-    /// The pages of a layer, for a planned batch and heads of this shape.
+    /// The pages that an operation reads or writes in a planned step.
     ///
     /// # Panics
-    /// When the plan has pages that the cache lacks or of another size, or the heads are not the cache's: kernels check no
+    /// When the plan has pages that the cache lacks or of another size, or the heads are not the layer's: kernels check no
     /// index.
-    pub(crate) fn pages(&self, layer: usize, counts: PlanCounts, heads: QkvShape) -> &LayerPages {
-        let KvShape { num_pages, page_size, num_kv_heads, head_dim, .. } = self.shape;
+    pub(crate) fn layer(&self, op: AttentionOp, counts: PlanCounts) -> &LayerPages {
+        let KvShape { num_pages, page_size, .. } = self.shape;
+        let QkvShape { num_kv_heads, head_dim, .. } = op.shape;
         assert_eq!(counts.page_size, page_size, "tokens of a page: the plan's and the KV cache's");
         assert!(
             counts.end_page <= num_pages,
             "the plan reaches page {}, but the KV cache has {num_pages}",
             counts.end_page.saturating_sub(1)
         );
-        assert_eq!(
-            (heads.num_kv_heads, heads.head_dim),
-            (num_kv_heads, head_dim),
-            "heads and their width: the model's and the KV cache's"
-        );
-        &self.layers[layer]
+        let ours = self.shape.layers[op.kv_layer];
+        assert_eq!(KvHeads { num_kv_heads, head_dim }, ours, "the KV cache has heads of another shape");
+        &self.layers[op.kv_layer]
     }
 }
 
@@ -74,9 +74,4 @@ impl LayerPages {
     pub fn pages(&self) -> (&DeviceBuffer, &DeviceBuffer) {
         (&self.k, &self.v)
     }
-}
-
-/// Bytes of a layer's keys, and as many of its values.
-fn layer_bytes(shape: KvShape) -> u64 {
-    (shape.elements_per_layer() * shape.dtype.bytes()) as u64
 }

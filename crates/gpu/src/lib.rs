@@ -31,11 +31,10 @@ mod tiling;
 mod translation;
 
 pub use activations::GpuBuffer;
-pub use adapters::{Adapter, Adapters, Description, GpuChoice};
+pub use adapters::{Adapter, Adapters};
 pub use backend::GpuBackend;
-pub use device::{Capabilities, Gpu, GpuOptions, MatrixUnits, Profile, Subgroups};
-pub use footprint::{run_bytes, weight_bytes};
+pub use device::{Capabilities, Gpu};
+pub use footprint::weight_bytes;
 pub use kv_cache::GpuKvCache;
 pub use matrix::GpuMatrix;
-pub use memory::DeviceMemory;
 pub use plan::GpuPlan;

@@ -1,13 +1,6 @@
 //! How much memory a device has, where its driver tells.
 
-/// A device's memory, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DeviceMemory {
-    /// All of it.
-    pub total: u64,
-    /// What this process may have now: the rest belongs to others.
-    pub available: u64,
-}
+use devices::DeviceMemory;
 
 /// Asks the driver. Vulkan alone has an answer that can be had without unsafe calls of an operating system's own.
 #[cfg(not(target_vendor = "apple"))]

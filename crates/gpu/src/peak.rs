@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use model::{Result, Roofs};
+use model::{Peaks, Result};
 
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
@@ -28,9 +28,9 @@ const PASS: Duration = Duration::from_millis(20);
 const MEASURING: Duration = Duration::from_millis(600);
 
 /// Measures memory and arithmetic.
-pub(crate) fn measure(gpu: &Gpu, kernels: &Kernels, recorder: &Arc<Recorder>) -> Result<Roofs> {
+pub(crate) fn measure(gpu: &Gpu, kernels: &Kernels, recorder: &Arc<Recorder>) -> Result<Peaks> {
     let macs_per_s = macs_per_s(gpu, kernels, recorder)?;
-    Ok(Roofs {
+    Ok(Peaks {
         read_bytes_per_s: copied_bytes_per_s(gpu, kernels, recorder)?,
         // Weights of every format become what the units multiply.
         quantized_macs_per_s: macs_per_s,

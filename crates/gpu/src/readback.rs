@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use model::{Error, Result};
+use model::{Backend, Error, Read, Result};
 
-use crate::buffer::DeviceBuffer;
+use crate::activations::GpuBuffer;
 use crate::device::{Counters, Gpu};
 use crate::recorder::Recorder;
 
@@ -15,12 +15,17 @@ pub(crate) struct Readback {
 }
 
 impl Readback {
-    /// Submits what is recorded, waits for it and copies the first `out.len()` bytes of `buffer`.
+    /// Submits what is recorded, waits for it once and copies what is wanted.
     ///
     /// # Errors
     /// When anything has gone wrong on the device.
-    pub fn read(&self, gpu: &Gpu, recorder: &Recorder, buffer: &DeviceBuffer, out: &mut [u8]) -> Result<()> {
-        let len = out.len() as u64;
+    pub fn read<B: Backend<Buffer = GpuBuffer>>(
+        &self,
+        gpu: &Gpu,
+        recorder: &Recorder,
+        reads: &mut [Read<'_, B>],
+    ) -> Result<()> {
+        let len = reads.iter().map(|read| size_of_val(read.out) as u64).sum::<u64>();
         if len == 0 {
             recorder.submit(gpu, None);
             gpu.wait()?;
@@ -41,14 +46,27 @@ impl Readback {
             }
         };
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        encoder.copy_buffer_to_buffer(&buffer.raw, 0, readable, 0, len);
+        let mut at = 0;
+        for Read { buffer, first_row, out } in &*reads {
+            let (first, len) = ((first_row * buffer.cols * 4) as u64, size_of_val(*out) as u64);
+            assert!(first + len <= buffer.values.raw.size(), "a read beyond the end of a buffer");
+            if len > 0 {
+                encoder.copy_buffer_to_buffer(&buffer.values.raw, first, readable, at, len);
+            }
+            at += len;
+        }
         recorder.submit(gpu, Some(encoder.finish()));
         readable.map_async(wgpu::MapMode::Read, 0..len, |_| {});
         let copied = gpu.wait().and_then(|()| {
             let view = readable
                 .get_mapped_range(0..len)
                 .map_err(|error| Error::Device(format!("{}: reading results: {error}", gpu.info().name)))?;
-            out.copy_from_slice(&view);
+            let mut rest: &[u8] = &view;
+            for Read { out, .. } in reads {
+                let (own, others) = rest.split_at(size_of_val(*out));
+                bytemuck::cast_slice_mut(out).copy_from_slice(own);
+                rest = others;
+            }
             Ok(())
         });
         // Whatever has happened: the next step copies into it.

@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use devices::Profile;
+
 use crate::buffer::{DeviceBuffer, Invalidate};
-use crate::device::{Counters, Gpu, Profile};
+use crate::device::{Counters, Gpu};
 use crate::kernel::{Kernel, MAX_IMMEDIATES};
 use crate::profile::Timings;
 

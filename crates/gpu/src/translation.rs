@@ -44,9 +44,11 @@ fn products() -> Vec<Case> {
 
 fn row_kernels() -> Vec<Case> {
     let mut specs: Vec<KernelSpec> =
-        ["add", "argmax", "copy", "gather_rows", "to_half"].map(KernelSpec::new).to_vec();
-    specs.extend([false, true].map(|half| {
-        let spec = KernelSpec::new("swiglu");
+        ["add", "argmax", "copy", "gather_rows", "norm_heads", "scale", "softcap", "to_half"]
+            .map(KernelSpec::new)
+            .to_vec();
+    specs.extend([(false, false), (false, true), (true, false), (true, true)].map(|(gelu, half)| {
+        let spec = KernelSpec::new("gated").with_flag("GELU", gelu);
         if half { spec.with("HALF", 2) } else { spec }
     }));
     for adds in [false, true] {
@@ -69,7 +71,14 @@ fn attention() -> Vec<Case> {
     for (num_heads, num_kv_heads, head_dim) in shapes {
         let shape = QkvShape { num_heads, num_kv_heads, head_dim };
         for dtype in [KvDtype::F16, KvDtype::F32] {
-            let plain = Specs { shape, dtype, has_half: false, on_matrix_units: false, has_vectors: false };
+            let plain = Specs {
+                shape,
+                scale: 0.125,
+                dtype,
+                has_half: false,
+                on_matrix_units: false,
+                has_vectors: false,
+            };
             for has_half in [false, true] {
                 let specs = Specs { has_half, ..plain };
                 let fused = [Grid::Whole, Grid::Split].map(|grid| specs.fused(grid));
@@ -169,8 +178,14 @@ fn attention_translates() {
 #[test]
 fn msl_snapshots_are_up_to_date() {
     let shape = QkvShape { num_heads: 32, num_kv_heads: 8, head_dim: 128 };
-    let plain =
-        Specs { shape, dtype: KvDtype::F16, has_half: false, on_matrix_units: false, has_vectors: false };
+    let plain = Specs {
+        shape,
+        scale: 1.0 / (shape.head_dim as f32).sqrt(),
+        dtype: KvDtype::F16,
+        has_half: false,
+        on_matrix_units: false,
+        has_vectors: false,
+    };
     let hottest = [
         ("matmul_float_q4_k", spec_for(false, Format::Q4_K, Shape::Float { tokens: 4 }, false)),
         ("attention_fused", plain.fused(Grid::Whole)),

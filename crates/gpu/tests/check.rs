@@ -2,9 +2,9 @@
 //! other.
 #![cfg(feature = "device-tests")]
 
+use devices::{GpuChoice, GpuOptions};
 use gguf::Gguf;
-use gpu::check;
-use gpu::{Adapters, GpuChoice, GpuOptions};
+use gpu::{Adapters, check};
 
 /// The demo model stands in for the user's.
 const MODEL: &[u8] = include_bytes!("../../../models/demo/demo.gguf");

@@ -1,12 +1,16 @@
 //! What a device must be able to do for the graph to run on it.
 //!
-//! One implementation per kind of device, each in a crate of its own. The operations are those of the Llama family,
-//! each over a ragged batch; a single sequence is a batch of one. Law that every implementation keeps: the order in
-//! which one output element is summed depends on the weights and the position, never on the other rows of the batch.
+//! One implementation for each kind of device, each in a crate of its own. Every operation works over a ragged batch; a
+//! single sequence is a batch of one. Every implementation is batch-invariant: the order in which one output element is
+//! summed depends on the weights and the position, never on the other rows of the batch.
+
+use std::ops::Range;
 
 use gguf::TensorView;
 
-use crate::{Batch, BatchLimits, KvDtype, Linear, Result, RopeStyle};
+use crate::{
+    Activation, AttentionSpec, Batch, BatchLimits, KvShape, Layout, Linear, ModelSpec, Result, RopeStyle,
+};
 
 /// Which attention runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,35 +27,6 @@ pub enum AttentionMode {
 impl AttentionMode {
     /// Most tokens of a sequence with reference attention.
     pub const MAX_REFERENCE_CONTEXT: usize = 8192;
-}
-
-/// The paged KV cache of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KvShape {
-    /// Layers, each with pages of its own.
-    pub num_layers: usize,
-    /// Pages of a layer.
-    pub num_pages: usize,
-    /// Tokens of a page.
-    pub page_size: usize,
-    /// Key and value heads.
-    pub num_kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Element type.
-    pub dtype: KvDtype,
-}
-
-impl KvShape {
-    /// Elements of K (as many of V) in one layer.
-    pub fn elements_per_layer(&self) -> usize {
-        self.num_pages * self.page_size * self.num_kv_heads * self.head_dim
-    }
-
-    /// Bytes of K and V over all layers.
-    pub fn bytes(&self) -> u64 {
-        2 * self.num_layers as u64 * self.elements_per_layer() as u64 * self.dtype.bytes() as u64
-    }
 }
 
 /// The stacked row that the QKV projection writes: `[q: num_heads * head_dim | k: num_kv_heads * head_dim | v: ..]`.
@@ -77,18 +52,46 @@ impl QkvShape {
     }
 }
 
-/// How the rotation pairs the dimensions of a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RopeShape {
-    /// Rotated dimensions of a head.
+/// The attention of one layer, as operations take it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionOp {
+    /// The row of queries, keys and values.
+    pub shape: QkvShape,
+    /// The layer's index among [`KvShape::layers`].
+    pub kv_layer: usize,
+    /// Scores are multiplied by it.
+    pub scale: f32,
+}
+
+impl AttentionOp {
+    /// The attention that a layer describes, whose keys and values are those of `kv_layer`.
+    pub fn new(spec: &AttentionSpec, kv_layer: usize) -> Self {
+        Self { shape: spec.qkv(), kv_layer, scale: spec.scale }
+    }
+}
+
+/// The rotation of queries and keys.
+pub struct RopeOp<'a, B: Backend> {
+    /// Rotated dimensions of a head: the columns of the table.
     pub dim: usize,
     /// Which of them pair up.
     pub style: RopeStyle,
+    /// `[max_seq_len, dim]` of `(cos, sin)` pairs.
+    pub table: &'a B::Buffer,
 }
 
-/// What a device can do at most, measured: the bounds that a benchmark compares with.
+/// What a buffer is for, which decides what a device keeps beside its f32 values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BufferRole {
+    /// Read and written by operations, and by the host.
+    Values,
+    /// Also the input of [`matmul`](Backend::matmul), which a device may want in another form.
+    MatmulInput,
+}
+
+/// The peak rates of a device, measured: the bounds that a benchmark compares with.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Roofs {
+pub struct Peaks {
     /// Bytes a second that are read from memory.
     pub read_bytes_per_s: f64,
     /// Multiply-adds a second of the instructions that products with quantised weights use.
@@ -97,13 +100,24 @@ pub struct Roofs {
     pub float_macs_per_s: f64,
 }
 
+/// Rows of a buffer that the host wants, and where they go.
+pub struct Read<'a, B: Backend> {
+    /// The buffer.
+    pub buffer: &'a B::Buffer,
+    /// The first row.
+    pub first_row: usize,
+    /// As many values as are wanted, from the first row's first on.
+    pub out: &'a mut [f32],
+}
+
 /// A device that runs the graph's operations.
 ///
-/// `T`, `S`, `R` and `H` are the tokens, sequences, logit rows and hidden rows of the planned batch. Operations may be queued: only
+/// `T` and `S` are the tokens and sequences of the planned batch, `W` its wanted rows. Operations may be queued: only
 /// [`plan`](Backend::plan) and [`read_into`](Backend::read_into) wait for the device and report its failures.
 /// Operations panic when a buffer is too small for the plan or shapes do not fit: the graph guarantees both.
 pub trait Backend: Send + Sync + Sized + 'static {
-    /// Row-major f32 activations, or a constant vector, on the device.
+    /// Row-major words on the device: f32 activations, a constant vector, or the indices that
+    /// [`argmax`](Backend::argmax) finds.
     type Buffer: Send + Sync;
     /// A weight matrix, laid out for the device.
     type Matrix: Send + Sync;
@@ -112,6 +126,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// A batch on the device.
     type Plan: Send;
 
+    /// Refuses a model that the device cannot run.
+    ///
+    /// # Errors
+    /// Names what is not supported, and what is.
+    fn check_spec(&self, spec: &ModelSpec) -> Result<()>;
     /// Lays out a weight matrix for the device. The source's bytes are not needed afterwards.
     fn load(&self, tensor: TensorView<'_>) -> Result<Self::Matrix>;
     /// Lays out matrices of as many columns that are stacked, in the order of their rows. A device may join neighbours
@@ -122,17 +141,19 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Bytes that a loaded matrix occupies on the device.
     fn matrix_bytes(&self, matrix: &Self::Matrix) -> u64;
     /// Measures the device, for about a second; `None` of one that has no measure of itself.
-    fn roofs(&self) -> Result<Option<Roofs>> {
+    fn peaks(&self) -> Result<Option<Peaks>> {
         Ok(None)
     }
     /// A buffer of `rows x cols` zeros.
-    fn alloc(&self, rows: usize, cols: usize) -> Result<Self::Buffer>;
+    fn alloc(&self, rows: usize, cols: usize, role: BufferRole) -> Result<Self::Buffer>;
     /// A buffer of `rows x cols` with these values.
     fn upload(&self, rows: usize, cols: usize, values: &[f32]) -> Result<Self::Buffer>;
     /// An empty KV cache.
-    fn alloc_kv_cache(&self, shape: KvShape) -> Result<Self::KvCache>;
-    /// Room for the largest batch of a model whose attention has this shape.
-    fn alloc_plan(&self, limits: BatchLimits, shape: QkvShape) -> Result<Self::Plan>;
+    fn alloc_kv_cache(&self, shape: &KvShape) -> Result<Self::KvCache>;
+    /// Room for the largest batch of a model whose layers' attention has these shapes.
+    fn alloc_plan(&self, limits: BatchLimits, shapes: &[QkvShape]) -> Result<Self::Plan>;
+    /// Bytes on the device of all that [`RunState`](crate::RunState), the KV cache and the plan of a layout take.
+    fn footprint(&self, layout: &Layout) -> u64;
     /// Brings a batch to the device: the one upload of a step.
     fn plan(&self, batch: &Batch, plan: &mut Self::Plan) -> Result<()>;
 
@@ -159,67 +180,75 @@ pub trait Backend: Send + Sync + Sized + 'static {
     );
     /// `x += delta` for the first `rows` rows.
     fn add(&self, rows: usize, x: &mut Self::Buffer, delta: &Self::Buffer);
+    /// `x *= factor` for the first `rows` rows.
+    fn scale(&self, rows: usize, x: &mut Self::Buffer, factor: f32);
+    /// `x = cap * tanh(x / cap)` for the first `rows` rows.
+    fn softcap(&self, rows: usize, x: &mut Self::Buffer, cap: f32);
     /// `out[i] = weight * x[i] + bias` for the first `rows` rows; `out`'s columns are the weight's stacked rows.
     fn matmul(&self, rows: usize, x: &Self::Buffer, weight: &Linear<Self>, out: &mut Self::Buffer);
-    /// Rotates the queries in place and stores the rotated keys and the values at `slot_mapping`.
-    /// `qkv: [T, shape.cols()]`; `table: [max_seq_len, rope.dim]` of `(cos, sin)` pairs.
-    #[allow(clippy::too_many_arguments)] // One fused operation: its operands are what it fuses.
+    /// Norms each head of the queries with `q_weight` and of the keys with `k_weight`, both `[head_dim]`, in place.
+    /// `qkv: [T, op.shape.cols()]`.
+    fn norm_heads(
+        &self,
+        plan: &Self::Plan,
+        shape: QkvShape,
+        weights: (&Self::Buffer, &Self::Buffer),
+        eps: f32,
+        qkv: &mut Self::Buffer,
+    );
+    /// Rotates the queries in place and stores the rotated keys and the values at `slot_mapping`; rotates neither without
+    /// `rope`. `qkv: [T, op.shape.cols()]`.
     fn rope_store_kv(
         &self,
         plan: &Self::Plan,
-        shape: QkvShape,
-        rope: RopeShape,
-        table: &Self::Buffer,
+        op: AttentionOp,
+        rope: Option<RopeOp<'_, Self>>,
         qkv: &mut Self::Buffer,
         cache: &mut Self::KvCache,
-        layer: usize,
     );
     /// Causal softmax attention of every row over its sequence's cached positions up to its own, scores scaled by
-    /// `1 / sqrt(head_dim)`. `out: [T, shape.q_cols()]`.
+    /// `op.scale`. `out: [T, op.shape.q_cols()]`.
     fn paged_attention(
         &self,
         plan: &Self::Plan,
-        shape: QkvShape,
+        op: AttentionOp,
         qkv: &Self::Buffer,
         cache: &Self::KvCache,
-        layer: usize,
         out: &mut Self::Buffer,
     );
-    /// Reference attention, step 1: `scores[t, h, p] = q[t, h] . k[p] / sqrt(head_dim)` for positions `p` up to the
-    /// row's own. `scores: [T, num_heads * context]`, `context` being its columns over `num_heads`.
+    /// Reference attention, step 1: `scores[t, h, p] = q[t, h] . k[p] * op.scale` for positions `p` up to the row's own.
+    /// `scores: [T, num_heads * context]`, `context` being its columns over `num_heads`.
     fn attention_scores(
         &self,
         plan: &Self::Plan,
-        shape: QkvShape,
+        op: AttentionOp,
         qkv: &Self::Buffer,
         cache: &Self::KvCache,
-        layer: usize,
         scores: &mut Self::Buffer,
     );
     /// Reference attention, step 2: each row of `scores` becomes its softmax (maximum, sum of exponentials, quotient).
-    fn attention_softmax(&self, plan: &Self::Plan, shape: QkvShape, scores: &mut Self::Buffer);
+    fn attention_softmax(&self, plan: &Self::Plan, op: AttentionOp, scores: &mut Self::Buffer);
     /// Reference attention, step 3: `out[t, h] = sum over p of scores[t, h, p] * v[p]`.
     fn attention_values(
         &self,
         plan: &Self::Plan,
-        shape: QkvShape,
+        op: AttentionOp,
         scores: &Self::Buffer,
         cache: &Self::KvCache,
-        layer: usize,
         out: &mut Self::Buffer,
     );
-    /// `out[i, j] = silu(gate_up[i, j]) * gate_up[i, n + j]` for the first `rows` rows, `n` being `out`'s columns
+    /// `out[i, j] = act(gate_up[i, j]) * gate_up[i, n + j]` for the first `rows` rows, `n` being `out`'s columns
     /// (arXiv 2002.05202).
-    fn swiglu(&self, rows: usize, gate_up: &Self::Buffer, out: &mut Self::Buffer);
-    /// `out[i] = x[wanted_rows[i]]`. `out: [R + H, cols]`.
+    fn gated(&self, rows: usize, act: Activation, gate_up: &Self::Buffer, out: &mut Self::Buffer);
+    /// `out[i] = x[wanted_rows[i]]`. `out: [W, cols]`.
     fn gather_rows(&self, plan: &Self::Plan, x: &Self::Buffer, out: &mut Self::Buffer);
-    /// Waits for the queue and finds the index of the highest value in each of the first `out.len()` rows, of equal ones the
-    /// first, `u32::MAX` of a row without any above minus infinity. NaN counts as minus infinity, and plus infinity as the
-    /// greatest number. `None` of a device that leaves it to the host.
-    fn argmax(&self, x: &Self::Buffer, out: &mut [u32]) -> Option<Result<()>> {
-        let _ = (x, out);
-        None
-    }
-    /// Waits for the queue and copies the first `out.len()` values.
-    fn read_into(&self, buffer: &Self::Buffer, out: &mut [f32]) -> Result<()>;
+    /// The index of the highest value in each of these rows, of equal ones the first: word `i` of `out` is the one of row
+    /// `rows.start + i`, as the bits of a `u32`. [`NO_INDEX`] of a row without any value above minus infinity. NaN counts
+    /// as minus infinity, and plus infinity as the greatest number.
+    fn argmax(&self, rows: Range<usize>, x: &Self::Buffer, out: &mut Self::Buffer);
+    /// Waits for the queue, even if nothing is wanted, and copies what is: the one wait of a step.
+    fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()>;
 }
+
+/// Stands for the index that a row without a finite value does not have.
+pub const NO_INDEX: u32 = u32::MAX;

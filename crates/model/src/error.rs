@@ -50,12 +50,14 @@ pub enum Error {
     },
     /// The file holds tensors that the graph would silently ignore.
     #[error(
-        "tensor {tensor}: not part of the llama graph ({count} such tensors), expected every tensor to be used\n\
+        "tensor {tensor}: not part of the {architecture} graph ({count} such tensors), expected every tensor to be used\n\
          hint: the file probably holds a variant of the architecture that is not supported"
     )]
     UnreadTensor {
         /// The first such tensor, in file order.
         tensor: String,
+        /// The family that the file was read as.
+        architecture: &'static str,
         /// How many there are.
         count: usize,
     },
@@ -72,4 +74,22 @@ pub enum Error {
     /// The device failed while running.
     #[error("device: {0}")]
     Device(String),
+}
+
+/// Why a [`Runner`](crate::Runner) could not run a step.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RunError(String);
+
+impl RunError {
+    /// An error with this message, which every request of the step is told.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl From<Error> for RunError {
+    fn from(error: Error) -> Self {
+        Self(error.to_string())
+    }
 }

@@ -1,22 +1,33 @@
-//! The Llama graph, its configuration and weights, generic over a device backend.
+//! Models as data, their weights, and the one graph over them, generic over a device backend.
 //!
-//! The transformer is written once, in [`Llama::forward`], against the [`Backend`] trait. A step is one ragged
-//! [`Batch`]: a flat list of tokens with, for each sequence, a range of rows, so prompt chunks and decodes ride
-//! together and nothing is padded. This crate never sees a device, a thread or a file path.
+//! A file of [`families`] turns a GGUF file's metadata into a [`ModelSpec`]. The transformer is written once, in
+//! [`Decoder::forward`], against that description and the [`Backend`] trait. A step is one ragged [`Batch`]: a flat list of
+//! tokens with, for each sequence, a range of rows, so prompt chunks and decodes ride together and nothing is padded. A
+//! [`Runner`] runs steps; [`ModelRunner`] is the one over a decoder. This crate never sees a device, a thread or a path.
 #![forbid(unsafe_code)]
 
 mod backend;
 mod batch;
+mod check;
 mod config;
+mod decoder;
 mod error;
-mod llama;
+pub mod families;
+mod kv;
+mod layout;
 mod rope;
+mod runner;
+mod spec;
 mod weights;
 
-pub use backend::{AttentionMode, Backend, KvShape, QkvShape, Roofs, RopeShape};
-pub use batch::{Batch, BatchLimits, Logits, StepSize};
-pub use config::{KvDtype, LlamaConfig, RopeConfig, RopeScaling, RopeStyle};
-pub use error::{Error, Result};
-pub use llama::{Llama, RunState, qkv_shape};
-pub use rope::RopeTable;
+pub use backend::{AttentionMode, AttentionOp, Backend, BufferRole, NO_INDEX, Peaks, QkvShape, Read, RopeOp};
+pub use batch::{Batch, BatchLimits, Rows, StepSize, Want};
+pub use config::LlamaConfig;
+pub use decoder::{Decoder, RunState};
+pub use error::{Error, Result, RunError};
+pub use kv::{KvDtype, KvHeads, KvShape};
+pub use layout::{BufferShape, Layout};
+pub use rope::{RopeConfig, RopeScaling, RopeStyle, RopeTable};
+pub use runner::{ModelRunner, Output, Runner, RunnerSpec, StepOutput};
+pub use spec::{Activation, AttentionSpec, FfnSpec, LayerSpec, ModelSpec, NormSlots, QkNorm};
 pub use weights::Linear;

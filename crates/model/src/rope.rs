@@ -4,7 +4,86 @@
 //! Sources: RoFormer (arXiv 2104.09864), position interpolation (arXiv 2306.15595), YaRN (arXiv 2309.00071),
 //! and, for the Llama 3.1 factors, the `rope_freqs.weight` tensor of the file.
 
-use crate::{RopeConfig, RopeScaling};
+use crate::Result;
+use crate::check::check;
+
+/// Which two dimensions of a head are rotated together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeStyle {
+    /// `(2i, 2i + 1)`: Llama files, whose converter permuted Q and K for it.
+    Interleaved,
+    /// `(i, i + dim / 2)`: GPT-NeoX and its heirs.
+    Halves,
+}
+
+/// How positions beyond the trained context are reached.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// As trained.
+    None,
+    /// Every angle divided by `factor`.
+    Linear {
+        /// Stretch of the context.
+        factor: f32,
+    },
+    /// YaRN (arXiv 2309.00071): slow pairs divided by `factor`, fast ones kept, a ramp between.
+    Yarn {
+        /// Stretch of the context.
+        factor: f32,
+        /// Tokens of the context before stretching.
+        original_context: u32,
+        /// Multiplies the attention temperature that YaRN derives from `factor`.
+        attn_factor: f32,
+        /// 1 for YaRN proper, 0 for plain interpolation.
+        ext_factor: f32,
+        /// Pairs that rotate more often than this within the original context are kept.
+        beta_fast: f32,
+        /// Pairs that rotate less often than this are divided by `factor`.
+        beta_slow: f32,
+    },
+}
+
+/// Rotary position embedding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeConfig {
+    /// Base of the geometric series of wavelengths.
+    pub base: f32,
+    /// Dimensions of a head that are rotated; even, at most `head_dim`.
+    pub dim: usize,
+    /// Which dimensions pair up.
+    pub style: RopeStyle,
+    /// Context extension.
+    pub scaling: RopeScaling,
+}
+
+impl RopeConfig {
+    /// Checks that every angle is finite.
+    ///
+    /// # Errors
+    /// The first field that is out of range, with the permitted values and the one found.
+    pub fn validate(&self) -> Result<()> {
+        let base = self.base;
+        check(base.is_finite() && base > 1.0, "rope.base", "a finite number above 1", base)?;
+        let positive = |field: &str, value: f32| {
+            let ok = value.is_finite() && value > 0.0;
+            check(ok, &format!("rope.scaling.{field}"), "a finite number above 0", value)
+        };
+        match self.scaling {
+            RopeScaling::None => Ok(()),
+            RopeScaling::Linear { factor } => positive("factor", factor),
+            RopeScaling::Yarn { factor, original_context, attn_factor, ext_factor, beta_fast, beta_slow } => {
+                positive("factor", factor)?;
+                positive("attn_factor", attn_factor)?;
+                positive("yarn_beta_fast", beta_fast)?;
+                positive("yarn_beta_slow", beta_slow)?;
+                let unit = (0.0..=1.0).contains(&ext_factor);
+                check(unit, "rope.scaling.yarn_ext_factor", "0 to 1", ext_factor)?;
+                let field = "rope.scaling.original_context_length";
+                check(original_context > 0, field, "at least 1", original_context)
+            }
+        }
+    }
+}
 
 /// `[max_seq_len, rope_dim / 2]` pairs `(cos, sin)`, interleaved: row `p` is `cos_0, sin_0, cos_1, sin_1, ..`.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,10 +164,34 @@ fn magnitude(rope: &RopeConfig) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RopeStyle;
 
     fn rope(scaling: RopeScaling) -> RopeConfig {
         RopeConfig { base: 10000.0, dim: 8, style: RopeStyle::Interleaved, scaling }
+    }
+
+    #[test]
+    fn scaling_must_give_finite_angles() {
+        let check = |scaling, expect: Option<&str>| {
+            let error = rope(scaling).validate().err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), expect);
+        };
+        let yarn = |attn_factor, original_context, ext_factor| RopeScaling::Yarn {
+            factor: 4.0,
+            original_context,
+            attn_factor,
+            ext_factor,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+        };
+        check(RopeScaling::None, None);
+        check(yarn(1.0, 64, 1.0), None);
+        let factor = "rope.scaling.factor: expected a finite number above 0, found 0";
+        check(RopeScaling::Linear { factor: 0.0 }, Some(factor));
+        let attn = "rope.scaling.attn_factor: expected a finite number above 0, found NaN";
+        check(yarn(f32::NAN, 64, 1.0), Some(attn));
+        let context = "rope.scaling.original_context_length: expected at least 1, found 0";
+        check(yarn(1.0, 0, 1.0), Some(context));
+        check(yarn(1.0, 64, 2.0), Some("rope.scaling.yarn_ext_factor: expected 0 to 1, found 2"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use gguf::{Gguf, TensorView};
 
-use crate::{Backend, Error, LlamaConfig, Result};
+use crate::{Backend, Error, LayerSpec, ModelSpec, QkNorm, Result};
 
 /// `y = weight * x + bias`, the weight being a stack of matrices with the same number of columns.
 ///
@@ -18,16 +18,19 @@ pub struct Linear<B: Backend> {
 
 /// One transformer layer. Comments give the shapes as `[rows, cols]`.
 pub(crate) struct Layer<B: Backend> {
-    pub attn_norm: B::Buffer, // [hidden]
-    pub qkv: Linear<B>,       // [q_dim + 2 * kv_dim, hidden]
-    pub attn_out: Linear<B>,  // [hidden, q_dim]
-    pub ffn_norm: B::Buffer,  // [hidden]
-    pub gate_up: Linear<B>,   // [2 * intermediate, hidden]
-    pub down: Linear<B>,      // [hidden, intermediate]
+    pub attn_norm: B::Buffer,                    // [hidden]
+    pub qkv: Linear<B>,                          // [q_dim + 2 * kv_dim, hidden]
+    pub qk_norm: Option<(B::Buffer, B::Buffer)>, // [head_dim] each
+    pub attn_out: Linear<B>,                     // [hidden, q_dim]
+    pub post_attn_norm: Option<B::Buffer>,       // [hidden]
+    pub ffn_norm: B::Buffer,                     // [hidden]
+    pub gate_up: Linear<B>,                      // [2 * inner, hidden]
+    pub down: Linear<B>,                         // [hidden, inner]
+    pub post_ffn_norm: Option<B::Buffer>,        // [hidden]
 }
 
 /// All weights of a model.
-pub(crate) struct Weights<B: Backend> {
+pub(crate) struct DecoderWeights<B: Backend> {
     /// `[vocab, hidden]`; absent when the file ties it to the LM head, from which rows are then gathered.
     pub embedding: Option<B::Matrix>,
     pub layers: Vec<Layer<B>>,
@@ -39,27 +42,31 @@ pub(crate) struct Weights<B: Backend> {
     pub bytes: u64,
 }
 
-impl<B: Backend> Weights<B> {
+impl<B: Backend> DecoderWeights<B> {
     /// Loads every tensor of the graph; `progress(done, total)` counts source bytes.
     pub fn load(
         backend: &B,
         gguf: &Gguf,
-        config: &LlamaConfig,
+        spec: &ModelSpec,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let total = gguf.tensors().map(|t| t.data().len() as u64).sum();
         let mut loader = Loader { backend, gguf, read: HashSet::new(), done: 0, total, bytes: 0, progress };
-        let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        let head = if gguf.find_tensor("output.weight").is_some() { "output" } else { "token_embd" };
-        let embedding = match head {
-            "output" => Some(loader.matrix("token_embd.weight", vocab, hidden)?),
-            _ => None,
+        let (names, hidden, vocab) = (&spec.family.tensors, spec.hidden_size, spec.vocab_size);
+        let is_tied = gguf.find_tensor(&format!("{}.weight", names.output)).is_none();
+        let head = if is_tied { names.embedding } else { names.output };
+        let embedding = match is_tied {
+            true => None,
+            false => Some(loader.matrix(&format!("{}.weight", names.embedding), vocab, hidden)?),
         };
-        let layers = (0..config.num_layers).map(|i| loader.layer(i, config)).collect::<Result<_>>()?;
-        let output_norm = loader.vector("output_norm.weight", hidden)?;
-        let output = loader.linear(&[(head, vocab)], hidden)?;
-        let rope_factors = loader.find_values("rope_freqs.weight", config.rope.dim / 2)?;
-        loader.refuse_unread()?;
+        let layers = (0..spec.layers.len()).map(|idx| loader.layer(idx, spec)).collect::<Result<_>>()?;
+        let output_norm = loader.vector(names.output_norm, hidden)?;
+        let output = loader.linear(&[head.to_owned()], &[vocab], hidden)?;
+        let rope_factors = match spec.ropes.first() {
+            Some(rope) => loader.find_values(&format!("{}.weight", names.rope_factors), rope.dim / 2)?,
+            None => None,
+        };
+        loader.refuse_unread(spec.family.architecture)?;
         Ok(Self { embedding, layers, output_norm, output, rope_factors, bytes: loader.bytes })
     }
 }
@@ -75,26 +82,42 @@ struct Loader<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Loader<'a, B> {
-    fn layer(&mut self, i: usize, config: &LlamaConfig) -> Result<Layer<B>> {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let (q, kv) = (config.q_dim(), config.kv_dim());
-        let name = |part: &str| format!("blk.{i}.{part}");
-        let (attn_q, attn_k, attn_v) = (name("attn_q"), name("attn_k"), name("attn_v"));
+    fn layer(&mut self, layer_idx: usize, spec: &ModelSpec) -> Result<Layer<B>> {
+        let (names, hidden) = (&spec.family.tensors, spec.hidden_size);
+        let LayerSpec { attn, ffn, norms, .. } = &spec.layers[layer_idx];
+        let (q, kv, inner) = (attn.q_dim(), attn.kv_dim(), ffn.inner());
+        let name = |part: &str| format!("blk.{layer_idx}.{part}");
+        let all = |parts: &[&str]| parts.iter().map(|part| name(part)).collect::<Vec<_>>();
+        let qk_norm = match attn.qk_norm {
+            None => None,
+            Some(QkNorm::PerHead) => Some((
+                self.vector(&name(names.q_norm), attn.head_dim)?,
+                self.vector(&name(names.k_norm), attn.head_dim)?,
+            )),
+        };
         Ok(Layer {
-            attn_norm: self.vector(&name("attn_norm.weight"), hidden)?,
-            qkv: self.linear(&[(&attn_q, q), (&attn_k, kv), (&attn_v, kv)], hidden)?,
-            attn_out: self.linear(&[(&name("attn_output"), hidden)], q)?,
-            ffn_norm: self.vector(&name("ffn_norm.weight"), hidden)?,
-            gate_up: self.linear(&[(&name("ffn_gate"), inner), (&name("ffn_up"), inner)], hidden)?,
-            down: self.linear(&[(&name("ffn_down"), hidden)], inner)?,
+            attn_norm: self.vector(&name(names.attn_norm), hidden)?,
+            qkv: self.linear(&all(names.qkv), &[q, kv, kv], hidden)?,
+            qk_norm,
+            attn_out: self.linear(&all(&[names.attn_out]), &[hidden], q)?,
+            post_attn_norm: self.vector_if(norms.post_attn, &name(names.post_attn_norm), hidden)?,
+            ffn_norm: self.vector(&name(names.ffn_norm), hidden)?,
+            gate_up: self.linear(&all(names.gate_up), &[inner, inner], hidden)?,
+            down: self.linear(&all(&[names.down]), &[hidden], inner)?,
+            post_ffn_norm: self.vector_if(norms.post_ffn, &name(names.post_ffn_norm), hidden)?,
         })
     }
 
-    /// Stacks `<name>.weight` of each part, and `<name>.bias` where a part has one.
-    fn linear(&mut self, parts: &[(&str, usize)], cols: usize) -> Result<Linear<B>> {
+    /// Stacks `<name>.weight` of each part, and `<name>.bias` where a part has one. `rows` are those of each part, or, of
+    /// a single fused part, of the pieces in it.
+    fn linear(&mut self, names: &[String], rows: &[usize], cols: usize) -> Result<Linear<B>> {
+        let parts: Vec<(&str, usize)> = match names {
+            [fused] => vec![(fused, rows.iter().sum())],
+            names => names.iter().map(String::as_str).zip(rows.iter().copied()).collect(),
+        };
         let mut bias = Vec::new();
         let mut has_bias = false;
-        for &(name, rows) in parts {
+        for &(name, rows) in &parts {
             let values = self.find_values(&format!("{name}.bias"), rows)?;
             has_bias |= values.is_some();
             bias.extend(values.unwrap_or_else(|| vec![0.0; rows]));
@@ -118,9 +141,14 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(matrix)
     }
 
+    /// Loads `<name>.weight` of one row.
     fn vector(&mut self, name: &str, len: usize) -> Result<B::Buffer> {
-        let values = self.checked(self.gguf.tensor(name)?, 1, len)?.dequantize();
+        let values = self.checked(self.gguf.tensor(&format!("{name}.weight"))?, 1, len)?.dequantize();
         self.upload(&values)
+    }
+
+    fn vector_if(&mut self, wanted: bool, name: &str, len: usize) -> Result<Option<B::Buffer>> {
+        if wanted { self.vector(name, len).map(Some) } else { Ok(None) }
     }
 
     fn find_values(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
@@ -149,7 +177,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(tensor)
     }
 
-    fn refuse_unread(&self) -> Result<()> {
+    fn refuse_unread(&self, architecture: &'static str) -> Result<()> {
         let mut unread = self
             .gguf
             .tensors()
@@ -157,7 +185,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             .filter(|name| !self.read.contains(name) && !is_derived(name));
         match unread.next() {
             None => Ok(()),
-            Some(tensor) => Err(Error::UnreadTensor { tensor, count: 1 + unread.count() }),
+            Some(tensor) => Err(Error::UnreadTensor { tensor, architecture, count: 1 + unread.count() }),
         }
     }
 }

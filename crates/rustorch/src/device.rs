@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use cpu::CpuOptions;
-use gpu::GpuChoice;
+use devices::GpuChoice;
 
 /// Where a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,7 +30,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// `auto`, `cpu`, `gpu`, `gpu:N` (numbers as in [`gpus`](crate::gpus)), `metal`, `vulkan` or `dx12`.
+/// `auto`, `cpu`, `gpu`, `gpu:N` (numbers as in [`devices`](crate::devices)), `metal`, `vulkan` or `dx12`.
 impl FromStr for Device {
     type Err = String;
 

@@ -32,10 +32,10 @@ pub enum Error {
     Engine(#[from] engine::EngineError),
     /// The device failed in a step; the slots of the sequences that it ran are empty.
     #[error("step failed: {0}")]
-    Run(#[from] engine::RunError),
-    /// A GPU has no room for the model.
+    Run(#[from] model::RunError),
+    /// The model does not fit the device's memory.
     #[error(transparent)]
-    DoesNotFit(Box<NoRoom>),
+    DoesNotFit(Box<DoesNotFit>),
     /// A batch without sequences.
     #[error("batch: expected at least one sequence, found none")]
     EmptyBatch,
@@ -117,13 +117,13 @@ pub enum Error {
     },
 }
 
-/// What a GPU has no room for.
+/// What does not fit a device's memory.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{device}: expected room for {needed} ({parts}), found {available} available of {total}\nhint: {hint}"
 )]
-pub struct NoRoom {
-    /// The GPU.
+pub struct DoesNotFit {
+    /// The device.
     pub device: String,
     /// What is needed.
     pub needed: String,

@@ -15,7 +15,7 @@
 //! let config = LlamaConfig::from_gguf(&gguf)?.with_batch_size(2).with_max_seq_len(64);
 //! let mut model = LlamaModel::load(&gguf, config, Default::default())?;
 //! let logits = model.forward_batch(&[&[1, 2, 3], &[4]])?;
-//! assert_eq!((logits.len(), logits[0].len()), (2, model.config().vocab_size));
+//! assert_eq!((logits.len(), logits[0].len()), (2, model.config().vocab_size()));
 //! # Ok::<(), rustorch_llama::Error>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -23,34 +23,36 @@
 pub mod demo;
 mod device;
 mod error;
-mod gpus;
 mod kv_cache;
+mod memory_fit;
 mod model;
 mod perplexity;
-mod room;
+mod platforms;
+mod sizes;
 pub mod synthetic;
 mod weights;
 
-pub use ::model::{AttentionMode, KvDtype, LlamaConfig, Roofs, RopeConfig, RopeScaling, RopeStyle};
+pub use ::model::{
+    Activation, AttentionMode, AttentionSpec, FfnSpec, KvDtype, LayerSpec, LlamaConfig, ModelSpec, NormSlots,
+    Peaks, QkNorm, RopeConfig, RopeScaling, RopeStyle, families,
+};
+pub use conformance::{Finding, Report as DeviceReport};
 pub use cpu::{CpuOptions, Isa};
+pub use devices::{DeviceMemory, GpuChoice, GpuDescription, GpuOptions, MatrixUnits, Profile, Subgroups};
 pub use engine::{
     Completion, Embedding, EmbeddingRequest, EngineError, EngineHandle, EngineStats, Event, EventSink,
     FinishReason, Pooling, PrefixCache, Priority, Request, RequestStream, SamplingParams, TokenEvent,
     TokenLogprobs, Usage,
 };
 pub use gguf::{Format, Gguf, Metadata};
-pub use gpu::check::{Finding, Report as GpuReport};
-pub use gpu::{
-    Description as GpuDescription, DeviceMemory, GpuChoice, GpuOptions, MatrixUnits, Profile, Subgroups,
-};
 pub use tokenizer::{
     Bos, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Special, Tokenizer, TokenizerError,
 };
 
 pub use device::Device;
-pub use error::{Error, NoRoom, Result};
-pub use gpus::{check_gpu, gpus, what_auto_takes};
+pub use error::{DoesNotFit, Error, Result};
 pub use kv_cache::KvCache;
 pub use model::LlamaModel;
 pub use perplexity::{Perplexity, perplexity};
-pub use weights::{EngineConfig, KernelTime, LoadOptions, Weights};
+pub use platforms::{DeviceInfo, KernelTime, check_device, devices, what_auto_takes};
+pub use weights::{EngineConfig, LoadOptions, Weights};

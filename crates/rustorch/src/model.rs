@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use engine::{Runner, kv_shape};
 use gguf::Gguf;
-use model::{Batch, LlamaConfig, Logits};
+use model::{Batch, LlamaConfig, Rows, Runner, Want};
 
 use crate::{Device, Error, KvCache, LoadOptions, Result, Weights};
 
@@ -72,7 +71,8 @@ impl LlamaModel {
     fn with_slots(weights: Weights, num_slots: usize) -> Result<Self> {
         let runner = weights.slot_runner(num_slots)?;
         let spec = runner.spec();
-        let memory_bytes = kv_shape(weights.config(), spec.num_pages).bytes();
+        let LlamaConfig { spec: model, kv_dtype, .. } = weights.config();
+        let memory_bytes = model.kv_shape(spec.limits.num_pages, spec.page_size, *kv_dtype).bytes();
         let batch = Batch::new(spec.limits, spec.page_size);
         Ok(Self { weights, runner, batch, cache: KvCache::new(num_slots, memory_bytes) })
     }
@@ -144,9 +144,9 @@ impl LlamaModel {
         start: &[usize],
     ) -> Result<Vec<Vec<f32>>> {
         self.check(sequences, start)?;
-        let vocab_size = self.config().vocab_size;
+        let vocab_size = self.config().vocab_size();
         let mut logits = vec![Vec::new(); sequences.len()];
-        self.run(sequences, start, Logits::Last, |sequence, _, row| {
+        self.run(sequences, start, Want::Logits(Rows::Last), |sequence, _, row| {
             logits[sequence] = Vec::with_capacity(vocab_size);
             logits[sequence].extend_from_slice(row);
         })?;
@@ -160,11 +160,11 @@ impl LlamaModel {
     /// As [`forward_batch`](Self::forward_batch).
     pub fn forward_all(&mut self, tokens: &[u32], mut each: impl FnMut(usize, &[f32])) -> Result<()> {
         self.check(&[tokens], &[0])?;
-        self.run(&[tokens], &[0], Logits::All, |_, index, row| each(index, row))
+        self.run(&[tokens], &[0], Want::Logits(Rows::All), |_, index, row| each(index, row))
     }
 
     fn check(&self, sequences: &[&[u32]], start: &[usize]) -> Result<()> {
-        let LlamaConfig { vocab_size, max_seq_len, .. } = *self.config();
+        let (vocab_size, max_seq_len) = (self.config().vocab_size(), self.config().max_seq_len);
         if sequences.is_empty() {
             return Err(Error::EmptyBatch);
         }
@@ -197,11 +197,12 @@ impl LlamaModel {
         &mut self,
         sequences: &[&[u32]],
         start: &[usize],
-        wanted: Logits,
+        want: Want,
         mut each: impl FnMut(usize, usize, &[f32]),
     ) -> Result<()> {
         let spec = self.runner.spec();
-        let budget = if wanted == Logits::All { spec.limits.max_logit_rows } else { spec.limits.max_tokens };
+        let is_all = want == Want::Logits(Rows::All);
+        let budget = if is_all { spec.limits.max_logit_rows } else { spec.limits.max_tokens };
         let prompt_chunk = self.config().prompt_chunk;
         let pages_per_seq = spec.limits.max_blocks;
         // A slot that is half written holds nothing of use.
@@ -216,18 +217,16 @@ impl LlamaModel {
                 if count == 0 {
                     continue;
                 }
-                let logits = if wanted == Logits::Last && count < left { Logits::Skip } else { wanted };
+                let want = if !is_all && count < left { Want::None } else { want };
                 let pages = (sequence * pages_per_seq) as u32..((sequence + 1) * pages_per_seq) as u32;
                 let block_table: Vec<u32> = pages.collect();
-                self.batch.push(&tokens[first..first + count], start[sequence] + first, &block_table, logits);
-                match logits {
-                    Logits::Skip | Logits::LastHidden | Logits::AllHidden => {}
-                    Logits::Last => rows.push((sequence, first + count - 1)),
-                    Logits::All => rows.extend((first..first + count).map(|index| (sequence, index))),
-                }
+                self.batch.push(&tokens[first..first + count], start[sequence] + first, &block_table, want);
+                // The last tokens of the chunk are those that yield logits.
+                let num_rows = self.batch.wanted(self.batch.num_seqs() - 1).1.len();
+                rows.extend((first + count - num_rows..first + count).map(|index| (sequence, index)));
                 done[sequence] += count;
             }
-            let logits = self.runner.run(&self.batch)?.logits;
+            let logits = self.runner.run(&self.batch)?.logits();
             for ((sequence, index), row) in rows.into_iter().zip(logits.chunks_exact(spec.vocab_size)) {
                 each(sequence, index, row);
             }

@@ -21,7 +21,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m512, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_loadu_ps};
 
-use model::KvShape;
+use model::QkvShape;
 
 use super::exp::exp;
 use super::float::f16_to_f32;
@@ -107,25 +107,41 @@ pub(crate) struct KvRows<'a, E> {
     /// `[pages, num_kv_heads, page_size, head_dim]`
     pub layer: &'a [E],
     pub block_table: &'a [u32],
-    pub shape: KvShape,
+    pub layout: PageLayout,
     pub kv_head: usize,
 }
 
-/// Where a cached row starts in its layer, `[pages, num_kv_heads, page_size, head_dim]`.
-#[inline(always)]
-pub(crate) fn row_start(shape: &KvShape, page: usize, kv_head: usize, offset: usize) -> usize {
-    ((page * shape.num_kv_heads + kv_head) * shape.page_size + offset) * shape.head_dim
+/// How a layer's pages lie: `[pages, num_kv_heads, page_size, head_dim]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageLayout {
+    pub num_kv_heads: usize,
+    pub page_size: usize,
+    pub head_dim: usize,
+}
+
+impl PageLayout {
+    /// Where a cached row starts in its layer.
+    #[inline(always)]
+    pub fn row_start(&self, page: usize, kv_head: usize, offset: usize) -> usize {
+        ((page * self.num_kv_heads + kv_head) * self.page_size + offset) * self.head_dim
+    }
+
+    /// Panics unless the heads of an operation are those of the cache.
+    pub fn check(&self, shape: QkvShape) {
+        let ours = (self.num_kv_heads, self.head_dim);
+        assert_eq!((shape.num_kv_heads, shape.head_dim), ours, "the KV cache has heads of another shape");
+    }
 }
 
 impl<'a, E> KvRows<'a, E> {
     /// Where the rows of the positions from `first` on start in `layer`.
     #[inline(always)]
     fn find_rows(&self, first: usize, starts: &mut [usize]) {
-        let (mut block, mut offset) = (first / self.shape.page_size, first % self.shape.page_size);
+        let (mut block, mut offset) = (first / self.layout.page_size, first % self.layout.page_size);
         for start in starts {
-            *start = row_start(&self.shape, self.block_table[block] as usize, self.kv_head, offset);
+            *start = self.layout.row_start(self.block_table[block] as usize, self.kv_head, offset);
             offset += 1;
-            if offset == self.shape.page_size {
+            if offset == self.layout.page_size {
                 (block, offset) = (block + 1, 0);
             }
         }
@@ -140,7 +156,7 @@ impl<'a, E> KvRows<'a, E> {
 
     #[inline(always)]
     pub fn head_dim(&self) -> usize {
-        self.shape.head_dim
+        self.layout.head_dim
     }
 }
 

@@ -51,7 +51,7 @@ use crate::disjoint::Columns;
 use crate::tile::{TILE_ROWS, with_tile_format};
 
 pub(crate) use attention::{
-    KvElement, KvRows, MAX_HEAD_DIM, MAX_HEADS, Part, Queries, RUN, Reference, Running, SPAN, row_start,
+    KvElement, KvRows, MAX_HEAD_DIM, MAX_HEADS, PageLayout, Part, Queries, RUN, Reference, Running, SPAN,
 };
 pub(crate) use quant::unpack_row;
 

@@ -2,16 +2,15 @@
 
 use std::sync::mpsc;
 
-use model::BatchLimits;
+use model::{BatchLimits, RunError, RunnerSpec};
 use proptest::prelude::*;
 
 use crate::block_manager::Fault;
 use crate::engine::Engine;
-use crate::error::{EngineError, RunError};
+use crate::error::EngineError;
 use crate::events::RequestStream;
 use crate::options::{EngineOptions, PrefixCache};
 use crate::request::{Completion, Embedding, EmbeddingRequest, Event, Pooling, Priority, Request, Usage};
-use crate::runner::RunnerSpec;
 use crate::sampling_params::SamplingParams;
 use crate::stats::EngineStats;
 use crate::testing::{
@@ -129,14 +128,15 @@ pub fn any_setting() -> impl Strategy<Value = Setting> {
         let max_num_seqs = max_num_seqs.min(budget);
         // Room for the longest request alone: 19 tokens of prompt and 23 generated.
         let pages_alone = 42usize.div_ceil(page_size);
+        let num_pages = pages_alone + spare_pages / page_size;
         let limits = BatchLimits {
+            num_pages,
             max_tokens: budget,
             max_seqs: max_num_seqs,
             max_logit_rows: max_num_seqs,
             max_blocks: 48usize.div_ceil(page_size),
         };
-        let num_pages = pages_alone + spare_pages / page_size;
-        let spec = RunnerSpec { limits, page_size, num_pages, max_seq_len: 42, ..spec() };
+        let spec = RunnerSpec { limits, page_size, max_seq_len: 42, ..spec() };
         let options = EngineOptions { max_chunk: Some(max_chunk), prefix_cache, ..EngineOptions::default() };
         Setting { spec, options, failures, fault: None }
     })

@@ -5,11 +5,9 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::options::EngineOptions;
 use crate::request::{EmbeddingRequest, Pooling, Request, Usage};
-use crate::runner::RunnerSpec;
 use crate::sampler::Sampler;
 use crate::sampling_params::SamplingParams;
-use crate::sequence::Output;
-use crate::testing::{FakeRunner, HIDDEN_SIZE, embed_alone, embedding_sequence, spec, tokenizer};
+use crate::testing::{FakeRunner, HIDDEN_SIZE, embed_alone, embedding_sequence, spec, tokenizer, with_pages};
 
 fn request(prompt_token_ids: Vec<u32>, pooling: Pooling) -> EmbeddingRequest {
     EmbeddingRequest { prompt_token_ids, pooling, ..EmbeddingRequest::default() }
@@ -62,7 +60,7 @@ fn an_embedding_that_cannot_be_served_says_why() {
         let message = error.to_string();
         assert!(expect.iter().all(|part| message.contains(part)), "{message:?} lacks some of {expect:?}");
     };
-    let small = RunnerSpec { num_pages: 3, ..spec() };
+    let small = with_pages(3);
     check(spec(), vec![], &["prompt_token_ids", "at least one", "none"]);
     check(spec(), vec![1, 19], &["prompt_token_ids[1]", "token id 19", "less than 19"]);
     check(spec(), vec![1; 129], &["prompt of 129 tokens", "at most the context of 128"]);
@@ -77,7 +75,7 @@ fn damaged_states_are_an_error() {
     let (mut seq, stream) =
         embedding_sequence(spec(), request(vec![1, 2], Pooling::Last)).expect("a request that fits");
     seq.num_cached_tokens = 2;
-    seq.advance(2, Output::HiddenStates(&[f32::NAN; HIDDEN_SIZE]), &mut Sampler::default());
+    seq.advance(2, Output::Hidden(&[f32::NAN; HIDDEN_SIZE]), &mut Sampler::default());
     drop(seq);
     assert_eq!(stream.embedding(), Err(EngineError::NoFiniteEmbedding { prompt: 2 }));
 }

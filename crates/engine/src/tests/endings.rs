@@ -2,6 +2,8 @@
 
 use crate::request::{Completion, FinishReason, Request};
 use crate::sampling_params::SamplingParams;
+use model::Output;
+
 use crate::testing::{VOCAB_SIZE, generate_from, id, spec, tokenizer};
 
 /// What comes of a model that wants to generate `script`, and `a` for ever after.
@@ -98,7 +100,7 @@ fn a_token_says_its_share_of_the_text_and_no_more() {
     for (token, expect) in script.iter().zip(["a", "", "STb", "", "é", ""]) {
         let mut logits = vec![0.0; VOCAB_SIZE];
         logits[id(token) as usize] = 1.0;
-        seq.generate(crate::generation::Choice::Sample(&logits, &mut sampler));
+        seq.generate(Output::Logits(&logits), &mut sampler);
         let Some(crate::request::Event::Token(event)) = stream.try_recv() else { panic!("no token") };
         assert_eq!((event.token_id, event.text.as_str()), (id(token), expect));
     }

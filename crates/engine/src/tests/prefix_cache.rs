@@ -1,6 +1,6 @@
 //! What the prefix cache finds, and that the tests which look for wrong finds would notice them.
 
-use model::BatchLimits;
+use model::{BatchLimits, RunnerSpec};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -9,9 +9,8 @@ use super::arrivals::{Arrival, Outcome, Setting, Work, any_arrival, any_setting,
 use crate::block_manager::Fault;
 use crate::options::PrefixCache;
 use crate::request::{EmbeddingRequest, Event, Pooling, Request};
-use crate::runner::RunnerSpec;
 use crate::sampling_params::SamplingParams;
-use crate::testing::{VOCAB_SIZE, spec};
+use crate::testing::{VOCAB_SIZE, spec, with_pages};
 
 /// A prompt of pages of 4 tokens, each page named by a letter, and a rest.
 fn prompt(pages: &str, rest: &[u32]) -> Vec<u32> {
@@ -97,7 +96,7 @@ fn embeddings_of_the_last_token_skip_what_is_found_and_means_do_not() {
 #[test]
 fn what_was_used_least_recently_is_reused_first() {
     // Eight pages. Each of these takes two and leaves them findable.
-    let eight = RunnerSpec { num_pages: 8, ..spec() };
+    let eight = with_pages(8);
     let short = |pages| generate(prompt(pages, &[]), 1);
     let works = ["AB", "CD", "EF", "GH"].map(short);
     // A is used again, beside a new page in place of B; then three pages are needed: those of D, C and F.
@@ -107,7 +106,7 @@ fn what_was_used_least_recently_is_reused_first() {
     let works = works.into_iter().chain(again).chain(looked_for);
     check_found(eight, works, &[0, 0, 0, 0, 4, 0, 4, 8, 4, 0, 12]);
     // Of one sequence, the last page goes first.
-    let three = RunnerSpec { num_pages: 3, ..spec() };
+    let three = with_pages(3);
     check_found(three, [short("AB"), short("CD"), generate(prompt("AB", &[1]), 1)], &[0, 0, 4]);
 }
 
@@ -119,7 +118,7 @@ fn sequences_share_pages_while_they_run() {
         Work::Generate(Request { prompt_token_ids: prompt("ABC", &[1]), params, ..Request::default() })
     };
     // 8 pages are not enough for two sequences of 33 tokens unless they share three.
-    let spec = RunnerSpec { num_pages: 13, max_seq_len: 48, ..spec() };
+    let spec = RunnerSpec { max_seq_len: 48, ..with_pages(13) };
     let setting = Setting::new(spec);
     let arrivals = [0, 1].map(|i| Arrival { arrives: i * 3, ..Arrival::now(long(i as u64)) });
     let outcome = run(&setting, &arrivals);
@@ -143,7 +142,7 @@ fn of_many_that_begin_alike_one_computes_what_they_share() {
 
 #[test]
 fn a_preempted_sequence_finds_its_own_pages() {
-    let spec = RunnerSpec { num_pages: 8, max_seq_len: 32, ..spec() };
+    let spec = RunnerSpec { max_seq_len: 32, ..with_pages(8) };
     let mut setting = Setting::new(spec);
     let arrivals: Vec<Arrival> =
         [0, 1].map(|seed| Arrival::now(generate(prompt("", &[seed, 3, 4]), 24))).into();

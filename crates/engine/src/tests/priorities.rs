@@ -1,14 +1,13 @@
 //! Who goes first.
 
-use model::BatchLimits;
+use model::{BatchLimits, RunnerSpec};
 
 use crate::engine::Engine;
 use crate::events::RequestStream;
 use crate::options::EngineOptions;
 use crate::request::{Event, Priority, Request};
-use crate::runner::RunnerSpec;
 use crate::sampling_params::SamplingParams;
-use crate::testing::{FakeRunner, generate_alone, sequence, spec};
+use crate::testing::{FakeRunner, generate_alone, sequence, spec, with_pages};
 
 use Priority::{Low, Normal};
 
@@ -87,7 +86,7 @@ fn a_normal_request_takes_the_place_of_the_youngest_low_one() {
 #[test]
 fn a_normal_request_takes_the_pages_of_low_ones() {
     // 6 pages of 4 tokens: two low requests have two each.
-    let mut bench = Bench::new(RunnerSpec { num_pages: 6, max_seq_len: 24, ..spec() });
+    let mut bench = Bench::new(RunnerSpec { max_seq_len: 24, ..with_pages(6) });
     bench.add(Low, 6, 3);
     bench.add(Low, 6, 3);
     assert_eq!(bench.step(), [0, 1]);
@@ -101,7 +100,7 @@ fn a_normal_request_takes_the_pages_of_low_ones() {
 #[test]
 fn no_low_request_is_preempted_in_vain() {
     // A normal request has four of 7 pages, a low one two; another normal one that needs four must wait in any case.
-    let mut bench = Bench::new(RunnerSpec { num_pages: 7, max_seq_len: 28, ..spec() });
+    let mut bench = Bench::new(RunnerSpec { max_seq_len: 28, ..with_pages(7) });
     bench.add(Normal, 13, 3);
     bench.add(Low, 3, 5);
     let expect: [&[usize]; 1] = [&[0, 1]];
@@ -116,7 +115,7 @@ fn no_low_request_is_preempted_in_vain() {
 #[test]
 fn a_low_request_gives_way_to_a_growing_normal_one() {
     // 4 pages; both begin with one and grow.
-    let mut bench = Bench::new(RunnerSpec { num_pages: 4, max_seq_len: 16, ..spec() });
+    let mut bench = Bench::new(RunnerSpec { max_seq_len: 16, ..with_pages(4) });
     bench.add(Low, 2, 12);
     bench.add(Normal, 2, 12);
     let mut order = Vec::new();

@@ -1,13 +1,12 @@
 //! What is refused at submission or at the start, and in which words.
 
-use model::BatchLimits;
+use model::{BatchLimits, RunnerSpec};
 
 use crate::engine::Engine;
 use crate::options::EngineOptions;
 use crate::request::Request;
-use crate::runner::RunnerSpec;
 use crate::sampling_params::SamplingParams;
-use crate::testing::{FakeRunner, sequence, spec};
+use crate::testing::{FakeRunner, sequence, spec, with_pages};
 
 fn params() -> SamplingParams {
     SamplingParams { max_tokens: Some(4), ..SamplingParams::default() }
@@ -47,7 +46,7 @@ fn a_request_that_cannot_fit_says_both_figures() {
         &["prompt of 128", "128 tokens"],
     );
     check(spec(), vec![1], ask(usize::MAX), &["max_tokens 18446744073709551615", "context of 128"]);
-    let small = RunnerSpec { num_pages: 3, ..spec() };
+    let small = with_pages(3);
     check(
         small,
         vec![1; 9],

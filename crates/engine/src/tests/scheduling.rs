@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use model::BatchLimits;
+use model::{BatchLimits, RunnerSpec};
 use proptest::prelude::*;
 
 use super::arrivals::{Arrival, Setting, Work, any_arrival, any_setting, compare_with_alone, failure, run};
@@ -12,9 +12,8 @@ use crate::error::EngineError;
 use crate::events::TaggedSink;
 use crate::options::{EngineOptions, PrefixCache};
 use crate::request::{Event, Request};
-use crate::runner::RunnerSpec;
 use crate::sampling_params::SamplingParams;
-use crate::testing::{FakeRunner, generate_alone, sequence, spec};
+use crate::testing::{FakeRunner, generate_alone, sequence, spec, with_pages};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
@@ -31,7 +30,7 @@ proptest! {
 
 /// Four sequences that each need over half of the pool in the end.
 fn crowd() -> (RunnerSpec, Vec<Request>) {
-    let spec = RunnerSpec { page_size: 2, num_pages: 16, max_seq_len: 64, ..spec() };
+    let spec = RunnerSpec { page_size: 2, max_seq_len: 64, ..with_pages(16) };
     let requests = (0..4u64).map(|seed| {
         let params = SamplingParams {
             repetition_penalty: 1.2,
@@ -58,7 +57,7 @@ fn a_preemption_does_not_show_in_sampled_text() {
         let preemptions = crowded.stats.preemptions;
         assert!(preemptions >= 2, "the crowd was meant to be too large, but saw {preemptions} preemptions");
         assert_eq!(compare_with_alone(&setting, &arrivals, crowded.events.clone()), Ok(()));
-        setting.spec.num_pages = 64;
+        setting.spec.limits.num_pages = 64;
         let roomy = run(&setting, &arrivals);
         assert_eq!((roomy.stats.preemptions, roomy.events), (0, crowded.events));
     }

@@ -3,15 +3,14 @@
 use std::sync::mpsc;
 use std::thread;
 
-use model::Batch;
+use model::{Batch, RunError, Runner, RunnerSpec, StepOutput};
 
 use crate::engine::Engine;
-use crate::error::{EngineError, RunError};
+use crate::error::EngineError;
 use crate::events::TaggedSink;
 use crate::handle::EngineHandle;
 use crate::options::EngineOptions;
 use crate::request::{Completion, Event, Request};
-use crate::runner::{Runner, RunnerSpec, StepOutput};
 use crate::sampling_params::SamplingParams;
 use crate::stats::EngineStats;
 use crate::testing::{FakeRunner, generate_alone, spec, tokenizer};
@@ -42,7 +41,7 @@ impl Runner for SteppedRunner {
         self.runner.spec()
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
+    fn run<'a>(&'a mut self, batch: &'a Batch) -> Result<StepOutput<'a>, RunError> {
         // Once the test no longer says anything, steps run freely.
         let _ = self.steps.recv();
         self.runner.run(batch)
@@ -85,8 +84,8 @@ impl Runner for CountingRunner {
         self.runner.spec()
     }
 
-    fn run(&mut self, batch: &Batch) -> Result<StepOutput<'_>, RunError> {
-        let _ = self.begun.send(batch.positions.iter().filter(|&&position| position == 0).count());
+    fn run<'a>(&'a mut self, batch: &'a Batch) -> Result<StepOutput<'a>, RunError> {
+        let _ = self.begun.send(batch.positions().iter().filter(|&&position| position == 0).count());
         self.runner.run(batch)
     }
 }
@@ -182,8 +181,8 @@ impl Runner for ShortRunner {
         spec()
     }
 
-    fn run(&mut self, _batch: &Batch) -> Result<StepOutput<'_>, RunError> {
-        Ok(StepOutput::default())
+    fn run<'a>(&'a mut self, batch: &'a Batch) -> Result<StepOutput<'a>, RunError> {
+        Ok(StepOutput::new(batch, &spec(), &[], &[], &[]))
     }
 }
 

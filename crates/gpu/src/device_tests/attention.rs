@@ -1,9 +1,9 @@
 //! The attention kernels on a device, against float64 and against themselves.
 
 use gguf::half::{f16_to_f32, f32_to_f16};
-use model::{Backend, Batch, BatchLimits, KvDtype, Logits, QkvShape};
+use model::{AttentionOp, Backend, Batch, BatchLimits, BufferRole, KvDtype, QkvShape, Want};
 
-use super::TestDevice;
+use super::{TestDevice, read};
 use crate::kv_cache::LayerPages;
 use crate::tiling::{Grid, SPLIT_LEN};
 
@@ -34,6 +34,12 @@ struct Case {
     page_size: usize,
 }
 
+impl Case {
+    fn op(self) -> AttentionOp {
+        AttentionOp { shape: self.shape, kv_layer: 0, scale: 1.0 / (self.shape.head_dim as f32).sqrt() }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Fused(Grid),
@@ -53,20 +59,20 @@ impl TestDevice {
         let Self(backend) = self;
         let (gpu, recorder) = (&backend.gpu, &backend.recorder);
         let (batch, num_pages) = batch_of(step, page_size);
-        let attention = backend.attention(shape, dtype);
-        let mut plan = backend.alloc_plan(batch.limits(), shape).unwrap();
+        let attention = backend.attention(case.op(), dtype);
+        let mut plan = backend.alloc_plan(batch.limits(), &[shape]).unwrap();
         backend.plan(&batch, &mut plan).unwrap();
         let [k, v] = [1, 2].map(|part| self.upload(&cache(case, step, &batch, num_pages, part)));
         let pages = LayerPages { k, v };
         let rows = batch.num_tokens();
         let qkv: Vec<f32> = rows_of(step).flat_map(|(seed, p)| stacked_row(shape, seed, p)).collect();
         let qkv = backend.upload(rows, shape.cols(), &qkv).unwrap();
-        let out = backend.alloc(rows, shape.q_cols()).unwrap();
+        let out = backend.alloc(rows, shape.q_cols(), BufferRole::MatmulInput).unwrap();
         let half = out.half().map(|half| (&half.values, half.stride));
         let (pages, output) = (pages.pages(), (&out.values, half));
         let context = plan.counts().max_context + 3;
         // What is recorded over a buffer must be submitted before the buffer goes.
-        let scores = backend.alloc(rows, shape.num_heads * context).unwrap();
+        let scores = backend.alloc(rows, shape.num_heads * context, BufferRole::Values).unwrap();
         match kind {
             Kind::Fused(grid) => attention.fused_on(grid, gpu, recorder, &plan, &qkv.values, pages, output),
             Kind::Reference => {
@@ -75,9 +81,7 @@ impl TestDevice {
                 attention.values(gpu, recorder, &plan, (&scores.values, context), pages, output);
             }
         }
-        let mut values = vec![0f32; rows * shape.q_cols()];
-        backend.read_into(&out, &mut values).unwrap();
-        values
+        read(backend, &out, rows * shape.q_cols())
     }
 
     fn check(&self, case: Case, step: &[Rows]) {
@@ -141,6 +145,7 @@ fn batch_of(step: &[Rows], page_size: usize) -> (Batch, usize) {
         max_logit_rows: 1,
         // A split more than is needed, so that there are partials of the shortest context too.
         max_blocks: blocks.iter().copied().max().unwrap() + SPLIT_LEN.div_ceil(page_size),
+        num_pages: used,
     };
     let mut batch = Batch::new(limits, page_size);
     let mut pages: Vec<u32> = (0..used as u32).rev().collect();
@@ -149,7 +154,7 @@ fn batch_of(step: &[Rows], page_size: usize) -> (Batch, usize) {
     let mut pages = &pages[..];
     for (rows, num_blocks) in step.iter().zip(blocks) {
         let (own, rest) = pages.split_at(num_blocks);
-        batch.push(&vec![0; rows.tokens], rows.start, own, Logits::Skip);
+        batch.push(&vec![0; rows.tokens], rows.start, own, Want::None);
         pages = rest;
     }
     (batch, used + 1)

@@ -1,19 +1,19 @@
 //! What a step makes on the device, and what becomes of one when the device fails.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use conformance::Sequences;
+use devices::{GpuOptions, Profile};
 use gguf::random::{Rng, random_blocks};
 use gguf::{Format, Gguf, GgufWriter};
 use model::{
-    AttentionMode, Backend, Batch, BatchLimits, Error, KvDtype, KvShape, Linear, Llama, LlamaConfig, Logits,
-    QkvShape, RunState, qkv_shape,
+    AttentionMode, AttentionOp, Backend, Batch, BatchLimits, BufferRole, Decoder, Error, KvDtype, KvHeads,
+    KvShape, Layout, Linear, LlamaConfig, QkvShape, Read, Rows, RunError, RunState, Want,
 };
 
-use super::open;
+use super::{open, read};
 use crate::backend::GpuBackend;
-use crate::check::law::Runner;
-use crate::device::{GpuOptions, Profile};
-use crate::footprint::run_bytes;
 
 const MODEL: &[u8] = include_bytes!("../../../../models/demo/demo.gguf");
 
@@ -21,10 +21,21 @@ fn backend() -> GpuBackend {
     open(GpuOptions::default())
 }
 
-fn llama(backend: &GpuBackend) -> Llama<GpuBackend> {
+fn config() -> LlamaConfig {
     let gguf = Gguf::from_static(MODEL).expect("the demo model");
-    let config = LlamaConfig::from_gguf(&gguf).expect("its configuration").with_max_seq_len(320);
-    Llama::load(backend, &gguf, config, |_, _| {}).expect("a model")
+    LlamaConfig::from_gguf(&gguf).expect("its configuration").with_max_seq_len(320)
+}
+
+/// The demo model's sequences on a device, in pages of 16 tokens.
+fn sequences(backend: &Arc<GpuBackend>) -> Sequences<GpuBackend> {
+    let gguf = Gguf::from_static(MODEL).expect("the demo model");
+    let decoder = Arc::new(Decoder::load(&**backend, &gguf, config(), |_, _| {}).expect("a model"));
+    Sequences::new(backend, &decoder, 16).expect("a runner")
+}
+
+/// Whether an error is one of the device's, which name it.
+fn is_of_device(backend: &GpuBackend, error: &RunError) -> bool {
+    error.to_string().contains(&backend.gpu().info().name)
 }
 
 /// Buffers, bind groups, pipelines and submissions so far.
@@ -36,9 +47,8 @@ fn counts(backend: &GpuBackend) -> [u64; 4] {
 
 #[test]
 fn a_step_makes_nothing_and_submits_once() {
-    let backend = backend();
-    let llama = llama(&backend);
-    let mut runner = Runner::new(&backend, &llama, 16).expect("a runner");
+    let backend = Arc::new(backend());
+    let mut runner = sequences(&backend);
     let tokens: Vec<u32> = (1..200).collect();
     // A prompt chunk beside decodes, in every step; the first two of each shape may make what they need.
     let mut step = |i: usize| {
@@ -56,9 +66,8 @@ fn a_step_makes_nothing_and_submits_once() {
 
 #[test]
 fn an_error_on_the_device_ends_one_step_and_the_next_is_well() {
-    let backend = backend();
-    let llama = llama(&backend);
-    let mut runner = Runner::new(&backend, &llama, 16).expect("a runner");
+    let backend = Arc::new(backend());
+    let mut runner = sequences(&backend);
     let want = runner.step(&[(0, 0, &[1, 2, 3])]).expect("a step");
     // A buffer for no use at all is an error that no call returns.
     let _ = backend.gpu().device.create_buffer(&wgpu::BufferDescriptor {
@@ -68,7 +77,7 @@ fn an_error_on_the_device_ends_one_step_and_the_next_is_well() {
         mapped_at_creation: false,
     });
     let error = runner.step(&[(0, 0, &[1, 2, 3])]).expect_err("the error");
-    assert!(matches!(error, Error::Device(_)), "{error}");
+    assert!(is_of_device(&backend, &error), "{error}");
     assert_eq!(runner.step(&[(0, 0, &[1, 2, 3])]).expect("a step"), want);
 }
 
@@ -78,7 +87,6 @@ fn an_error_while_results_are_read_leaves_the_next_read_well() {
     let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
     let mut x = backend.upload(1, 64, &values).expect("a buffer");
     let ones = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
-    let mut out = vec![0.0; 64];
     backend.add(1, &mut x, &ones);
     let _ = backend.gpu().device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("refused"),
@@ -86,10 +94,10 @@ fn an_error_while_results_are_read_leaves_the_next_read_well() {
         usage: wgpu::BufferUsages::STORAGE,
         mapped_at_creation: false,
     });
-    assert!(matches!(backend.read_into(&x, &mut out), Err(Error::Device(_))));
-    backend.read_into(&x, &mut out).expect("the values");
+    let failed = backend.read_into(&mut [Read { buffer: &x, first_row: 0, out: &mut [0.0; 64] }]);
+    assert!(matches!(failed, Err(Error::Device(_))));
     let want: Vec<f32> = values.iter().map(|value| value + 1.0).collect();
-    assert_eq!(out, want);
+    assert_eq!(read(&backend, &x, 64), want);
 }
 
 /// A step of mean-pooled embeddings wants every row, however few rows may want logits. A group of 16 query heads makes a
@@ -97,48 +105,38 @@ fn an_error_while_results_are_read_leaves_the_next_read_well() {
 #[test]
 fn a_plan_holds_a_step_that_wants_every_row() {
     let backend = backend();
-    let limits = BatchLimits { max_tokens: 512, max_seqs: 8, max_logit_rows: 32, max_blocks: 16 };
+    let limits =
+        BatchLimits { max_tokens: 512, max_seqs: 8, max_logit_rows: 32, max_blocks: 16, num_pages: 17 };
     let shape = QkvShape { num_heads: 16, num_kv_heads: 1, head_dim: 16 };
-    let mut plan = backend.alloc_plan(limits, shape).expect("a plan");
+    let mut plan = backend.alloc_plan(limits, &[shape]).expect("a plan");
     let mut batch = Batch::new(limits, 32);
     let pages: Vec<u32> = (0..17).collect();
-    batch.push(&[0; 400], 0, &pages[..13], Logits::AllHidden);
-    batch.push(&[0; 112], 0, &pages[13..], Logits::AllHidden);
+    batch.push(&[0; 400], 0, &pages[..13], Want::Hidden(Rows::All));
+    batch.push(&[0; 112], 0, &pages[13..], Want::Hidden(Rows::All));
     backend.plan(&batch, &mut plan).expect("the batch is on the device");
     let values: Vec<f32> = (0..512).map(|row| row as f32).collect();
     let x = backend.upload(512, 1, &values).expect("a buffer");
-    let mut out = backend.alloc(512, 1).expect("a buffer");
+    let mut out = backend.alloc(512, 1, BufferRole::Values).expect("a buffer");
     backend.gather_rows(&plan, &x, &mut out);
-    let mut got = vec![0.0; 512];
-    backend.read_into(&out, &mut got).expect("the rows");
-    assert_eq!(got, values);
+    assert_eq!(read(&backend, &out, 512), values);
 }
 
 /// What a model is said to take before it is loaded is what its buffers take, to the byte.
 #[test]
 fn an_estimate_is_what_is_allocated() {
     let backend = backend();
-    let llama = llama(&backend);
-    let config = llama.config();
-    let shape = qkv_shape(config);
+    let config = config().with_page_size(16);
     for (attention, max_tokens) in [(AttentionMode::Fused, 100), (AttentionMode::Reference, 7)] {
-        let limits = BatchLimits { max_tokens, max_seqs: 3, max_logit_rows: 5, max_blocks: 20 };
-        let cache = KvShape {
-            num_layers: config.num_layers,
-            num_pages: 11,
-            page_size: 16,
-            num_kv_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
-            dtype: config.kv_dtype,
-        };
+        let limits =
+            BatchLimits { max_tokens, max_seqs: 3, max_logit_rows: 5, max_blocks: 20, num_pages: 11 };
+        let layout = Layout::new(&config, limits, attention).expect("a layout");
         let bytes = || backend.gpu().counters().bytes.load(Ordering::Relaxed);
         let before = bytes();
-        let _cache = backend.alloc_kv_cache(cache).expect("a cache");
-        let _state = RunState::new(&backend, config, limits, attention).expect("buffers");
-        let mut plan = backend.alloc_plan(limits, shape).expect("a plan");
+        let _cache = backend.alloc_kv_cache(&layout.kv).expect("a cache");
+        let _state = RunState::new(&backend, &layout).expect("buffers");
+        let mut plan = backend.alloc_plan(limits, &layout.attention).expect("a plan");
         backend.plan(&Batch::new(limits, 16), &mut plan).expect("an empty batch");
-        let want = run_bytes(backend.gpu().capabilities(), config, limits, cache, attention);
-        assert_eq!(bytes() - before, want, "{attention:?}");
+        assert_eq!(bytes() - before, backend.footprint(&layout), "{attention:?}");
     }
 }
 
@@ -147,24 +145,22 @@ fn an_estimate_is_what_is_allocated() {
 #[should_panic(expected = "the plan reaches page 9, but the KV cache has 9")]
 fn pages_beyond_the_cache_are_refused() {
     let backend = backend();
-    let limits = BatchLimits { max_tokens: 8, max_seqs: 1, max_logit_rows: 1, max_blocks: 2 };
+    let limits = BatchLimits { max_tokens: 8, max_seqs: 1, max_logit_rows: 1, max_blocks: 2, num_pages: 10 };
     let shape = QkvShape { num_heads: 2, num_kv_heads: 1, head_dim: 16 };
     let cache = KvShape {
-        num_layers: 1,
+        layers: vec![KvHeads { num_kv_heads: 1, head_dim: 16 }],
         num_pages: 9,
         page_size: 16,
-        num_kv_heads: 1,
-        head_dim: 16,
         dtype: KvDtype::F16,
     };
-    let cache = backend.alloc_kv_cache(cache).expect("a cache");
-    let mut plan = backend.alloc_plan(limits, shape).expect("a plan");
+    let cache = backend.alloc_kv_cache(&cache).expect("a cache");
+    let mut plan = backend.alloc_plan(limits, &[shape]).expect("a plan");
     let mut batch = Batch::new(limits, 16);
-    batch.push(&[0; 8], 16, &[3, 9], Logits::Last);
+    batch.push(&[0; 8], 16, &[3, 9], Want::Logits(Rows::Last));
     backend.plan(&batch, &mut plan).expect("the batch is on the device");
     let qkv = backend.upload(8, shape.cols(), &vec![0.0; 8 * shape.cols()]).expect("a buffer");
-    let mut out = backend.alloc(8, shape.q_cols()).expect("a buffer");
-    backend.paged_attention(&plan, shape, &qkv, &cache, 0, &mut out);
+    let mut out = backend.alloc(8, shape.q_cols(), BufferRole::MatmulInput).expect("a buffer");
+    backend.paged_attention(&plan, AttentionOp { shape, kv_layer: 0, scale: 0.25 }, &qkv, &cache, &mut out);
 }
 
 /// As if the device could bind no more than a few tiles of rows.
@@ -185,11 +181,9 @@ fn a_matrix_in_slices_multiplies_as_a_whole() {
         let linear = Linear { parts: vec![matrix], bias: None };
         let x: Vec<f32> = Rng::new(2).normals(5 * cols, 1.0);
         let x = backend.upload(5, cols, &x).expect("a buffer");
-        let mut out = backend.alloc(5, rows).expect("a buffer");
+        let mut out = backend.alloc(5, rows, BufferRole::Values).expect("a buffer");
         backend.matmul(5, &x, &linear, &mut out);
-        let mut values = vec![0.0; 5 * rows];
-        backend.read_into(&out, &mut values).expect("values");
-        (num_slices, values)
+        (num_slices, read(&backend, &out, 5 * rows))
     });
     let [(whole, want), (slices, got)] = results;
     assert!(whole == 1 && slices > 2, "{whole} and {slices} slices");
@@ -204,7 +198,7 @@ fn times_of_kernels_are_those_of_all_steps() {
     for _ in 0..3 {
         backend.add(1, &mut x, &ones);
         backend.add(1, &mut x, &ones);
-        backend.read_into(&x, &mut [0.0; 64]).expect("values");
+        read(&backend, &x, 64);
     }
     let times = backend.kernel_times();
     assert_eq!(times.len(), 1, "{times:?}");
@@ -216,14 +210,13 @@ fn times_of_kernels_are_those_of_all_steps() {
 
 #[test]
 fn a_lost_device_is_an_error_in_every_step() {
-    let backend = backend();
-    let llama = llama(&backend);
-    let mut runner = Runner::new(&backend, &llama, 16).expect("a runner");
+    let backend = Arc::new(backend());
+    let mut runner = sequences(&backend);
     runner.step(&[(0, 0, &[1, 2, 3])]).expect("a step");
     backend.gpu().device.destroy();
     for _ in 0..2 {
         let error = runner.step(&[(0, 0, &[1, 2, 3])]).expect_err("a lost device");
-        assert!(matches!(error, Error::Device(_)), "{error}");
+        assert!(is_of_device(&backend, &error), "{error}");
     }
 }
 
@@ -232,8 +225,8 @@ fn more_than_a_device_can_hold_is_an_error() {
     let backend = backend();
     // Beyond the largest binding, and beyond any memory.
     for cols in [1 << 36, 1 << 50] {
-        let error = backend.alloc(1, cols).err().expect("too large");
+        let error = backend.alloc(1, cols, BufferRole::Values).err().expect("too large");
         assert!(matches!(error, Error::InvalidValue { .. } | Error::OutOfMemory { .. }), "{error}");
     }
-    backend.alloc(1, 16).expect("a small buffer after a refused one");
+    backend.alloc(1, 16, BufferRole::Values).expect("a small buffer after a refused one");
 }

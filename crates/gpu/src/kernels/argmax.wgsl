@@ -5,6 +5,7 @@
 
 struct Immediates {
     cols: u32,
+    first_row: u32,
 }
 var<immediate> imm: Immediates;
 
@@ -28,7 +29,7 @@ fn key_of(value: f32) -> u32 {
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group.x * imm.cols;
+    let first = (imm.first_row + group.x) * imm.cols;
     // Minus infinity, which is no better.
     var best = ZERO - INFINITY;
     var index = NONE;

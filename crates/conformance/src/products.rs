@@ -4,27 +4,26 @@ use std::sync::Arc;
 
 use gguf::random::{Rng, random_blocks};
 use gguf::{Format, Gguf, GgufWriter};
-use model::{Backend, Batch, BatchLimits, Linear, Logits, QkvShape, Result};
+use model::{Backend, Batch, BatchLimits, BufferRole, Linear, QkvShape, Result, Want};
 
-use super::{Tally, random, read};
-use crate::backend::GpuBackend;
+use crate::{Subject, Tally, random, read};
 
 /// Tokens of which every batch is made.
 const TOKENS: usize = 130;
-/// Of these, in batches of the law: a prime, so that a token comes to every position of a tile.
+/// Of these, in batches: a prime, so that a token comes to every position of a tile.
 const DIFFERENT: usize = 31;
 /// Rows of a pattern that a tall matrix repeats.
 const PATTERN_ROWS: usize = 32;
 
 /// A random matrix on the host and on the device.
-struct Matrix {
+struct Matrix<B: Backend> {
     cols: usize,
     weights: Vec<f32>, // [rows, cols]
-    linear: Linear<GpuBackend>,
+    linear: Linear<B>,
 }
 
-impl Matrix {
-    fn new(backend: &GpuBackend, format: Format, rows: usize, cols: usize) -> Result<Self> {
+impl<B: Backend> Matrix<B> {
+    fn new(backend: &B, format: Format, rows: usize, cols: usize) -> Result<Self> {
         let bytes = random_blocks(format, rows * cols, 0.1, &mut Rng::new((rows + cols) as u64));
         let mut weights = vec![0.0; rows * cols];
         format.dequantize(&bytes, &mut weights);
@@ -44,20 +43,20 @@ impl Matrix {
     }
 }
 
-fn loaded(backend: &GpuBackend, gguf: &Gguf) -> Result<Linear<GpuBackend>> {
+fn loaded<B: Backend>(backend: &B, gguf: &Gguf) -> Result<Linear<B>> {
     Ok(Linear { parts: vec![backend.load(gguf.tensor("matrix")?)?], bias: None })
 }
 
 /// `[x rows, rows]` on the device.
-fn product(
-    backend: &GpuBackend,
-    linear: &Linear<GpuBackend>,
+fn product<B: Backend>(
+    backend: &B,
+    linear: &Linear<B>,
     x: &[f32],
     (rows, cols): (usize, usize),
 ) -> Result<Vec<f32>> {
     let tokens = x.len() / cols;
     let on_device = backend.upload(tokens, cols, x)?;
-    let mut out = backend.alloc(tokens, rows)?;
+    let mut out = backend.alloc(tokens, rows, BufferRole::Values)?;
     backend.matmul(tokens, &on_device, linear, &mut out);
     read(backend, &out, tokens * rows)
 }
@@ -72,7 +71,7 @@ fn shapes(format: Format) -> [(usize, usize); 3] {
 }
 
 /// Against float64, without and with a bias.
-pub(super) fn right(backend: &GpuBackend, tally: &mut Tally, format: Format) -> Result<()> {
+pub(crate) fn right<S: Subject>(backend: &S, tally: &mut Tally, format: Format) -> Result<()> {
     for (rows, cols) in shapes(format) {
         let mut matrix = Matrix::new(backend, format, rows, cols)?;
         let x = random(1, TOKENS * cols);
@@ -96,7 +95,7 @@ fn added(row: &[f64], bias: &[f32]) -> Vec<f64> {
 }
 
 /// Each token alone, and in batches of 1 to 65 and more tokens, at every position of a tile.
-pub(super) fn lawful(backend: &GpuBackend, tally: &mut Tally, format: Format) -> Result<()> {
+pub(crate) fn invariant<S: Subject>(backend: &S, tally: &mut Tally, format: Format) -> Result<()> {
     let (rows, cols) = shapes(format)[0];
     let Matrix { linear, .. } = Matrix::new(backend, format, rows, cols)?;
     let x = random(3, DIFFERENT * cols);
@@ -113,7 +112,7 @@ pub(super) fn lawful(backend: &GpuBackend, tally: &mut Tally, format: Format) ->
 }
 
 /// Rows of a matrix of so many that kernels take several tiles of them at a time, against those of a small one.
-pub(super) fn tall(backend: &GpuBackend, tally: &mut Tally, format: Format) -> Result<()> {
+pub(crate) fn tall<S: Subject>(backend: &S, tally: &mut Tally, format: Format) -> Result<()> {
     const COLS: usize = 256;
     let pattern: Arc<[u8]> = random_blocks(format, PATTERN_ROWS * COLS, 0.1, &mut Rng::new(4)).into();
     let with_rows = |rows: usize| {
@@ -139,16 +138,18 @@ pub(super) fn tall(backend: &GpuBackend, tally: &mut Tally, format: Format) -> R
 }
 
 /// Rows of a table.
-pub(super) fn embed(backend: &GpuBackend, tally: &mut Tally, format: Format) -> Result<()> {
+pub(crate) fn embed<S: Subject>(backend: &S, tally: &mut Tally, format: Format) -> Result<()> {
     for (rows, cols) in shapes(format) {
         let Matrix { weights, linear, .. } = Matrix::new(backend, format, rows, cols)?;
         let tokens: Vec<u32> = (0..23).map(|i| (i * 7 % rows) as u32).collect();
-        let limits = BatchLimits { max_tokens: 23, max_seqs: 1, max_logit_rows: 1, max_blocks: 2 };
+        let limits =
+            BatchLimits { max_tokens: 23, max_seqs: 1, max_logit_rows: 1, max_blocks: 2, num_pages: 2 };
         let mut batch = Batch::new(limits, 16);
-        batch.push(&tokens, 0, &[0, 1], Logits::Last);
-        let mut plan = backend.alloc_plan(limits, QkvShape { num_heads: 1, num_kv_heads: 1, head_dim: 2 })?;
+        batch.push(&tokens, 0, &[0, 1], Want::None);
+        let mut plan =
+            backend.alloc_plan(limits, &[QkvShape { num_heads: 1, num_kv_heads: 1, head_dim: 2 }])?;
         backend.plan(&batch, &mut plan)?;
-        let mut out = backend.alloc(tokens.len(), cols)?;
+        let mut out = backend.alloc(tokens.len(), cols, BufferRole::Values)?;
         backend.embed(&plan, &linear.parts[0], &mut out);
         let row =
             |&token: &u32| weights[token as usize * cols..][..cols].iter().map(|&value| f64::from(value));

@@ -4,75 +4,84 @@ use std::fmt;
 
 use gguf::half::{f16_to_f32, f32_to_f16};
 use gguf::random::Rng;
-use model::{Backend, Batch, BatchLimits, KvDtype, KvShape, Logits, QkvShape, Result, RopeShape, RopeStyle};
+use model::{
+    AttentionOp, Backend, Batch, BatchLimits, BufferRole, KvDtype, KvHeads, KvShape, QkvShape, Result,
+    RopeOp, RopeStyle, Want,
+};
 
-use super::{Tally, random, read};
-use crate::activations::GpuBuffer;
-use crate::backend::GpuBackend;
-use crate::kv_cache::GpuKvCache;
+use crate::{Subject, Tally, random, read};
 
 /// Heads, a cache and a rotation.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Case {
-    shape: QkvShape,
-    dtype: KvDtype,
-    rope: RopeShape,
-    page_size: usize,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Case {
+    /// Heads.
+    pub shape: QkvShape,
+    /// Scores are multiplied by it.
+    pub scale: f32,
+    /// Of the cache.
+    pub dtype: KvDtype,
+    /// Rotated dimensions and how they pair up; none are rotated when absent.
+    pub rope: Option<(usize, RopeStyle)>,
+    /// Tokens of a page.
+    pub page_size: usize,
 }
 
 impl Case {
-    /// Whether the device multiplies this case's queries, keys and values on its matrix units.
-    pub fn is_on_matrix_units(self, backend: &GpuBackend) -> bool {
-        backend.attention(self.shape, self.dtype).is_on_matrix_units()
-    }
-
-    const fn new(
+    fn new(
         [num_heads, num_kv_heads, head_dim]: [usize; 3],
         dtype: KvDtype,
-        (dim, style): (usize, RopeStyle),
+        rope: Option<(usize, RopeStyle)>,
         page_size: usize,
     ) -> Self {
         let shape = QkvShape { num_heads, num_kv_heads, head_dim };
-        Self { shape, dtype, rope: RopeShape { dim, style }, page_size }
+        Self { shape, scale: 1.0 / (head_dim as f32).sqrt(), dtype, rope, page_size }
     }
 
-    /// The heads of a model.
-    pub fn of_model(shape: QkvShape, dtype: KvDtype) -> Self {
-        let rope = RopeShape { dim: shape.head_dim / 2 * 2, style: RopeStyle::Interleaved };
-        Self { shape, dtype, rope, page_size: 32 }
+    /// The attention of a model's layer.
+    pub fn of_model(op: AttentionOp, dtype: KvDtype) -> Self {
+        let rope = Some((op.shape.head_dim / 2 * 2, RopeStyle::Interleaved));
+        Self { shape: op.shape, scale: op.scale, dtype, rope, page_size: 32 }
+    }
+
+    /// The operation, on the second layer of a cache.
+    pub fn op(&self) -> AttentionOp {
+        AttentionOp { shape: self.shape, kv_layer: 1, scale: self.scale }
     }
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let QkvShape { num_heads, num_kv_heads, head_dim } = self.shape;
-        let (dim, page_size) = (self.rope.dim, self.page_size);
+        let page_size = self.page_size;
         let dtype = match self.dtype {
             KvDtype::F16 => "f16",
             KvDtype::F32 => "f32",
         };
-        let style = match self.rope.style {
-            RopeStyle::Interleaved => "neighbours",
-            RopeStyle::Halves => "halves",
-        };
-        write!(
-            f,
-            "{num_heads}/{num_kv_heads} heads of {head_dim}, {dim} {style} rotated, {dtype} in pages of {page_size}"
-        )
+        write!(f, "{num_heads}/{num_kv_heads} heads of {head_dim}, ")?;
+        match self.rope {
+            Some((dim, RopeStyle::Interleaved)) => write!(f, "{dim} neighbours rotated")?,
+            Some((dim, RopeStyle::Halves)) => write!(f, "{dim} halves rotated")?,
+            None => write!(f, "not rotated")?,
+        }
+        write!(f, ", {dtype} in pages of {page_size}")
     }
 }
 
-/// Groups of one, of some, of 16 and of more heads; narrow, wide and odd ones; both rotations, caches, and page sizes that
-/// divide nothing.
-pub(super) const CASES: [Case; 7] = [
-    Case::new([4, 2, 64], KvDtype::F16, (64, RopeStyle::Interleaved), 32),
-    Case::new([4, 2, 64], KvDtype::F32, (64, RopeStyle::Halves), 16),
-    Case::new([6, 1, 40], KvDtype::F16, (32, RopeStyle::Halves), 7),
-    Case::new([3, 3, 128], KvDtype::F16, (128, RopeStyle::Interleaved), 1),
-    Case::new([20, 1, 20], KvDtype::F32, (20, RopeStyle::Interleaved), 33),
-    Case::new([2, 1, 256], KvDtype::F16, (64, RopeStyle::Interleaved), 64),
-    Case::new([16, 1, 18], KvDtype::F16, (18, RopeStyle::Halves), 32),
-];
+/// Groups of one, of some, of 16 and of more heads; narrow, wide and odd ones; both rotations and none, both caches, another
+/// scale, and page sizes that divide nothing.
+pub fn cases() -> Vec<Case> {
+    let (neighbours, halves) = (RopeStyle::Interleaved, RopeStyle::Halves);
+    vec![
+        Case::new([4, 2, 64], KvDtype::F16, Some((64, neighbours)), 32),
+        Case::new([4, 2, 64], KvDtype::F32, Some((64, halves)), 16),
+        Case::new([6, 1, 40], KvDtype::F16, Some((32, halves)), 7),
+        Case::new([3, 3, 128], KvDtype::F16, Some((128, neighbours)), 1),
+        Case::new([20, 1, 20], KvDtype::F32, Some((20, neighbours)), 33),
+        Case::new([2, 1, 256], KvDtype::F16, Some((64, neighbours)), 64),
+        Case::new([16, 1, 18], KvDtype::F16, Some((18, halves)), 32),
+        Case { scale: 0.3, ..Case::new([4, 2, 64], KvDtype::F16, None, 32) },
+    ]
+}
 
 /// Positions that are cached of the longest sequence: more than any kernel takes in one piece.
 const CONTEXT: usize = 600;
@@ -90,35 +99,43 @@ const SHORT_STEPS: [Step; 2] =
     [[Some((0, 33)), Some((0, 3)), None, None], [Some((33, 34)), Some((3, 10)), None, Some((0, 1))]];
 
 /// A device with pages, and what the host knows of them.
-struct Bench<'a> {
-    backend: &'a GpuBackend,
+struct Bench<'a, B: Backend> {
+    backend: &'a B,
     case: Case,
     limits: BatchLimits,
-    table: Vec<f32>, // [CONTEXT, rope.dim / 2] of (cos, sin)
-    table_on: GpuBuffer,
-    cache: GpuKvCache,
+    table: Vec<f32>, // [CONTEXT, rope dimensions / 2] of (cos, sin)
+    table_on: B::Buffer,
+    cache: B::KvCache,
     pages: Vec<Vec<u32>>,
     /// `[seq][position][qkv columns]` before rotation.
     qkv: Vec<Vec<Vec<f32>>>,
 }
 
-impl<'a> Bench<'a> {
-    fn new(backend: &'a GpuBackend, case: Case) -> Result<Self> {
+impl<'a, B: Backend> Bench<'a, B> {
+    fn new(backend: &'a B, case: Case) -> Result<Self> {
         let max_blocks = CONTEXT.div_ceil(case.page_size);
-        let limits =
-            BatchLimits { max_tokens: MAX_TOKENS, max_seqs: NUM_SEQS, max_logit_rows: 1, max_blocks };
-        let angles = (0..CONTEXT * case.rope.dim / 2).map(|i| i as f64 * 0.37);
+        let limits = BatchLimits {
+            max_tokens: MAX_TOKENS,
+            max_seqs: NUM_SEQS,
+            max_logit_rows: 1,
+            max_blocks,
+            num_pages: NUM_SEQS * max_blocks,
+        };
+        let dim = case.rope.map_or(2, |(dim, _)| dim);
+        let angles = (0..CONTEXT * dim / 2).map(|i| i as f64 * 0.37);
         let table: Vec<f32> = angles.flat_map(|angle| [angle.cos() as f32, angle.sin() as f32]).collect();
         let QkvShape { num_kv_heads, head_dim, .. } = case.shape;
         let mut all: Vec<u32> = (0..(NUM_SEQS * max_blocks) as u32).collect();
         Rng::new(1).shuffle(&mut all);
-        let cache = backend.alloc_kv_cache(KvShape {
-            num_layers: 1,
+        // The first layer is another's.
+        let cache = backend.alloc_kv_cache(&KvShape {
             num_pages: all.len(),
             page_size: case.page_size,
-            num_kv_heads,
-            head_dim,
             dtype: case.dtype,
+            layers: vec![
+                KvHeads { num_kv_heads: num_kv_heads + 1, head_dim: 2 * head_dim.min(32) },
+                KvHeads { num_kv_heads, head_dim },
+            ],
         })?;
         let cols = case.shape.cols();
         let rows = |seq| random(10 + seq, CONTEXT * cols).chunks_exact(cols).map(<[f32]>::to_vec).collect();
@@ -126,7 +143,7 @@ impl<'a> Bench<'a> {
             backend,
             case,
             limits,
-            table_on: backend.upload(CONTEXT, case.rope.dim, &table)?,
+            table_on: backend.upload(CONTEXT, dim, &table)?,
             table,
             cache,
             pages: all.chunks_exact(max_blocks).map(<[u32]>::to_vec).collect(),
@@ -141,26 +158,28 @@ impl<'a> Bench<'a> {
         let mut rows = Vec::new();
         for (seq, range) in step.into_iter().enumerate() {
             let Some((start, end)) = range else { continue };
-            batch.push(&vec![0; end - start], start, &self.pages[seq], Logits::Skip);
+            batch.push(&vec![0; end - start], start, &self.pages[seq], Want::None);
             rows.extend(self.qkv[seq][start..end].iter().flatten());
         }
         let tokens = batch.num_tokens();
-        let mut plan = backend.alloc_plan(self.limits, shape)?;
+        let mut plan = backend.alloc_plan(self.limits, &[shape])?;
         backend.plan(&batch, &mut plan)?;
         let mut qkv = backend.upload(tokens, shape.cols(), &rows)?;
-        backend.rope_store_kv(&plan, shape, self.case.rope, &self.table_on, &mut qkv, &mut self.cache, 0);
+        let op = self.case.op();
+        let rope = self.case.rope.map(|(dim, style)| RopeOp { dim, style, table: &self.table_on });
+        backend.rope_store_kv(&plan, op, rope, &mut qkv, &mut self.cache);
         let len = tokens * shape.q_cols();
-        let mut out = backend.alloc(tokens, shape.q_cols())?;
-        backend.paged_attention(&plan, shape, &qkv, &self.cache, 0, &mut out);
+        let mut out = backend.alloc(tokens, shape.q_cols(), BufferRole::MatmulInput)?;
+        backend.paged_attention(&plan, op, &qkv, &self.cache, &mut out);
         let fused = read(backend, &out, len)?;
         if tokens > 64 {
             return Ok((fused, None));
         }
-        let mut scores = backend.alloc(tokens, shape.num_heads * CONTEXT)?;
-        let mut out = backend.alloc(tokens, shape.q_cols())?;
-        backend.attention_scores(&plan, shape, &qkv, &self.cache, 0, &mut scores);
-        backend.attention_softmax(&plan, shape, &mut scores);
-        backend.attention_values(&plan, shape, &scores, &self.cache, 0, &mut out);
+        let mut scores = backend.alloc(tokens, shape.num_heads * CONTEXT, BufferRole::Values)?;
+        let mut out = backend.alloc(tokens, shape.q_cols(), BufferRole::MatmulInput)?;
+        backend.attention_scores(&plan, op, &qkv, &self.cache, &mut scores);
+        backend.attention_softmax(&plan, op, &mut scores);
+        backend.attention_values(&plan, op, &scores, &self.cache, &mut out);
         Ok((fused, Some(read(backend, &out, len)?)))
     }
 
@@ -172,14 +191,14 @@ impl<'a> Bench<'a> {
         if head >= num_heads + num_kv_heads {
             return values;
         }
-        let RopeShape { dim, style } = self.case.rope;
+        let Some((dim, style)) = self.case.rope else { return values };
         for pair in 0..dim / 2 {
             let (i, j) = match style {
                 RopeStyle::Interleaved => (2 * pair, 2 * pair + 1),
                 RopeStyle::Halves => (pair, pair + dim / 2),
             };
-            let turn = &self.table[position * dim + 2 * pair..][..2];
-            let (cos, sin) = (f64::from(turn[0]), f64::from(turn[1]));
+            let angle = &self.table[position * dim + 2 * pair..][..2];
+            let (cos, sin) = (f64::from(angle[0]), f64::from(angle[1]));
             (values[i], values[j]) = (values[i] * cos - values[j] * sin, values[i] * sin + values[j] * cos);
         }
         values
@@ -196,7 +215,7 @@ impl<'a> Bench<'a> {
 
     /// What a step's rows should come to.
     fn want(&self, step: Step) -> Vec<f64> {
-        let QkvShape { num_heads, num_kv_heads, head_dim } = self.case.shape;
+        let QkvShape { num_heads, num_kv_heads, .. } = self.case.shape;
         let mut out = Vec::new();
         for (seq, range) in step.into_iter().enumerate() {
             let Some((start, end)) = range else { continue };
@@ -209,7 +228,12 @@ impl<'a> Bench<'a> {
                     let kv = head / (num_heads / num_kv_heads);
                     let q = self.head(seq, position, head);
                     let upto = position + 1;
-                    out.extend(attended(&q, &keys[kv][..upto], &values[kv][..upto], head_dim));
+                    out.extend(attended(
+                        &q,
+                        &keys[kv][..upto],
+                        &values[kv][..upto],
+                        f64::from(self.case.scale),
+                    ));
                 }
             }
         }
@@ -217,13 +241,13 @@ impl<'a> Bench<'a> {
     }
 }
 
-fn attended(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], head_dim: usize) -> Vec<f64> {
-    let dot = |key: &Vec<f64>| q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() / (head_dim as f64).sqrt();
+fn attended(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], scale: f64) -> Vec<f64> {
+    let dot = |key: &Vec<f64>| q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * scale;
     let scores: Vec<f64> = keys.iter().map(dot).collect();
     let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
     let sum: f64 = weights.iter().sum();
-    let mut out = vec![0.0; head_dim];
+    let mut out = vec![0.0; q.len()];
     for (weight, value) in weights.iter().zip(values) {
         out.iter_mut().zip(value).for_each(|(out, value)| *out += weight / sum * value);
     }
@@ -231,16 +255,16 @@ fn attended(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], head_dim: usize) 
 }
 
 /// Fused and three-step attention against float64, in a step of prompts and one of decodes and chunks.
-pub(super) fn right(backend: &GpuBackend, tally: &mut Tally, case: Case) -> Result<()> {
+pub(crate) fn right<S: Subject>(backend: &S, tally: &mut Tally, case: Case) -> Result<()> {
     right_in(backend, tally, case, STEPS)
 }
 
 /// As [`right`], over a few positions.
-pub(super) fn right_in_short(backend: &GpuBackend, tally: &mut Tally, case: Case) -> Result<()> {
+pub(crate) fn right_in_short<S: Subject>(backend: &S, tally: &mut Tally, case: Case) -> Result<()> {
     right_in(backend, tally, case, SHORT_STEPS)
 }
 
-fn right_in(backend: &GpuBackend, tally: &mut Tally, case: Case, steps: [Step; 2]) -> Result<()> {
+fn right_in<S: Subject>(backend: &S, tally: &mut Tally, case: Case, steps: [Step; 2]) -> Result<()> {
     let mut bench = Bench::new(backend, case)?;
     for (number, step) in steps.into_iter().enumerate() {
         let (fused, reference) = bench.run(step)?;
@@ -254,7 +278,7 @@ fn right_in(backend: &GpuBackend, tally: &mut Tally, case: Case, steps: [Step; 2
 }
 
 /// The sequences of both steps together, and each alone in other chunks.
-pub(super) fn lawful(backend: &GpuBackend, tally: &mut Tally, case: Case) -> Result<()> {
+pub(crate) fn invariant<S: Subject>(backend: &S, tally: &mut Tally, case: Case) -> Result<()> {
     let mut bench = Bench::new(backend, case)?;
     let q_cols = case.shape.q_cols();
     let mut together: Vec<Vec<f32>> = vec![Vec::new(); NUM_SEQS];

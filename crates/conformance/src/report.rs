@@ -2,9 +2,6 @@
 
 use std::fmt;
 
-use crate::adapters::{Adapter, Description};
-use crate::device::Capabilities;
-
 /// What one check found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finding {
@@ -27,29 +24,31 @@ pub struct Finding {
 /// What all checks found. Its text is Markdown.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// The device.
-    pub device: Description,
+    /// The device, in a line of its own.
+    pub device: String,
+    /// Its driver and system, in a line.
+    pub system: String,
     /// In the order in which they were made.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    pub(super) fn new(adapter: &Adapter) -> Self {
-        Self { device: adapter.describe(), findings: Vec::new() }
+    /// An empty report on a device with this driver.
+    pub fn new(device: String, kind: &str, driver: &str) -> Self {
+        let system = format!(
+            "rustorch {}, {} {}, {kind} device, driver {}",
+            env!("CARGO_PKG_VERSION"),
+            std::env::consts::OS,
+            std::env::consts::ARCH,
+            if driver.is_empty() { "unknown" } else { driver },
+        );
+        Self { device, system, findings: Vec::new() }
     }
 
     /// Checks that failed.
     pub fn num_failed(&self) -> usize {
         self.findings.iter().filter(|finding| finding.failure.is_some()).count()
     }
-}
-
-/// What kernels use of a device, in words.
-pub(super) fn setting(capabilities: Capabilities) -> String {
-    let units = capabilities.matrix_tile.map(|side| format!("matrix units of {side}"));
-    let subgroups = capabilities.subgroup_size.map(|size| format!("subgroups of {size}"));
-    let used: Vec<String> = [units, subgroups].into_iter().flatten().collect();
-    if used.is_empty() { "plain".to_owned() } else { used.join(", ") }
 }
 
 impl fmt::Display for Finding {
@@ -66,17 +65,7 @@ impl fmt::Display for Finding {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let device = &self.device;
-        writeln!(f, "## {} ({})\n", device.name, device.interface)?;
-        writeln!(
-            f,
-            "rustorch {}, {} {}, {} device, driver {}\n",
-            env!("CARGO_PKG_VERSION"),
-            std::env::consts::OS,
-            std::env::consts::ARCH,
-            device.kind,
-            if device.driver.is_empty() { "unknown" } else { &device.driver },
-        )?;
+        writeln!(f, "## {}\n\n{}\n", self.device, self.system)?;
         writeln!(f, "| setting | check | cases | error | seconds | result |\n| - | - | - | - | - | - |")?;
         for finding in &self.findings {
             writeln!(f, "{finding}")?;

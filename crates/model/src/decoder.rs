@@ -1,0 +1,273 @@
+//! The transformer, once, for every family and every device.
+//!
+//! What differs between families was read into a [`ModelSpec`](crate::ModelSpec) before: here it is data of a layer.
+
+use gguf::Gguf;
+
+use crate::weights::{DecoderWeights, Layer};
+use crate::{
+    AttentionOp, Backend, BufferShape, FfnSpec, Layout, LlamaConfig, Result, RopeConfig, RopeOp, RopeTable,
+    StepSize,
+};
+
+/// A decoder-only transformer: weights on a device and the graph over them. Holds no state of any sequence.
+pub struct Decoder<B: Backend> {
+    config: LlamaConfig,
+    weights: DecoderWeights<B>,
+    /// The rotations of the model, each with its table, `[max_seq_len, dim]`.
+    ropes: Vec<(RopeConfig, B::Buffer)>,
+    /// Each layer's index among the layers of the KV cache.
+    kv_layers: Vec<usize>,
+}
+
+/// The activations of a step, made once for the largest batch. `T` tokens, `R` rows of the LM head, `W` wanted rows.
+pub struct RunState<B: Backend> {
+    hidden: B::Buffer,      // [T, hidden_size], the residual stream
+    normed: B::Buffer,      // [T, hidden_size]; in the end [W, hidden_size], the wanted rows
+    qkv: ByWidth<B>,        // [T, q_dim + 2 * kv_dim]
+    attended: ByWidth<B>,   // [T, q_dim]
+    projected: B::Buffer, // [T, hidden_size]; in the end [W, hidden_size], the wanted rows before their norm
+    gate_up: ByWidth<B>,  // [T, 2 * inner]
+    activated: ByWidth<B>, // [T, inner]
+    logits: B::Buffer,    // [R, vocab_size]
+    argmax: B::Buffer,    // [R, 1]
+    scores: ByWidth<B>,   // [T, num_heads * max_seq_len], reference attention only
+    context: Option<usize>, // max_seq_len of reference attention
+}
+
+/// A buffer for each width that rows of one kind have in the layers.
+struct ByWidth<B: Backend>(Vec<(usize, B::Buffer)>);
+
+impl<B: Backend> ByWidth<B> {
+    fn new(backend: &B, shapes: &[BufferShape]) -> Result<Self> {
+        let buffer =
+            |shape: &BufferShape| Ok((shape.cols, backend.alloc(shape.rows, shape.cols, shape.role)?));
+        shapes.iter().map(buffer).collect::<Result<_>>().map(Self)
+    }
+
+    fn get(&mut self, cols: usize) -> &mut B::Buffer {
+        let found = self.0.iter_mut().find(|(width, _)| *width == cols);
+        &mut found.expect("the layout has a buffer for every width").1
+    }
+}
+
+impl<B: Backend> RunState<B> {
+    /// Makes the buffers of a layout.
+    ///
+    /// # Errors
+    /// When the device cannot hold them.
+    pub fn new(backend: &B, layout: &Layout) -> Result<Self> {
+        let alloc = |shape: BufferShape| backend.alloc(shape.rows, shape.cols, shape.role);
+        let by_width = |shapes: &[BufferShape]| ByWidth::new(backend, shapes);
+        Ok(Self {
+            hidden: alloc(layout.hidden)?,
+            normed: alloc(layout.normed)?,
+            qkv: by_width(&layout.qkv)?,
+            attended: by_width(&layout.attended)?,
+            projected: alloc(layout.projected)?,
+            gate_up: by_width(&layout.gate_up)?,
+            activated: by_width(&layout.activated)?,
+            logits: alloc(layout.logits)?,
+            argmax: alloc(layout.argmax)?,
+            scores: by_width(&layout.scores)?,
+            context: layout.reference_context,
+        })
+    }
+
+    /// `[A + L, vocab_size]` logits of the last [`Decoder::forward`].
+    pub fn logits(&self) -> &B::Buffer {
+        &self.logits
+    }
+
+    /// `[A, 1]` indices of the highest of the first logits.
+    pub fn argmax(&self) -> &B::Buffer {
+        &self.argmax
+    }
+
+    /// `[W, hidden_size]` hidden states of the last [`Decoder::forward`], normed: those that the logits were made of,
+    /// then those that were wanted themselves.
+    pub fn hidden_states(&self) -> &B::Buffer {
+        &self.normed
+    }
+}
+
+impl<B: Backend> Decoder<B> {
+    /// Loads the weights of `gguf`; `progress(done, total)` counts the source's bytes.
+    ///
+    /// # Errors
+    /// A configuration that contradicts the file, a tensor that is missing, misshapen or not part of the graph, or a
+    /// device that cannot run the model or hold the weights.
+    pub fn load(
+        backend: &B,
+        gguf: &Gguf,
+        config: LlamaConfig,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Self> {
+        config.validate()?;
+        let spec = &config.spec;
+        spec.check_against(&spec.family.read(gguf)?)?;
+        backend.check_spec(spec)?;
+        let weights = DecoderWeights::load(backend, gguf, spec, &mut progress)?;
+        let table = |&rope: &RopeConfig| {
+            let table = RopeTable::new(&rope, weights.rope_factors.as_deref(), config.max_seq_len);
+            Ok((rope, backend.upload(table.positions, table.dim, &table.values)?))
+        };
+        let ropes = spec.ropes.iter().map(table).collect::<Result<_>>()?;
+        let kv_layers = spec.kv_layers();
+        Ok(Self { config, weights, ropes, kv_layers })
+    }
+
+    /// The configuration that the model was loaded with.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Bytes of the weights on the device.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weights.bytes
+    }
+
+    /// Bytes of the weights that every step reads, if only for one token: all but an embedding table that is not the LM
+    /// head as well.
+    pub fn step_weight_bytes(&self, backend: &B) -> u64 {
+        let gathered = self.weights.embedding.as_ref().map_or(0, |table| backend.matrix_bytes(table));
+        self.weights.bytes - gathered
+    }
+
+    /// Runs one step: the batch planned as `plan`, of this `size`, through all layers. What its rows yield is then in
+    /// `state`, and K and V of the step's tokens in `cache`.
+    pub fn forward(
+        &self,
+        backend: &B,
+        plan: &B::Plan,
+        size: StepSize,
+        cache: &mut B::KvCache,
+        state: &mut RunState<B>,
+    ) {
+        let DecoderWeights { embedding, layers, output, .. } = &self.weights;
+        let (tokens, eps, spec) = (size.tokens, self.config.spec.norm_eps, &self.config.spec);
+        backend.embed(plan, embedding.as_ref().unwrap_or(&output.parts[0]), &mut state.hidden);
+        scale(backend, tokens, &mut state.hidden, spec.embed_scale);
+        backend.rms_norm(tokens, &state.hidden, &layers[0].attn_norm, eps, &mut state.normed);
+        for layer_idx in 0..layers.len() {
+            self.attention(backend, plan, tokens, layer_idx, cache, state);
+            self.feed_forward(backend, tokens, layer_idx, state);
+            // The residual joins here, fused with the norm that follows it where there is one.
+            match layers.get(layer_idx + 1) {
+                Some(next) => backend.add_rms_norm(
+                    tokens,
+                    &mut state.hidden,
+                    &state.projected,
+                    &next.attn_norm,
+                    eps,
+                    &mut state.normed,
+                ),
+                None => backend.add(tokens, &mut state.hidden, &state.projected),
+            }
+        }
+        self.head(backend, plan, size, state);
+    }
+
+    /// A layer's attention, from its normed input in `state.normed` to its output in `state.projected`.
+    fn attention(
+        &self,
+        backend: &B,
+        plan: &B::Plan,
+        tokens: usize,
+        layer_idx: usize,
+        cache: &mut B::KvCache,
+        state: &mut RunState<B>,
+    ) {
+        let (spec, layer) = (&self.config.spec.layers[layer_idx], &self.weights.layers[layer_idx]);
+        let op = AttentionOp::new(&spec.attn, self.kv_layers[layer_idx]);
+        let qkv = state.qkv.get(op.shape.cols());
+        backend.matmul(tokens, &state.normed, &layer.qkv, qkv);
+        if let Some((q_norm, k_norm)) = &layer.qk_norm {
+            backend.norm_heads(plan, op.shape, (q_norm, k_norm), self.config.spec.norm_eps, qkv);
+        }
+        let rope = spec.attn.rope.map(|rope| {
+            let (RopeConfig { dim, style, .. }, table) = &self.ropes[rope];
+            RopeOp { dim: *dim, style: *style, table }
+        });
+        backend.rope_store_kv(plan, op, rope, qkv, cache);
+        let attended = state.attended.get(op.shape.q_cols());
+        match state.context {
+            None => backend.paged_attention(plan, op, qkv, cache, attended),
+            Some(context) => {
+                let scores = state.scores.get(op.shape.num_heads * context);
+                backend.attention_scores(plan, op, qkv, cache, scores);
+                backend.attention_softmax(plan, op, scores);
+                backend.attention_values(plan, op, scores, cache, attended);
+            }
+        }
+        backend.matmul(tokens, attended, &layer.attn_out, &mut state.projected);
+        self.finish_branch(backend, tokens, (layer_idx, layer.post_attn_norm.as_ref()), state);
+    }
+
+    /// Adds the attention's output to the residual stream, and brings a layer's feed-forward output to `state.projected`.
+    fn feed_forward(&self, backend: &B, tokens: usize, layer_idx: usize, state: &mut RunState<B>) {
+        let (spec, layer) = (&self.config.spec.layers[layer_idx], &self.weights.layers[layer_idx]);
+        let Layer { ffn_norm, gate_up, down, .. } = layer;
+        let eps = self.config.spec.norm_eps;
+        backend.add_rms_norm(tokens, &mut state.hidden, &state.projected, ffn_norm, eps, &mut state.normed);
+        match spec.ffn {
+            FfnSpec::Dense { inner, act } => {
+                let (both, activated) = (state.gate_up.get(2 * inner), state.activated.get(inner));
+                backend.matmul(tokens, &state.normed, gate_up, both);
+                backend.gated(tokens, act, both, activated);
+                backend.matmul(tokens, activated, down, &mut state.projected);
+            }
+        }
+        self.finish_branch(backend, tokens, (layer_idx, layer.post_ffn_norm.as_ref()), state);
+    }
+
+    /// Norms and scales a branch's output in `state.projected`, where the layer does so.
+    fn finish_branch(
+        &self,
+        backend: &B,
+        tokens: usize,
+        (layer_idx, norm): (usize, Option<&B::Buffer>),
+        state: &mut RunState<B>,
+    ) {
+        if let Some(norm) = norm {
+            backend.rms_norm(tokens, &state.projected, norm, self.config.spec.norm_eps, &mut state.normed);
+            // The norm's output becomes the branch's.
+            std::mem::swap(&mut state.projected, &mut state.normed);
+        }
+        scale(backend, tokens, &mut state.projected, self.config.spec.layers[layer_idx].residual_scale);
+    }
+
+    /// From the residual stream in `state.hidden` to what the wanted rows yield.
+    fn head(&self, backend: &B, plan: &B::Plan, size: StepSize, state: &mut RunState<B>) {
+        let spec = &self.config.spec;
+        if size.wanted_rows() > 0 {
+            // The wanted rows are some of the step's, so its buffers have room for them.
+            backend.gather_rows(plan, &state.hidden, &mut state.projected);
+            backend.rms_norm(
+                size.wanted_rows(),
+                &state.projected,
+                &self.weights.output_norm,
+                spec.norm_eps,
+                &mut state.normed,
+            );
+        }
+        if size.head_rows() > 0 {
+            let logits = &mut state.logits;
+            backend.matmul(size.head_rows(), &state.normed, &self.weights.output, logits);
+            scale(backend, size.head_rows(), logits, spec.logit_scale);
+            if let Some(cap) = spec.final_softcap {
+                backend.softcap(size.head_rows(), logits, cap);
+            }
+        }
+        if size.argmax_rows > 0 {
+            backend.argmax(0..size.argmax_rows, &state.logits, &mut state.argmax);
+        }
+    }
+}
+
+/// `x *= factor`, if that changes anything.
+fn scale<B: Backend>(backend: &B, rows: usize, x: &mut B::Buffer, factor: f32) {
+    if factor != 1.0 {
+        backend.scale(rows, x, factor);
+    }
+}

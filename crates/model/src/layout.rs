@@ -1,0 +1,116 @@
+//! The buffers of a runner: their sizes follow from the model and the limits of a step, once, for the allocation and for
+//! the estimate of the memory it takes.
+
+use crate::check::check;
+use crate::{
+    AttentionMode, BatchLimits, BufferRole, KvShape, LayerSpec, LlamaConfig, ModelSpec, QkvShape, Result,
+};
+
+/// A buffer of `rows x cols`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BufferShape {
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// What it is for.
+    pub role: BufferRole,
+}
+
+/// All that a runner allocates on its device. `T` tokens, `R` rows of the LM head; a list has a buffer for each width that
+/// the layers' rows have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// The largest step.
+    pub limits: BatchLimits,
+    /// The KV cache.
+    pub kv: KvShape,
+    /// The attention of every layer.
+    pub attention: Vec<QkvShape>,
+    /// The residual stream, `[T, hidden_size]`.
+    pub hidden: BufferShape,
+    /// `[T, hidden_size]`, the input of products; in the end the wanted rows.
+    pub normed: BufferShape,
+    /// `[T, q_dim + 2 * kv_dim]`.
+    pub qkv: Vec<BufferShape>,
+    /// `[T, q_dim]`.
+    pub attended: Vec<BufferShape>,
+    /// `[T, hidden_size]`; in the end the wanted rows before their norm.
+    pub projected: BufferShape,
+    /// `[T, 2 * inner]`.
+    pub gate_up: Vec<BufferShape>,
+    /// `[T, inner]`.
+    pub activated: Vec<BufferShape>,
+    /// `[R, vocab_size]`.
+    pub logits: BufferShape,
+    /// `[R, 1]` indices of the highest logits.
+    pub argmax: BufferShape,
+    /// `[T, num_heads * max_seq_len]`; reference attention only.
+    pub scores: Vec<BufferShape>,
+    /// `max_seq_len` of reference attention.
+    pub reference_context: Option<usize>,
+}
+
+impl Layout {
+    /// The buffers of a model for steps up to `limits`.
+    ///
+    /// # Errors
+    /// When reference attention is asked for a context that is too long for it.
+    pub fn new(config: &LlamaConfig, limits: BatchLimits, attention: AttentionMode) -> Result<Self> {
+        let LlamaConfig { spec, max_seq_len, page_size, kv_dtype, .. } = config;
+        let (tokens, rows, hidden) = (limits.max_tokens, limits.max_logit_rows, spec.hidden_size);
+        let values = |rows, cols| BufferShape { rows, cols, role: BufferRole::Values };
+        let input = |rows, cols| BufferShape { rows, cols, role: BufferRole::MatmulInput };
+        let scores = match attention {
+            AttentionMode::Fused => Vec::new(),
+            AttentionMode::Reference => {
+                let limit = AttentionMode::MAX_REFERENCE_CONTEXT;
+                let expected = format!("at most {limit} with reference attention");
+                check(*max_seq_len <= limit, "max_seq_len", expected, max_seq_len)?;
+                widths(spec, |layer| layer.attn.num_heads * max_seq_len)
+            }
+        };
+        let each = |widths: Vec<usize>, shape: &dyn Fn(usize, usize) -> BufferShape| {
+            widths.into_iter().map(|cols| shape(tokens, cols)).collect()
+        };
+        Ok(Self {
+            limits,
+            kv: spec.kv_shape(limits.num_pages, *page_size, *kv_dtype),
+            attention: spec.layers.iter().map(|layer| layer.attn.qkv()).collect(),
+            hidden: values(tokens, hidden),
+            normed: input(tokens, hidden),
+            qkv: each(widths(spec, |layer| layer.attn.qkv().cols()), &values),
+            attended: each(widths(spec, |layer| layer.attn.q_dim()), &input),
+            projected: values(tokens, hidden),
+            gate_up: each(widths(spec, |layer| 2 * layer.ffn.inner()), &values),
+            activated: each(widths(spec, |layer| layer.ffn.inner()), &input),
+            logits: values(rows, spec.vocab_size),
+            argmax: values(rows, 1),
+            scores: each(scores, &values),
+            reference_context: (attention == AttentionMode::Reference).then_some(*max_seq_len),
+        })
+    }
+
+    /// Every buffer of activations.
+    pub fn buffers(&self) -> impl Iterator<Item = BufferShape> + '_ {
+        let Self {
+            hidden, normed, qkv, attended, projected, gate_up, activated, logits, argmax, scores, ..
+        } = self;
+        [hidden, normed, projected, logits, argmax]
+            .into_iter()
+            .chain([qkv, attended, gate_up, activated, scores].into_iter().flatten())
+            .copied()
+    }
+}
+
+/// The different widths of a row over all layers, in the order of their first use. Operations take the width of a row from
+/// its buffer, so each width has a buffer of its own.
+fn widths(spec: &ModelSpec, width: impl Fn(&LayerSpec) -> usize) -> Vec<usize> {
+    let mut widths = Vec::new();
+    for cols in spec.layers.iter().map(width) {
+        if !widths.contains(&cols) {
+            widths.push(cols);
+        }
+    }
+    widths
+}

@@ -1,0 +1,273 @@
+//! A model family as data: everything that the one graph has to know about a model, layer by layer.
+//!
+//! A file of [`families`](crate::families) turns a file's metadata into a [`ModelSpec`]; the decoder, the loader, the
+//! memory estimate and the devices read nothing else. Variations between families are fields here, never branches on a
+//! family's name.
+
+use crate::check::{MAX_COUNT, check};
+use crate::families::Family;
+use crate::{KvDtype, KvHeads, KvShape, QkvShape, Result, RopeConfig};
+
+/// A model: the shapes of its weights and the constants of its graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSpec {
+    /// The family that described the model, which also names its tensors.
+    pub family: &'static Family,
+    /// Rows of the embedding table and of the LM head.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Tokens of the longest sequence in training.
+    pub context_length: usize,
+    /// RMSNorm's epsilon.
+    pub norm_eps: f32,
+    /// Embeddings are multiplied by it.
+    pub embed_scale: f32,
+    /// Logits are multiplied by it, before the soft cap.
+    pub logit_scale: f32,
+    /// Logits become `cap * tanh(logit / cap)`.
+    pub final_softcap: Option<f32>,
+    /// Rotations, which layers name by their index.
+    pub ropes: Vec<RopeConfig>,
+    /// Transformer layers, first to last.
+    pub layers: Vec<LayerSpec>,
+}
+
+/// One transformer layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerSpec {
+    /// The attention.
+    pub attn: AttentionSpec,
+    /// The feed-forward layer.
+    pub ffn: FfnSpec,
+    /// The norms beside the one before the attention and the one before the feed-forward layer.
+    pub norms: NormSlots,
+    /// What both branches are multiplied by before they are added to the residual stream.
+    pub residual_scale: f32,
+}
+
+/// The attention of a layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttentionSpec {
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Index in [`ModelSpec::ropes`]; `None` of a layer that does not rotate.
+    pub rope: Option<usize>,
+    /// Norm of queries and keys before the rotation.
+    pub qk_norm: Option<QkNorm>,
+    /// Scores are multiplied by it: `1 / sqrt(head_dim)` in most families.
+    pub scale: f32,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// A row sees this many positions, its own included; all before it when `None`.
+    pub window: Option<usize>,
+    /// Whether each head has a logit that takes part in the softmax and has no value.
+    pub sinks: bool,
+    /// The layer whose keys and values this one reads instead of storing its own.
+    pub kv_from: Option<usize>,
+}
+
+/// How queries and keys are normed before they are rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Each head by itself, with one weight of `head_dim` values for the queries and one for the keys.
+    PerHead,
+}
+
+/// Which norms a layer has beside those before its two branches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NormSlots {
+    /// Of the attention's output, before it is added to the residual stream.
+    pub post_attn: bool,
+    /// Of the feed-forward layer's output, before it is added to the residual stream.
+    pub post_ffn: bool,
+}
+
+/// The feed-forward layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FfnSpec {
+    /// `down(act(gate(x)) * up(x))`.
+    Dense {
+        /// Width between the products.
+        inner: usize,
+        /// The activation of the gate.
+        act: Activation,
+    },
+}
+
+impl FfnSpec {
+    /// Width between the products.
+    pub fn inner(&self) -> usize {
+        match *self {
+            FfnSpec::Dense { inner, .. } => inner,
+        }
+    }
+}
+
+/// The activation of a gated feed-forward layer (arXiv 2002.05202).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// `x / (1 + exp(-x))`: SwiGLU.
+    Silu,
+    /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: GeGLU.
+    GeluTanh,
+}
+
+impl AttentionSpec {
+    /// The stacked row of the QKV projection.
+    pub fn qkv(&self) -> QkvShape {
+        QkvShape { num_heads: self.num_heads, num_kv_heads: self.num_kv_heads, head_dim: self.head_dim }
+    }
+
+    /// Width of all query heads, and of the attention's output.
+    pub fn q_dim(&self) -> usize {
+        self.num_heads * self.head_dim
+    }
+
+    /// Width of all key (or value) heads.
+    pub fn kv_dim(&self) -> usize {
+        self.num_kv_heads * self.head_dim
+    }
+}
+
+impl ModelSpec {
+    /// Transformer layers.
+    pub fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The widest row of `width` over all layers.
+    pub fn widest(&self, width: impl Fn(&LayerSpec) -> usize) -> usize {
+        self.layers.iter().map(width).max().unwrap_or(0)
+    }
+
+    /// The KV cache of `num_pages` pages: the heads of every layer that stores keys and values of its own.
+    pub fn kv_shape(&self, num_pages: usize, page_size: usize, dtype: KvDtype) -> KvShape {
+        let stores = self.layers.iter().filter(|layer| layer.attn.kv_from.is_none());
+        let heads = |layer: &LayerSpec| KvHeads {
+            num_kv_heads: layer.attn.num_kv_heads,
+            head_dim: layer.attn.head_dim,
+        };
+        KvShape { num_pages, page_size, dtype, layers: stores.map(heads).collect() }
+    }
+
+    /// For each layer, the index of its keys and values among [`KvShape::layers`].
+    pub fn kv_layers(&self) -> Vec<usize> {
+        let mut own = Vec::with_capacity(self.layers.len());
+        let mut next = 0;
+        for layer in &self.layers {
+            own.push(match layer.attn.kv_from {
+                Some(from) => own[from],
+                None => {
+                    next += 1;
+                    next - 1
+                }
+            });
+        }
+        own
+    }
+
+    /// Checks the fields against each other.
+    ///
+    /// # Errors
+    /// The first field that is out of range, with the permitted values and the one found.
+    pub fn validate(&self) -> Result<()> {
+        count("vocab_size", self.vocab_size)?;
+        count("hidden_size", self.hidden_size)?;
+        count("num_layers", self.layers.len())?;
+        let eps = self.norm_eps;
+        check(eps.is_finite() && eps >= 0.0, "norm_eps", "a finite number, 0 or more", eps)?;
+        nonzero("embed_scale", self.embed_scale)?;
+        nonzero("logit_scale", self.logit_scale)?;
+        if let Some(cap) = self.final_softcap {
+            positive("final_softcap", cap)?;
+        }
+        self.ropes.iter().try_for_each(RopeConfig::validate)?;
+        (0..self.layers.len()).try_for_each(|layer_idx| self.validate_layer(layer_idx))
+    }
+
+    fn validate_layer(&self, layer_idx: usize) -> Result<()> {
+        let LayerSpec { attn, ffn, residual_scale, .. } = &self.layers[layer_idx];
+        count("num_heads", attn.num_heads)?;
+        count("num_kv_heads", attn.num_kv_heads)?;
+        count("head_dim", attn.head_dim)?;
+        count("intermediate_size", ffn.inner())?;
+        nonzero("residual_scale", *residual_scale)?;
+        nonzero("attention scale", attn.scale)?;
+        if let Some(cap) = attn.softcap {
+            positive("attention softcap", cap)?;
+        }
+        if let Some(window) = attn.window {
+            count("attention window", window)?;
+        }
+        check(
+            attn.num_heads.is_multiple_of(attn.num_kv_heads),
+            "num_kv_heads",
+            format_args!("a divisor of num_heads = {}", attn.num_heads),
+            attn.num_kv_heads,
+        )?;
+        if let Some(rope) = attn.rope {
+            let known =
+                format_args!("less than {}, the rotations of the model", self.ropes.len()).to_string();
+            check(rope < self.ropes.len(), "rope", known, rope)?;
+            let dim = self.ropes[rope].dim;
+            check(
+                dim >= 2 && dim.is_multiple_of(2) && dim <= attn.head_dim,
+                "rope.dim",
+                format_args!("an even number from 2 to head_dim = {}", attn.head_dim),
+                dim,
+            )?;
+        }
+        if let Some(from) = attn.kv_from {
+            let source = self.layers[..layer_idx].get(from).map(|layer| &layer.attn);
+            let shares = source.is_some_and(|source| {
+                source.kv_from.is_none()
+                    && (source.num_kv_heads, source.head_dim) == (attn.num_kv_heads, attn.head_dim)
+            });
+            let expected =
+                format_args!("a layer before {layer_idx} that stores heads of the same shape").to_string();
+            check(shares, "kv_from", expected, from)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what the weights fix with the description of the file.
+    ///
+    /// # Errors
+    /// The first difference, naming both values.
+    pub fn check_against(&self, file: &ModelSpec) -> Result<()> {
+        same("vocab_size", self.vocab_size, file.vocab_size)?;
+        same("hidden_size", self.hidden_size, file.hidden_size)?;
+        same("num_layers", self.layers.len(), file.layers.len())?;
+        for (ours, theirs) in self.layers.iter().zip(&file.layers) {
+            same("num_heads", ours.attn.num_heads, theirs.attn.num_heads)?;
+            same("num_kv_heads", ours.attn.num_kv_heads, theirs.attn.num_kv_heads)?;
+            same("head_dim", ours.attn.head_dim, theirs.attn.head_dim)?;
+            same("intermediate_size", ours.ffn.inner(), theirs.ffn.inner())?;
+        }
+        Ok(())
+    }
+}
+
+fn same(field: &str, ours: usize, theirs: usize) -> Result<()> {
+    let what = format!("config field {field}");
+    check(ours == theirs, &what, format_args!("{theirs} (the file's weights)"), ours)
+}
+
+fn count(field: &str, value: usize) -> Result<()> {
+    check(value >= 1, field, "at least 1", value)?;
+    check(value <= MAX_COUNT, field, format_args!("at most {MAX_COUNT}"), value)
+}
+
+fn positive(field: &str, value: f32) -> Result<()> {
+    check(value.is_finite() && value > 0.0, field, "a finite number above 0", value)
+}
+
+fn nonzero(field: &str, value: f32) -> Result<()> {
+    check(value.is_finite() && value != 0.0, field, "a finite number other than 0", value)
+}
