@@ -14,7 +14,7 @@ use std::time::Instant;
 use devices::{GpuChoice, GpuOptions};
 use gguf::random::{Rng, random_blocks};
 use gguf::{Format, Gguf, GgufWriter};
-use gpu::{Adapters, GpuBackend, GpuBuffer};
+use gpu::{Adapters, GpuBackend};
 use model::{Backend, BufferRole, Linear, Read};
 
 const TOKENS: [usize; 9] = [1, 4, 8, 16, 32, 64, 128, 512, 2048];
@@ -77,7 +77,7 @@ fn measure(
         let mut out = backend.alloc(tokens, rows, BufferRole::Values)?;
         let mut result = vec![0.0; tokens * rows];
         backend.matmul(tokens, &x, &stack[0], &mut out);
-        read(backend, &out, &mut result)?;
+        backend.read_into(&mut [Read { buffer: &out, first_row: 0, out: &mut result }])?;
         let reference = reference.get_or_insert_with(|| result[..rows].to_vec());
         same &= result[..rows].iter().zip(&*reference).all(|(a, b)| a.to_bits() == b.to_bits());
         for token in [0, tokens - 1] {
@@ -85,12 +85,12 @@ fn measure(
                 worst.max(error(&weights, &values[token * cols..][..cols], &result[token * rows..][..rows]));
         }
         // Long enough for clocks to rise and for the time of a submission to vanish.
-        let run = |out: &mut GpuBuffer, products: usize| -> Result<f64, model::Error> {
+        let run = |out: &mut gpu::GpuBuffer, products: usize| -> Result<f64, model::Error> {
             let start = Instant::now();
             for weight in stack.iter().cycle().take(products) {
                 backend.matmul(tokens, &x, weight, out);
             }
-            read(backend, out, &mut [0.0])?;
+            backend.read_into(&mut [Read { buffer: out, first_row: 0, out: &mut [0.0] }])?;
             Ok(start.elapsed().as_secs_f64() / products as f64)
         };
         let estimate = run(&mut out, 20)?.min(run(&mut out, 20)?);
@@ -107,10 +107,6 @@ fn measure(
     }
     println!("{line}  error {worst:.1e}{}", if same { "" } else { "  BITS DIFFER" });
     Ok(())
-}
-
-fn read(backend: &GpuBackend, buffer: &GpuBuffer, out: &mut [f32]) -> model::Result<()> {
-    backend.read_into(&mut [Read { buffer, first_row: 0, out }])
 }
 
 /// Distance of some results from the sums in f64, relative to the results' size.

@@ -12,7 +12,6 @@ use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::plan::GpuPlan;
-use crate::product::MAX_HALF_COLS;
 use crate::recorder::Recorder;
 use crate::tiling::{self, Grid, SPLIT_LEN};
 
@@ -178,7 +177,7 @@ impl Attention {
     /// # Panics
     /// When the plan was made for other heads, or the output is not written as the kernels write it.
     fn check(&self, plan: &GpuPlan, half: Option<(&DeviceBuffer, usize)>) {
-        assert!(plan.shapes().contains(&self.shape), "attention: heads that the plan was not made for");
+        assert!(plan.suits(self.shape), "attention: the plan was made for other heads");
         assert_eq!(half.is_some(), self.has_half, "attention: an output's f16 copy");
     }
 }
@@ -210,7 +209,7 @@ impl Specs {
             shape,
             scale,
             dtype,
-            has_half: has_matrix_units && shape.q_cols() <= MAX_HALF_COLS,
+            has_half: has_matrix_units,
             on_matrix_units: has_matrix_units && fits && Self::suit_matrix_units(shape, dtype),
             has_vectors: gpu.loads_vectors(),
         }

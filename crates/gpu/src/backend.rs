@@ -22,7 +22,7 @@ use crate::pack::TILE_ROWS;
 use crate::peak;
 use crate::plan::GpuPlan;
 use crate::product::{NumericPath, Product, ProductKernels, Shape};
-use crate::readback::{Copy, Readback};
+use crate::readback::Readback;
 use crate::recorder::Recorder;
 
 /// A GPU as a device.
@@ -34,9 +34,9 @@ pub struct GpuBackend {
     /// By heads, bits of the scores' scale and the cache's element type.
     attention: Mutex<HashMap<(QkvShape, u32, KvDtype), Arc<Attention>>>,
     rows: RowKernels,
-    /// Norms, by whether they add first, their columns, and whether f16 is written too.
+    /// Norms, by whether they add first, their columns, and whether they write an f16 copy of their output.
     norms: Mutex<HashMap<(bool, usize, bool), Arc<Kernel>>>,
-    pub(crate) readback: Readback,
+    readback: Readback,
 }
 
 /// The kernels that work row by row, compiled when first asked for.
@@ -46,7 +46,7 @@ struct RowKernels {
     scale: OnceLock<Arc<Kernel>>,
     softcap: OnceLock<Arc<Kernel>>,
     norm_heads: OnceLock<Arc<Kernel>>,
-    /// SiLU and GELU, each by whether f16 is written too.
+    /// SiLU and GELU, each without and with an f16 copy of the output.
     gated: [[OnceLock<Arc<Kernel>>; 2]; 2],
     gather_rows: OnceLock<Arc<Kernel>>,
     to_half: OnceLock<Arc<Kernel>>,
@@ -171,10 +171,10 @@ impl GpuBackend {
 }
 
 /// # Panics
-/// When scores of reference attention do not fit the planned batch.
-fn check_scores(plan: &GpuPlan, shape: QkvShape, scores: &GpuBuffer) {
+/// When scores of reference attention do not fit the planned batch: kernels check no index.
+fn check_scores(plan: &GpuPlan, op: AttentionOp, scores: &GpuBuffer) {
     scores.check_rows(plan.counts().num_tokens);
-    let (context, needed) = (scores.cols / shape.num_heads, plan.counts().max_context);
+    let (context, needed) = (scores.cols / op.shape.num_heads, plan.counts().max_context);
     assert!(context >= needed, "attention: scores of {context} positions, expected {needed}");
 }
 
@@ -230,7 +230,7 @@ impl Backend for GpuBackend {
     }
 
     fn alloc(&self, rows: usize, cols: usize, role: BufferRole) -> Result<GpuBuffer> {
-        self.new_buffer(rows, cols, "activations", Twin::of_role(role, cols))
+        self.new_buffer(rows, cols, "activations", Twin::of(role))
     }
 
     fn upload(&self, rows: usize, cols: usize, values: &[f32]) -> Result<GpuBuffer> {
@@ -249,7 +249,7 @@ impl Backend for GpuBackend {
     }
 
     fn footprint(&self, layout: &Layout) -> u64 {
-        footprint::of_runner(self.gpu.capabilities(), layout)
+        footprint::of_layout(self.gpu.capabilities(), layout)
     }
 
     fn plan(&self, batch: &Batch, plan: &mut GpuPlan) -> Result<()> {
@@ -359,6 +359,7 @@ impl Backend for GpuBackend {
         let QkvShape { num_heads, num_kv_heads, head_dim } = shape;
         let tokens = plan.counts().num_tokens;
         qkv.check_rows(tokens);
+        assert_eq!(qkv.cols, shape.cols(), "norm_heads: columns");
         assert_eq!((q_weight.cols, k_weight.cols), (head_dim, head_dim), "norm_heads: weights");
         let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("norm_heads"));
         let kernel = self.rows.norm_heads.get_or_init(spec);
@@ -378,14 +379,17 @@ impl Backend for GpuBackend {
         let QkvShape { num_heads, num_kv_heads, head_dim } = op.shape;
         let counts = plan.counts();
         qkv.check_rows(counts.num_tokens);
-        assert_eq!(qkv.cols, op.shape.cols(), "rope_store_kv: columns of rows");
+        assert_eq!(qkv.cols, op.shape.cols(), "rope_store_kv: columns");
+        if let Some(rope) = &rope {
+            rope.table.check_rows(counts.max_context);
+            assert!(
+                rope.dim <= head_dim && rope.table.cols == rope.dim,
+                "rope_store_kv: the table's columns"
+            );
+        }
         // Without rotation no element of the table is read.
         let (dim, style, table) = match &rope {
-            Some(rope) => {
-                rope.table.check_rows(counts.max_context);
-                assert_eq!(rope.table.cols, rope.dim, "rope_store_kv: columns of the table");
-                (rope.dim, rope.style, &rope.table.values)
-            }
+            Some(rope) => (rope.dim, rope.style, &rope.table.values),
             None => (0, RopeStyle::Interleaved, &plan.buffer),
         };
         let interleaved = style == RopeStyle::Interleaved;
@@ -397,7 +401,7 @@ impl Backend for GpuBackend {
                 .with_flag("KV_F32", wide);
             self.kernels.get(&self.gpu, &spec)
         });
-        let (k, v) = cache.pages(op, counts).pages();
+        let (k, v) = cache.layer(op, plan.counts()).pages();
         let values = [num_heads, num_kv_heads, head_dim, dim].map(|value| value as u32);
         let items = num_heads * dim / 2 + num_kv_heads * head_dim;
         let grid = [items.div_ceil(64) as u32, plan.counts().num_tokens as u32, 1];
@@ -417,7 +421,7 @@ impl Backend for GpuBackend {
         assert_eq!((qkv.cols, out.cols), (op.shape.cols(), op.shape.q_cols()), "attention: columns");
         let attention = self.attention(op, cache.dtype());
         let half = out.half().map(|half| (&half.values, half.stride));
-        let pages = cache.pages(op, plan.counts()).pages();
+        let pages = cache.layer(op, plan.counts()).pages();
         attention.fused(&self.gpu, &self.recorder, plan, &qkv.values, pages, (&out.values, half));
     }
 
@@ -430,15 +434,15 @@ impl Backend for GpuBackend {
         scores: &mut GpuBuffer,
     ) {
         qkv.check_rows(plan.counts().num_tokens);
-        check_scores(plan, op.shape, scores);
+        check_scores(plan, op, scores);
         let attention = self.attention(op, cache.dtype());
         let context = scores.cols / op.shape.num_heads;
-        let pages = cache.pages(op, plan.counts()).pages();
+        let pages = cache.layer(op, plan.counts()).pages();
         attention.scores(&self.gpu, &self.recorder, plan, &qkv.values, pages, &scores.values, context);
     }
 
     fn attention_softmax(&self, plan: &GpuPlan, op: AttentionOp, scores: &mut GpuBuffer) {
-        check_scores(plan, op.shape, scores);
+        check_scores(plan, op, scores);
         let attention = self.attention(op, KvDtype::F16);
         let context = scores.cols / op.shape.num_heads;
         attention.softmax(&self.gpu, &self.recorder, plan, &scores.values, context);
@@ -452,12 +456,12 @@ impl Backend for GpuBackend {
         cache: &GpuKvCache,
         out: &mut GpuBuffer,
     ) {
-        check_scores(plan, op.shape, scores);
+        check_scores(plan, op, scores);
         out.check_rows(plan.counts().num_tokens);
         let attention = self.attention(op, cache.dtype());
         let half = out.half().map(|half| (&half.values, half.stride));
         let scores = (&scores.values, scores.cols / op.shape.num_heads);
-        let pages = cache.pages(op, plan.counts()).pages();
+        let pages = cache.layer(op, plan.counts()).pages();
         attention.values(&self.gpu, &self.recorder, plan, scores, pages, (&out.values, half));
     }
 
@@ -502,15 +506,7 @@ impl Backend for GpuBackend {
     }
 
     fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()> {
-        let mut copies: Vec<Copy<'_>> = reads
-            .iter_mut()
-            .map(|Read { buffer, first_row, out }| Copy {
-                buffer: &buffer.values,
-                first_byte: (*first_row * buffer.cols * 4) as u64,
-                out: bytemuck::cast_slice_mut(out),
-            })
-            .collect();
-        self.readback.read(&self.gpu, &self.recorder, &mut copies)
+        self.readback.read(&self.gpu, &self.recorder, reads)
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct DeviceBuffer {
 impl DeviceBuffer {
     /// Bytes that a buffer of `bytes` takes: whole vectors, at least one.
     pub fn rounded(bytes: u64) -> u64 {
-        bytes.next_multiple_of(16).max(16)
+        bytes.checked_next_multiple_of(16).unwrap_or(u64::MAX).max(16)
     }
 
     /// A buffer of `bytes` zeros, at least one word. `what` names it in errors. `recorder` is told when it is dropped.

@@ -15,15 +15,18 @@ pub fn weight_bytes(gguf: &Gguf, config: &LlamaConfig) -> u64 {
         2 => pack::packed_bytes(tensor.format(), tensor.rows(), tensor.cols()),
         _ => GpuBuffer::values_bytes(1, tensor.cols()),
     });
-    let ropes = config.spec.ropes.iter().map(|rope| GpuBuffer::values_bytes(config.max_seq_len, rope.dim));
+    let ropes = config.spec.ropes.iter();
+    let ropes = ropes.map(|rope| GpuBuffer::values_bytes(config.max_seq_len, rope.dim));
     of_tensors.chain(ropes).sum()
 }
 
-/// Bytes of the buffers, the KV cache and the plan of a runner.
-pub(crate) fn of_runner(capabilities: Capabilities, layout: &Layout) -> u64 {
-    let buffer = |BufferShape { rows, cols, role }: BufferShape| {
-        GpuBuffer::bytes(capabilities, rows, cols, Twin::of_role(role, cols))
-    };
-    let plan = GpuPlan::bytes(layout.limits, &layout.attention, layout.kv.page_size);
-    layout.buffers().map(buffer).sum::<u64>() + GpuKvCache::bytes(&layout.kv) + plan
+/// Bytes of the buffers, the KV cache and the plan of a runner; at most `u64::MAX`.
+pub(crate) fn of_layout(capabilities: Capabilities, layout: &Layout) -> u64 {
+    let Layout { limits, kv, attention, .. } = layout;
+    let buffer =
+        |shape: BufferShape| GpuBuffer::bytes(capabilities, shape.rows, shape.cols, Twin::of(shape.role));
+    [GpuKvCache::bytes(kv), GpuPlan::bytes(*limits, attention, kv.page_size)]
+        .into_iter()
+        .chain(layout.buffers().map(buffer))
+        .fold(0, u64::saturating_add)
 }

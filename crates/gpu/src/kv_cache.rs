@@ -38,10 +38,10 @@ impl GpuKvCache {
         Ok(Self { shape: shape.clone(), layers })
     }
 
-    /// Bytes on the device of a cache of this shape.
+    /// Bytes on the device of a cache of this shape; at most `u64::MAX`.
     pub(crate) fn bytes(shape: &KvShape) -> u64 {
-        let of_layer = |&heads: &KvHeads| 2 * DeviceBuffer::rounded(shape.layer_bytes(heads));
-        shape.layers.iter().map(of_layer).sum()
+        let of_layer = |&heads: &KvHeads| DeviceBuffer::rounded(shape.layer_bytes(heads)).saturating_mul(2);
+        shape.layers.iter().map(of_layer).fold(0, u64::saturating_add)
     }
 
     /// Element type.
@@ -49,26 +49,22 @@ impl GpuKvCache {
         self.shape.dtype
     }
 
-    /// The pages of the layer whose keys and values an operation on a planned batch reads or writes.
+    /// The pages that an operation reads or writes in a planned step.
     ///
     /// # Panics
-    /// When the plan has pages that the cache lacks or of another size, or the heads are not the cache's: kernels check no
+    /// When the plan has pages that the cache lacks or of another size, or the heads are not the layer's: kernels check no
     /// index.
-    pub(crate) fn pages(&self, op: AttentionOp, counts: PlanCounts) -> &LayerPages {
+    pub(crate) fn layer(&self, op: AttentionOp, counts: PlanCounts) -> &LayerPages {
         let KvShape { num_pages, page_size, .. } = self.shape;
+        let QkvShape { num_kv_heads, head_dim, .. } = op.shape;
         assert_eq!(counts.page_size, page_size, "tokens of a page: the plan's and the KV cache's");
         assert!(
             counts.end_page <= num_pages,
             "the plan reaches page {}, but the KV cache has {num_pages}",
             counts.end_page.saturating_sub(1)
         );
-        let QkvShape { num_kv_heads, head_dim, .. } = op.shape;
         let ours = self.shape.layers[op.kv_layer];
-        assert_eq!(
-            KvHeads { num_kv_heads, head_dim },
-            ours,
-            "heads and their width: the model's and the KV cache's"
-        );
+        assert_eq!(KvHeads { num_kv_heads, head_dim }, ours, "the KV cache has heads of another shape");
         &self.layers[op.kv_layer]
     }
 }

@@ -113,6 +113,7 @@ impl PlanWords {
 /// A batch on the device.
 pub struct GpuPlan {
     words: PlanWords,
+    /// The heads of the model's layers, each shape once.
     shapes: Vec<QkvShape>,
     /// The words, for kernels.
     pub(crate) buffer: DeviceBuffer,
@@ -132,8 +133,14 @@ impl GpuPlan {
         limits: BatchLimits,
         shapes: &[QkvShape],
     ) -> Result<Self> {
+        let mut distinct = Vec::new();
+        for shape in shapes {
+            if !distinct.contains(shape) {
+                distinct.push(*shape);
+            }
+        }
         let buffer = DeviceBuffer::new(gpu, recorder, "plan", word_bytes(limits))?;
-        Ok(Self { words: PlanWords::new(limits), shapes: shapes.to_vec(), buffer, partials: None })
+        Ok(Self { words: PlanWords::new(limits), shapes: distinct, buffer, partials: None })
     }
 
     /// Bytes on the device of a plan for batches within the limits, over pages of `page_size` tokens.
@@ -150,10 +157,7 @@ impl GpuPlan {
     /// # Panics
     /// When the batch exceeds the limits.
     pub(crate) fn upload(&mut self, gpu: &Gpu, recorder: &Arc<Recorder>, batch: &Batch) -> Result<()> {
-        // A run fits the tiles of every layer.
-        let group = |shape: &QkvShape| shape.num_heads / shape.num_kv_heads;
-        let widest = self.shapes.iter().map(group).max().unwrap_or(1);
-        self.words.fill(batch, tiling::rows_per_run(widest));
+        self.words.fill(batch, tiling::rows_per_run(&self.shapes));
         if self.partials.is_none() {
             let bytes = partial_bytes(self.words.limits, &self.shapes, batch.page_size());
             self.partials = Some(DeviceBuffer::new(gpu, recorder, "attention's partials", bytes)?);
@@ -169,9 +173,9 @@ impl GpuPlan {
         self.words.counts()
     }
 
-    /// The heads that the plan was made for.
-    pub(crate) fn shapes(&self) -> &[QkvShape] {
-        &self.shapes
+    /// Whether runs are cut for heads of this shape.
+    pub(crate) fn suits(&self, shape: QkvShape) -> bool {
+        self.shapes.contains(&shape)
     }
 
     /// Where attention leaves the partial results of splits.
@@ -188,9 +192,7 @@ fn word_bytes(limits: BatchLimits) -> u64 {
 }
 
 fn partial_bytes(limits: BatchLimits, shapes: &[QkvShape], page_size: usize) -> u64 {
-    let max_context = limits.max_blocks.saturating_mul(page_size);
-    let of_shape = |&shape: &QkvShape| tiling::max_partial_bytes(shape, limits.max_tokens, max_context);
-    shapes.iter().map(of_shape).max().unwrap_or(0)
+    tiling::max_partial_bytes(shapes, limits.max_tokens, limits.max_blocks.saturating_mul(page_size))
 }
 
 fn highest(values: &[u32]) -> usize {
@@ -272,12 +274,12 @@ mod tests {
 
     #[test]
     fn a_plan_takes_what_its_limits_need() {
-        let shape = QkvShape { num_heads: 32, num_kv_heads: 8, head_dim: 128 };
+        let shapes = [QkvShape { num_heads: 32, num_kv_heads: 8, head_dim: 128 }; 2];
         let bytes = |max_tokens, max_seqs, max_context: usize| {
             let max_blocks = max_context.div_ceil(32);
             GpuPlan::bytes(
-                BatchLimits { max_tokens, max_seqs, max_logit_rows: max_seqs, max_blocks },
-                shape,
+                BatchLimits { max_tokens, max_seqs, max_logit_rows: max_seqs, max_blocks, num_pages: 1 },
+                &shapes,
                 32,
             )
         };
@@ -295,10 +297,11 @@ mod tests {
     /// A step of nothing but rows that are wanted, each a run of its own, fills a plan to its last word.
     #[test]
     fn the_largest_batch_fits_exactly() {
-        let limits = BatchLimits { max_tokens: 12, max_seqs: 3, max_logit_rows: 1, max_blocks: 2 };
+        let limits =
+            BatchLimits { max_tokens: 12, max_seqs: 3, max_logit_rows: 1, max_blocks: 2, num_pages: 6 };
         let mut batch = Batch::new(limits, 4);
         for pages in [[0, 1], [2, 3], [4, 5]] {
-            batch.push(&[0; 4], 4, &pages, Logits::AllHidden);
+            batch.push(&[0; 4], 4, &pages, Want::Hidden(Rows::All));
         }
         let mut words = PlanWords::new(limits);
         words.fill(&batch, 1);
@@ -308,9 +311,10 @@ mod tests {
     #[test]
     #[should_panic(expected = "plan: TokenIds takes 2 words, expected at most 1")]
     fn a_batch_beyond_the_limits_is_named() {
-        let limits = BatchLimits { max_tokens: 2, max_seqs: 1, max_logit_rows: 1, max_blocks: 1 };
+        let limits =
+            BatchLimits { max_tokens: 2, max_seqs: 1, max_logit_rows: 1, max_blocks: 1, num_pages: 1 };
         let mut batch = Batch::new(limits, 4);
-        batch.push(&[0, 1], 0, &[0], Logits::Last);
+        batch.push(&[0, 1], 0, &[0], Want::Logits(Rows::Last));
         PlanWords::new(BatchLimits { max_tokens: 1, ..limits }).fill(&batch, 1);
     }
 }

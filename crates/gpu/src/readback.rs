@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use model::{Error, Result};
+use model::{Backend, Error, Read, Result};
 
-use crate::buffer::DeviceBuffer;
+use crate::activations::GpuBuffer;
 use crate::device::{Counters, Gpu};
 use crate::recorder::Recorder;
 
@@ -14,24 +14,18 @@ pub(crate) struct Readback {
     buffer: Mutex<Option<wgpu::Buffer>>,
 }
 
-/// Bytes of a buffer that the host wants.
-pub(crate) struct Copy<'a> {
-    pub buffer: &'a DeviceBuffer,
-    /// A multiple of 4.
-    pub first_byte: u64,
-    pub out: &'a mut [u8],
-}
-
 impl Readback {
     /// Submits what is recorded, waits for it once and copies what is wanted.
     ///
     /// # Errors
     /// When anything has gone wrong on the device.
-    ///
-    /// # Panics
-    /// When a buffer is shorter than what is wanted of it.
-    pub fn read(&self, gpu: &Gpu, recorder: &Recorder, copies: &mut [Copy<'_>]) -> Result<()> {
-        let len = copies.iter().map(|copy| copy.out.len() as u64).sum::<u64>();
+    pub fn read<B: Backend<Buffer = GpuBuffer>>(
+        &self,
+        gpu: &Gpu,
+        recorder: &Recorder,
+        reads: &mut [Read<'_, B>],
+    ) -> Result<()> {
+        let len = reads.iter().map(|read| size_of_val(read.out) as u64).sum::<u64>();
         if len == 0 {
             recorder.submit(gpu, None);
             gpu.wait()?;
@@ -53,11 +47,11 @@ impl Readback {
         };
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let mut at = 0;
-        for Copy { buffer, first_byte, out } in &*copies {
-            let len = out.len() as u64;
-            assert!(first_byte + len <= buffer.raw.size(), "a read beyond the end of a buffer");
+        for Read { buffer, first_row, out } in &*reads {
+            let (first, len) = ((first_row * buffer.cols * 4) as u64, size_of_val(*out) as u64);
+            assert!(first + len <= buffer.values.raw.size(), "a read beyond the end of a buffer");
             if len > 0 {
-                encoder.copy_buffer_to_buffer(&buffer.raw, *first_byte, readable, at, len);
+                encoder.copy_buffer_to_buffer(&buffer.values.raw, first, readable, at, len);
             }
             at += len;
         }
@@ -68,9 +62,9 @@ impl Readback {
                 .get_mapped_range(0..len)
                 .map_err(|error| Error::Device(format!("{}: reading results: {error}", gpu.info().name)))?;
             let mut rest: &[u8] = &view;
-            for Copy { out, .. } in copies {
-                let (own, others) = rest.split_at(out.len());
-                out.copy_from_slice(own);
+            for Read { out, .. } in reads {
+                let (own, others) = rest.split_at(size_of_val(*out));
+                bytemuck::cast_slice_mut(out).copy_from_slice(own);
                 rest = others;
             }
             Ok(())

@@ -25,9 +25,11 @@ pub(crate) enum Grid {
     Split,
 }
 
-/// Tokens of a run, for `group` query heads a cached head.
-pub(crate) fn rows_per_run(group: usize) -> usize {
-    (TILE_ROWS / group).max(1)
+/// Tokens of a run, in a model whose layers have heads of these shapes: a tile holds a run for the largest group of heads
+/// that share a cached head.
+pub(crate) fn rows_per_run(shapes: &[QkvShape]) -> usize {
+    let group = |shape: &QkvShape| shape.num_heads / shape.num_kv_heads;
+    (TILE_ROWS / shapes.iter().map(group).max().unwrap_or(1)).max(1)
 }
 
 /// Tiles of a run: one for each cached head, or more where a group has more heads than a tile has rows.
@@ -50,13 +52,16 @@ pub(crate) fn partial_bytes(shape: QkvShape, num_tokens: usize, max_context: usi
 }
 
 /// Most bytes of the partials of any step of up to `max_tokens` tokens whose contexts have up to `max_context` positions.
-pub(crate) fn max_partial_bytes(shape: QkvShape, max_tokens: usize, max_context: usize) -> u64 {
+pub(crate) fn max_partial_bytes(shapes: &[QkvShape], max_tokens: usize, max_context: usize) -> u64 {
     if max_context <= SPLIT_LEN {
         return 0;
     }
-    // The runs of a step have the most tokens when all of them are full.
-    let most_in_runs = max_split_runs(shape) * rows_per_run(shape.num_heads / shape.num_kv_heads);
-    partial_bytes(shape, max_tokens.min(most_in_runs), max_context).min(MAX_PARTIAL_BYTES)
+    let of_shape = |&shape: &QkvShape| {
+        // The runs of a step have the most tokens when all of them are full.
+        let most_in_runs = max_split_runs(shape) * rows_per_run(shapes);
+        partial_bytes(shape, max_tokens.min(most_in_runs), max_context).min(MAX_PARTIAL_BYTES)
+    };
+    shapes.iter().map(of_shape).max().unwrap_or(0)
 }
 
 /// Most runs of a step that is split: with more, whole contexts make workgroups enough.
@@ -73,7 +78,9 @@ mod tests {
     #[test]
     fn a_tile_holds_a_run_for_a_group() {
         for (group, rows) in [(1, 16), (3, 5), (4, 4), (16, 1), (32, 1)] {
-            assert_eq!(rows_per_run(group), rows);
+            let shape = QkvShape { num_heads: group, num_kv_heads: 1, head_dim: 64 };
+            assert_eq!(rows_per_run(&[shape]), rows);
+            assert_eq!(rows_per_run(&[shape, QkvShape { num_heads: 1, ..shape }]), rows);
         }
     }
 
@@ -96,7 +103,7 @@ mod tests {
         ];
         for (shape, max_tokens, max_context, bytes) in cases {
             let case = format!("{shape:?}, {max_tokens} tokens, {max_context} positions");
-            assert_eq!(max_partial_bytes(shape, max_tokens, max_context), bytes, "{case}");
+            assert_eq!(max_partial_bytes(&[shape], max_tokens, max_context), bytes, "{case}");
         }
     }
 
@@ -107,8 +114,8 @@ mod tests {
         for (shape, max_tokens, max_context) in
             shapes.into_iter().flat_map(|shape| [(shape, 300, 700), (shape, 40, 20_000), (shape, 2000, 9000)])
         {
-            let most = max_partial_bytes(shape, max_tokens, max_context);
-            let rows = rows_per_run(shape.num_heads / shape.num_kv_heads);
+            let most = max_partial_bytes(&[shape], max_tokens, max_context);
+            let rows = rows_per_run(&[shape]);
             for num_tokens in 1..=max_tokens {
                 for context in (1..=max_context).step_by(97) {
                     let runs = num_tokens.div_ceil(rows);

@@ -178,10 +178,9 @@ fn attention_translates() {
 #[test]
 fn msl_snapshots_are_up_to_date() {
     let shape = QkvShape { num_heads: 32, num_kv_heads: 8, head_dim: 128 };
-    let scale = 1.0 / (shape.head_dim as f32).sqrt();
     let plain = Specs {
         shape,
-        scale,
+        scale: 1.0 / (shape.head_dim as f32).sqrt(),
         dtype: KvDtype::F16,
         has_half: false,
         on_matrix_units: false,

@@ -11,7 +11,7 @@ const MODEL: &[u8] = include_bytes!("../../../models/demo/demo.gguf");
 
 #[test]
 #[allow(clippy::print_stderr)] // The report is the test's second result.
-fn the_device_conforms_in_every_setting() {
+fn every_kernel_on_this_device_is_right_and_batch_invariant() {
     let adapters = Adapters::find();
     let adapter = adapters
         .choose(GpuChoice::Any)

@@ -1,10 +1,9 @@
 //! The attention kernels on a device, against float64 and against themselves.
 
-use devices::GpuOptions;
 use gguf::half::{f16_to_f32, f32_to_f16};
-use model::{AttentionOp, Backend, Batch, BatchLimits, BufferRole, KvDtype, QkvShape, Read, Want};
+use model::{AttentionOp, Backend, Batch, BatchLimits, BufferRole, KvDtype, QkvShape, Want};
 
-use super::TestDevice;
+use super::{TestDevice, read};
 use crate::kv_cache::LayerPages;
 use crate::tiling::{Grid, SPLIT_LEN};
 
@@ -35,6 +34,12 @@ struct Case {
     page_size: usize,
 }
 
+impl Case {
+    fn op(self) -> AttentionOp {
+        AttentionOp { shape: self.shape, kv_layer: 0, scale: 1.0 / (self.shape.head_dim as f32).sqrt() }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Fused(Grid),
@@ -54,8 +59,7 @@ impl TestDevice {
         let Self(backend) = self;
         let (gpu, recorder) = (&backend.gpu, &backend.recorder);
         let (batch, num_pages) = batch_of(step, page_size);
-        let scale = 1.0 / (shape.head_dim as f32).sqrt();
-        let attention = backend.attention(AttentionOp { shape, kv_layer: 0, scale }, dtype);
+        let attention = backend.attention(case.op(), dtype);
         let mut plan = backend.alloc_plan(batch.limits(), &[shape]).unwrap();
         backend.plan(&batch, &mut plan).unwrap();
         let [k, v] = [1, 2].map(|part| self.upload(&cache(case, step, &batch, num_pages, part)));
@@ -77,9 +81,7 @@ impl TestDevice {
                 attention.values(gpu, recorder, &plan, (&scores.values, context), pages, output);
             }
         }
-        let mut values = vec![0f32; rows * shape.q_cols()];
-        backend.read_into(&mut [Read { buffer: &out, first_row: 0, out: &mut values }]).unwrap();
-        values
+        read(backend, &out, rows * shape.q_cols())
     }
 
     fn check(&self, case: Case, step: &[Rows]) {
@@ -143,7 +145,7 @@ fn batch_of(step: &[Rows], page_size: usize) -> (Batch, usize) {
         max_logit_rows: 1,
         // A split more than is needed, so that there are partials of the shortest context too.
         max_blocks: blocks.iter().copied().max().unwrap() + SPLIT_LEN.div_ceil(page_size),
-        num_pages: used + 1,
+        num_pages: used,
     };
     let mut batch = Batch::new(limits, page_size);
     let mut pages: Vec<u32> = (0..used as u32).rev().collect();

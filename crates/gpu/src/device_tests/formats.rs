@@ -1,9 +1,10 @@
 //! Every block format on the device against the file reader's scalar dequantisation, over ragged shapes.
 
 use gguf::Format;
+use model::Backend;
 use testkit::{Rng, random_blocks};
 
-use super::TestDevice;
+use super::{TestDevice, read};
 use crate::kernel::KernelSpec;
 use crate::pack::{TILE_COLS, TILE_ROWS, kernel_part, pack, planes_of};
 
@@ -34,10 +35,11 @@ fn on_device(device: &TestDevice, format: Format, values: Values, bytes: &[u8], 
     let planes: Vec<_> = packed.iter().map(|(_, words)| device.upload(bytemuck::cast_slice(words))).collect();
     let len = row_tiles * TILE_ROWS * chunks * TILE_COLS;
     // What the kernel leaves out is not a number.
-    let out = device.upload(bytemuck::cast_slice(&vec![f32::NAN; len]));
-    let buffers: Vec<_> = planes.iter().chain([&out]).collect();
+    let (rows, cols) = (row_tiles * TILE_ROWS, chunks * TILE_COLS);
+    let out = device.0.upload(rows, cols, &vec![f32::NAN; len]).expect("small buffers fit");
+    let buffers: Vec<_> = planes.iter().chain([&out.values]).collect();
     device.run(&device.kernel(&spec), &buffers, &[], [chunks as u32, row_tiles as u32, 1]);
-    device.read(&out, len)
+    read(&device.0, &out, len)
 }
 
 /// What the weights would be if all quants were zero: the minima of formats that have them, and else zero.

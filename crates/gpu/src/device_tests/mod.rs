@@ -11,12 +11,13 @@ mod steps;
 use std::sync::Arc;
 
 use devices::{GpuChoice, GpuOptions};
+use model::{Backend, Read};
 
+use crate::activations::GpuBuffer;
 use crate::adapters::Adapters;
 use crate::backend::GpuBackend;
 use crate::buffer::DeviceBuffer;
 use crate::kernel::{Kernel, KernelSpec};
-use crate::readback::Copy;
 
 /// Opens a device, real ones first.
 ///
@@ -58,14 +59,12 @@ impl TestDevice {
         backend.recorder.submit(&backend.gpu, None);
         backend.gpu.wait().expect("the kernel runs");
     }
+}
 
-    /// The first `len` values of a buffer.
-    fn read(&self, buffer: &DeviceBuffer, len: usize) -> Vec<f32> {
-        let Self(backend) = self;
-        let mut values = vec![0.0; len];
-        let out = bytemuck::cast_slice_mut(&mut values);
-        let copy = Copy { buffer, first_byte: 0, out };
-        backend.readback.read(&backend.gpu, &backend.recorder, &mut [copy]).expect("the copy runs");
-        values
-    }
+/// The first `len` values of a buffer.
+fn read(backend: &GpuBackend, buffer: &GpuBuffer, len: usize) -> Vec<f32> {
+    let mut values = vec![0.0; len];
+    let read = Read { buffer, first_row: 0, out: &mut values };
+    backend.read_into(&mut [read]).expect("the values");
+    values
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use conformance::Sequences;
-use devices::{GpuChoice, GpuOptions, Profile};
+use devices::{GpuOptions, Profile};
 use gguf::random::{Rng, random_blocks};
 use gguf::{Format, Gguf, GgufWriter};
 use model::{
@@ -12,8 +12,7 @@ use model::{
     KvShape, Layout, Linear, LlamaConfig, QkvShape, Read, Rows, RunError, RunState, Want,
 };
 
-use super::open;
-use crate::activations::GpuBuffer;
+use super::{open, read};
 use crate::backend::GpuBackend;
 
 const MODEL: &[u8] = include_bytes!("../../../../models/demo/demo.gguf");
@@ -22,21 +21,21 @@ fn backend() -> GpuBackend {
     open(GpuOptions::default())
 }
 
-/// The demo model, ready to run steps over pages of 16 tokens.
+fn config() -> LlamaConfig {
+    let gguf = Gguf::from_static(MODEL).expect("the demo model");
+    LlamaConfig::from_gguf(&gguf).expect("its configuration").with_max_seq_len(320)
+}
+
+/// The demo model's sequences on a device, in pages of 16 tokens.
 fn sequences(backend: &Arc<GpuBackend>) -> Sequences<GpuBackend> {
     let gguf = Gguf::from_static(MODEL).expect("the demo model");
-    let config = LlamaConfig::from_gguf(&gguf).expect("its configuration").with_max_seq_len(320);
-    let decoder = Decoder::load(&**backend, &gguf, config, |_, _| {}).expect("a model");
-    Sequences::new(backend, &Arc::new(decoder), 16).expect("a runner")
+    let decoder = Arc::new(Decoder::load(&**backend, &gguf, config(), |_, _| {}).expect("a model"));
+    Sequences::new(backend, &decoder, 16).expect("a runner")
 }
 
-fn read(backend: &GpuBackend, buffer: &GpuBuffer, out: &mut [f32]) -> model::Result<()> {
-    backend.read_into(&mut [Read { buffer, first_row: 0, out }])
-}
-
-/// Whether a step failed because the device did.
-fn is_of_device(error: &RunError) -> bool {
-    error.to_string().starts_with("device: ")
+/// Whether an error is one of the device's, which name it.
+fn is_of_device(backend: &GpuBackend, error: &RunError) -> bool {
+    error.to_string().contains(&backend.gpu().info().name)
 }
 
 /// Buffers, bind groups, pipelines and submissions so far.
@@ -78,7 +77,7 @@ fn an_error_on_the_device_ends_one_step_and_the_next_is_well() {
         mapped_at_creation: false,
     });
     let error = runner.step(&[(0, 0, &[1, 2, 3])]).expect_err("the error");
-    assert!(is_of_device(&error), "{error}");
+    assert!(is_of_device(&backend, &error), "{error}");
     assert_eq!(runner.step(&[(0, 0, &[1, 2, 3])]).expect("a step"), want);
 }
 
@@ -88,7 +87,6 @@ fn an_error_while_results_are_read_leaves_the_next_read_well() {
     let values: Vec<f32> = (0..64).map(|i| i as f32).collect();
     let mut x = backend.upload(1, 64, &values).expect("a buffer");
     let ones = backend.upload(1, 64, &[1.0; 64]).expect("a buffer");
-    let mut out = vec![0.0; 64];
     backend.add(1, &mut x, &ones);
     let _ = backend.gpu().device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("refused"),
@@ -96,10 +94,10 @@ fn an_error_while_results_are_read_leaves_the_next_read_well() {
         usage: wgpu::BufferUsages::STORAGE,
         mapped_at_creation: false,
     });
-    assert!(matches!(read(&backend, &x, &mut out), Err(Error::Device(_))));
-    read(&backend, &x, &mut out).expect("the values");
+    let failed = backend.read_into(&mut [Read { buffer: &x, first_row: 0, out: &mut [0.0; 64] }]);
+    assert!(matches!(failed, Err(Error::Device(_))));
     let want: Vec<f32> = values.iter().map(|value| value + 1.0).collect();
-    assert_eq!(out, want);
+    assert_eq!(read(&backend, &x, 64), want);
 }
 
 /// A step of mean-pooled embeddings wants every row, however few rows may want logits. A group of 16 query heads makes a
@@ -120,21 +118,17 @@ fn a_plan_holds_a_step_that_wants_every_row() {
     let x = backend.upload(512, 1, &values).expect("a buffer");
     let mut out = backend.alloc(512, 1, BufferRole::Values).expect("a buffer");
     backend.gather_rows(&plan, &x, &mut out);
-    let mut got = vec![0.0; 512];
-    read(&backend, &out, &mut got).expect("the rows");
-    assert_eq!(got, values);
+    assert_eq!(read(&backend, &out, 512), values);
 }
 
 /// What a model is said to take before it is loaded is what its buffers take, to the byte.
 #[test]
 fn an_estimate_is_what_is_allocated() {
     let backend = backend();
-    let gguf = Gguf::from_static(MODEL).expect("the demo model");
-    let config = LlamaConfig::from_gguf(&gguf).expect("its configuration").with_max_seq_len(320);
+    let config = config().with_page_size(16);
     for (attention, max_tokens) in [(AttentionMode::Fused, 100), (AttentionMode::Reference, 7)] {
         let limits =
             BatchLimits { max_tokens, max_seqs: 3, max_logit_rows: 5, max_blocks: 20, num_pages: 11 };
-        let config = config.clone().with_page_size(16);
         let layout = Layout::new(&config, limits, attention).expect("a layout");
         let bytes = || backend.gpu().counters().bytes.load(Ordering::Relaxed);
         let before = bytes();
@@ -154,15 +148,15 @@ fn pages_beyond_the_cache_are_refused() {
     let limits = BatchLimits { max_tokens: 8, max_seqs: 1, max_logit_rows: 1, max_blocks: 2, num_pages: 10 };
     let shape = QkvShape { num_heads: 2, num_kv_heads: 1, head_dim: 16 };
     let cache = KvShape {
+        layers: vec![KvHeads { num_kv_heads: 1, head_dim: 16 }],
         num_pages: 9,
         page_size: 16,
         dtype: KvDtype::F16,
-        layers: vec![KvHeads { num_kv_heads: 1, head_dim: 16 }],
     };
     let cache = backend.alloc_kv_cache(&cache).expect("a cache");
     let mut plan = backend.alloc_plan(limits, &[shape]).expect("a plan");
     let mut batch = Batch::new(limits, 16);
-    batch.push(&[0; 8], 16, &[3, 9], Want::None);
+    batch.push(&[0; 8], 16, &[3, 9], Want::Logits(Rows::Last));
     backend.plan(&batch, &mut plan).expect("the batch is on the device");
     let qkv = backend.upload(8, shape.cols(), &vec![0.0; 8 * shape.cols()]).expect("a buffer");
     let mut out = backend.alloc(8, shape.q_cols(), BufferRole::MatmulInput).expect("a buffer");
@@ -189,9 +183,7 @@ fn a_matrix_in_slices_multiplies_as_a_whole() {
         let x = backend.upload(5, cols, &x).expect("a buffer");
         let mut out = backend.alloc(5, rows, BufferRole::Values).expect("a buffer");
         backend.matmul(5, &x, &linear, &mut out);
-        let mut values = vec![0.0; 5 * rows];
-        read(&backend, &out, &mut values).expect("values");
-        (num_slices, values)
+        (num_slices, read(&backend, &out, 5 * rows))
     });
     let [(whole, want), (slices, got)] = results;
     assert!(whole == 1 && slices > 2, "{whole} and {slices} slices");
@@ -206,7 +198,7 @@ fn times_of_kernels_are_those_of_all_steps() {
     for _ in 0..3 {
         backend.add(1, &mut x, &ones);
         backend.add(1, &mut x, &ones);
-        read(&backend, &x, &mut [0.0; 64]).expect("values");
+        read(&backend, &x, 64);
     }
     let times = backend.kernel_times();
     assert_eq!(times.len(), 1, "{times:?}");
@@ -224,7 +216,7 @@ fn a_lost_device_is_an_error_in_every_step() {
     backend.gpu().device.destroy();
     for _ in 0..2 {
         let error = runner.step(&[(0, 0, &[1, 2, 3])]).expect_err("a lost device");
-        assert!(is_of_device(&error), "{error}");
+        assert!(is_of_device(&backend, &error), "{error}");
     }
 }
 
