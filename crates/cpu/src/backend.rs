@@ -9,15 +9,15 @@ use model::{
 };
 
 use crate::activations::{ActBlock, group_start};
-use crate::attention::{Attention, CpuPlan, score_scale};
+use crate::attention::{Attention, CpuPlan, score_scale, scratch_len};
 use crate::disjoint::Disjoint;
-use crate::kernels::{Isa, Kernels, KvElement, MAX_TOKENS, Reference, TileKernel, row_start};
+use crate::kernels::{Isa, Kernels, KvElement, Reference, TileKernel, row_start};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, multiply};
 use crate::matrix::CpuMatrix;
+use crate::peak;
 use crate::pool::ThreadPool;
-use crate::roof;
-use crate::tile::BLOCK;
+use crate::tile::{BLOCK, MAX_TOKENS};
 
 /// What the CPU backend may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -158,7 +158,7 @@ impl CpuBackend {
         out.check_rows(plan.batch.num_tokens());
         let (k, v) = (&pages.k[layer], &pages.v[layer]);
         let attention = Attention { kernels: &self.kernels, plan, shape, qkv: &qkv.values, cache, k, v };
-        attention.run(&self.pool, &cache.parts, &mut out.values);
+        attention.run(&self.pool, &cache.partials, &mut out.values);
     }
 
     fn scores<E: KvElement>(
@@ -215,7 +215,7 @@ impl Backend for CpuBackend {
     }
 
     fn roofs(&self) -> Result<Option<Roofs>> {
-        roof::measure(&self.pool, self.isa()).map(Some)
+        peak::measure(&self.pool, self.isa()).map(Some)
     }
 
     fn alloc(&self, rows: usize, cols: usize) -> Result<CpuBuffer> {
@@ -234,7 +234,8 @@ impl Backend for CpuBackend {
     }
 
     fn alloc_kv_cache(&self, shape: KvShape) -> Result<CpuKvCache> {
-        CpuKvCache::new(shape, self.pool.num_threads())
+        let positions = shape.num_pages * shape.page_size;
+        CpuKvCache::new(shape, scratch_len(self.pool.num_threads(), positions, shape.head_dim))
     }
 
     fn alloc_plan(&self, limits: BatchLimits, _: QkvShape) -> Result<CpuPlan> {
@@ -410,10 +411,10 @@ impl CpuBackend {
         let v_pages = Disjoint::new(&mut pages.v[layer]);
         let (q_cols, kv_cols) = (shape.q_cols(), shape.num_kv_heads * shape.head_dim);
         self.for_rows(plan.num_tokens(), qkv, |row, qkv| {
-            let turns = &table.row(plan.positions[row] as usize)[..rope.dim];
+            let rotations = &table.row(plan.positions[row] as usize)[..rope.dim];
             let (queries_and_keys, values) = qkv.split_at_mut(q_cols + kv_cols);
             for head in queries_and_keys.chunks_exact_mut(shape.head_dim) {
-                rotate(head, turns, rope.style);
+                rotate(head, rotations, rope.style);
             }
             let keys = &queries_and_keys[q_cols..];
             let slot = plan.slot_mapping[row] as usize;
@@ -432,17 +433,17 @@ impl CpuBackend {
     }
 }
 
-/// Turns the leading `turns.len()` dimensions of a head; `turns` holds `(cos, sin)` pairs.
-fn rotate(head: &mut [f32], turns: &[f32], style: RopeStyle) {
-    let half = turns.len() / 2;
-    for (pair, turn) in turns.as_chunks::<2>().0.iter().enumerate() {
+/// Rotates the leading `rotations.len()` dimensions of a head; `rotations` holds `(cos, sin)` pairs.
+fn rotate(head: &mut [f32], rotations: &[f32], style: RopeStyle) {
+    let half = rotations.len() / 2;
+    for (pair, [cos, sin]) in rotations.as_chunks::<2>().0.iter().enumerate() {
         let (a, b) = match style {
             RopeStyle::Interleaved => (2 * pair, 2 * pair + 1),
             RopeStyle::Halves => (pair, pair + half),
         };
         let (x, y) = (head[a], head[b]);
-        head[a] = x * turn[0] - y * turn[1];
-        head[b] = x * turn[1] + y * turn[0];
+        head[a] = x * cos - y * sin;
+        head[b] = x * sin + y * cos;
     }
 }
 

@@ -4,15 +4,14 @@ use std::sync::Mutex;
 
 use model::{Error, KvDtype, KvShape, Result};
 
-use crate::attention::scratch_len;
 use crate::kernels::{KvElement, KvRows, MAX_HEAD_DIM};
 
 /// The paged KV cache. A layer's K (and V) is `[pages, num_kv_heads, page_size, head_dim]`.
 pub struct CpuKvCache {
     pub(crate) shape: KvShape,
     pub(crate) pages: Pages,
-    /// Where threads that share a long context leave their parts of a row's attention.
-    pub(crate) parts: Mutex<Vec<f32>>,
+    /// Scratch for the partial results of threads that share a long context.
+    pub(crate) partials: Mutex<Vec<f32>>,
 }
 
 /// The elements, by type.
@@ -44,7 +43,8 @@ impl<E: KvElement + Default> LayerPages<E> {
 }
 
 impl CpuKvCache {
-    pub(crate) fn new(shape: KvShape, threads: usize) -> Result<Self> {
+    /// A cache of zeros, with scratch for so many floats of partial results.
+    pub(crate) fn new(shape: KvShape, partials: usize) -> Result<Self> {
         if shape.head_dim > MAX_HEAD_DIM {
             return Err(Error::InvalidValue {
                 what: "head dimension".to_owned(),
@@ -58,8 +58,7 @@ impl CpuKvCache {
         };
         let pages = pages
             .ok_or_else(|| Error::OutOfMemory { what: "the KV cache".to_owned(), needed: shape.bytes() })?;
-        let parts = vec![0.0; scratch_len(threads, shape.num_pages * shape.page_size, shape.head_dim)];
-        Ok(Self { shape, pages, parts: Mutex::new(parts) })
+        Ok(Self { shape, pages, partials: Mutex::new(vec![0.0; partials]) })
     }
 
     /// The view of one head's rows that kernels read.
