@@ -11,7 +11,7 @@ use model::{
 use crate::activations::{ActBlock, group_start};
 use crate::attention::{Attention, CpuPlan, score_scale, scratch_len};
 use crate::disjoint::Disjoint;
-use crate::kernels::{Isa, Kernels, KvElement, Reference, TileKernel, row_start};
+use crate::kernels::{Isa, Kernels, KvElement, KvRows, Reference, TileKernel, row_start};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, multiply};
 use crate::matrix::CpuMatrix;
@@ -104,7 +104,7 @@ impl CpuBackend {
         let cols = out.cols;
         let values = Disjoint::new(&mut out.values);
         self.pool.run(rows, |row| {
-            // SAFETY: each task takes the row of its own number.
+            // SAFETY: each task takes the row of its own number, and a job runs each task once.
             each(row, unsafe { values.slice(row * cols, cols) });
         });
     }
@@ -123,7 +123,7 @@ impl CpuBackend {
         self.pool.run(rows.div_ceil(MAX_TOKENS) * pieces, |task| {
             let (first, block) = (task / pieces * MAX_TOKENS, task % pieces * piece);
             let (count, len) = (MAX_TOKENS.min(rows - first), piece.min(blocks - block));
-            // SAFETY: each task takes the blocks of its own piece.
+            // SAFETY: each task takes the blocks of its own piece of its own group, and a job runs each task once.
             let out = unsafe { out.slice(group_start(first, blocks) + block * count, len * count) };
             self.kernels.quantize_group(&x.values[first * x.cols + block * BLOCK..], x.cols, count, out);
         });
@@ -142,7 +142,7 @@ impl CpuBackend {
         let width = out.cols / num_kv_heads;
         let values = Disjoint::new(&mut out.values);
         self.pool.run(plan.num_tokens() * num_kv_heads, |task| {
-            // SAFETY: each task takes the columns of its own head in its own row.
+            // SAFETY: each task takes the columns of its own head in its own row, and a job runs each task once.
             each(task / num_kv_heads, task % num_kv_heads, unsafe { values.slice(task * width, width) });
         });
     }
@@ -170,14 +170,9 @@ impl CpuBackend {
         scores: &mut CpuBuffer,
     ) {
         let stride = scores.cols / shape.num_heads;
-        let group_cols = shape.q_cols() / shape.num_kv_heads;
-        self.for_heads(plan, shape.num_kv_heads, scores, |row, kv_head, out| {
-            let block_table = plan.block_table(plan.seq_of_row[row] as usize);
-            let context = plan.positions[row] as usize + 1;
-            let queries = &qkv.row(row)[kv_head * group_cols..][..group_cols];
-            let rows = Reference { rows: queries, context, stride, scale: score_scale(shape) };
-            self.kernels.scores(&rows, cache.rows(&pages.k[layer], block_table, kv_head), out);
-        });
+        let input = (qkv, shape.q_cols() / shape.num_kv_heads, stride, score_scale(shape));
+        let k = (cache, pages.k[layer].as_slice());
+        self.reference_step(plan, shape, input, k, scores, |rows, k, out| self.kernels.scores(rows, k, out));
     }
 
     fn values<E: KvElement>(
@@ -189,13 +184,28 @@ impl CpuBackend {
         out: &mut CpuBuffer,
     ) {
         let stride = scores.cols / shape.num_heads;
-        let group_cols = scores.cols / shape.num_kv_heads;
+        let input = (scores, scores.cols / shape.num_kv_heads, stride, 1.0);
+        let v = (cache, pages.v[layer].as_slice());
+        self.reference_step(plan, shape, input, v, out, |rows, v, out| self.kernels.values(rows, v, out));
+    }
+
+    /// Calls `step(input, cached rows, its slice of out)` for every row of the plan and cached head. The input of a row and
+    /// cached head is `group_cols` columns of a buffer.
+    fn reference_step<E: KvElement>(
+        &self,
+        plan: &Batch,
+        shape: QkvShape,
+        (input, group_cols, stride, scale): (&CpuBuffer, usize, usize, f32),
+        (cache, layer): (&CpuKvCache, &[E]),
+        out: &mut CpuBuffer,
+        step: impl Fn(&Reference<'_>, KvRows<'_, E>, &mut [f32]) + Sync,
+    ) {
         self.for_heads(plan, shape.num_kv_heads, out, |row, kv_head, out| {
             let block_table = plan.block_table(plan.seq_of_row[row] as usize);
             let context = plan.positions[row] as usize + 1;
-            let weights = &scores.row(row)[kv_head * group_cols..][..group_cols];
-            let rows = Reference { rows: weights, context, stride, scale: 1.0 };
-            self.kernels.values(&rows, cache.rows(&pages.v[layer], block_table, kv_head), out);
+            let rows = &input.row(row)[kv_head * group_cols..][..group_cols];
+            let rows = Reference { rows, context, stride, scale };
+            step(&rows, cache.rows(layer, block_table, kv_head), out);
         });
     }
 }
@@ -270,7 +280,7 @@ impl Backend for CpuBackend {
         let cols = x.cols;
         let x = Disjoint::new(&mut x.values);
         self.for_rows(rows, out, |row, out| {
-            // SAFETY: each task takes the row of its own number.
+            // SAFETY: as in `for_rows`.
             let x = unsafe { x.slice(row * cols, cols) };
             self.kernels.add(x, delta.row(row));
             self.kernels.rms_norm(x, &weight.values, eps, out);
@@ -423,7 +433,8 @@ impl CpuBackend {
                 let at = row_start(&cache, page, head, offset);
                 let source = head * shape.head_dim..(head + 1) * shape.head_dim;
                 for (pages, source) in [(&k_pages, &keys[source.clone()]), (&v_pages, &values[source])] {
-                    // SAFETY: every row of a batch has a slot of its own (an invariant of `Batch`).
+                    // SAFETY: a task writes the heads of its own row's slot; `Batch::push` refuses two rows with the same
+                    // slot, and the assertion above makes the heads of different slots disjoint.
                     for (out, &value) in unsafe { pages.slice(at, shape.head_dim) }.iter_mut().zip(source) {
                         *out = E::narrow(value);
                     }
