@@ -139,6 +139,7 @@ impl CpuBackend {
         each: impl Fn(usize, usize, &mut [f32]) + Sync,
     ) {
         out.check_rows(plan.num_tokens());
+        assert!(out.cols.is_multiple_of(num_kv_heads), "attention: columns of the heads");
         let width = out.cols / num_kv_heads;
         let values = Disjoint::new(&mut out.values);
         self.pool.run(plan.num_tokens() * num_kv_heads, |task| {
@@ -417,6 +418,12 @@ impl CpuBackend {
         pages: &mut LayerPages<E>,
         layer: usize,
     ) {
+        // Else the rows of neighbouring slots would overlap.
+        assert_eq!(
+            (shape.num_kv_heads, shape.head_dim),
+            (cache.num_kv_heads, cache.head_dim),
+            "keys and values have the cache's shape"
+        );
         let k_pages = Disjoint::new(&mut pages.k[layer]);
         let v_pages = Disjoint::new(&mut pages.v[layer]);
         let (q_cols, kv_cols) = (shape.q_cols(), shape.num_kv_heads * shape.head_dim);
