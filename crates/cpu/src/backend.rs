@@ -112,7 +112,7 @@ impl CpuBackend {
     /// Quantises the first `rows` rows of `x` into the scratch buffer.
     fn quantize(&self, rows: usize, x: &CpuBuffer, scratch: &mut Vec<ActBlock>) {
         let blocks = x.cols / BLOCK;
-        // `alloc` made room for every buffer of a step; uploaded ones, as tests have, may be larger.
+        // `alloc` made the scratch large enough for a step's buffers; an uploaded one, as tests have, may be larger.
         if scratch.len() < rows * blocks {
             scratch.resize(rows * blocks, ActBlock::default());
         }
@@ -230,13 +230,7 @@ impl Backend for CpuBackend {
     }
 
     fn alloc(&self, rows: usize, cols: usize) -> Result<CpuBuffer> {
-        let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
-        let blocks = rows * (cols / BLOCK);
-        let len = scratch.len();
-        if blocks > len {
-            scratch.try_reserve_exact(blocks - len).map_err(|_| out_of_memory("activations", blocks, 64))?;
-            scratch.resize(blocks, ActBlock::default());
-        }
+        self.grow_activations(rows, cols)?;
         self.upload_with(rows, cols, |_| {})
     }
 
@@ -397,6 +391,17 @@ impl Backend for CpuBackend {
 }
 
 impl CpuBackend {
+    /// Makes the quantised activations large enough for products of `[rows, cols]`.
+    fn grow_activations(&self, rows: usize, cols: usize) -> Result<()> {
+        let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
+        let (blocks, len) = (rows * (cols / BLOCK), scratch.len());
+        if blocks > len {
+            scratch.try_reserve_exact(blocks - len).map_err(|_| out_of_memory("activations", blocks, 64))?;
+            scratch.resize(blocks, ActBlock::default());
+        }
+        Ok(())
+    }
+
     fn upload_with(&self, rows: usize, cols: usize, fill: impl FnOnce(&mut [f32])) -> Result<CpuBuffer> {
         let len = rows * cols;
         // Asks first, since `vec!` aborts on failure; `vec!` then has the system zero the memory on first touch.
