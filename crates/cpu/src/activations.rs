@@ -10,8 +10,7 @@
 //! ```
 //! so that a kernel walks a single run of memory, from one address, whatever the number of tokens.
 
-use crate::kernels::MAX_TOKENS;
-use crate::tile::BLOCK;
+use crate::tile::{BLOCK, MAX_TOKENS};
 
 /// 32 activations of one token. One cache line.
 #[derive(Clone, Copy, Default)]
@@ -34,7 +33,7 @@ pub(crate) fn group_start(first: usize, blocks: usize) -> usize {
 }
 
 /// Quantises a group of `count` tokens, whose rows begin `stride` values apart: as many blocks of each as `out`,
-/// `[block][token]`, has room for.
+/// `[block][token]`, holds.
 #[inline(always)]
 pub(crate) fn quantize_group(x: &[f32], stride: usize, count: usize, out: &mut [ActBlock]) {
     for (block_idx, blocks) in out.chunks_exact_mut(count).enumerate() {

@@ -1,15 +1,17 @@
 //! Fused attention: how the work is cut.
 //!
-//! A task takes a run of consecutive tokens of one sequence and one cached head, so that the keys are turned once for all
-//! of them. A step of few tokens over long contexts has too few of those for all threads; then the spans of a context,
-//! which are computed for themselves in any case, are tasks of their own, and a second job joins them in order.
+//! A task takes a run of consecutive tokens of one sequence and one cached head, so that the keys are transposed once for
+//! all of them. A step of a few tokens over long contexts has fewer such tasks than threads. Then the splits of a context,
+//! which are computed independently in any case, are tasks, and a second job merges their partial results in order.
 
 use std::sync::{Mutex, PoisonError};
 
 use model::{AttentionOp, Batch, KvHeads, KvShape};
 
 use crate::disjoint::{Columns, Disjoint};
-use crate::kernels::{Kernels, KvElement, KvRows, MAX_HEADS, PageLayout, Part, Queries, RUN, Running, SPAN};
+use crate::kernels::{
+    Kernels, KvElement, KvRows, MAX_HEADS, PageLayout, Partial, Queries, RUN, Running, SPLIT,
+};
 use crate::pool::ThreadPool;
 
 /// A batch, and its rows in the runs that attention takes.
@@ -42,12 +44,12 @@ impl CpuPlan {
     }
 }
 
-/// Floats of scratch that let `threads` threads share the spans of contexts as long as a cache of this shape holds.
+/// Floats of scratch that let `threads` threads share the splits of contexts as long as a cache of this shape holds.
 pub(crate) fn scratch_len(threads: usize, shape: &KvShape) -> usize {
     let head_dim = shape.layers.iter().map(|heads: &KvHeads| heads.head_dim).max().unwrap_or(0);
-    match (shape.num_pages * shape.page_size).div_ceil(SPAN) {
+    match (shape.num_pages * shape.page_size).div_ceil(SPLIT) {
         0 | 1 => 0,
-        spans => tasks_wanted(threads) * spans * MAX_HEADS * (head_dim + 2),
+        splits => tasks_wanted(threads) * splits * MAX_HEADS * (head_dim + 2),
     }
 }
 
@@ -73,17 +75,17 @@ impl<E: KvElement> Attention<'_, E> {
     pub fn run(&self, pool: &ThreadPool, scratch: &Mutex<Vec<f32>>, out: &mut [f32]) {
         let (runs, heads) = (&self.plan.runs, self.op.shape.num_kv_heads);
         let num_tasks = runs.len() * heads;
-        let spans = self.plan.batch.context_lens().iter().map(|&len| (len as usize).div_ceil(SPAN)).max();
+        let splits = self.plan.batch.context_lens().iter().map(|&len| (len as usize).div_ceil(SPLIT)).max();
         let decodes = runs.len() == self.plan.batch.num_tokens();
         let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let out = Disjoint::new(out);
-        match spans {
-            Some(spans @ 2..)
+        match splits {
+            Some(splits @ 2..)
                 if decodes
                     && num_tasks < tasks_wanted(pool.num_threads())
-                    && num_tasks * spans * self.part_len() <= scratch.len() =>
+                    && num_tasks * splits * self.partial_len() <= scratch.len() =>
             {
-                self.run_spans(pool, spans, &mut scratch, &out);
+                self.run_splits(pool, splits, &mut scratch, &out);
             }
             _ => pool.run(num_tasks, |task| self.attend_run(&runs[task / heads], task % heads, &out)),
         }
@@ -94,19 +96,20 @@ impl<E: KvElement> Attention<'_, E> {
         self.op.shape.num_heads / self.op.shape.num_kv_heads
     }
 
-    /// A run's rows for one cached head, all spans.
+    /// A run's rows for one cached head, all splits.
     fn attend_run(&self, run: &Run, kv_head: usize, out: &Disjoint<'_, f32>) {
         let head_dim = self.op.shape.head_dim;
         for first_head in (0..self.group()).step_by(MAX_HEADS) {
             let queries = self.queries(run, kv_head, first_head);
-            let spans = (queries.context + run.tokens - 1).div_ceil(SPAN);
+            let splits = (queries.context + run.tokens - 1).div_ceil(SPLIT);
             let start =
                 run.first_row * self.op.shape.q_cols() + (kv_head * self.group() + first_head) * head_dim;
             let (stride, width) = (self.op.shape.q_cols(), queries.heads * head_dim);
-            // SAFETY: each task takes the columns of its own heads in its own rows.
+            // SAFETY: each task takes the columns of its own heads in the rows of its own run; a job runs each task once, and
+            // `CpuPlan::copy_from` cuts runs that share no row.
             let mut out = unsafe { out.columns(start, run.tokens, stride, width) };
             let mut running = Running::new();
-            self.kernels.attend(&queries, (0, spans), self.rows(run, kv_head), &mut running, &mut out);
+            self.kernels.attend(&queries, (0, splits), self.rows(run, kv_head), &mut running, &mut out);
             for (t, sums) in running.sum[..run.tokens].iter().enumerate() {
                 divide(out.row(t), sums, head_dim);
             }
@@ -134,36 +137,38 @@ impl<E: KvElement> Attention<'_, E> {
         (rows(self.k), rows(self.v))
     }
 
-    /// Floats of a span's part: values, maxima and sums of a cached head's query heads.
-    fn part_len(&self) -> usize {
+    /// Floats of a split's partial result: values, maxima and sums of a cached head's query heads.
+    fn partial_len(&self) -> usize {
         self.group() * (self.op.shape.head_dim + 2)
     }
 
-    /// Decodes whose spans are shared by all threads, through `scratch: [run][cached head][span][part]`.
-    fn run_spans(&self, pool: &ThreadPool, spans: usize, scratch: &mut [f32], out: &Disjoint<'_, f32>) {
-        let (runs, heads, part_len) = (&self.plan.runs, self.op.shape.num_kv_heads, self.part_len());
-        let spans_of = |run: &Run| (self.plan.batch.positions()[run.first_row] as usize + 1).div_ceil(SPAN);
-        let parts = Disjoint::new(scratch);
-        pool.run(runs.len() * heads * spans, |task| {
-            let (run, kv_head, span) = (&runs[task / spans / heads], task / spans % heads, task % spans);
-            if span < spans_of(run) {
-                // SAFETY: each task takes its own part.
-                self.attend_span(run, kv_head, span, unsafe { parts.slice(task * part_len, part_len) });
+    /// Decodes whose splits are shared by all threads, through `scratch: [run][cached head][split][partial]`.
+    fn run_splits(&self, pool: &ThreadPool, splits: usize, scratch: &mut [f32], out: &Disjoint<'_, f32>) {
+        let (runs, heads, partial_len) = (&self.plan.runs, self.op.shape.num_kv_heads, self.partial_len());
+        let splits_of = |run: &Run| (self.plan.batch.positions()[run.first_row] as usize + 1).div_ceil(SPLIT);
+        let partials = Disjoint::new(scratch);
+        pool.run(runs.len() * heads * splits, |task| {
+            let (run, kv_head, split) = (&runs[task / splits / heads], task / splits % heads, task % splits);
+            if split < splits_of(run) {
+                // SAFETY: each task takes the floats of its own split, and a job runs each task once.
+                self.attend_split(run, kv_head, split, unsafe {
+                    partials.slice(task * partial_len, partial_len)
+                });
             }
         });
         let scratch = &*scratch;
         pool.run(runs.len() * heads, |task| {
             let (run, kv_head) = (&runs[task / heads], task % heads);
             let width = self.group() * self.op.shape.head_dim;
-            // SAFETY: each task takes the columns of its own heads in its own row.
+            // SAFETY: as in `attend_run`.
             let out = unsafe { out.slice(run.first_row * self.op.shape.q_cols() + kv_head * width, width) };
-            let parts = &scratch[task * spans * part_len..][..spans_of(run) * part_len];
-            self.join(parts, out);
+            let partials = &scratch[task * splits * partial_len..][..splits_of(run) * partial_len];
+            self.merge(partials, out);
         });
     }
 
-    fn attend_span(&self, run: &Run, kv_head: usize, span: usize, part: &mut [f32]) {
-        let (values, rest) = part.split_at_mut(self.group() * self.op.shape.head_dim);
+    fn attend_split(&self, run: &Run, kv_head: usize, split: usize, partial: &mut [f32]) {
+        let (values, rest) = partial.split_at_mut(self.group() * self.op.shape.head_dim);
         let (maxima, sums) = rest.split_at_mut(self.group());
         for first_head in (0..self.group()).step_by(MAX_HEADS) {
             let queries = self.queries(run, kv_head, first_head);
@@ -173,28 +178,28 @@ impl<E: KvElement> Attention<'_, E> {
             let mut running = Running::new();
             let mut out = Columns::of(values, width);
             let rows = self.rows(run, kv_head);
-            self.kernels.attend(&queries, (span, span + 1), rows, &mut running, &mut out);
+            self.kernels.attend(&queries, (split, split + 1), rows, &mut running, &mut out);
             maxima[heads.clone()].copy_from_slice(&running.max[0][..queries.heads]);
             sums[heads].copy_from_slice(&running.sum[0][..queries.heads]);
         }
     }
 
-    /// Joins the parts of a row's spans, `[span][part]`, in order.
-    fn join(&self, parts: &[f32], out: &mut [f32]) {
+    /// Merges the partial results of a row's splits, `[split][partial]`, in order.
+    fn merge(&self, partials: &[f32], out: &mut [f32]) {
         let (head_dim, group) = (self.op.shape.head_dim, self.group());
-        let mut parts = parts.chunks_exact(self.part_len());
-        let first = parts.next().expect("a row has a span");
+        let mut partials = partials.chunks_exact(self.partial_len());
+        let first = partials.next().expect("a row has a split");
         for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            let of_head = |part: &'_ [f32]| {
+            let of_head = |partial: &'_ [f32]| {
                 let values = head * head_dim..(head + 1) * head_dim;
-                (part[group * head_dim + head], part[group * (head_dim + 1) + head], values)
+                (partial[group * head_dim + head], partial[group * (head_dim + 1) + head], values)
             };
             let (mut max, mut sum, values) = of_head(first);
             out.copy_from_slice(&first[values]);
-            for part in parts.clone() {
-                let (part_max, part_sum, values) = of_head(part);
-                let part = Part { max: part_max, sum: part_sum, values: &part[values] };
-                self.kernels.join_spans(&mut max, &mut sum, out, &part);
+            for partial in partials.clone() {
+                let (partial_max, partial_sum, values) = of_head(partial);
+                let partial = Partial { max: partial_max, sum: partial_sum, values: &partial[values] };
+                self.kernels.merge_partial(&mut max, &mut sum, out, &partial);
             }
             divide(out, &[sum], head_dim);
         }

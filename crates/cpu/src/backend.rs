@@ -13,13 +13,13 @@ use model::{
 use crate::activations::{ActBlock, group_start};
 use crate::attention::{Attention, CpuPlan, scratch_len};
 use crate::disjoint::Disjoint;
-use crate::kernels::{Isa, Kernels, KvElement, MAX_HEAD_DIM, MAX_TOKENS, PageLayout, Reference, TileKernel};
+use crate::kernels::{Isa, Kernels, KvElement, KvRows, MAX_HEAD_DIM, PageLayout, Reference, TileKernel};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, multiply};
 use crate::matrix::CpuMatrix;
+use crate::peak;
 use crate::pool::ThreadPool;
-use crate::roof;
-use crate::tile::BLOCK;
+use crate::tile::{BLOCK, MAX_TOKENS};
 
 /// What the CPU backend may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,25 +100,13 @@ impl CpuBackend {
         self.pool.num_threads()
     }
 
-    /// Makes room for the quantised form of any product's input of this shape.
-    fn grow_activations(&self, rows: usize, cols: usize) -> Result<()> {
-        let mut activations = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
-        let (blocks, len) = (rows * (cols / BLOCK), activations.len());
-        if blocks > len {
-            let failed = |_| out_of_memory("activations", blocks, size_of::<ActBlock>() as u64);
-            activations.try_reserve_exact(blocks - len).map_err(failed)?;
-            activations.resize(blocks, ActBlock::default());
-        }
-        Ok(())
-    }
-
     /// Calls `each(row, its values)` for the first `rows` rows, several at a time.
     fn for_rows(&self, rows: usize, out: &mut CpuBuffer, each: impl Fn(usize, &mut [f32]) + Sync) {
         out.check_rows(rows);
         let cols = out.cols;
         let values = Disjoint::new(&mut out.values);
         self.pool.run(rows, |row| {
-            // SAFETY: each task takes the row of its own number.
+            // SAFETY: each task takes the row of its own number, and a job runs each task once.
             each(row, unsafe { values.slice(row * cols, cols) });
         });
     }
@@ -126,7 +114,7 @@ impl CpuBackend {
     /// Quantises the first `rows` rows of `x` into the scratch buffer.
     fn quantize(&self, rows: usize, x: &CpuBuffer, scratch: &mut Vec<ActBlock>) {
         let blocks = x.cols / BLOCK;
-        // `alloc` made room for every buffer of a step; uploaded ones, as tests have, may be larger.
+        // `alloc` made the scratch large enough for a step's buffers; an uploaded one, as tests have, may be larger.
         if scratch.len() < rows * blocks {
             scratch.resize(rows * blocks, ActBlock::default());
         }
@@ -137,7 +125,7 @@ impl CpuBackend {
         self.pool.run(rows.div_ceil(MAX_TOKENS) * pieces, |task| {
             let (first, block) = (task / pieces * MAX_TOKENS, task % pieces * piece);
             let (count, len) = (MAX_TOKENS.min(rows - first), piece.min(blocks - block));
-            // SAFETY: each task takes the blocks of its own piece.
+            // SAFETY: each task takes the blocks of its own piece of its own group, and a job runs each task once.
             let out = unsafe { out.slice(group_start(first, blocks) + block * count, len * count) };
             self.kernels.quantize_group(&x.values[first * x.cols + block * BLOCK..], x.cols, count, out);
         });
@@ -153,10 +141,11 @@ impl CpuBackend {
         each: impl Fn(usize, usize, &mut [f32]) + Sync,
     ) {
         out.check_rows(plan.num_tokens());
+        assert!(out.cols.is_multiple_of(num_kv_heads), "attention: columns of the heads");
         let width = out.cols / num_kv_heads;
         let values = Disjoint::new(&mut out.values);
         self.pool.run(plan.num_tokens() * num_kv_heads, |task| {
-            // SAFETY: each task takes the columns of its own head in its own row.
+            // SAFETY: each task takes the columns of its own head in its own row, and a job runs each task once.
             each(task / num_kv_heads, task % num_kv_heads, unsafe { values.slice(task * width, width) });
         });
     }
@@ -174,7 +163,7 @@ impl CpuBackend {
         let layout = cache.layout(op.kv_layer);
         layout.check(op.shape);
         let attention = Attention { kernels: &self.kernels, plan, op, qkv: &qkv.values, layout, k, v };
-        attention.run(&self.pool, &cache.parts, &mut out.values);
+        attention.run(&self.pool, &cache.partials, &mut out.values);
     }
 
     fn scores<E: KvElement>(
@@ -187,14 +176,9 @@ impl CpuBackend {
     ) {
         let AttentionOp { shape, kv_layer, scale } = op;
         let stride = scores.cols / shape.num_heads;
-        let group_cols = shape.q_cols() / shape.num_kv_heads;
-        self.for_heads(plan, shape.num_kv_heads, scores, |row, kv_head, out| {
-            let block_table = plan.block_table(plan.seq_of_row()[row] as usize);
-            let context = plan.positions()[row] as usize + 1;
-            let queries = &qkv.row(row)[kv_head * group_cols..][..group_cols];
-            let rows = Reference { rows: queries, context, stride, scale };
-            self.kernels.scores(&rows, cache.rows(&pages.k, kv_layer, block_table, kv_head), out);
-        });
+        let input = (qkv, shape.q_cols() / shape.num_kv_heads, stride, scale);
+        let k = (cache.layout(kv_layer), pages.k[kv_layer].as_slice());
+        self.reference_step(plan, shape, input, k, scores, |rows, k, out| self.kernels.scores(rows, k, out));
     }
 
     fn values<E: KvElement>(
@@ -207,13 +191,28 @@ impl CpuBackend {
     ) {
         let AttentionOp { shape, kv_layer, .. } = op;
         let stride = scores.cols / shape.num_heads;
-        let group_cols = scores.cols / shape.num_kv_heads;
+        let input = (scores, scores.cols / shape.num_kv_heads, stride, 1.0);
+        let v = (cache.layout(kv_layer), pages.v[kv_layer].as_slice());
+        self.reference_step(plan, shape, input, v, out, |rows, v, out| self.kernels.values(rows, v, out));
+    }
+
+    /// Calls `step(input, cached rows, its slice of out)` for every row of the plan and cached head. The input of a row and
+    /// cached head is `group_cols` columns of a buffer.
+    fn reference_step<E: KvElement>(
+        &self,
+        plan: &Batch,
+        shape: QkvShape,
+        (input, group_cols, stride, scale): (&CpuBuffer, usize, usize, f32),
+        (layout, layer): (PageLayout, &[E]),
+        out: &mut CpuBuffer,
+        step: impl Fn(&Reference<'_>, KvRows<'_, E>, &mut [f32]) + Sync,
+    ) {
         self.for_heads(plan, shape.num_kv_heads, out, |row, kv_head, out| {
             let block_table = plan.block_table(plan.seq_of_row()[row] as usize);
             let context = plan.positions()[row] as usize + 1;
-            let weights = &scores.row(row)[kv_head * group_cols..][..group_cols];
-            let rows = Reference { rows: weights, context, stride, scale: 1.0 };
-            self.kernels.values(&rows, cache.rows(&pages.v, kv_layer, block_table, kv_head), out);
+            let rows = &input.row(row)[kv_head * group_cols..][..group_cols];
+            let rows = Reference { rows, context, stride, scale };
+            step(&rows, KvRows { layer, block_table, layout, kv_head }, out);
         });
     }
 }
@@ -240,7 +239,7 @@ impl Backend for CpuBackend {
     }
 
     fn peaks(&self) -> Result<Option<Peaks>> {
-        roof::measure(&self.pool, self.isa()).map(Some)
+        peak::measure(&self.pool, self.isa()).map(Some)
     }
 
     fn alloc(&self, rows: usize, cols: usize, role: BufferRole) -> Result<CpuBuffer> {
@@ -256,7 +255,7 @@ impl Backend for CpuBackend {
 
     fn alloc_kv_cache(&self, shape: &KvShape) -> Result<CpuKvCache> {
         shape.layers.iter().try_for_each(|heads| check_head_dim(heads.head_dim))?;
-        CpuKvCache::new(shape, self.pool.num_threads())
+        CpuKvCache::new(shape, scratch_len(self.pool.num_threads(), shape))
     }
 
     fn alloc_plan(&self, limits: BatchLimits, _: &[QkvShape]) -> Result<CpuPlan> {
@@ -304,7 +303,7 @@ impl Backend for CpuBackend {
         let cols = x.cols;
         let x = Disjoint::new(&mut x.values);
         self.for_rows(rows, out, |row, out| {
-            // SAFETY: each task takes the row of its own number.
+            // SAFETY: as in `for_rows`.
             let x = unsafe { x.slice(row * cols, cols) };
             self.kernels.add(x, delta.row(row));
             self.kernels.rms_norm(x, &weight.values, eps, out);
@@ -492,6 +491,17 @@ fn check_head_dim(head_dim: usize) -> Result<()> {
 }
 
 impl CpuBackend {
+    /// Makes the quantised activations large enough for products of `[rows, cols]`.
+    fn grow_activations(&self, rows: usize, cols: usize) -> Result<()> {
+        let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
+        let (blocks, len) = (rows * (cols / BLOCK), scratch.len());
+        if blocks > len {
+            scratch.try_reserve_exact(blocks - len).map_err(|_| out_of_memory("activations", blocks, 64))?;
+            scratch.resize(blocks, ActBlock::default());
+        }
+        Ok(())
+    }
+
     fn upload_with(&self, rows: usize, cols: usize, fill: impl FnOnce(&mut [f32])) -> Result<CpuBuffer> {
         let len = rows * cols;
         // Asks first, since `vec!` aborts on failure; `vec!` then has the system zero the memory on first touch.
@@ -511,6 +521,7 @@ impl CpuBackend {
         pages: &mut LayerPages<E>,
     ) {
         let QkvShape { num_kv_heads, head_dim, .. } = op.shape;
+        // Else the rows of neighbouring slots would overlap.
         layout.check(op.shape);
         let k_pages = Disjoint::new(&mut pages.k[op.kv_layer]);
         let v_pages = Disjoint::new(&mut pages.v[op.kv_layer]);
@@ -518,9 +529,9 @@ impl CpuBackend {
         self.for_rows(plan.num_tokens(), qkv, |row, qkv| {
             let (queries_and_keys, values) = qkv.split_at_mut(q_cols + kv_cols);
             if let Some(rope) = &rope {
-                let angles = &rope.table.row(plan.positions()[row] as usize)[..rope.dim];
+                let rotations = &rope.table.row(plan.positions()[row] as usize)[..rope.dim];
                 for head in queries_and_keys.chunks_exact_mut(head_dim) {
-                    rotate(head, angles, rope.style);
+                    rotate(head, rotations, rope.style);
                 }
             }
             let keys = &queries_and_keys[q_cols..];
@@ -530,8 +541,8 @@ impl CpuBackend {
                 let at = layout.row_start(page, head, offset);
                 let source = head * head_dim..(head + 1) * head_dim;
                 for (pages, source) in [(&k_pages, &keys[source.clone()]), (&v_pages, &values[source])] {
-                    // SAFETY: every row of a batch has a slot of its own: `Batch::push` refuses a page that the step
-                    // writes already.
+                    // SAFETY: a task writes the heads of its own row's slot; `Batch::push` refuses two rows with the same
+                    // slot, and `layout.check` makes the heads of different slots disjoint.
                     for (out, &value) in unsafe { pages.slice(at, head_dim) }.iter_mut().zip(source) {
                         *out = E::narrow(value);
                     }
@@ -541,10 +552,10 @@ impl CpuBackend {
     }
 }
 
-/// Rotates the leading `angles.len()` dimensions of a head; `angles` holds `(cos, sin)` pairs.
-fn rotate(head: &mut [f32], angles: &[f32], style: RopeStyle) {
-    let half = angles.len() / 2;
-    for (pair, [cos, sin]) in angles.as_chunks::<2>().0.iter().enumerate() {
+/// Rotates the leading `rotations.len()` dimensions of a head; `rotations` holds `(cos, sin)` pairs.
+fn rotate(head: &mut [f32], rotations: &[f32], style: RopeStyle) {
+    let half = rotations.len() / 2;
+    for (pair, [cos, sin]) in rotations.as_chunks::<2>().0.iter().enumerate() {
         let (a, b) = match style {
             RopeStyle::Interleaved => (2 * pair, 2 * pair + 1),
             RopeStyle::Halves => (pair, pair + half),

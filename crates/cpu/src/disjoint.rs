@@ -1,15 +1,15 @@
-//! One buffer written by many threads, each in places of its own.
+//! One buffer that many threads write, each its own elements.
 
 use std::marker::PhantomData;
 
-/// A mutable slice whose disjoint parts may be taken by several threads at once.
+/// A mutable slice of which several threads may take disjoint slices at once.
 pub(crate) struct Disjoint<'a, T> {
     start: *mut T,
     len: usize,
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it hands out `&mut [T]` to parts that the callers of `slice` promise to be disjoint.
+// SAFETY: it hands out `&mut [T]` that the callers of `slice` and `columns` promise to be disjoint.
 unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Disjoint<'_, T> {}
@@ -50,8 +50,8 @@ impl<'a, T> Columns<'a, T> {
 
     pub fn row(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows, "row out of range");
-        // SAFETY: `of` and `Disjoint::columns` checked that the rows are in range and made sure that nobody else has
-        // them; the borrow of `self` keeps them apart from one another.
+        // SAFETY: `of` and `Disjoint::columns` checked that the rows are in range. Nobody else has them: `of` borrows the
+        // slice, and the caller of `columns` promised it. The borrow of `self` lets only one row be used at a time.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.width) }
     }
 }
@@ -62,7 +62,10 @@ impl<T> Disjoint<'_, T> {
     /// # Safety
     /// As of [`slice`](Self::slice), for each of the rows.
     pub unsafe fn columns(&self, start: usize, rows: usize, stride: usize, width: usize) -> Columns<'_, T> {
-        assert!(rows > 0 && start + (rows - 1) * stride + width <= self.len, "columns out of range");
+        let end = rows
+            .checked_sub(1)
+            .and_then(|last| last.checked_mul(stride)?.checked_add(start)?.checked_add(width));
+        assert!(end.is_some_and(|end| end <= self.len), "columns out of range");
         // SAFETY: in range by the assertion.
         Columns { start: unsafe { self.start.add(start) }, rows, stride, width, slice: PhantomData }
     }

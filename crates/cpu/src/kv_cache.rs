@@ -4,15 +4,14 @@ use std::sync::Mutex;
 
 use model::{Error, KvDtype, KvHeads, KvShape, Result};
 
-use crate::attention::scratch_len;
-use crate::kernels::{KvElement, KvRows, PageLayout};
+use crate::kernels::{KvElement, PageLayout};
 
 /// The paged KV cache. A layer's K (and V) is `[pages, num_kv_heads, page_size, head_dim]`.
 pub struct CpuKvCache {
     layouts: Vec<PageLayout>, // [layers]
     pub(crate) pages: Pages,
-    /// Where threads that share a long context leave their parts of a row's attention.
-    pub(crate) parts: Mutex<Vec<f32>>,
+    /// Scratch for the partial results of threads that share a long context.
+    pub(crate) partials: Mutex<Vec<f32>>,
 }
 
 /// The elements, by type.
@@ -43,35 +42,25 @@ impl<E: KvElement + Default> LayerPages<E> {
 }
 
 impl CpuKvCache {
-    pub(crate) fn new(shape: &KvShape, threads: usize) -> Result<Self> {
+    /// A cache of zeros, with scratch for so many floats of partial results.
+    pub(crate) fn new(shape: &KvShape, partials: usize) -> Result<Self> {
         let pages = match shape.dtype {
             KvDtype::F16 => LayerPages::new(shape).map(Pages::F16),
             KvDtype::F32 => LayerPages::new(shape).map(Pages::F32),
         };
         let pages = pages
             .ok_or_else(|| Error::OutOfMemory { what: "the KV cache".to_owned(), needed: shape.bytes() })?;
-        let parts = vec![0.0; scratch_len(threads, shape)];
         let layout = |&KvHeads { num_kv_heads, head_dim }: &KvHeads| PageLayout {
             num_kv_heads,
             page_size: shape.page_size,
             head_dim,
         };
-        Ok(Self { layouts: shape.layers.iter().map(layout).collect(), pages, parts: Mutex::new(parts) })
+        let layouts = shape.layers.iter().map(layout).collect();
+        Ok(Self { layouts, pages, partials: Mutex::new(vec![0.0; partials]) })
     }
 
     /// How a layer's pages lie.
     pub(crate) fn layout(&self, kv_layer: usize) -> PageLayout {
         self.layouts[kv_layer]
-    }
-
-    /// The view of one head's rows that kernels read.
-    pub(crate) fn rows<'a, E>(
-        &self,
-        layers: &'a [Vec<E>],
-        kv_layer: usize,
-        block_table: &'a [u32],
-        kv_head: usize,
-    ) -> KvRows<'a, E> {
-        KvRows { layer: &layers[kv_layer], block_table, layout: self.layouts[kv_layer], kv_head }
     }
 }

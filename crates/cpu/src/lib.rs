@@ -15,8 +15,8 @@ mod kv_cache;
 mod matmul;
 mod matrix;
 mod pack;
+mod peak;
 mod pool;
-mod roof;
 mod tile;
 
 pub use attention::CpuPlan;

@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use crate::activations::{ActBlock, group_start};
 use crate::disjoint::Disjoint;
-use crate::kernels::{Kernels, MAX_TOKENS, Piece, TileKernel, TileOut, Tokens};
+use crate::kernels::{Kernels, Piece, TileKernel, TileOut, Tokens};
 use crate::matrix::CpuMatrix;
 use crate::pool::ThreadPool;
-use crate::tile::{BLOCK, TILE_ROWS};
+use crate::tile::{BLOCK, MAX_TOKENS, TILE_ROWS};
 
 /// Bytes of weights that a task keeps in the second-level cache while its tokens pass.
 const TASK_BYTES: usize = 256 << 10;
@@ -139,7 +139,8 @@ impl Product<'_> {
     }
 
     fn store(&self, token: usize, col: usize, sums: &[f32; TILE_ROWS], rows: usize) {
-        // SAFETY: a task writes the columns of its own tiles; tiles of a stack have columns of their own.
+        // SAFETY: a task writes the columns of its own tiles, and a job runs each task once; `multiply` gives every tile of
+        // the stack columns of its own.
         let out = unsafe { self.out.slice(token * self.out_cols + col, rows) };
         // A whole tile's length is known here, which makes the copy one store instead of a call.
         match <&mut [f32; TILE_ROWS]>::try_from(&mut *out) {

@@ -37,7 +37,7 @@ impl CpuMatrix {
             for (i, row) in source[..count].iter_mut().enumerate() {
                 *row = tensor.row(first + i);
             }
-            // SAFETY: each task takes the range of its own tile.
+            // SAFETY: each task takes the range of its own tile, and a job runs each task once.
             let tile = unsafe { out.slice(tile_idx * tile_bytes, tile_bytes) };
             with_tile_format!(format, F => pack_tile::<F>(&source[..count], tile),
                 _ => pack_float_tile(&source[..count], format.block_bytes(), tile));

@@ -19,6 +19,8 @@ use gguf::blocks::IQ4_LEVELS;
 pub(crate) const TILE_ROWS: usize = 16;
 /// Columns of a record, and of one block of quantised activations.
 pub(crate) const BLOCK: usize = 32;
+/// Tokens that a tile kernel serves with one pass over its weights.
+pub(crate) const MAX_TOKENS: usize = 16;
 /// Groups of four columns in a record.
 pub(crate) const GROUPS: usize = BLOCK / 4;
 

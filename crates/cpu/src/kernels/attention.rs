@@ -2,59 +2,59 @@
 //! share a cached head.
 //!
 //! ```text
-//! for each span of 1024 absolute positions, for itself:
+//! for each split of 1024 absolute positions, independently:
 //!     for each block of 64 positions, in order:
 //!         s[p] = scale * q . k[p]                     for the block's positions up to the token's own
 //!         m'   = max(m, max s);  c = exp(m - m')
 //!         l    = l * c + sum exp(s[p] - m')
 //!         out  = out * c + sum exp(s[p] - m') * v[p]  positions in order
-//! the spans' (m, l, out) join in order;  out /= l
+//! merge the splits' (m, l, out) in order;  out /= l
 //! ```
-//! The running softmax is that of arXiv 1805.02867; spans are what threads may share of a long context (arXiv
-//! 2311.01282). Blocks and spans are those of absolute positions, whatever the page size, the prompt's chunks, the batch or
-//! the number of threads, and K and V come from the cache alone, as rounded there: so a token's result depends on nothing
-//! but its sequence.
+//! The running softmax is that of arXiv 1805.02867. Threads may share the splits of a long context (arXiv 2311.01282).
+//! Blocks and splits are cut at absolute positions, whatever the page size, the prompt's chunks, the batch or the number of
+//! threads. K and V are read from the cache alone, as rounded there. So a token's result depends on its sequence alone.
 //!
-//! A block's keys are turned once for all tokens and heads of the run, `[dimension][16 positions]`, so that a register
+//! A block's keys are transposed once for all tokens and heads of the run, `[dimension][16 positions]`, so that a register
 //! holds the scores of 16 positions and no sum runs across lanes.
 
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m512, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_loadu_ps};
+use std::arch::x86_64::__m512;
 
 use model::QkvShape;
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512::Avx512;
 use super::exp::exp;
-use super::float::f16_to_f32;
+use super::half::f16_to_f32;
 use super::rows::{LANES, fold};
+#[cfg(target_arch = "x86_64")]
+use super::vector::Vector;
 use super::{AttentionKernels, Kernels};
 use crate::disjoint::Columns;
 
 /// Absolute positions of a softmax block.
 pub(super) const POSITIONS: usize = 64;
-/// Absolute positions whose softmax is computed for itself; whole blocks.
-pub(crate) const SPAN: usize = 1024;
-/// Most tokens that share a block's turned keys.
+/// Absolute positions of a split, whose softmax is computed independently of the other splits; whole blocks.
+pub(crate) const SPLIT: usize = 1024;
+/// Most tokens that share a block's transposed keys.
 pub(crate) const RUN: usize = 16;
 /// Most query heads of one cached head that are served together.
 pub(crate) const MAX_HEADS: usize = 16;
-/// The widest head whose turned keys have room.
+/// The widest head whose transposed keys fit their buffer.
 pub(crate) const MAX_HEAD_DIM: usize = 256;
 /// Query heads of one token whose scores, or sums, are in registers together.
 const HEADS: usize = 8;
 
 /// 16 positions of a block's keys: `[dimension][position]`.
-pub(super) type TurnedKeys = [[f32; LANES]];
+pub(super) type TransposedKeys = [[f32; LANES]];
 
 /// A cached element.
 pub(crate) trait KvElement: Copy + Default + Send + Sync + 'static {
     fn widen(self) -> f32;
     fn narrow(value: f32) -> Self;
-    /// 16 elements in a register.
-    ///
-    /// # Safety
-    /// The machine must have AVX-512 F.
+    /// Widens 16 elements.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn widen_16(values: &[Self; 16]) -> __m512;
+    fn widen_16(v: Avx512, values: &[Self; LANES]) -> __m512;
     /// The kernels over a cache of this type.
     fn kernels(table: &Kernels) -> &AttentionKernels<Self>;
 }
@@ -70,9 +70,9 @@ impl KvElement for u16 {
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn widen_16(values: &[u16; 16]) -> __m512 {
-        // SAFETY: 32 bytes are read, without alignment; the caller guarantees the instructions.
-        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(values.as_ptr().cast())) }
+    fn widen_16(v: Avx512, values: &[u16; LANES]) -> __m512 {
+        // SAFETY: the reference is to 32 bytes, which need no alignment; x86 has the bytes in the file's order.
+        v.load_f16(unsafe { &*values.as_ptr().cast() }, 0)
     }
     #[inline(always)]
     fn kernels(table: &Kernels) -> &AttentionKernels<u16> {
@@ -91,9 +91,8 @@ impl KvElement for f32 {
     }
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn widen_16(values: &[f32; 16]) -> __m512 {
-        // SAFETY: 64 bytes are read, without alignment; the caller guarantees the instructions.
-        unsafe { _mm512_loadu_ps(values.as_ptr()) }
+    fn widen_16(v: Avx512, values: &[f32; LANES]) -> __m512 {
+        v.load(values, 0)
     }
     #[inline(always)]
     fn kernels(table: &Kernels) -> &AttentionKernels<f32> {
@@ -187,11 +186,11 @@ impl Running {
 
 /// The loops over K and V that an instruction set may write by hand.
 pub(super) trait Inner {
-    /// Widens and turns the keys of up to 16 positions, whose rows begin at `starts`; lanes beyond have no meaning.
-    fn turn<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TurnedKeys);
+    /// Widens and transposes the keys of up to 16 positions, whose rows begin at `starts`; lanes beyond have no meaning.
+    fn transpose<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TransposedKeys);
 
     /// `q . k` of `N` heads' queries with 16 positions, even dimensions and odd ones each in order.
-    fn scores<const N: usize>(queries: &[f32], keys: &TurnedKeys) -> [[f32; LANES]; N];
+    fn scores<const N: usize>(queries: &[f32], keys: &TransposedKeys) -> [[f32; LANES]; N];
 
     /// `out = out * correction + sum over positions of weight * v`, by head; `starts` are the positions' rows.
     fn add_values<E: KvElement, const N: usize>(
@@ -203,29 +202,31 @@ pub(super) trait Inner {
     );
 }
 
-/// Fused attention over the positions of the spans `spans`; `out: [tokens][heads, head_dim]`, the weighted sum of values
+/// Fused attention over the positions of the splits from `splits.0` to before `splits.1`; `out: [tokens][heads, head_dim]`, the weighted sum of values
 /// that is still to be divided by the running sum.
 #[inline(always)]
 pub(super) fn attend<E: KvElement, I: Inner>(
     queries: &Queries<'_>,
-    spans: (usize, usize),
+    splits: (usize, usize),
     k: KvRows<'_, E>,
     v: KvRows<'_, E>,
     running: &mut Running,
     out: &mut Columns<'_, f32>,
 ) {
     assert!(queries.heads <= MAX_HEADS && queries.tokens <= RUN, "attention: a run's size");
-    // The turned keys of common widths need not make room for the widest.
+    // Common widths need a smaller buffer than the widest.
     match k.head_dim() {
-        ..=64 => attend_spans::<E, I, { 4 * 64 }>(queries, spans, k, v, running, out),
-        65..=128 => attend_spans::<E, I, { 4 * 128 }>(queries, spans, k, v, running, out),
-        129..=MAX_HEAD_DIM => attend_spans::<E, I, { 4 * MAX_HEAD_DIM }>(queries, spans, k, v, running, out),
+        ..=64 => attend_splits::<E, I, { 4 * 64 }>(queries, splits, k, v, running, out),
+        65..=128 => attend_splits::<E, I, { 4 * 128 }>(queries, splits, k, v, running, out),
+        129..=MAX_HEAD_DIM => {
+            attend_splits::<E, I, { 4 * MAX_HEAD_DIM }>(queries, splits, k, v, running, out)
+        }
         width => panic!("attention: a head of {width} dimensions"),
     }
 }
 
 #[inline(always)]
-fn attend_spans<E: KvElement, I: Inner, const KEYS: usize>(
+fn attend_splits<E: KvElement, I: Inner, const KEYS: usize>(
     queries: &Queries<'_>,
     (first, end): (usize, usize),
     k: KvRows<'_, E>,
@@ -234,72 +235,72 @@ fn attend_spans<E: KvElement, I: Inner, const KEYS: usize>(
     out: &mut Columns<'_, f32>,
 ) {
     let mut keys = [[0f32; LANES]; KEYS];
-    attend_span::<E, I>(queries, first, k, v, running, out, &mut keys);
+    attend_split::<E, I>(queries, first, k, v, running, out, &mut keys);
     if first + 1 == end {
         return;
     }
     let width = queries.heads * k.head_dim();
     let mut values = [0f32; RUN * MAX_HEADS * MAX_HEAD_DIM];
-    for span in first + 1..end {
-        let mut part = Running::new();
-        let mut part_out = Columns::of(&mut values[..queries.tokens * width], width);
-        attend_span::<E, I>(queries, span, k, v, &mut part, &mut part_out, &mut keys);
+    for split in first + 1..end {
+        let mut partial = Running::new();
+        let mut partial_out = Columns::of(&mut values[..queries.tokens * width], width);
+        attend_split::<E, I>(queries, split, k, v, &mut partial, &mut partial_out, &mut keys);
         for t in 0..queries.tokens {
-            // Tokens before the span have nothing in it.
-            if queries.context + t > span * SPAN {
+            // Tokens before the split attend to none of its positions.
+            if queries.context + t > split * SPLIT {
                 for head in 0..queries.heads {
                     let of_head = head * k.head_dim()..(head + 1) * k.head_dim();
-                    let (max, sum) = (part.max[t][head], part.sum[t][head]);
-                    let part = Part { max, sum, values: &part_out.row(t)[of_head.clone()] };
+                    let (max, sum) = (partial.max[t][head], partial.sum[t][head]);
+                    let partial = Partial { max, sum, values: &partial_out.row(t)[of_head.clone()] };
                     let (max, sum) = (&mut running.max[t][head], &mut running.sum[t][head]);
-                    join(max, sum, &mut out.row(t)[of_head], &part);
+                    merge(max, sum, &mut out.row(t)[of_head], &partial);
                 }
             }
         }
     }
 }
 
-/// One head's attention over a span: `values` are weighted by `exp(score - max)`, whose sum is `sum`.
-pub(crate) struct Part<'a> {
+/// One head's attention over a split: `values` are weighted by `exp(score - max)`, whose sum is `sum`.
+pub(crate) struct Partial<'a> {
     pub max: f32,
     pub sum: f32,
     pub values: &'a [f32],
 }
 
-/// Joins a span's part to the running softmax of the spans before it.
+/// Merges a split's partial result into the running softmax of the splits before it.
 #[inline(always)]
-pub(super) fn join(max: &mut f32, sum: &mut f32, out: &mut [f32], part: &Part<'_>) {
-    let both = max.max(part.max);
-    let (mine, other) = (exp(*max - both), exp(part.max - both));
+pub(super) fn merge(max: &mut f32, sum: &mut f32, out: &mut [f32], partial: &Partial<'_>) {
+    let both = max.max(partial.max);
+    let (mine, other) = (exp(*max - both), exp(partial.max - both));
     *max = both;
-    *sum = *sum * mine + part.sum * other;
-    for (out, value) in out.iter_mut().zip(part.values) {
+    *sum = *sum * mine + partial.sum * other;
+    for (out, value) in out.iter_mut().zip(partial.values) {
         *out = *out * mine + value * other;
     }
 }
 
-/// One span, from nothing.
+/// One split, from an empty softmax.
 #[inline(always)]
-fn attend_span<E: KvElement, I: Inner>(
+fn attend_split<E: KvElement, I: Inner>(
     queries: &Queries<'_>,
-    span: usize,
+    split: usize,
     k: KvRows<'_, E>,
     v: KvRows<'_, E>,
     running: &mut Running,
     out: &mut Columns<'_, f32>,
-    keys: &mut TurnedKeys,
+    keys: &mut TransposedKeys,
 ) {
     for t in 0..queries.tokens {
         out.row(t).fill(0.0);
     }
     let width = k.head_dim();
-    let end = (queries.context + queries.tokens - 1).min((span + 1) * SPAN);
+    let end = (queries.context + queries.tokens - 1).min((split + 1) * SPLIT);
     let mut starts = [0; POSITIONS];
-    for first in (span * SPAN..end).step_by(POSITIONS) {
+    for first in (split * SPLIT..end).step_by(POSITIONS) {
         let starts = &mut starts[..POSITIONS.min(end - first)];
         k.find_rows(first, starts);
         for (starts, keys) in starts.chunks(LANES).zip(keys.chunks_exact_mut(width)) {
-            I::turn(k.layer, starts, keys);
+            I::transpose(k.layer, starts, keys);
         }
         for t in 0..queries.tokens {
             let Some(positions @ 1..) = (queries.context + t).checked_sub(first) else { continue };
@@ -325,7 +326,7 @@ fn attend_span<E: KvElement, I: Inner>(
 
 /// A block of positions as a token sees it.
 struct Block<'a, E> {
-    keys: &'a TurnedKeys,
+    keys: &'a TransposedKeys,
     /// The rows of the positions up to the token's own.
     starts: &'a [usize],
     scale: f32,
@@ -385,7 +386,7 @@ pub(super) struct Portable;
 
 impl Inner for Portable {
     #[inline(always)]
-    fn turn<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TurnedKeys) {
+    fn transpose<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TransposedKeys) {
         for (i, &start) in starts.iter().enumerate() {
             for (keys, k) in keys.iter_mut().zip(&layer[start..]) {
                 keys[i] = k.widen();
@@ -394,7 +395,7 @@ impl Inner for Portable {
     }
 
     #[inline(always)]
-    fn scores<const N: usize>(queries: &[f32], keys: &TurnedKeys) -> [[f32; LANES]; N] {
+    fn scores<const N: usize>(queries: &[f32], keys: &TransposedKeys) -> [[f32; LANES]; N] {
         let width = keys.len();
         let mut sums = [[[0f32; LANES]; 2]; N];
         for (d, keys) in keys.iter().enumerate() {

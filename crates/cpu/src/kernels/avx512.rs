@@ -21,13 +21,13 @@ use crate::tile::{GROUPS, TILE_ROWS, TileFormat, with_tile_format};
 
 /// The registers and instructions of AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy)]
-struct Avx512(());
+pub(crate) struct Avx512(());
 
 impl Avx512 {
     /// # Safety
     /// The machine must have AVX-512 F, BW, DQ, VL and VNNI.
     #[inline(always)]
-    unsafe fn new() -> Self {
+    pub unsafe fn new() -> Self {
         Self(())
     }
 }

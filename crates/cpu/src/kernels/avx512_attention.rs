@@ -2,23 +2,25 @@
 
 use std::arch::x86_64::*;
 
-use super::attention::{Inner, KvElement, KvRows, POSITIONS, TurnedKeys, add_tail_values};
+use super::attention::{Inner, KvElement, KvRows, POSITIONS, TransposedKeys, add_tail_values};
+use super::avx512::Avx512;
 use super::rows::LANES;
+use super::vector::Vector;
 
-/// To be named by the AVX-512 table alone, whose functions have the instructions.
-pub(super) struct Avx512;
+/// The loops of attention; for the AVX-512 table alone, whose functions have the instructions.
+pub(super) enum Loops {}
 
-impl Inner for Avx512 {
+impl Inner for Loops {
     #[inline(always)]
-    fn turn<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TurnedKeys) {
-        // SAFETY: the table that names `Avx512` is made only where the machine has its instructions.
-        unsafe { turn(layer, starts, keys) }
+    fn transpose<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TransposedKeys) {
+        // SAFETY: the table that names `Loops` is made only where the machine has its instructions.
+        unsafe { transpose(Avx512::new(), layer, starts, keys) }
     }
 
     #[inline(always)]
-    fn scores<const N: usize>(queries: &[f32], keys: &TurnedKeys) -> [[f32; LANES]; N] {
-        // SAFETY: as in `turn`.
-        unsafe { scores(queries, keys) }
+    fn scores<const N: usize>(queries: &[f32], keys: &TransposedKeys) -> [[f32; LANES]; N] {
+        // SAFETY: as in `transpose`.
+        unsafe { scores(Avx512::new(), queries, keys) }
     }
 
     #[inline(always)]
@@ -29,8 +31,8 @@ impl Inner for Avx512 {
         starts: &[usize],
         v: KvRows<'_, E>,
     ) {
-        // SAFETY: as in `turn`.
-        unsafe { add_whole_values(out, correction, weights, starts, v) };
+        // SAFETY: as in `transpose`.
+        unsafe { add_whole_values(Avx512::new(), out, correction, weights, starts, v) };
         add_tail_values(out, correction, weights, starts, v);
     }
 }
@@ -38,7 +40,7 @@ impl Inner for Avx512 {
 /// 16 positions by 16 dimensions at a time: four rounds that exchange ever larger squares of lanes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn turn<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TurnedKeys) {
+fn transpose<E: KvElement>(v: Avx512, layer: &[E], starts: &[usize], keys: &mut TransposedKeys) {
     let width = keys.len();
     // Rows beyond the last are that one again.
     let rows: [&[E]; LANES] = std::array::from_fn(|i| &layer[starts[i.min(starts.len() - 1)]..][..width]);
@@ -47,12 +49,10 @@ fn turn<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TurnedKeys) {
         let mut r = [_mm512_setzero_ps(); LANES];
         for i in 0..LANES {
             let row: &[E; LANES] = rows[i][square * LANES..][..LANES].try_into().expect("16 elements");
-            // SAFETY: this function's own features are the ones that the method needs.
-            r[i] = unsafe { E::widen_16(row) };
+            r[i] = E::widen_16(v, row);
         }
-        for (keys, turned) in keys.iter_mut().zip(turn_square(r)) {
-            // SAFETY: the reference is to 16 floats; the store needs no alignment.
-            unsafe { _mm512_storeu_ps(keys.as_mut_ptr(), turned) };
+        for (keys, transposed) in keys.iter_mut().zip(transpose_square(r)) {
+            v.store(keys, 0, transposed);
         }
     }
     for (d, keys) in rest.iter_mut().enumerate() {
@@ -65,7 +65,7 @@ fn turn<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TurnedKeys) {
 /// The transpose of 16 x 16.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn turn_square(rows: [__m512; LANES]) -> [__m512; LANES] {
+fn transpose_square(rows: [__m512; LANES]) -> [__m512; LANES] {
     let mut a = rows;
     for i in 0..8 {
         a[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
@@ -99,13 +99,13 @@ fn turn_square(rows: [__m512; LANES]) -> [__m512; LANES] {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn scores<const N: usize>(queries: &[f32], keys: &TurnedKeys) -> [[f32; LANES]; N] {
+fn scores<const N: usize>(v: Avx512, queries: &[f32], keys: &TransposedKeys) -> [[f32; LANES]; N] {
     let width = keys.len();
     let queries: [&[f32]; N] = std::array::from_fn(|n| &queries[n * width..][..width]);
     let mut sums = [[_mm512_setzero_ps(); 2]; N];
     let (pairs, last) = keys.as_chunks::<2>();
     for (pair, keys) in pairs.iter().enumerate() {
-        let keys = [load(&keys[0]), load(&keys[1])];
+        let keys = [v.load(&keys[0], 0), v.load(&keys[1], 0)];
         for n in 0..N {
             for d in 0..2 {
                 let q = _mm512_set1_ps(queries[n][2 * pair + d]);
@@ -116,13 +116,12 @@ fn scores<const N: usize>(queries: &[f32], keys: &TurnedKeys) -> [[f32; LANES]; 
     if let [keys] = last {
         for n in 0..N {
             let q = _mm512_set1_ps(queries[n][width - 1]);
-            sums[n][0] = _mm512_fmadd_ps(q, load(keys), sums[n][0]);
+            sums[n][0] = _mm512_fmadd_ps(q, v.load(keys, 0), sums[n][0]);
         }
     }
     let mut out = [[0f32; LANES]; N];
     for n in 0..N {
-        // SAFETY: the reference is to 16 floats; the store needs no alignment.
-        unsafe { _mm512_storeu_ps(out[n].as_mut_ptr(), _mm512_add_ps(sums[n][0], sums[n][1])) };
+        v.store(&mut out[n], 0, _mm512_add_ps(sums[n][0], sums[n][1]));
     }
     out
 }
@@ -130,39 +129,30 @@ fn scores<const N: usize>(queries: &[f32], keys: &TurnedKeys) -> [[f32; LANES]; 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn add_whole_values<E: KvElement, const N: usize>(
+    v: Avx512,
     out: &mut [f32],
     correction: &[f32; N],
     weights: &[[f32; POSITIONS]; N],
     starts: &[usize],
-    v: KvRows<'_, E>,
+    values: KvRows<'_, E>,
 ) {
-    for c in (0..v.head_dim() / LANES * LANES).step_by(LANES) {
+    let width = values.head_dim();
+    for c in (0..width / LANES * LANES).step_by(LANES) {
         let mut sums = [_mm512_setzero_ps(); N];
         for n in 0..N {
-            sums[n] =
-                _mm512_mul_ps(load(&out[n * v.head_dim() + c..][..LANES]), _mm512_set1_ps(correction[n]));
+            let out: &[f32; LANES] = out[n * width + c..][..LANES].try_into().expect("16 floats");
+            sums[n] = _mm512_mul_ps(v.load(out, 0), _mm512_set1_ps(correction[n]));
         }
         for (p, &start) in starts.iter().enumerate() {
-            let row: &[E; LANES] = v.layer[start + c..][..LANES].try_into().expect("16 elements");
-            // SAFETY: this function's own features are the ones that the method needs.
-            let row = unsafe { E::widen_16(row) };
+            let row: &[E; LANES] = values.layer[start + c..][..LANES].try_into().expect("16 elements");
+            let row = E::widen_16(v, row);
             for n in 0..N {
                 sums[n] = _mm512_fmadd_ps(_mm512_set1_ps(weights[n][p]), row, sums[n]);
             }
         }
         for n in 0..N {
-            let out: &mut [f32; LANES] =
-                (&mut out[n * v.head_dim() + c..][..LANES]).try_into().expect("16 floats");
-            // SAFETY: the reference is to 16 floats; the store needs no alignment.
-            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums[n]) };
+            let out: &mut [f32; LANES] = (&mut out[n * width + c..][..LANES]).try_into().expect("16 floats");
+            v.store(out, 0, sums[n]);
         }
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(values: &[f32]) -> __m512 {
-    let values: &[f32; LANES] = values.try_into().expect("16 floats");
-    // SAFETY: the reference is to 16 floats; the load needs no alignment.
-    unsafe { _mm512_loadu_ps(values.as_ptr()) }
 }

@@ -1,8 +1,10 @@
 //! The kernels, compiled once for each instruction set, and the table that picks among them at start-up.
 //!
-//! Each module here is plain Rust over fixed-size arrays, marked `#[inline(always)]`, which the compiler vectorises for
-//! whatever instructions the function it lands in may use. [`isa_table!`] lands every kernel in one such function per
-//! instruction set; hand-written kernels replace single entries. Nothing is chosen by how the crate was compiled.
+//! The portable kernels are plain Rust over fixed-size arrays, marked `#[inline(always)]`. The compiler vectorises them for
+//! the instructions that the function they are inlined into may use. [`isa_table!`] makes one such function for every kernel
+//! and instruction set; hand-written kernels replace single entries. Nothing is chosen by how the crate was compiled.
+//!
+//! What the matrix kernels of all instruction sets have in common stands once, over the trait of [`vector`].
 //!
 //! Within a table an output's summation order is fixed by the weights alone; tables may differ from one another in the
 //! last bits (fused multiply-adds).
@@ -37,6 +39,7 @@ mod avx512;
 mod avx512_attention;
 mod exp;
 mod float;
+mod half;
 mod quant;
 mod rows;
 mod vector;
@@ -48,15 +51,12 @@ use gguf::Format;
 
 use crate::activations::{self, ActBlock};
 use crate::disjoint::Columns;
-use crate::tile::{TILE_ROWS, with_tile_format};
+use crate::tile::{MAX_TOKENS, TILE_ROWS, with_tile_format};
 
 pub(crate) use attention::{
-    KvElement, KvRows, MAX_HEAD_DIM, MAX_HEADS, PageLayout, Part, Queries, RUN, Reference, Running, SPAN,
+    KvElement, KvRows, MAX_HEAD_DIM, MAX_HEADS, PageLayout, Partial, Queries, RUN, Reference, Running, SPLIT,
 };
 pub(crate) use quant::unpack_row;
-
-/// Tokens that a tile kernel serves with one pass over its weights.
-pub(crate) const MAX_TOKENS: usize = 16;
 
 /// Some columns of a tile.
 #[derive(Clone, Copy)]
@@ -175,12 +175,12 @@ pub(crate) struct Kernels {
     add: unsafe fn(&mut [f32], &[f32]),
     swiglu: unsafe fn(&[f32], &[f32], &mut [f32]),
     softmax: unsafe fn(&mut [f32]),
-    join_spans: unsafe fn(&mut f32, &mut f32, &mut [f32], &Part<'_>),
+    merge_partial: unsafe fn(&mut f32, &mut f32, &mut [f32], &Partial<'_>),
     f16: AttentionKernels<u16>,
     f32: AttentionKernels<f32>,
 }
 
-/// `(queries, spans from first to end, keys, values, running softmax, out)`.
+/// `(queries, splits from first to end, keys, values, running softmax, out)`.
 type Attend<E> = unsafe fn(
     &Queries<'_>,
     (usize, usize),
@@ -213,7 +213,7 @@ macro_rules! isa_table {
                 add,
                 swiglu,
                 softmax,
-                join_spans,
+                merge_partial,
                 f16: AttentionKernels { attend, scores, values },
                 f32: AttentionKernels { attend, scores, values },
             };
@@ -259,17 +259,17 @@ macro_rules! isa_table {
             $(#[target_feature(enable = $feature)])?
             fn attend<E: KvElement>(
                 queries: &Queries<'_>,
-                spans: (usize, usize),
+                splits: (usize, usize),
                 k: KvRows<'_, E>,
                 v: KvRows<'_, E>,
                 running: &mut Running,
                 out: &mut Columns<'_, f32>,
             ) {
-                attention::attend::<E, $inner>(queries, spans, k, v, running, out);
+                attention::attend::<E, $inner>(queries, splits, k, v, running, out);
             }
             $(#[target_feature(enable = $feature)])?
-            fn join_spans(max: &mut f32, sum: &mut f32, out: &mut [f32], part: &Part<'_>) {
-                attention::join(max, sum, out, part);
+            fn merge_partial(max: &mut f32, sum: &mut f32, out: &mut [f32], partial: &Partial<'_>) {
+                attention::merge(max, sum, out, partial);
             }
             $(#[target_feature(enable = $feature)])?
             fn scores<E: KvElement>(rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
@@ -302,7 +302,7 @@ isa_table!(
     ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"],
     avx512::quant_tile,
     avx512::float_tile,
-    avx512_attention::Avx512
+    avx512_attention::Loops
 );
 
 impl Kernels {
@@ -371,24 +371,24 @@ entries! {
     swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
     /// `x = exp(x - max(x)) / sum(exp(x - max(x)))`.
     softmax(x: &mut [f32]);
-    /// Joins one head's attention over a span, `part`, to that over the spans before it: maximum, sum and values.
-    join_spans(max: &mut f32, sum: &mut f32, out: &mut [f32], part: &Part<'_>);
+    /// Merges one head's attention over a split, `partial`, into that over the splits before it: maximum, sum and values.
+    merge_partial(max: &mut f32, sum: &mut f32, out: &mut [f32], partial: &Partial<'_>);
 }
 
 impl Kernels {
-    /// Fused attention of a run of tokens over the positions of the spans from `spans.0` to before `spans.1`;
+    /// Fused attention of a run of tokens over the positions of the splits from `splits.0` to before `splits.1`;
     /// `out: [tokens][heads, head_dim]`, still to be divided by the running sum.
     #[inline]
     pub fn attend<E: KvElement>(
         &self,
         queries: &Queries<'_>,
-        spans: (usize, usize),
+        splits: (usize, usize),
         (k, v): (KvRows<'_, E>, KvRows<'_, E>),
         running: &mut Running,
         out: &mut Columns<'_, f32>,
     ) {
         // SAFETY: the machine has this table's instructions: `Kernels::new` checked.
-        unsafe { (E::kernels(self).attend)(queries, spans, k, v, running, out) }
+        unsafe { (E::kernels(self).attend)(queries, splits, k, v, running, out) }
     }
 
     /// Reference attention, step 1; `out: [group, stride]`.

@@ -9,7 +9,7 @@
 use std::ops::IndexMut;
 
 use super::Piece;
-use super::float::f16_to_f32;
+use super::half::f16_to_f32;
 use crate::tile::TILE_ROWS;
 
 /// Registers of an instruction set and the operations on them. A value of the type stands for the instructions: whoever

@@ -22,10 +22,12 @@ use thread_pool::ThreadPool;
 mod sync {
     use std::io;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    // Not loom's, which cannot be dropped while loom's own panic unwinds. Nothing is ordered by it.
+    pub(super) use std::sync::Arc;
 
     pub(super) use loom::cell::UnsafeCell;
+    pub(super) use loom::sync::Mutex;
     pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-    pub(super) use loom::sync::{Arc, Mutex};
     pub(super) use loom::thread::{JoinHandle, Thread, park};
 
     use super::{FAULT, Fault, TaskPanic};

@@ -117,8 +117,8 @@ impl<'a> Cached<'a> {
     fn store(&mut self) {
         let Self { backend, sequences, .. } = *self;
         let (shape, longest) = (sequences.shape, sequences.lengths[sequences.lengths.len() - 1]);
-        let turns = [1.0, 0.0].repeat(longest * shape.head_dim / 2);
-        let table = backend.upload(longest, shape.head_dim, &turns).unwrap();
+        let rotations = [1.0, 0.0].repeat(longest * shape.head_dim / 2);
+        let table = backend.upload(longest, shape.head_dim, &rotations).unwrap();
         let rope = RopeShape { dim: shape.head_dim, style: RopeStyle::Interleaved };
         let rows = sequences.lengths.iter().sum();
         let mut qkv = backend.upload(rows, shape.cols(), &sequences.qkv).unwrap();
@@ -228,7 +228,7 @@ fn a_rows_attention_is_the_same_bits_in_any_chunk_and_batch() {
     });
 }
 
-/// Positions around the joints of spans of 1024, which many threads share when a step is a few decodes.
+/// Positions around the ends of splits of 1024, which many threads share when a step is a few decodes.
 #[test]
 fn a_long_context_is_the_same_bits_however_many_threads_share_it() {
     const LENGTH: usize = 2100;
@@ -241,7 +241,7 @@ fn a_long_context_is_the_same_bits_however_many_threads_share_it() {
             let on = |threads: usize| {
                 let backend = backend(isa, threads);
                 let cached = Cached::new(&backend, &sequences, dtype, 32);
-                // Spans are shared in steps of decodes alone, and only when these are fewer than the threads want.
+                // Splits are shared in steps of decodes alone, and only when these are fewer than the threads want.
                 let decodes = ROWS.map(|row| cached.attend(Mode::Fused, &[cached.chunk(0, row, 1)]));
                 let chunk = cached.attend(Mode::Fused, &[cached.chunk(0, ROWS[0], LENGTH - ROWS[0])]);
                 let rows = ROWS.map(|row| chunk[(row - ROWS[0]) * q_cols..][..q_cols].to_vec());

@@ -115,7 +115,7 @@ fn keys_and_values_are_stored_in_their_pages_rounded_to_the_caches_type() {
 }
 
 #[test]
-fn queries_and_keys_turn_by_the_table_and_values_do_not() {
+fn queries_and_keys_rotate_by_the_table_and_values_do_not() {
     let len = 10;
     let chunks = [Chunk { start: 0, len, pages: &PAGES[0] }];
     let angle = |position: usize, pair: usize| position as f64 * 0.7f64.powi(pair as i32);
@@ -149,6 +149,20 @@ fn queries_and_keys_turn_by_the_table_and_values_do_not() {
             }
         }
     }
+}
+
+/// The heads of neighbouring slots would overlap, and threads write them at once.
+#[test]
+#[should_panic(expected = "keys and values have the cache's shape")]
+fn heads_of_another_width_than_the_caches_are_refused() {
+    let backend = backends().next().unwrap();
+    let shape = QkvShape { head_dim: 2 * HEADS.head_dim, ..HEADS };
+    let rope = RopeShape { dim: 0, style: RopeStyle::Interleaved };
+    let table = backend.upload(4, 16, &[0.0; 4 * 16]).unwrap();
+    let mut cache = new_cache(&backend, KvDtype::F32);
+    let mut buffer = backend.alloc(4, shape.cols()).unwrap();
+    let plan = plan(&backend, &[Chunk { start: 0, len: 4, pages: &PAGES[0] }], PAGE_SIZE, Logits::Skip);
+    backend.rope_store_kv(&plan, shape, rope, &table, &mut buffer, &mut cache, 0);
 }
 
 /// Rows of Q, K and V at positions 0, 1, .., with Q and K rotated in float64.

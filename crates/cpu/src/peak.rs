@@ -1,4 +1,4 @@
-//! What this machine can do at most: the bounds that a benchmark compares with.
+//! The machine's peak rates, which a benchmark compares with.
 //!
 //! Each loop is the least that any kernel of the instruction set must do, and nothing else: read memory and fold it, or
 //! multiply-add values that stay in registers. All threads of the pool work, as in a step. A rate is the best of several
@@ -14,11 +14,12 @@ use crate::disjoint::Disjoint;
 use crate::kernels::Isa;
 use crate::pool::ThreadPool;
 
-/// One instruction set's loops. Calling one requires that the machine has the instructions.
-struct RoofLoops {
+/// One instruction set's loops. Calling one requires that the machine has the instructions; [`PeakLoops::of`] alone hands
+/// them out and checks that it does.
+struct PeakLoops {
     /// Reads the bytes and folds them into one number.
     read: unsafe fn(&[u8]) -> u64,
-    /// Multiplies and adds bytes for so many rounds; what comes out only keeps the work from being dropped.
+    /// Multiplies and adds bytes for so many rounds; the result only keeps the compiler from dropping the work.
     int8: unsafe fn(usize) -> i32,
     /// Multiply-adds of a round of `int8`.
     int8_macs: usize,
@@ -41,7 +42,7 @@ const BUDGET: Duration = Duration::from_millis(150);
 
 /// Measures memory and arithmetic with all threads of the pool.
 pub(crate) fn measure(pool: &ThreadPool, isa: Isa) -> Result<Peaks> {
-    let loops = RoofLoops::of(isa);
+    let loops = PeakLoops::of(isa);
     let num_tasks = TASKS_PER_THREAD * pool.num_threads();
     let macs_per_s = |macs_per_round: usize, run: &(dyn Fn(usize) + Sync)| {
         let rounds = TASK_MACS / macs_per_round;
@@ -50,7 +51,7 @@ pub(crate) fn measure(pool: &ThreadPool, isa: Isa) -> Result<Peaks> {
     Ok(Peaks {
         read_bytes_per_s: read_bytes_per_s(pool, &loops)?,
         quantized_macs_per_s: macs_per_s(loops.int8_macs, &|rounds| {
-            // SAFETY: the pool's backend runs kernels of `isa`, so the machine has its instructions.
+            // SAFETY: the machine has the instructions: `PeakLoops::of` checked.
             black_box(unsafe { (loops.int8)(rounds) });
         }),
         float_macs_per_s: macs_per_s(loops.float_macs, &|rounds| {
@@ -60,14 +61,14 @@ pub(crate) fn measure(pool: &ThreadPool, isa: Isa) -> Result<Peaks> {
     })
 }
 
-fn read_bytes_per_s(pool: &ThreadPool, loops: &RoofLoops) -> Result<f64> {
+fn read_bytes_per_s(pool: &ThreadPool, loops: &PeakLoops) -> Result<f64> {
     let needed = READ_BYTES as u64;
     let mut memory = AlignedBytes::zeroed(READ_BYTES)
         .ok_or_else(|| Error::OutOfMemory { what: "measuring memory".to_owned(), needed })?;
     let num_chunks = READ_BYTES / CHUNK;
     let out = Disjoint::new(memory.as_mut_slice());
     pool.run(num_chunks, |chunk| {
-        // SAFETY: each task takes the bytes of its own chunk.
+        // SAFETY: each task takes the bytes of its own chunk, and a job runs each task once.
         unsafe { out.slice(chunk * CHUNK, CHUNK) }.fill(chunk as u8 | 1);
     });
     let memory = memory.as_slice();
@@ -93,14 +94,19 @@ fn best_rate(work: usize, pass: impl Fn()) -> f64 {
     work as f64 / best.as_secs_f64()
 }
 
-impl RoofLoops {
+impl PeakLoops {
+    /// The loops of an instruction set.
+    ///
+    /// # Panics
+    /// When the machine lacks it.
     fn of(isa: Isa) -> Self {
+        assert!(isa.is_available(), "{isa}: this machine lacks it");
         match isa {
             Isa::Portable => portable::LOOPS,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => avx2::LOOPS,
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => RoofLoops { int8: avx2::int8_vnni, int8_macs: avx2::SUMS * 32, ..avx2::LOOPS },
+            Isa::AvxVnni => PeakLoops { int8: avx2::int8_vnni, int8_macs: avx2::SUMS * 32, ..avx2::LOOPS },
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => avx512::LOOPS,
             #[cfg(not(target_arch = "x86_64"))]
@@ -115,10 +121,10 @@ impl RoofLoops {
 mod portable {
     use std::hint::black_box;
 
-    use super::RoofLoops;
+    use super::PeakLoops;
 
-    pub(super) const LOOPS: RoofLoops =
-        RoofLoops { read, int8, int8_macs: COLS, float, float_macs: TOKENS * ROWS * COLS };
+    pub(super) const LOOPS: PeakLoops =
+        PeakLoops { read, int8, int8_macs: COLS, float, float_macs: TOKENS * ROWS * COLS };
 
     const COLS: usize = 1024;
     /// Rows and tokens whose sums plain code can keep in registers.
@@ -182,10 +188,10 @@ macro_rules! unknown {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::RoofLoops;
+    use super::PeakLoops;
 
-    pub(super) const LOOPS: RoofLoops =
-        RoofLoops { read, int8, int8_macs: TOKENS * GROUPS * 32, float, float_macs: SUMS * 8 };
+    pub(super) const LOOPS: PeakLoops =
+        PeakLoops { read, int8, int8_macs: TOKENS * GROUPS * 32, float, float_macs: SUMS * 8 };
 
     /// Products of so many groups are added in 16 bits before they widen, as the kernels do where weights are narrow.
     const GROUPS: usize = 4;
@@ -269,10 +275,10 @@ mod avx2 {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::RoofLoops;
+    use super::PeakLoops;
 
-    pub(super) const LOOPS: RoofLoops =
-        RoofLoops { read, int8, int8_macs: SUMS * 64, float, float_macs: SUMS * 16 };
+    pub(super) const LOOPS: PeakLoops =
+        PeakLoops { read, int8, int8_macs: SUMS * 64, float, float_macs: SUMS * 16 };
 
     /// Enough to hide the latency of two units.
     const SUMS: usize = 16;
@@ -329,10 +335,10 @@ mod tests {
     fn every_instruction_set_of_this_machine_is_measured() {
         let pool = ThreadPool::new(2).unwrap();
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            let roofs = measure(&pool, isa).unwrap();
+            let peaks = measure(&pool, isa).unwrap();
             // A hundredth and a hundred times of what machines of this decade do.
-            for rate in [roofs.read_bytes_per_s, roofs.quantized_macs_per_s, roofs.float_macs_per_s] {
-                assert!((1e8..1e15).contains(&rate), "{isa}: {roofs:?}");
+            for rate in [peaks.read_bytes_per_s, peaks.quantized_macs_per_s, peaks.float_macs_per_s] {
+                assert!((1e8..1e15).contains(&rate), "{isa}: {peaks:?}");
             }
         }
     }
@@ -342,17 +348,17 @@ mod tests {
         let bytes: Vec<u8> = (0..4096u32).map(|i| ((i * i) >> 3) as u8).collect();
         let expect = bytes.as_chunks::<8>().0.iter().fold(0, |all, word| all ^ u64::from_le_bytes(*word));
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            // SAFETY: the machine has the instructions.
-            assert_eq!(unsafe { (RoofLoops::of(isa).read)(&bytes) }, expect, "{isa}");
+            // SAFETY: as in `measure`.
+            assert_eq!(unsafe { (PeakLoops::of(isa).read)(&bytes) }, expect, "{isa}");
         }
     }
 
-    /// What the sums come to tells how many products they are of.
+    /// The sums tell how many products were added.
     #[test]
     fn rounds_do_the_multiply_adds_that_they_count() {
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            let loops = RoofLoops::of(isa);
-            // SAFETY: the machine has the instructions.
+            let loops = PeakLoops::of(isa);
+            // SAFETY: as in `measure`.
             let (int8, float) = unsafe { ((loops.int8)(10), (loops.float)(10)) };
             assert_eq!(int8, (3 * 2 * 10 * loops.int8_macs) as i32, "{isa}");
             let expect = 1e-3 * 0.5 * (10 * loops.float_macs) as f32;
