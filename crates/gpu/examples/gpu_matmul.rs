@@ -1,7 +1,7 @@
 //! Rates of matrix products on a GPU, by format and number of tokens:
 //!
 //! ```text
-//! cargo run --release -p rustorch-gpu --example matmul -- [ROWS COLS [FORMAT..]]
+//! cargo run --release -p rustorch-gpu --example gpu_matmul -- [ROWS COLS [FORMAT..]]
 //! ```
 //!
 //! Several matrices take turns, so that caches hold none of them. One token shows how fast weights are read (GB/s of
