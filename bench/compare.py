@@ -1,9 +1,8 @@
-"""Compares rustorch with llama.cpp on one GGUF file with random weights, in alternation.
+"""Compares the speed of rustorch and llama.cpp on one GGUF file with random weights.
 
-For each format the file is written by `rustorch bench --save`, then both engines run the same cells (batch x prompt length)
-with the same threads, five rounds, each beginning with the other engine than the round before. A figure is the median of
-the rounds; what is compared is the ratio of medians, and the spread says how far the rounds lie apart. Decoding is
-measured by the median step of a round, prompts by their whole time.
+For each format, `rustorch bench --save` writes the file. Then both engines run the same cells (batch x prompt length) with
+the same threads in five rounds; the engines take turns in going first. A figure is the median of the rounds, with the lowest
+and the highest; the ratio is that of the medians. Decoding is measured by a round's median step, a prompt by its whole time.
 
     python3 -m venv venv
     CMAKE_ARGS=-DGGML_NATIVE=ON venv/bin/pip install --no-binary llama-cpp-python -r bench/requirements.txt
@@ -65,7 +64,7 @@ def arguments():
 
 @contextlib.contextmanager
 def neighbours(count):
-    """Runs so many processes that do nothing but compute."""
+    """Runs `count` processes that keep a core busy each."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
@@ -120,7 +119,7 @@ def ours(args, model, about):
     bench = [args.rustorch, "bench", "-m", model, "--threads", args.threads, "-r", 1, "--json"]
     decodes = json.loads(run([*bench, "-b", args.batch, "-l", args.length, "-n", args.steps]))
     prompts = json.loads(run([*bench, "-b", 1, "-l", args.prompts, "-n", 1]))
-    about.setdefault("roofs", []).append(decodes["machine"]["roofs"])
+    about.setdefault("peaks", []).append(decodes["machine"]["peaks"])
     rates = {}
     for cell in decodes["cells"]:
         rates[f"decode, batch {cell['batch']}"] = cell["batch"] / cell["decode"]["ms_per_token"]["p50"] * 1e3
@@ -157,14 +156,14 @@ def write(args, results):
 
 def report(args, results):
     about = results["machine"]
-    roof = lambda key: statistics.median(roofs[key] for roofs in about["roofs"]) / 1e9  # noqa: E731
+    peak = lambda key: statistics.median(peaks[key] for peaks in about["peaks"]) / 1e9  # noqa: E731
     about_machine = f"{about['cpu']}, {about['threads']} threads, {about['busy_neighbours']} busy neighbours"
     lines = [
         f"{results['shape']}, random weights; tokens/s, median of {results['rounds']} rounds (lowest to highest).",
         f"Decoding after prompts of {args.length} tokens.",
         "",
-        f"- {about_machine}, {about['system']}; roofs: {roof('read_bytes_per_s'):.0f} GB/s read, "
-        f"{roof('quantized_macs_per_s'):.0f} G multiply-adds/s of bytes",
+        f"- {about_machine}, {about['system']}; peaks: {peak('read_bytes_per_s'):.0f} GB/s read, "
+        f"{peak('quantized_macs_per_s'):.0f} G multiply-adds/s of bytes",
         f"- rustorch {about[OURS]}",
         f"- {about[PEER]}",
     ]

@@ -1,7 +1,7 @@
 //! Checks how much memory a long input takes, in child processes (Linux):
 //!
 //! ```text
-//! cargo run --release -p rustorch-batch --example peak_memory -- target/release/rustorch DIR [LINES]
+//! cargo run --release -p rustorch-batch --example batch_memory -- target/release/rustorch DIR [LINES]
 //! ```
 //!
 //! Runs `rustorch batch` over 1,000 lines and over LINES (1,000,000) and compares the peaks of resident memory: the longer
@@ -16,8 +16,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// What the index may take.
 const BYTES_A_LINE: u64 = 32;
@@ -27,7 +26,7 @@ const MANY: u64 = 1_000_000;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let (Some(rustorch), Some(dir)) = (args.next(), args.next()) else {
-        return Err("usage: peak_memory RUSTORCH DIR [LINES]".into());
+        return Err("usage: batch_memory RUSTORCH DIR [LINES]".into());
     };
     let many = args.next().map_or(Ok(MANY), |lines| lines.parse())?;
     let (input, output) = (Path::new(&dir).join("in.jsonl"), Path::new(&dir).join("out.jsonl"));
@@ -73,25 +72,9 @@ fn write_input(path: &Path, lines: u64) -> std::io::Result<()> {
 fn run(rustorch: &str, input: &Path, output: &Path) -> Result<u64, Box<dyn Error>> {
     let mut command = Command::new(rustorch);
     command.arg("batch").arg("-i").arg(input).arg("-o").arg(output).stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    let status_file = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    let status = loop {
-        // The mark only rises, so the last reading before the exit is the peak but for the final moments.
-        peak = fs::read_to_string(&status_file).ok().and_then(|text| high_water_mark(&text)).unwrap_or(peak);
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        thread::sleep(Duration::from_millis(1));
-    };
+    let (status, peak) = testkit::peak_memory(&mut command)?;
     if !status.success() {
         return Err(format!("the child failed: {status}").into());
     }
     Ok(peak)
-}
-
-/// `VmHWM` of a `/proc/PID/status`, in bytes.
-fn high_water_mark(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }

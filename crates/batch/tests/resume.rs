@@ -136,7 +136,7 @@ fn garbage() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: testkit::soak(48), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_output_with_damage_is_made_whole(

@@ -24,7 +24,7 @@ pub struct Args {
     /// The prompt; repeat for more
     #[arg(short, long, value_name = "TEXT", required = true, allow_hyphen_values = true)]
     prompt: Vec<String>,
-    /// Most tokens to generate for each prompt [default: 128, or what the context has room for]
+    /// Most tokens to generate for each prompt [default: 128, or what fits the context]
     #[arg(short = 'n', long, value_name = "N", value_parser = parse_count)]
     max_tokens: Option<NonZeroUsize>,
     /// Take each prompt for a user's message and apply the model's chat template
@@ -92,7 +92,7 @@ fn number(
     }
 }
 
-/// Tokens generated for a prompt if the context has room for them and nothing else is asked for.
+/// Tokens generated for a prompt by default, if they fit the context.
 const DEFAULT_MAX_TOKENS: usize = 128;
 
 /// One prompt's output so far.
@@ -109,9 +109,9 @@ pub fn run(args: &Args) -> Result<()> {
     let (engine, tokenizer, weights) = ModelArgs { batch_size, ..args.model.clone() }.start_engine()?;
     let (sender, events) = mpsc::channel();
     let started = Instant::now();
-    let room = room(&engine, &weights);
+    let longest = longest_sequence(&engine, &weights);
     for (index, prompt) in args.prompt.iter().enumerate() {
-        request(args, index, prompt, &tokenizer, room)
+        request(args, index, prompt, &tokenizer, longest)
             .and_then(|request| Ok(engine.submit_to(request, index as u64, &sender)?))
             .with_context(|| prompt_name(index))?;
     }
@@ -180,14 +180,20 @@ fn print_ready(lanes: &mut [Lane], current: &mut usize, out: &mut impl Write) ->
 }
 
 /// The most tokens of a sequence: the context, or the KV pages if they hold less.
-fn room(engine: &EngineHandle, weights: &Weights) -> usize {
+fn longest_sequence(engine: &EngineHandle, weights: &Weights) -> usize {
     let config = weights.config();
     config.max_seq_len.min(engine.stats().num_pages * config.page_size)
 }
 
-fn request(args: &Args, index: usize, prompt: &str, tokenizer: &Tokenizer, room: usize) -> Result<Request> {
+fn request(
+    args: &Args,
+    index: usize,
+    prompt: &str,
+    tokenizer: &Tokenizer,
+    longest: usize,
+) -> Result<Request> {
     let prompt_token_ids = prompt_tokens(args, tokenizer, prompt)?;
-    let left = room.saturating_sub(prompt_token_ids.len());
+    let left = longest.saturating_sub(prompt_token_ids.len());
     let max_tokens = args.max_tokens.map_or(DEFAULT_MAX_TOKENS.min(left.max(1)), NonZeroUsize::get);
     let params = sampling_params(args, index, max_tokens);
     Ok(Request { prompt_token_ids, params, ..Request::default() })

@@ -11,14 +11,14 @@ use crate::model_args::ModelArgs;
 /// Print the logits after the last token of each sequence, as JSON lines
 ///
 /// All sequences run in one batch, which grows beyond --batch-size if need be. Token ids are taken exactly as given: no BOS
-/// is added. With --alone, --threads, --chunk and --page-size anyone can check that the batch does not show: the output
-/// is the same, bit for bit.
+/// is added. With any --alone, --threads, --chunk and --page-size the output is the same, bit for bit: a sequence's
+/// logits do not depend on its batch.
 #[derive(clap::Args)]
 pub struct Args {
     /// Token ids of one sequence, separated by spaces or commas; repeat for more sequences
     #[arg(long, value_name = "IDS", required = true, value_parser = parse_ids, allow_hyphen_values = true)]
     tokens: Vec<TokenIds>,
-    /// Run one sequence a pass instead of all together
+    /// Run the sequences one by one instead of all together
     #[arg(long)]
     alone: bool,
     #[command(flatten)]
@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
     write_lines(&sequences, logits).context("writing standard output")
 }
 
-/// Slots for what is asked: as many as sequences that run together, as long as the longest.
+/// One slot for each sequence that runs at the same time, as long as the longest.
 fn slots(args: &Args, sequences: &[&[u32]], config: LlamaConfig) -> Result<LlamaConfig> {
     let context = config.max_seq_len;
     if let Some(index) = sequences.iter().position(|tokens| tokens.len() > context) {

@@ -1,4 +1,4 @@
-//! The command line: one subcommand a module, the options of model commands in [`model_args`].
+//! The command line: a module for each subcommand; [`model_args`] has the options of commands that run a model.
 //!
 //! Results go to standard output, everything else to standard error. Exit status: 0 done, 1 the run failed, 2 usage.
 #![forbid(unsafe_code)]
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        // Whoever reads our output has read enough, as `head` does.
+        // The reader of our output, such as `head`, has closed the pipe.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&error);

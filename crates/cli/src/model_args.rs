@@ -17,7 +17,7 @@ use rustorch_llama::{
 
 use crate::output;
 
-/// Which file.
+/// The model's file.
 #[derive(clap::Args, Clone)]
 pub struct FileArgs {
     /// GGUF file (of a split model, its first part), or `demo` for the embedded demo model
@@ -34,7 +34,7 @@ impl FileArgs {
         if self.is_demo() { Ok(demo::gguf()) } else { Ok(Gguf::open(&self.model)?) }
     }
 
-    /// What the model is called in answers: the file's name without its extension.
+    /// The model's name in answers: the file's name without its extension.
     pub fn name(&self) -> String {
         self.model.file_stem().unwrap_or(self.model.as_os_str()).to_string_lossy().into_owned()
     }
@@ -45,7 +45,7 @@ impl FileArgs {
     }
 }
 
-/// Which file, and how to run it.
+/// The model's file, and how to run it.
 #[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Model options")]
 pub struct ModelArgs {
@@ -60,14 +60,14 @@ pub struct ModelArgs {
     /// Sequences that run together
     #[arg(long, value_name = "N", default_value = "8", value_parser = parse_count)]
     pub batch_size: NonZeroUsize,
-    /// Run every prompt from its beginning, even if another began alike
+    /// Compute every prompt from its beginning, even if another with the same beginning was computed
     #[arg(long)]
     pub no_prefix_cache: bool,
     #[command(flatten)]
     pub run: RunArgs,
 }
 
-/// How any model is run, however many sequences there are and however long.
+/// Options of a run that do not depend on number and length of the sequences.
 #[derive(clap::Args, Clone)]
 pub struct RunArgs {
     #[command(flatten)]
@@ -116,7 +116,7 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
-    /// How a GPU is used.
+    /// Which features of a GPU are used.
     pub fn gpu_options(&self, profile: Profile) -> GpuOptions {
         GpuOptions {
             matrix_units: if self.no_matrix_units { MatrixUnits::Off } else { MatrixUnits::Auto },
@@ -126,10 +126,10 @@ impl DeviceArgs {
     }
 }
 
-/// What only some commands know of a load.
+/// Options of a load that only some commands set.
 #[derive(Default, Clone, Copy)]
 pub struct Load {
-    /// Bytes of KV pages, if they are limited.
+    /// Most bytes of KV pages, if limited.
     pub kv_memory: Option<u64>,
     /// Whether kernels are timed.
     pub profile: Profile,
@@ -148,7 +148,7 @@ pub enum Attention {
 }
 
 impl ModelArgs {
-    /// The configuration that these options make of a file's.
+    /// Applies these options to a file's configuration.
     pub fn config(&self, gguf: &Gguf) -> Result<LlamaConfig> {
         let config = LlamaConfig::from_gguf(gguf).with_context(|| self.file.model.display().to_string())?;
         let ctx = self.ctx.map_or(config.max_seq_len.min(LlamaModel::DEFAULT_MAX_SEQ_LEN), NonZeroUsize::get);
@@ -158,7 +158,7 @@ impl ModelArgs {
         Ok(config)
     }
 
-    /// Refuses a KV cache that --kv-memory has no room for, for commands that give each sequence its own.
+    /// Refuses a KV cache larger than --kv-memory, for commands that reserve the whole context of each sequence.
     pub fn check_kv_memory(&self, config: &LlamaConfig) -> Result<()> {
         let tokens = config.pages_per_seq() * config.page_size;
         let needed = config.kv_bytes_per_token().saturating_mul((config.batch_size * tokens) as u64);
@@ -175,7 +175,7 @@ impl ModelArgs {
         Ok(())
     }
 
-    /// Loads the weights, with a progress bar if it takes long enough to be read.
+    /// Loads the weights, with a progress bar if it takes long.
     pub fn load(&self, gguf: &Gguf, config: LlamaConfig) -> Result<Weights> {
         self.run.load(gguf, config, Load::default()).with_context(|| self.file.model.display().to_string())
     }
@@ -195,7 +195,7 @@ impl ModelArgs {
 }
 
 impl RunArgs {
-    /// Puts the options into a configuration.
+    /// Applies the options to a configuration.
     pub fn configure(&self, config: LlamaConfig) -> LlamaConfig {
         let config = config.with_page_size(self.page_size.get()).with_prompt_chunk(self.chunk.get());
         config.with_kv_dtype(match self.kv_type {
@@ -204,7 +204,7 @@ impl RunArgs {
         })
     }
 
-    /// Loads the weights, with a progress bar if it takes long enough to be read.
+    /// Loads the weights, with a progress bar if it takes long.
     pub fn load(&self, gguf: &Gguf, config: LlamaConfig, load: Load) -> Result<Weights> {
         let bar = ProgressBar::hidden().with_style(
             ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
@@ -243,10 +243,10 @@ impl RunArgs {
     }
 }
 
-/// How long a load takes before it shows its progress.
+/// How long a load takes before the progress bar appears.
 const SHOW_AFTER: Duration = Duration::from_millis(300);
 
-/// No count of a real model or machine comes near; products of two stay far from overflow.
+/// Larger than any count of a real model or machine, and small enough that products of two do not overflow.
 const MOST: usize = 1 << 24;
 
 /// A count of at least 1.

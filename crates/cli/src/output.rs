@@ -1,4 +1,4 @@
-//! What is printed: results, what a person reads on standard error, and how figures are written.
+//! Printing: results on standard output, notes for people on standard error, and the format of figures.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -17,13 +17,13 @@ pub fn error(error: &anyhow::Error) {
     eprintln!("error: {}", message(error));
 }
 
-/// Prints a line that is no result: a summary, a note.
+/// Prints a line for people: a summary or a note.
 #[allow(clippy::print_stderr)] // This is where notes are printed.
 pub fn note(text: &str) {
     eprintln!("{text}");
 }
 
-/// An error and its causes, each said once: some messages end with that of their cause.
+/// An error and its causes. Some messages end with that of their cause, which is not repeated then.
 fn message(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {

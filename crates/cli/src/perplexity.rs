@@ -12,7 +12,7 @@ use crate::{output, text_input};
 /// Perplexity of a text, comparable with llama.cpp's
 ///
 /// The text is tokenised whole and cut into windows of --ctx tokens; each window begins with BOS if the model uses one, and
-/// the predictions of its second half are scored. A window runs alone, whatever --batch-size says.
+/// the predictions of its second half are scored. Windows run one by one; --batch-size has no effect.
 #[derive(clap::Args)]
 #[command(mut_arg("ctx", |ctx| ctx.help("Tokens of a window [default: the smaller of the model's context and 512]")))]
 pub struct Args {

@@ -14,25 +14,26 @@ use crate::output;
 
 /// Serve the model over HTTP, as OpenAI's API
 ///
-/// Served are /v1/completions and /v1/chat/completions (whole or streaming), /v1/embeddings, /v1/models, with --data-dir
-/// /v1/files and /v1/batches, /tokenize, /detokenize, /health and /metrics, and a page at / that shows the batch at work. A request without a seed gets a random one.
+/// Routes: /v1/completions and /v1/chat/completions (whole or streaming), /v1/embeddings, /v1/models, with --data-dir
+/// /v1/files and /v1/batches, /tokenize, /detokenize, /health and /metrics, and a page at / that shows the batch at work. A
+/// request without a seed gets a random one.
 ///
-/// SIGTERM and SIGINT finish what has begun, refuse what is new and end the process; a second one ends it at once.
+/// On SIGTERM or SIGINT the server finishes running requests, refuses new ones and ends; a second signal ends it at once.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Address to listen at; 0.0.0.0 or :: is every one of the machine's
+    /// Address to listen at; 0.0.0.0 or :: for all addresses of the machine
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     host: IpAddr,
-    /// Port to listen at; 0 is any free one
+    /// Port to listen at; 0 for any free one
     #[arg(long, value_name = "PORT", default_value = "8080")]
     port: u16,
-    /// Key that requests must bear; better given by the environment, which other users cannot list
+    /// Key that requests must have; better set in the environment, which other users cannot see
     #[arg(long, value_name = "KEY", env = "RUSTORCH_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// What the model is called, repeated for aliases; answers use the first [default: the file's name]
+    /// Name of the model; repeat for aliases, answers use the first [default: the file's name]
     #[arg(long, value_name = "NAME")]
     model_name: Vec<String>,
-    /// Sequences that may wait beyond those that run; a request beyond them is answered 429
+    /// Sequences that may wait while the batch is full; further requests are answered 429
     #[arg(long, value_name = "N", default_value = "512", value_parser = parse_whole::<usize>)]
     max_queue: usize,
     /// Connections held at once; more wait to be accepted
@@ -47,7 +48,7 @@ pub struct Args {
     /// Most bytes of an uploaded file
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     file_limit: u64,
-    /// Folder for uploaded files and batches, which outlive the server; without it there are none
+    /// Folder for uploaded files and batches, which outlive the server; without it the server has neither
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
@@ -60,10 +61,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
     let address = SocketAddr::new(args.host, args.port);
-    // Before a load that may take minutes.
+    // Before the model is loaded, which may take minutes.
     let listener = TcpListener::bind(address).with_context(|| address.to_string())?;
     let address = listener.local_addr()?;
-    // Beside the load; only batches need it.
+    // While the model loads; only batches need it.
     let hash = args.data_dir.is_some().then(|| batch::hash_model(&args.model.file));
     let (engine, tokenizer, weights) = args.model.start_engine()?;
     let names = match args.model_name.as_slice() {

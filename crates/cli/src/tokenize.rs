@@ -20,7 +20,7 @@ pub struct Args {
     /// Do not add the BOS (and EOS) token that the file asks for
     #[arg(long)]
     no_bos: bool,
-    /// Take control tokens spelled in the text, such as <|eot_id|>, for what they spell
+    /// Parse control tokens spelled in the text, such as <|eot_id|>
     #[arg(long)]
     special: bool,
 }

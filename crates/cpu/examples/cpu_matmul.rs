@@ -1,7 +1,7 @@
 //! Rates of one matrix product, by format and number of tokens:
 //!
 //! ```text
-//! cargo run --release -p rustorch-cpu --example matmul -- [THREADS [ISA [FORMAT..]]]
+//! cargo run --release -p rustorch-cpu --example cpu_matmul -- [THREADS [ISA [FORMAT..]]]
 //! ```
 //!
 //! The matrices are larger than the caches, so one token shows how fast weights are read (GB/s of file bytes), many

@@ -144,18 +144,6 @@ fn logits_of_quantized_weights_are_as_good_as_llama_cpps() {
 #[path = "common/gpu.rs"]
 mod gpu;
 
-/// On a GPU with the cache that users get; and once, with weights that no GPU rounds, with the other.
-#[test]
-#[cfg(feature = "device-tests")]
-fn logits_on_a_gpu_are_as_right() {
-    let recorded = Recorded::read();
-    println!("model          cache      ours llama.cpp  ratio");
-    for model in models::all() {
-        let caches = if model.name == "f32" { BOTH_CACHES } else { &BOTH_CACHES[1..] };
-        check(gpu::device(), caches, model, &recorded);
-    }
-}
-
 #[test]
 fn every_instruction_set_and_either_attention_is_right() {
     for (name, limit) in [("short_heads", F32_LIMIT), ("everything_q8_0", QUANTIZED_LIMIT)] {
@@ -208,6 +196,23 @@ fn embeddings_are_right_to_rounding() {
                 println!("{name:18} {pooling:?} of {} tokens: {error:9.2e}", tokens.len());
                 assert!(error <= limit, "{name}, {pooling:?}: error {error:e}, limit {limit:e}");
             }
+        }
+    }
+}
+
+/// The same on a GPU.
+#[cfg(feature = "device-tests")]
+mod device {
+    use super::*;
+
+    /// On a GPU with the cache that users get; and once, with weights that no GPU rounds, with the other.
+    #[test]
+    fn logits_on_a_gpu_are_as_right() {
+        let recorded = Recorded::read();
+        println!("model          cache      ours llama.cpp  ratio");
+        for model in models::all() {
+            let caches = if model.name == "f32" { BOTH_CACHES } else { &BOTH_CACHES[1..] };
+            check(gpu::device(), caches, model, &recorded);
         }
     }
 }

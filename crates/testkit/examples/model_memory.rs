@@ -1,7 +1,7 @@
 //! Checks how much memory loading a real-sized model takes, in a child process (Linux):
 //!
 //! ```text
-//! cargo run --release -p rustorch-testkit --example peak_memory -- target/release/rustorch DIR
+//! cargo run --release -p rustorch-testkit --example model_memory -- target/release/rustorch DIR
 //! ```
 //!
 //! Writes a model of TinyLlama-1.1B's shape in the Q4_K_M mixture to DIR, runs `rustorch logits` on it and compares the
@@ -11,13 +11,12 @@
 #![allow(clippy::print_stdout)] // The figures are what the program is for.
 
 use std::error::Error;
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
-use std::{fs, thread};
 
 use gguf::Format;
-use testkit::{Formats, ModelSpec};
+use testkit::{Formats, ModelSpec, peak_memory};
 
 /// Peak of resident memory less the KV cache, over the file's size.
 const LIMIT: f64 = 1.3;
@@ -25,30 +24,17 @@ const LIMIT: f64 = 1.3;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1);
     let (Some(rustorch), Some(dir)) = (args.next(), args.next()) else {
-        return Err("usage: peak_memory RUSTORCH DIR".into());
+        return Err("usage: model_memory RUSTORCH DIR".into());
     };
     let path = Path::new(&dir).join("tinyllama-1.1b-q4_k_m.gguf");
     fs::write(&path, tiny_llama().to_gguf())?;
     let file = fs::metadata(&path)?.len();
 
-    let mut child = Command::new(rustorch)
-        .arg("logits")
-        .arg("-m")
-        .arg(&path)
-        .args(["--tokens", "1 2 3 4 5", "--tokens", "6 7"])
-        .stdout(Stdio::null())
-        .spawn()?;
-    let status_file = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    let status = loop {
-        // The mark only rises, so the last reading before the exit is the peak but for the final moments.
-        peak = fs::read_to_string(&status_file).ok().and_then(|text| high_water_mark(&text)).unwrap_or(peak);
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        thread::sleep(Duration::from_millis(2));
-    };
+    let mut command = Command::new(rustorch);
+    command.arg("logits").arg("-m").arg(&path).args(["--tokens", "1 2 3 4 5", "--tokens", "6 7"]);
+    let ran = peak_memory(command.stdout(Stdio::null()));
     fs::remove_file(&path)?;
+    let (status, peak) = ran?;
     if !status.success() {
         return Err(format!("the child failed: {status}").into());
     }
@@ -60,12 +46,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("peak memory: expected at most {LIMIT} times the file, found {ratio:.3}").into());
     }
     Ok(())
-}
-
-/// `VmHWM` of a `/proc/PID/status`, in bytes.
-fn high_water_mark(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 /// TinyLlama-1.1B, the formats mixed as in Q4_K_M files (with Q6_K in every layer's attn_v and ffn_down, not in half of

@@ -4,16 +4,22 @@
 //! the papers and knowing nothing of the crates under test but the file reader and its scalar dequantisation;
 //! [`relative_l2`] is the distance between what an engine gave and what is right; [`models`] lists the models that
 //! stand for all that files hold. Random numbers come from [`Rng`], which gives the same on every platform.
+//! [`peak_memory`](fn@peak_memory) runs a command and returns the memory it took. [`soak()`] says how
+//! often tests of random cases repeat.
 
 #![forbid(unsafe_code)]
 
 pub mod models;
+mod peak_memory;
 pub mod reference;
 mod rope;
+mod soak;
 mod spec;
 
 pub use gguf::random::{Rng, random_blocks};
+pub use peak_memory::peak_memory;
 pub use reference::Reference;
+pub use soak::soak;
 pub use spec::{Formats, ModelSpec, RopeScaling, YarnRamp};
 
 /// `|got - want| / |want|`, in Euclidean norms.

@@ -1,5 +1,5 @@
-//! `rustorch batch`: a file of requests in, a file of results out that survives a crash. The crate `batch` does it; here
-//! are its options, its model and what people read.
+//! `rustorch batch`: a file of requests in, a file of results out that survives a crash. The crate `batch` runs it; this module
+//! has the options, the model and the output for people.
 
 mod progress;
 mod signals;
@@ -24,14 +24,14 @@ use crate::output;
 ///
 /// Each input line is a request for /v1/completions, /v1/chat/completions or /v1/embeddings in OpenAI's batch format, or a
 /// plain object with "prompt", "messages" or "input" and the same fields. Each gives one output line. A line that cannot
-/// be served gives an output line with an error that names its number, and costs nothing else.
+/// be served gives an output line with an error that names its number; the other lines are answered.
 ///
-/// A result is on disk before it counts as done. A run that was stopped, killed or cut off goes on when the same command is
-/// given again: it skips what is done and repairs what was torn. OUT.jsonl.run.json keeps what the results depend on; a
-/// command that differs in any of it is refused. On SIGINT or SIGTERM the running step is finished and what is complete
-/// is written (exit status 130 or 143); a second one ends the program at once.
+/// A result is on disk before it counts as done. If a run was stopped, killed or cut off, the same command continues it: it
+/// repairs the output and answers the remaining lines. OUT.jsonl.run.json records everything the results depend on; a command
+/// that differs in any of it is refused. On SIGINT or SIGTERM the running step is finished and complete results are
+/// written (exit status 130 or 143); a second signal ends the program at once.
 ///
-/// Served are max_tokens (default 16; for chats what the context has room for), temperature (default 1), top_p, n, stop,
+/// Supported are max_tokens (default 16; for chats what fits the context), temperature (default 1), top_p, n, stop,
 /// seed, logprobs, presence_penalty, frequency_penalty and logit_bias as in OpenAI's API, and top_k, min_p,
 /// repetition_penalty, min_tokens, stop_token_ids and ignore_eos as in vLLM's; for embeddings encoding_format, and pooling
 /// ("last" or "mean"). A request without a seed gets one from its custom_id and --seed: the same in any file.
@@ -43,7 +43,7 @@ pub struct Args {
     /// JSON lines to write, or - for standard output, where nothing survives a crash
     #[arg(short, long, value_name = "OUT.jsonl")]
     output_file: PathBuf,
-    /// Write results in the order of the input, not as they come
+    /// Write results in the order of the input, not as they are finished
     #[arg(long)]
     ordered: bool,
     /// Answer only every N-th line, beginning with line I (from 1)
@@ -52,30 +52,30 @@ pub struct Args {
     /// Try lines again whose results are errors
     #[arg(long)]
     retry_errors: bool,
-    /// Begin anew and lose the results that OUT.jsonl has
+    /// Delete the results that OUT.jsonl has and start again
     #[arg(long)]
     overwrite: bool,
-    /// Most lines held at once, from the oldest that is not done [default: 4 times the batch size]
+    /// Most lines in memory at once [default: 4 times the batch size]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     window: Option<NonZeroUsize>,
     #[command(flatten)]
     model: ModelArgs,
 }
 
-/// Lines held at once, as a multiple of the batch: enough that a free place in the batch never waits for a line.
+/// Lines in memory at once, as a multiple of the batch size: enough that a free slot never waits for a line.
 const WINDOW: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     let input = Input::open(&args.input_file)?;
     refuse_same_file(args)?;
     let output = Output::open(&args.output_file)?;
-    // All before a load that may take minutes.
+    // Before the model is loaded, which may take minutes.
     let scan = input.scan(args.shard)?;
     let hash = output.is_durable().then(|| hash_model(&args.model.file));
     let (engine, tokenizer, weights) = args.model.start_engine()?;
     let manifest = args.manifest(hash, scan.as_ref(), &engine, &weights)?;
 
-    // From here on a signal means to stop in good order.
+    // From here on a signal stops the run in good order.
     let signals = Signals::watch().context("signals")?;
     let existing = if args.overwrite { Existing::Replace } else { Existing::Resume };
     let errors = if args.retry_errors { Errors::Retry } else { Errors::Keep };
@@ -125,7 +125,7 @@ impl Args {
         }
     }
 
-    /// Everything that results depend on.
+    /// Everything the results depend on.
     fn manifest(
         &self,
         hash: Option<JoinHandle<Result<FileHash>>>,
@@ -137,7 +137,7 @@ impl Args {
             Some(hash) => {
                 hash.join().map_err(|_| anyhow!("the model's hash: its thread ended by a panic"))??
             }
-            // Of an output that has no manifest.
+            // A stream has no manifest.
             None => FileHash { bytes: 0, sha256: String::new() },
         };
         let mut manifest = manifest(&self.model, self.model.file.name(), model_file, engine, weights);
@@ -147,8 +147,8 @@ impl Args {
     }
 }
 
-/// What the results of every batch depend on with these options, whatever its input. Not among it is what the batch does not
-/// show in: threads, batch size, chunk, page size and the window; nor the order, which can be had later.
+/// Everything but the input that results depend on with these options. Results do not depend on threads, batch size, chunk,
+/// page size and window, and their order can be changed later.
 pub fn manifest(
     args: &ModelArgs,
     model: String,
@@ -181,7 +181,7 @@ pub fn manifest(
     }
 }
 
-/// Hashes the model's file beside its load, at the rate of the disk.
+/// Hashes the model's file while it is loaded.
 pub fn hash_model(file: &FileArgs) -> JoinHandle<Result<FileHash>> {
     let file = file.clone();
     thread::spawn(move || {
@@ -192,7 +192,7 @@ pub fn hash_model(file: &FileArgs) -> JoinHandle<Result<FileHash>> {
     })
 }
 
-/// The results of a file would go on changing it.
+/// Refuses an output that is the input: the results would change it.
 fn refuse_same_file(args: &Args) -> Result<()> {
     let (input, output) = (args.input_file.canonicalize(), args.output_file.canonicalize());
     if let (Ok(input), Ok(output)) = (input, output)

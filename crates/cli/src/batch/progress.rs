@@ -1,4 +1,4 @@
-//! How far a batch is: a bar on a terminal, a summary at the end.
+//! The progress of a batch: a bar on a terminal, a summary at the end.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::output::grouped;
 
-/// How often the figures beside the bar are made anew.
+/// How often the figures beside the bar are updated.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// What a batch has done, shown as it goes if standard error is a terminal.
+/// The progress of a batch, shown if standard error is a terminal.
 pub struct Progress {
     bar: ProgressBar,
     started: Instant,
@@ -19,7 +19,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins with nothing done. `input_len` is the input's length in bytes, if it is known.
+    /// Starts with nothing done. `input_len` is the input's length in bytes, if it is known.
     pub fn start(input_len: Option<u64>) -> Self {
         let bar = if std::io::stderr().is_terminal() { bar(input_len) } else { ProgressBar::hidden() };
         let now = Instant::now();
@@ -28,14 +28,14 @@ impl Progress {
         progress
     }
 
-    /// There may be new figures.
+    /// Takes new totals.
     pub fn update(&mut self, totals: &Totals) {
         if self.refreshed.elapsed() >= REFRESH {
             self.show(totals);
         }
     }
 
-    /// Takes the bar away and sums up.
+    /// Removes the bar and prints the summary.
     pub fn finish(self, totals: &Totals) -> String {
         self.bar.finish_and_clear();
         let before = match totals.found.results {
@@ -66,14 +66,14 @@ impl Progress {
     }
 }
 
-/// The share of the input's bytes that is answered, or just that something goes on.
+/// The share of the input's bytes that is answered; a spinner if the length is not known.
 fn bar(input_len: Option<u64>) -> ProgressBar {
     let (bar, template) = match input_len {
         Some(len) => (ProgressBar::new(len), "{bar:30} {percent:>3}% {msg}, {left} left"),
         None => (ProgressBar::new_spinner(), "{spinner} {elapsed} {msg}"),
     };
     let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        // Until something is done nothing can be foretold.
+        // Without progress there is no estimate.
         let _ = match state.pos() {
             0 => write!(out, "?"),
             _ => write!(out, "{:#}", HumanDuration(state.eta())),

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM: the first asks for an end, the second is one.
+//! SIGINT and SIGTERM: the first asks the program to stop, the second ends it.
 
 use std::io;
 use std::process::ExitCode;
@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// Signals that have come since they are watched.
+/// Signals received since they are watched.
 pub struct Signals {
     stop: Arc<AtomicBool>,
     number: Arc<AtomicUsize>,
 }
 
 impl Signals {
-    /// Takes both signals from their usual effect, which remains that of a second one.
+    /// Handles both signals; a second one has its usual effect.
     pub fn watch() -> io::Result<Self> {
         let signals = Self { stop: Arc::default(), number: Arc::default() };
         for signal in [SIGINT, SIGTERM] {
-            // Runs before the flag is set below, so the first signal passes it.
+            // Runs before the flag is set below, so the first signal does not end the program.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&signals.stop))?;
             flag::register_usize(signal, Arc::clone(&signals.number), signal as usize)?;
             flag::register(signal, Arc::clone(&signals.stop))?;
@@ -27,12 +27,12 @@ impl Signals {
         Ok(signals)
     }
 
-    /// True once one has come.
+    /// True once a signal was received.
     pub fn stop(&self) -> &AtomicBool {
         &self.stop
     }
 
-    /// Its name, and the exit status that says so: 128 and its number, as shells have it.
+    /// Its name, and the exit status of shells for it: 128 plus its number.
     pub fn received(&self) -> (&'static str, ExitCode) {
         let number = self.number.load(Ordering::Relaxed) as i32;
         let name = if number == SIGTERM { "SIGTERM" } else { "SIGINT" };

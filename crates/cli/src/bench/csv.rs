@@ -1,11 +1,11 @@
-//! The results as CSV (RFC 4180): one line a cell, the same on every line what they were measured on.
+//! The results as CSV (RFC 4180): one line for each cell; the columns of the model and machine repeat on every line.
 
 use super::report::Report;
 use super::table::COLUMNS;
 
 /// Columns of the model and machine, then those of the cell, in the units of the JSON.
 pub fn of(report: &Report) -> String {
-    let roofs = report.machine.roofs;
+    let peaks = report.machine.peaks;
     let number = |number: Option<f64>| number.map_or(String::new(), |number| number.to_string());
     let shared = [
         ("rustorch", report.rustorch.to_owned()),
@@ -15,9 +15,9 @@ pub fn of(report: &Report) -> String {
         ("step_weight_bytes", report.model.step_weight_bytes.to_string()),
         ("device", report.machine.device.clone()),
         ("cpu", report.machine.cpu.clone().unwrap_or_default()),
-        ("roof_read_bytes_per_s", number(roofs.map(|roofs| roofs.read_bytes_per_s))),
-        ("roof_quantized_macs_per_s", number(roofs.map(|roofs| roofs.quantized_macs_per_s))),
-        ("roof_float_macs_per_s", number(roofs.map(|roofs| roofs.float_macs_per_s))),
+        ("peak_read_bytes_per_s", number(peaks.map(|peaks| peaks.read_bytes_per_s))),
+        ("peak_quantized_macs_per_s", number(peaks.map(|peaks| peaks.quantized_macs_per_s))),
+        ("peak_float_macs_per_s", number(peaks.map(|peaks| peaks.float_macs_per_s))),
         ("gen_steps", report.settings.gen_steps.to_string()),
         ("repeats", report.settings.repeats.to_string()),
     ];

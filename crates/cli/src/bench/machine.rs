@@ -1,7 +1,28 @@
-//! What is known of the machine and of this process, without any unsafe call: read from files and commands, `None` where a
-//! system has neither.
+//! The machine and this process: the processor's name and memory in use, read from files and commands (`None` where a
+//! system has neither), and the peak rates that were measured.
 
 use std::process::Command;
+
+use rustorch_llama::Peaks;
+use serde::Serialize;
+
+/// The peak rates of the device.
+#[derive(Serialize, Clone, Copy)]
+pub struct MachinePeaks {
+    pub read_bytes_per_s: f64,
+    pub quantized_macs_per_s: f64,
+    pub float_macs_per_s: f64,
+}
+
+impl From<Peaks> for MachinePeaks {
+    fn from(peaks: Peaks) -> Self {
+        Self {
+            read_bytes_per_s: peaks.read_bytes_per_s,
+            quantized_macs_per_s: peaks.quantized_macs_per_s,
+            float_macs_per_s: peaks.float_macs_per_s,
+        }
+    }
+}
 
 /// The processor's name.
 pub fn cpu_name() -> Option<String> {
@@ -23,7 +44,7 @@ pub fn peak_memory() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Begins the peak anew from what is resident now (Linux, `proc_pid_clear_refs(5)`). False if the system does not let it.
-pub fn forget_peak_memory() -> bool {
+/// Resets the peak to the memory that is resident now (Linux, `proc_pid_clear_refs(5)`). False if the system does not allow it.
+pub fn reset_peak_memory() -> bool {
     std::fs::write("/proc/self/clear_refs", "5").is_ok()
 }

@@ -1,4 +1,4 @@
-//! Runs one cell of the grid through the engine and takes the times of its tokens.
+//! Runs one cell of the grid through the engine and records the times of its tokens.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -19,8 +19,8 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// Tokens that a sequence may come to. The first sequences to finish their prompts generate while the last ones still
-    /// read theirs; decoding is measured from there.
+    /// Most tokens of a sequence. The first sequences to finish their prompts generate while the last ones still read theirs;
+    /// decoding is measured from then on.
     pub fn max_seq_len(&self, config: &LlamaConfig) -> usize {
         self.length + self.max_tokens(config)
     }
@@ -31,7 +31,7 @@ impl Cell {
     }
 
     fn max_tokens(&self, config: &LlamaConfig) -> usize {
-        // A step in which a prompt is incomplete takes at least so many of its tokens, or completes it.
+        // A step takes at least this many tokens of an incomplete prompt, or completes it.
         let budget = config.max_batch_tokens.max(config.batch_size);
         let chunk = config.prompt_chunk.min(budget + 1 - self.batch);
         let prompt_steps = self.batch * self.length.div_ceil(chunk);
@@ -40,25 +40,25 @@ impl Cell {
     }
 }
 
-/// Bytes of the KV pages that a sequence of so many tokens takes.
+/// Bytes of the KV pages of a sequence of `tokens` tokens.
 pub fn kv_bytes(config: &LlamaConfig, tokens: usize) -> u64 {
     let pages = tokens.div_ceil(config.page_size);
     (pages * config.page_size) as u64 * config.kv_bytes_per_token()
 }
 
-/// What was measured of a cell.
+/// The measurements of a cell.
 #[derive(Debug, Default)]
 pub struct Measured {
-    /// Of each repeat, from the submission of all prompts to the last one's first token.
+    /// For each repeat, the time from the submission of all prompts to the last one's first token.
     pub prompts: Vec<Duration>,
-    /// Of each repeat, the steps in which every sequence gets a token.
+    /// For each repeat, the steps in which every sequence gets a token.
     pub decodes: Vec<Decode>,
 }
 
 /// Steps in which every sequence gets a token.
 #[derive(Debug)]
 pub struct Decode {
-    /// Of each step.
+    /// The time of each step.
     pub steps: Vec<Duration>,
     /// Tokens that each sequence had cached when the first step began.
     pub contexts: Vec<usize>,
@@ -76,8 +76,8 @@ impl Bench {
         Self { engine, config, seed }
     }
 
-    /// Runs something like the largest cell for a while, so that the first measurement finds memory mapped, threads awake
-    /// and the clock up.
+    /// Runs a cell like the largest for a while, so that memory is mapped, threads are awake and the clock is up when the
+    /// first measurement starts.
     pub fn warm_up(&self, cells: &[Cell]) -> Result<()> {
         const LENGTH: usize = 32;
         const ENOUGH: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ impl Bench {
             let ends = &decode.step_ends;
             let starts = std::iter::once(&decode.all_started).chain(ends);
             let steps = ends.iter().zip(starts).map(|(end, start)| *end - *start).collect();
-            // The token generated last is cached by the step that it goes into.
+            // The last generated token is cached by the next step.
             let contexts = decode.tokens_at_start.iter().map(|tokens| cell.length + tokens - 1).collect();
             measured.decodes.push(Decode { steps, contexts });
             done();
@@ -130,14 +130,14 @@ impl Bench {
         drop(ended);
         let submitted = Instant::now();
         self.engine.submit_together(requests)?;
-        // Nothing is sent: the last sequence to end drops the last sender.
+        // Nothing is sent. The channel closes when the last sequence drops its sender.
         let _ = all_ended.recv();
         let record = std::mem::replace(&mut *shared.lock(), Record::new(cell));
         record.into_times(cell, submitted)
     }
 }
 
-/// When what happened in a run.
+/// The times of a run.
 struct Times {
     submitted: Instant,
     /// When the last sequence got its first token.
@@ -148,7 +148,7 @@ struct Times {
     step_ends: Vec<Instant>,
 }
 
-/// What the sinks of a run write to. Only the engine's thread does, so nobody waits for the lock.
+/// What the sinks of a run write to. Only the engine's thread does, so the lock is never contended.
 struct Shared {
     record: Mutex<Record>,
     /// Set when all steps have been seen: the sequences are then cancelled.
@@ -189,7 +189,7 @@ impl Record {
     fn token(&mut self, index: usize) -> bool {
         if self.all_started.is_none() {
             self.tokens[index] += 1;
-            // No step brings the last sequence's first token before those of others: they are older.
+            // The last sequence's first token is never before those of the others, which are older.
             if self.tokens.iter().all(|&tokens| tokens > 0) {
                 self.all_started = Some(Instant::now());
             }
@@ -213,7 +213,7 @@ impl Record {
     }
 }
 
-/// Takes the time of a sequence's tokens.
+/// Records the times of a sequence's tokens.
 struct Sink {
     index: usize,
     shared: Arc<Shared>,

@@ -1,9 +1,10 @@
-//! `rustorch bench`: how fast a model is by batch and length, and how far from what the machine could do.
+//! `rustorch bench`: the speed of a model by batch and length, and its share of the machine's peak rates.
 //!
 //! Every figure is measured through the engine that serves `generate` and `batch`, sampling included. `measure` runs one
-//! cell of the grid; `work` knows what a cell takes of memory and arithmetic, so that `report` can say which share of the
-//! machine's roofs was reached; `table`, `csv` and `plot` show it.
+//! cell of the grid; `work` counts the bytes and multiply-adds of a cell, so that `report` can say which share of the
+//! machine's peak rates was reached; `table`, `csv` and `plot` show it.
 
+mod args;
 mod csv;
 mod machine;
 mod measure;
@@ -16,71 +17,24 @@ mod work;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use rustorch_llama::synthetic::SyntheticModel;
 use rustorch_llama::{EngineConfig, Gguf, LlamaConfig, PrefixCache, Profile, Weights};
 
+pub use self::args::Args;
 use self::measure::{Bench, Cell};
 use self::progress::Progress;
 use self::report::{Report, Settings};
-use crate::model_args::{FileArgs, Load, RunArgs, parse_count};
+use crate::model_args::Load;
 use crate::output;
-
-/// Measure speed by batch and length, and compare it with what the machine could do
-///
-/// Each row is a batch of random prompts of one length. Prompt: all are submitted together with one token to generate,
-/// timed until the last has it. Decode: steps in which all sequences take part. Figures are medians over --repeat; times
-/// of steps are pooled. Shares are of the machine's roofs, measured at the start: reading memory, and multiply-adds.
-///
-/// --synthetic needs no file: it makes random weights with a published model's shape and block formats, such as
-/// tinyllama-1.1b:q4_k_m, llama-3.2-1b:q8_0, llama-3.2-3b:q5_k_m or llama-3.1-8b:iq4_xs.
-#[derive(clap::Args)]
-pub struct Args {
-    /// Sequences that run together, one or more numbers
-    #[arg(short, long, value_name = "N,..", default_value = "1,2,4,8,16", value_delimiter = ',')]
-    #[arg(value_parser = parse_count)]
-    batch: Vec<NonZeroUsize>,
-    /// Tokens of each prompt, one or more numbers
-    #[arg(short, long, value_name = "N,..", default_value = "1,16,128,512", value_delimiter = ',')]
-    #[arg(value_parser = parse_count)]
-    lengths: Vec<NonZeroUsize>,
-    /// Decode steps of a measurement
-    #[arg(short = 'n', long, value_name = "N", default_value = "32", value_parser = parse_count)]
-    r#gen: NonZeroUsize,
-    /// Measurements of which the median is taken
-    #[arg(short, long, value_name = "N", default_value = "3", value_parser = parse_count)]
-    repeat: NonZeroUsize,
-    /// Print JSON instead of a table
-    #[arg(long, conflicts_with = "csv")]
-    json: bool,
-    /// Print CSV instead of a table
-    #[arg(long)]
-    csv: bool,
-    /// Print what each kernel of a GPU took, to standard error; timing them slows the steps down a little
-    #[arg(long)]
-    profile: bool,
-    /// Draw decode speed over the batch, under the machine's roofs
-    #[arg(long, value_name = "FILE.svg")]
-    plot: Option<PathBuf>,
-    /// Random weights in place of a file: SHAPE:FORMAT
-    #[arg(long, value_name = "SHAPE:FORMAT", conflicts_with = "model")]
-    synthetic: Option<SyntheticModel>,
-    /// Write the synthetic model to a GGUF file, and do nothing else
-    #[arg(long, value_name = "FILE.gguf", requires = "synthetic")]
-    save: Option<PathBuf>,
-    #[command(flatten, next_help_heading = "Model options")]
-    file: FileArgs,
-    #[command(flatten, next_help_heading = "Model options")]
-    run: RunArgs,
-}
 
 pub fn run(args: &Args) -> Result<()> {
     if let (Some(model), Some(path)) = (&args.synthetic, &args.save) {
         return save(model, path);
     }
-    // Before minutes of measuring, should it fail.
+    // Before the measurements, so that a wrong path costs no minutes.
     let plot =
         args.plot.as_deref().map(|path| File::create(path).with_context(|| path.display().to_string()));
     let plot = plot.transpose()?;
@@ -112,16 +66,16 @@ fn measure_grid(args: &Args) -> Result<Report> {
         bail!("--profile: expected a GPU that times kernels, found {}", weights.device());
     }
     let loading_peak = machine::peak_memory();
-    let roofs = weights.measure_peaks()?;
-    // Measuring memory takes some of its own, which is no cost of the model's.
-    let peak_before = if machine::forget_peak_memory() { loading_peak } else { None };
+    let peaks = weights.measure_peaks()?;
+    // The measurement of the peaks allocates memory too, which does not count as the model's.
+    let peak_before = if machine::reset_peak_memory() { loading_peak } else { None };
 
     let settings = Settings::new(args);
-    let mut report = Report::new(name, &gguf, &weights, roofs, settings);
+    let mut report = Report::new(name, &gguf, &weights, peaks, settings);
     drop(gguf);
     let engine = EngineConfig {
         kv_memory: Some(cells.iter().map(|cell| cell.kv_bytes(weights.config())).max().unwrap_or(0)),
-        // Every repetition of a cell has the same prompts, and is to run them.
+        // The repetitions of a cell have the same prompts, and each must compute them.
         prefix_cache: PrefixCache::Off,
         ..EngineConfig::default()
     };
@@ -188,7 +142,7 @@ fn open(args: &Args) -> Result<(Gguf, String)> {
     }
 }
 
-/// The configuration with room for the largest cells.
+/// A configuration whose batch size and context hold the largest cells.
 fn config(args: &Args, gguf: &Gguf, cells: &[Cell]) -> Result<LlamaConfig> {
     let config = LlamaConfig::from_gguf(gguf)?;
     let batch_size = cells.iter().map(|cell| cell.batch).max().unwrap_or(1);

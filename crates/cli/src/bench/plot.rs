@@ -1,7 +1,7 @@
-//! Decode speed over the batch as an SVG, a line for each length, under the machine's roofs.
+//! Decode speed over the batch as an SVG, a line for each length, and the machine's peak rates.
 //!
-//! Both axes are logarithmic, so that twice the batch is the same step everywhere and the memory roof, as long as a step
-//! reads little but weights, is a straight line. Longer contexts read and compute more: each roof is a band from the
+//! Both axes are logarithmic, so that twice the batch is the same step everywhere and the memory peak, as long as a step
+//! reads little but weights, is a straight line. Longer contexts read and compute more: each peak is a band from the
 //! longest length to the shortest.
 
 use std::ops::Range;
@@ -10,7 +10,8 @@ use anyhow::{Result, anyhow};
 use plotters::coord::combinators::{LogCoord, WithKeyPoints};
 use plotters::prelude::*;
 
-use super::report::{MachineRoofs, Report, Row};
+use super::machine::MachinePeaks;
+use super::report::{Report, Row};
 
 const SIZE: (u32, u32) = (960, 600);
 const FONT: &str = "sans-serif";
@@ -18,7 +19,7 @@ const INK: RGBColor = RGBColor(0x33, 0x38, 0x40);
 const FAINT: RGBColor = RGBColor(0xe6, 0xe8, 0xec);
 const MEMORY: RGBColor = RGBColor(0x7a, 0x82, 0x8e);
 const ARITHMETIC: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
-/// Of the lengths, the shortest first: from light to dark, told apart in grey as well.
+/// Colours of the lengths, the shortest first, from light to dark, so that they differ in grey as well.
 const LINES: [RGBColor; 6] = [
     RGBColor(0xe6, 0x9f, 0x00),
     RGBColor(0x2a, 0x9d, 0x8f),
@@ -32,7 +33,7 @@ type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 type LogAxis = WithKeyPoints<LogCoord<f64>>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<LogAxis, LogAxis>>;
 
-/// What is shown where.
+/// The ranges of the axes.
 struct Axes {
     batch: Range<f64>,
     tokens_per_s: Range<f64>,
@@ -81,8 +82,8 @@ fn draw(report: &Report, text: &mut String) -> Drawn {
         .label_style((FONT, 15).into_font().color(&INK))
         .axis_desc_style((FONT, 16).into_font().color(&INK))
         .draw()?;
-    if let Some(roofs) = report.machine.roofs {
-        draw_roofs(&mut chart, report, &axes, &roofs)?;
+    if let Some(peaks) = report.machine.peaks {
+        draw_peaks(&mut chart, report, &axes, &peaks)?;
     }
     draw_lines(&mut chart, report)?;
     chart
@@ -101,8 +102,8 @@ fn title(text: &str, y: i32, size: u32, color: RGBColor) -> Text<'static, (i32, 
     Text::new(text.to_owned(), (28, y - size as i32 / 2 + 4), (FONT, size).into_font().color(&color))
 }
 
-/// Both roofs, each as a band from the longest length to the shortest.
-fn draw_roofs(chart: &mut Chart<'_, '_>, report: &Report, axes: &Axes, roofs: &MachineRoofs) -> Drawn {
+/// Both peaks, each as a band from the longest length to the shortest.
+fn draw_peaks(chart: &mut Chart<'_, '_>, report: &Report, axes: &Axes, peaks: &MachinePeaks) -> Drawn {
     let lengths = lengths(report);
     let (Some(&shortest), Some(&longest)) = (lengths.first(), lengths.last()) else { return Ok(()) };
     let label = |name: &str| match shortest == longest {
@@ -111,11 +112,11 @@ fn draw_roofs(chart: &mut Chart<'_, '_>, report: &Report, axes: &Axes, roofs: &M
     };
     let context = |length: usize| length as f64 + report.settings.gen_steps as f64 / 2.0;
     let [upper, lower] = [shortest, longest]
-        .map(|length| axes.curve(|batch| memory_roof(report, roofs, batch, context(length))));
-    draw_band(chart, label("memory roof"), MEMORY, upper, lower)?;
+        .map(|length| axes.curve(|batch| memory_peak(report, peaks, batch, context(length))));
+    draw_band(chart, label("memory peak"), MEMORY, upper, lower)?;
     let [upper, lower] =
-        [shortest, longest].map(|length| axes.curve(|_| arithmetic_roof(report, roofs, context(length))));
-    draw_band(chart, label("arithmetic roof"), ARITHMETIC, upper, lower)
+        [shortest, longest].map(|length| axes.curve(|_| arithmetic_peak(report, peaks, context(length))));
+    draw_band(chart, label("arithmetic peak"), ARITHMETIC, upper, lower)
 }
 
 /// The space between two curves, the upper one drawn stronger.
@@ -152,34 +153,34 @@ fn draw_lines(chart: &mut Chart<'_, '_>, report: &Report) -> Drawn {
     Ok(())
 }
 
-/// Tokens a second of a batch whose steps take the time of reading what they must.
-fn memory_roof(report: &Report, roofs: &MachineRoofs, batch: f64, context: f64) -> f64 {
-    batch * roofs.read_bytes_per_s / report.work.step_bytes(batch, context)
+/// Tokens/s of a batch if its steps take no longer than reading memory at the peak rate.
+fn memory_peak(report: &Report, peaks: &MachinePeaks, batch: f64, context: f64) -> f64 {
+    batch * peaks.read_bytes_per_s / report.work.step_bytes(batch, context)
 }
 
-/// Tokens a second at the rate of multiply-adds, whatever the batch.
-fn arithmetic_roof(report: &Report, roofs: &MachineRoofs, context: f64) -> f64 {
-    1.0 / report.work.token_macs(context).seconds_at(roofs)
+/// Tokens/s at the peak rate of multiply-adds, for any batch.
+fn arithmetic_peak(report: &Report, peaks: &MachinePeaks, context: f64) -> f64 {
+    1.0 / report.work.token_macs(context).seconds_at(peaks)
 }
 
 impl Axes {
-    /// Room for all that was measured and, if they are near, for the roofs.
+    /// Ranges that hold all measured points and, if they are near, the peaks.
     fn of(report: &Report) -> Self {
         let measured = |of: fn(&Row) -> f64| report.cells.iter().map(of);
         let rates = || measured(|row| row.decode.tokens_per_s);
         let (low, high) = (rates().fold(f64::INFINITY, f64::min), rates().fold(0.0, f64::max));
         let batches = || measured(|row| row.batch as f64);
         let (fewest, most) = (batches().fold(f64::INFINITY, f64::min), batches().fold(0.0, f64::max));
-        let reach = report.machine.roofs.map_or(high, |roofs| {
-            let roof = memory_roof(report, &roofs, most, 1.0).max(arithmetic_roof(report, &roofs, 1.0));
-            roof.clamp(high, 20.0 * high)
+        let reach = report.machine.peaks.map_or(high, |peaks| {
+            let peak = memory_peak(report, &peaks, most, 1.0).max(arithmetic_peak(report, &peaks, 1.0));
+            peak.clamp(high, 20.0 * high)
         });
         Self { batch: fewest / 1.12..most * 1.12, tokens_per_s: low / 1.5..reach * 1.5 }
     }
 
-    /// Points of a curve over all batches, without those beyond the picture.
+    /// Points of a curve over all batches that lie within the picture.
     fn curve(&self, rate: impl Fn(f64) -> f64) -> Vec<(f64, f64)> {
-        // More would lie so near one another that rounding to pixels shows.
+        // With more points, rounding to pixels becomes visible.
         const POINTS: u32 = 24;
         let growth = (self.batch.end / self.batch.start).powf(1.0 / f64::from(POINTS));
         let batches = (0..=POINTS).map(|i| self.batch.start * growth.powi(i as i32));

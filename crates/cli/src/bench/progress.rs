@@ -1,4 +1,4 @@
-//! Where a benchmark stands, on standard error if that is a terminal.
+//! The progress of a benchmark, on standard error if that is a terminal.
 
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
@@ -13,7 +13,7 @@ impl Progress {
     pub fn start(cells: &[Cell], repeats: usize) -> Self {
         let total = cells.iter().map(cost).sum::<u64>() * repeats as u64;
         let left = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            // Until something is done nothing can be foretold.
+            // Without progress there is no estimate.
             let _ = match state.pos() {
                 0 => write!(out, "?"),
                 _ => write!(out, "{:#}", HumanDuration(state.eta())),
@@ -34,7 +34,7 @@ impl Progress {
         self.bar.inc(cost(&cell));
     }
 
-    /// Takes the bar away while something is printed.
+    /// Hides the bar while something is printed.
     pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
     }
@@ -44,8 +44,8 @@ impl Progress {
     }
 }
 
-/// About the time of a measurement, in prompt tokens: prompts run twice, and a step takes as long as some tokens of a
-/// prompt beside its own.
+/// Estimated time of a measurement, in prompt tokens: prompts run twice, and a decode step takes as long as its own tokens and
+/// `STEP` more.
 fn cost(cell: &Cell) -> u64 {
     const STEP: usize = 8;
     (2 * cell.batch * cell.length + cell.gen_steps * (cell.batch + STEP)) as u64

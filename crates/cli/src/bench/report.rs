@@ -1,4 +1,4 @@
-//! A benchmark's results, in the layout of `--json`. Rates are a second's, sizes are bytes, shares are of 1.
+//! A benchmark's results, in the layout of `--json`. Rates are per second, sizes are bytes, shares are fractions of 1.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,11 +8,12 @@ use clap::builder::PossibleValue;
 use rustorch_llama::{Gguf, LayerSpec, LlamaConfig, Peaks, Weights};
 use serde::Serialize;
 
+use super::args::Args;
+use super::machine::{self, MachinePeaks};
 use super::measure::{Cell, Decode, Measured, kv_bytes};
 use super::work::Work;
-use super::{Args, machine};
 
-/// All that was measured, and on what.
+/// All measurements, and what they were made on.
 #[derive(Serialize)]
 pub struct Report {
     /// Version of this program.
@@ -51,17 +52,9 @@ pub struct Model {
 #[derive(Serialize)]
 pub struct Machine {
     pub cpu: Option<String>,
-    /// What ran the model.
+    /// The device that ran the model.
     pub device: String,
-    pub roofs: Option<MachinePeaks>,
-}
-
-/// What the device can do at most.
-#[derive(Serialize, Clone, Copy)]
-pub struct MachinePeaks {
-    pub read_bytes_per_s: f64,
-    pub quantized_macs_per_s: f64,
-    pub float_macs_per_s: f64,
+    pub peaks: Option<MachinePeaks>,
 }
 
 /// How it was measured.
@@ -92,7 +85,7 @@ pub struct Row {
 pub struct Prompt {
     pub tokens_per_s: f64,
     pub macs_per_s: f64,
-    /// Time at the machine's arithmetic roofs over time taken.
+    /// Time at the machine's arithmetic peaks over time taken.
     pub macs_share: Option<f64>,
     /// Of each repeat.
     pub seconds: Vec<f64>,
@@ -105,16 +98,16 @@ pub struct DecodeRow {
     pub speedup: Option<f64>,
     pub ms_per_token: MsPerToken,
     pub bytes_per_s: f64,
-    /// Of the roof of reading memory.
+    /// Of the peak rate of reading memory.
     pub bytes_share: Option<f64>,
     pub macs_per_s: f64,
-    /// Time at the machine's arithmetic roofs over time taken.
+    /// Time at the machine's arithmetic peaks over time taken.
     pub macs_share: Option<f64>,
     /// Of each repeat, all steps together.
     pub seconds: Vec<f64>,
 }
 
-/// What one sequence waits for a token, over the steps of all repeats.
+/// Time that one sequence waits for a token, over the steps of all repeats.
 #[derive(Serialize)]
 pub struct MsPerToken {
     pub mean: f64,
@@ -127,7 +120,7 @@ pub struct Memory {
     pub weight_bytes: u64,
     /// Pages that the sequences held at the end.
     pub kv_bytes: u64,
-    /// The most that the process has had resident so far, where the system tells.
+    /// The process's peak of resident memory so far, where the system reports it.
     pub peak_bytes: Option<u64>,
 }
 
@@ -136,18 +129,14 @@ impl Report {
         name: String,
         gguf: &Gguf,
         weights: &Weights,
-        roofs: Option<Peaks>,
+        peaks: Option<Peaks>,
         settings: Settings,
     ) -> Self {
-        let roofs = roofs.map(|roofs| MachinePeaks {
-            read_bytes_per_s: roofs.read_bytes_per_s,
-            quantized_macs_per_s: roofs.quantized_macs_per_s,
-            float_macs_per_s: roofs.float_macs_per_s,
-        });
+        let peaks = peaks.map(MachinePeaks::from);
         Self {
             rustorch: env!("CARGO_PKG_VERSION"),
             model: Model::new(name, gguf, weights),
-            machine: Machine { cpu: machine::cpu_name(), device: weights.device(), roofs },
+            machine: Machine { cpu: machine::cpu_name(), device: weights.device(), peaks },
             settings,
             cells: Vec::new(),
             work: Work::new(gguf, weights),
@@ -173,29 +162,29 @@ impl Report {
         Prompt {
             tokens_per_s: (cell.batch * cell.length) as f64 / median,
             macs_per_s: macs.total() / median,
-            macs_share: self.machine.roofs.map(|roofs| macs.seconds_at(&roofs) / median),
+            macs_share: self.machine.peaks.map(|peaks| macs.seconds_at(&peaks) / median),
             seconds,
         }
     }
 
     fn decode(&self, cell: Cell, measured: &Measured) -> DecodeRow {
         let seconds = |steps: &[Duration]| steps.iter().sum::<Duration>().as_secs_f64();
-        // Repeats may differ a little in what their steps read, so each is rated by its own.
+        // Repeats may differ a little in the bytes of their steps, so each rate uses its own.
         let median_of = |of: &dyn Fn(&Decode) -> f64| {
             median(measured.decodes.iter().map(|decode| of(decode) / seconds(&decode.steps)).collect())
         };
         let tokens_per_s = median_of(&|decode| (decode.steps.len() * cell.batch) as f64);
         let bytes_per_s = median_of(&|decode| self.work.decode_bytes(decode));
-        let roofs = self.machine.roofs;
+        let peaks = self.machine.peaks;
         DecodeRow {
             tokens_per_s,
             speedup: self.single_rate(cell, tokens_per_s).map(|single| tokens_per_s / single),
             ms_per_token: MsPerToken::of(measured.decodes.iter().flat_map(|decode| &decode.steps)),
             bytes_per_s,
-            bytes_share: roofs.map(|roofs| bytes_per_s / roofs.read_bytes_per_s),
+            bytes_share: peaks.map(|peaks| bytes_per_s / peaks.read_bytes_per_s),
             macs_per_s: median_of(&|decode| self.work.decode_macs(decode).total()),
-            macs_share: roofs
-                .map(|roofs| median_of(&|decode| self.work.decode_macs(decode).seconds_at(&roofs))),
+            macs_share: peaks
+                .map(|peaks| median_of(&|decode| self.work.decode_macs(decode).seconds_at(&peaks))),
             seconds: measured.decodes.iter().map(|decode| seconds(&decode.steps)).collect(),
         }
     }
@@ -278,7 +267,7 @@ impl MsPerToken {
     }
 }
 
-/// The least value that so many percent of the sorted values do not exceed.
+/// The smallest value that is not exceeded by `percent` percent of the sorted values.
 fn percentile(sorted: &[f64], percent: usize) -> f64 {
     sorted[(sorted.len() * percent).div_ceil(100).max(1) - 1]
 }

@@ -11,9 +11,9 @@ pub struct Column {
     pub title: &'static str,
     /// Its name in the CSV, in which values have the units of the JSON.
     pub key: &'static str,
-    /// What its values are divided by in the table.
+    /// The divisor of its values in the table.
     unit: f64,
-    /// How it is written in the table.
+    /// Digits after the point in the table.
     decimals: usize,
     pub value: fn(&Row) -> Option<f64>,
 }
@@ -42,11 +42,11 @@ pub const COLUMNS: [Column; 17] = [
     column("p50", "decode_ms_p50", 1.0, 2, |row| Some(row.decode.ms_per_token.p50)),
     column("p99", "decode_ms_p99", 1.0, 2, |row| Some(row.decode.ms_per_token.p99)),
     column("decode GB/s", "decode_bytes_per_s", GIGA, 1, |row| Some(row.decode.bytes_per_s)),
-    column("of roof", "decode_bytes_share", PERCENT, 0, |row| row.decode.bytes_share),
+    column("of peak", "decode_bytes_share", PERCENT, 0, |row| row.decode.bytes_share),
     column("prompt Gmac/s", "prompt_macs_per_s", GIGA, 1, |row| Some(row.prompt.macs_per_s)),
-    column("of roof", "prompt_macs_share", PERCENT, 0, |row| row.prompt.macs_share),
+    column("of peak", "prompt_macs_share", PERCENT, 0, |row| row.prompt.macs_share),
     column("decode Gmac/s", "decode_macs_per_s", GIGA, 1, |row| Some(row.decode.macs_per_s)),
-    column("of roof", "decode_macs_share", PERCENT, 0, |row| row.decode.macs_share),
+    column("of peak", "decode_macs_share", PERCENT, 0, |row| row.decode.macs_share),
     column("weights MiB", "weight_bytes", MIB, 0, |row| Some(row.memory.weight_bytes as f64)),
     column("KV MiB", "kv_bytes", MIB, 1, |row| Some(row.memory.kv_bytes as f64)),
     column("peak MiB", "peak_bytes", MIB, 0, |row| row.memory.peak_bytes.map(|bytes| bytes as f64)),
@@ -64,7 +64,7 @@ impl Column {
     }
 }
 
-/// What was measured on what, and the table's head.
+/// The model, the machine and the settings, and the table's head.
 pub fn heading(report: &Report) -> String {
     let Report { model, machine, settings, .. } = report;
     let mut out = format!("# rustorch bench: {}\n\n", model.name);
@@ -99,13 +99,13 @@ pub fn heading(report: &Report) -> String {
     line("device", machine.device.clone());
     line("processor", machine.cpu.clone().unwrap_or_else(|| "unknown".to_owned()));
     line(
-        "roofs",
-        match machine.roofs {
-            Some(roofs) => format!(
+        "peaks",
+        match machine.peaks {
+            Some(peaks) => format!(
                 "read {:.1} GB/s, {:.0} Gmac/s with quantised weights, {:.0} Gmac/s in floats",
-                roofs.read_bytes_per_s / GIGA,
-                roofs.quantized_macs_per_s / GIGA,
-                roofs.float_macs_per_s / GIGA
+                peaks.read_bytes_per_s / GIGA,
+                peaks.quantized_macs_per_s / GIGA,
+                peaks.float_macs_per_s / GIGA
             ),
             None => "not known for this device".to_owned(),
         },

@@ -1,4 +1,4 @@
-//! What a cell takes of memory and arithmetic, counted from the model's shape.
+//! Bytes and multiply-adds of a cell, counted from the model's shape.
 //!
 //! Multiply-adds: the weights of every matrix, once a token (the LM head only for tokens whose logits are wanted, the
 //! embedding table never), and attention's two products. Bytes of a decode step: the weights once, and the keys and values
@@ -6,10 +6,10 @@
 
 use rustorch_llama::{Format, Gguf, LlamaConfig, Weights};
 
+use super::machine::MachinePeaks;
 use super::measure::Decode;
-use super::report::MachineRoofs;
 
-/// What a model's tokens take.
+/// The work that a model's tokens take.
 #[derive(Debug, Clone, Copy)]
 pub struct Work {
     /// Multiply-adds of a token in the layers' matrices.
@@ -38,9 +38,9 @@ impl Macs {
         self.quantized + self.float
     }
 
-    /// The time that they take at the machine's roofs.
-    pub fn seconds_at(self, roofs: &MachineRoofs) -> f64 {
-        self.quantized / roofs.quantized_macs_per_s + self.float / roofs.float_macs_per_s
+    /// The time that they take at the machine's peaks.
+    pub fn seconds_at(self, peaks: &MachinePeaks) -> f64 {
+        self.quantized / peaks.quantized_macs_per_s + self.float / peaks.float_macs_per_s
     }
 
     fn times(self, by: f64) -> Macs {

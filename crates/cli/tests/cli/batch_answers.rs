@@ -388,3 +388,17 @@ fn the_shipped_prompts_are_all_answered() {
         assert!(texts(answer)[0].split(' ').count() > 10, "{answer}");
     }
 }
+
+/// One after the other, so that the second prompt finds the pages of the first.
+#[test]
+fn a_prompt_is_found_in_the_prefix_cache_unless_that_is_off() {
+    let prompt: Vec<u32> = (10..50).collect();
+    let lines = ["a", "b"].map(|id| completion(id, json!({"prompt": prompt, "max_tokens": 1})));
+    for (options, expect) in [(&[][..], 36), (&["--no-prefix-cache"], 0)] {
+        let answers = batch(&lines, &[&["--batch-size", "1", "--page-size", "4"], options].concat());
+        let cached = |answer: &Value| {
+            answer.pointer("/response/body/usage/prompt_tokens_details/cached_tokens").unwrap().as_u64()
+        };
+        assert_eq!(answers.iter().map(cached).collect::<Vec<_>>(), [Some(0), Some(expect)], "{options:?}");
+    }
+}

@@ -82,7 +82,7 @@ impl Random {
 
 #[test]
 fn a_run_that_is_killed_at_any_moment_loses_nothing() {
-    const KILLS: usize = 50;
+    let min_kills = testkit::soak(50);
     let folder = folder("killed");
     let (input, whole) = (folder.join("in.jsonl"), folder.join("whole.jsonl"));
     let lines = requests(160);
@@ -103,7 +103,7 @@ fn a_run_that_is_killed_at_any_moment_loses_nothing() {
             drop(child.stdin.take());
             // After some time, or once it has written something, at once or after some time more; in the end not at all.
             let written = fs::metadata(&output).map_or(0, |metadata| metadata.len());
-            let is_over = kills >= KILLS && child.wait().is_ok();
+            let is_over = kills >= min_kills && child.wait().is_ok();
             let goes_on = !is_over && (random.below(2) == 0 || has_grown(&mut child, &output, written + 1));
             let end = Instant::now() + Duration::from_micros(random.below(60_000));
             while goes_on && Instant::now() < end && child.try_wait().unwrap().is_none() {
@@ -126,7 +126,7 @@ fn a_run_that_is_killed_at_any_moment_loses_nothing() {
         assert_eq!(results(&output), expect, "after {kills} kills");
         let numbers = order(&output);
         assert!(options.is_empty() || numbers.is_sorted(), "{numbers:?}");
-        if kills >= KILLS {
+        if kills >= min_kills {
             break;
         }
     }

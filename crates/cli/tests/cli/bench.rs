@@ -1,10 +1,11 @@
 //! `rustorch bench`. What the figures are depends on the machine; here it is that they agree with one another.
 
 use std::fs;
+use std::io::Read;
 
 use serde_json::Value;
 
-use crate::harness::{arg, fail, folder, succeed};
+use crate::harness::{arg, fail, folder, start, succeed};
 
 /// A report on the demo model.
 #[track_caller]
@@ -40,17 +41,17 @@ fn figures_agree_with_one_another() {
         let median = |path| (number(cell, &format!("{path}/0")) + number(cell, &format!("{path}/1"))) / 2.0;
         close(number(cell, "/prompt/tokens_per_s"), batch * length / median("/prompt/seconds"));
         close(number(cell, "/decode/ms_per_token/mean"), 1e3 * median("/decode/seconds") / 5.0);
-        let roof = number(&report, "/machine/roofs/read_bytes_per_s");
-        close(number(cell, "/decode/bytes_share"), number(cell, "/decode/bytes_per_s") / roof);
+        let peak = number(&report, "/machine/peaks/read_bytes_per_s");
+        close(number(cell, "/decode/bytes_share"), number(cell, "/decode/bytes_per_s") / peak);
         let [p50, p99] = ["p50", "p99"].map(|p| number(cell, &format!("/decode/ms_per_token/{p}")));
         assert!(p50 <= p99, "{p50} {p99}");
         for (rate, share) in
             [("/prompt/macs_per_s", "/prompt/macs_share"), ("/decode/macs_per_s", "/decode/macs_share")]
         {
-            // Between the roofs of quantised and of float arithmetic.
-            let roof = number(cell, rate) / number(cell, share);
-            assert!(roof <= number(&report, "/machine/roofs/quantized_macs_per_s") * 1.001, "{roof}");
-            assert!(roof >= number(&report, "/machine/roofs/float_macs_per_s") * 0.999, "{roof}");
+            // Between the peaks of quantised and of float arithmetic.
+            let peak = number(cell, rate) / number(cell, share);
+            assert!(peak <= number(&report, "/machine/peaks/quantized_macs_per_s") * 1.001, "{peak}");
+            assert!(peak >= number(&report, "/machine/peaks/float_macs_per_s") * 0.999, "{peak}");
         }
     }
     assert_eq!(number(&report, "/model/parameters"), 3_476_224.0);
@@ -80,7 +81,7 @@ fn the_table_is_markdown_and_the_plot_is_a_picture() {
     }
     let picture = fs::read_to_string(&path).unwrap();
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{picture}");
-    for label in ["length 2", "length 4", "length 8", "memory roof", "arithmetic roof", "tokens/s", "batch"] {
+    for label in ["length 2", "length 4", "length 8", "memory peak", "arithmetic peak", "tokens/s", "batch"] {
         assert!(picture.contains(label), "{label} is not in the picture");
     }
 }
@@ -133,6 +134,25 @@ fn csv_has_what_json_has() {
     }
 }
 
+/// Read from a pipe as it is written: the file has hundreds of megabytes.
+#[test]
+#[cfg(unix)]
+fn a_synthetic_model_is_saved_as_a_file_of_its_shape() {
+    let mut child = start(&["bench", "--synthetic", "tinyllama-1.1b:q2_k", "--save", "/dev/stdout"]);
+    drop(child.stdin.take());
+    let mut file = child.stdout.take().unwrap();
+    let mut head = vec![0; 1 << 16];
+    file.read_exact(&mut head).unwrap();
+    assert!(head.starts_with(b"GGUF"));
+    // A key, the type of its value (a 32-bit number), the value.
+    let layers = [&b"llama.block_count"[..], &4u32.to_le_bytes(), &22u32.to_le_bytes()].concat();
+    assert!(head.windows(layers.len()).any(|window| window == layers));
+    let rest = std::io::copy(&mut file, &mut std::io::sink()).unwrap();
+    // 1.1 billion parameters in between 2.6 and 3.5 bits.
+    assert!((300_000_000..500_000_000).contains(&rest), "{rest}");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn what_cannot_be_measured_is_refused() {
     let usage = |args: &[&str], says: &str| fail(&[&["bench"], args].concat(), b"", 2, says);
@@ -153,6 +173,11 @@ fn what_cannot_be_measured_is_refused() {
     run(
         &["-b", "1", "-l", "1000", "-n", "64"],
         "expected at most the trained context of 1024 tokens, found 1065",
+    );
+    // The shape's own context, of which no weight is made.
+    run(
+        &["--synthetic", "tinyllama-1.1b:q4_k_m", "-b", "1", "-l", "3000"],
+        "tinyllama-1.1b:q4_k_m: batch 1, length 3000: expected at most the trained context of 2048 tokens",
     );
     let missing = folder("bench_refused").join("missing").join("file");
     run(&["--plot", arg(&missing)], arg(&missing));

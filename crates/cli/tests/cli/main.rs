@@ -9,13 +9,13 @@ mod batch_files;
 mod batch_refusals;
 mod batch_streams;
 mod bench;
+#[cfg(feature = "device-tests")]
+mod device;
 mod generate;
 mod harness;
 mod inspect;
 mod logits;
 mod malformed;
-#[cfg(feature = "device-tests")]
-mod on_gpu;
 mod perplexity;
 mod serve;
 mod tokenize;

@@ -1,31 +1,146 @@
-//! `rustorch serve` as a process: where it listens, how it ends, what it refuses. What it answers is tested in its crate.
+//! `rustorch serve` as a process: where it listens, its limits, how it ends, what it refuses. What it answers is tested in its
+//! crate.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Child, ChildStderr, Command};
+use std::time::Duration;
 
-use crate::harness::{fail, start};
+use crate::harness::{arg, fail, folder, start};
+
+/// A server on a free port, which is killed at the end of the test.
+struct Served {
+    child: Child,
+    /// Kept open, so that the server can write to it.
+    _stderr: BufReader<ChildStderr>,
+    /// The line that says what is served where.
+    line: String,
+}
+
+impl Served {
+    fn start(options: &[&str]) -> Self {
+        let mut child = start(&[&["serve", "--port", "0"], options].concat());
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        Self { child, _stderr: stderr, line }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let address = self.line.trim_end().rsplit_once("http://");
+        TcpStream::connect(address.unwrap_or_else(|| panic!("{}", self.line)).1).unwrap()
+    }
+
+    /// The answer to a request with this head (without the ends of its lines) and body.
+    fn ask(&self, head: &[&str], body: &str) -> String {
+        read_answer(send(self.connect(), head, body))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn send(mut stream: TcpStream, head: &[&str], body: &str) -> TcpStream {
+    let length = format!("content-length: {}", body.len());
+    let head = [head, &["host: a", "connection: close", &length, "\r\n"]].concat().join("\r\n");
+    stream.write_all((head + body).as_bytes()).unwrap();
+    stream
+}
+
+fn read_answer(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+const MODELS: &str = "GET /v1/models HTTP/1.1";
+const COMPLETIONS: [&str; 2] = ["POST /v1/completions HTTP/1.1", "content-type: application/json"];
+
+#[track_caller]
+fn has_status(answer: &str, status: u16) {
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "expected {status}: {answer}");
+}
 
 #[test]
 fn it_says_where_it_listens_and_ends_at_a_signal() {
     for signal in ["-TERM", "-INT"] {
-        let mut child = start(&["serve", "--port", "0", "--model-name", "storyteller"]);
-        let mut said = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        assert!(line.starts_with("serving storyteller on "), "{line}");
-        let address = line.trim_end().rsplit_once("http://").unwrap().1;
+        let mut served = Served::start(&["--model-name", "storyteller"]);
+        assert!(served.line.starts_with("serving storyteller on "), "{}", served.line);
+        let answer = served.ask(&[MODELS], "");
+        has_status(&answer, 200);
+        assert!(answer.contains("\"storyteller\""), "{answer}");
 
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(b"GET /v1/models HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"storyteller\""), "{answer}");
-
-        let killed = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        let killed = Command::new("kill").args([signal, &served.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
-        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal}");
+        assert_eq!(served.child.wait().unwrap().code(), Some(0), "{signal}");
     }
+}
+
+#[test]
+fn limits_of_sizes_and_the_key_hold() {
+    let data = folder("serve_limits");
+    let limits =
+        ["--body-limit", "200", "--file-limit", "400", "--api-key", "secret", "--data-dir", arg(&data)];
+    let served = Served::start(&limits);
+    has_status(&served.ask(&[MODELS], ""), 401);
+    let key = "authorization: Bearer secret";
+    has_status(&served.ask(&[MODELS, key], ""), 200);
+
+    let complete = |length: usize| {
+        let body = format!("{{\"prompt\": \"a\", \"max_tokens\": 1, \"user\": \"{}\"}}", "x".repeat(length));
+        served.ask(&[COMPLETIONS[0], COMPLETIONS[1], key], &body)
+    };
+    has_status(&complete(100), 200);
+    has_status(&complete(200), 413);
+    let upload = |length: usize| {
+        let field = |name: &str, value: &str| {
+            format!(
+                "--b\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"{name}\"\r\n\r\n{value}\r\n"
+            )
+        };
+        let purpose = "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n";
+        let body = format!("{purpose}{}--b--\r\n", field("file", &"x".repeat(length)));
+        served.ask(&["POST /v1/files HTTP/1.1", "content-type: multipart/form-data; boundary=b", key], &body)
+    };
+    has_status(&upload(400), 200);
+    has_status(&upload(401), 413);
+}
+
+#[test]
+fn limits_of_the_queue_and_of_time_hold() {
+    let served = Served::start(&["--max-queue", "0", "--batch-size", "2"]);
+    let complete = |n: usize, max_tokens: usize| {
+        let body =
+            format!("{{\"prompt\": \"a\", \"n\": {n}, \"max_tokens\": {max_tokens}, \"ignore_eos\": true}}");
+        served.ask(&COMPLETIONS, &body)
+    };
+    has_status(&complete(2, 1), 200);
+    // More than the batch and the queue will ever hold.
+    has_status(&complete(3, 1), 400);
+
+    // More than the demo model can do in a second on any machine.
+    let served = Served::start(&["--request-timeout", "1"]);
+    let body = "{\"prompt\": \"a\", \"n\": 128, \"max_tokens\": 1000, \"ignore_eos\": true}";
+    has_status(&served.ask(&COMPLETIONS, body), 504);
+}
+
+#[test]
+fn a_connection_beyond_the_limit_waits() {
+    let served = Served::start(&["--max-connections", "1"]);
+    let first = served.connect();
+    let mut second = send(served.connect(), &[MODELS], "");
+    second.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    // However long one waits for it.
+    let error = second.read(&mut [0]).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+    drop(first);
+    second.set_read_timeout(None).unwrap();
+    has_status(&read_answer(second), 200);
 }
 
 #[test]

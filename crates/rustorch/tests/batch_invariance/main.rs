@@ -10,7 +10,7 @@
 //! order when it has more than one row, and they must fail there; [`prefix_cache`] has a cache that finds a wrong page.
 
 #[cfg(feature = "device-tests")]
-mod on_gpu;
+mod device;
 mod prefix_cache;
 mod requests;
 mod slots;
@@ -120,7 +120,12 @@ const MAX_SEQ_LEN: usize = 160;
 
 /// Tries `check` on `cases` values of `strategy`, and on simpler ones when it fails.
 fn for_random<S: Strategy>(cases: u32, strategy: S, check: impl Fn(S::Value) -> Result<(), String>) {
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
+    let config = Config {
+        cases: testkit::soak(cases),
+        failure_persistence: None,
+        max_shrink_iters: 64,
+        ..Config::default()
+    };
     let outcome = TestRunner::new(config).run(&strategy, |value| check(value).map_err(TestCaseError::fail));
     if let Err(error) = outcome {
         panic!("{error}");
