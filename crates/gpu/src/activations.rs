@@ -6,7 +6,7 @@ use model::{BufferRole, Result};
 
 use crate::buffer::DeviceBuffer;
 use crate::device::{Capabilities, Gpu};
-use crate::product::padded_rows;
+use crate::product::{MAX_HALF_COLS, padded_rows};
 use crate::recorder::Recorder;
 
 /// f32 values, `[rows, cols]`, and space for whole tiles of rows.
@@ -30,11 +30,12 @@ pub(crate) enum Twin {
 }
 
 impl Twin {
-    /// That of a buffer that kernels write.
-    pub fn of(role: BufferRole) -> Self {
+    /// That of a buffer of `cols` columns that kernels write. Wider rows than [`MAX_HALF_COLS`] are not multiplied on matrix
+    /// units.
+    pub fn of(role: BufferRole, cols: usize) -> Self {
         match role {
-            BufferRole::Values => Self::None,
-            BufferRole::MatmulInput => Self::Written,
+            BufferRole::MatmulInput if cols <= MAX_HALF_COLS => Self::Written,
+            BufferRole::Values | BufferRole::MatmulInput => Self::None,
         }
     }
 
@@ -150,5 +151,8 @@ mod tests {
         assert_eq!(bytes(plain, Twin::Written), values);
         assert_eq!(bytes(units, Twin::Written), values + values / 2);
         assert_eq!([Twin::None, Twin::OnDemand].map(|twin| bytes(units, twin)), [values; 2]);
+        let input = |cols| Twin::of(BufferRole::MatmulInput, cols);
+        assert_eq!([4096, MAX_HALF_COLS + 1].map(input), [Twin::Written, Twin::None]);
+        assert_eq!(Twin::of(BufferRole::Values, 4096), Twin::None);
     }
 }

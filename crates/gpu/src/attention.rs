@@ -12,6 +12,7 @@ use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::plan::GpuPlan;
+use crate::product::MAX_HALF_COLS;
 use crate::recorder::Recorder;
 use crate::tiling::{self, Grid, SPLIT_LEN};
 
@@ -209,7 +210,7 @@ impl Specs {
             shape,
             scale,
             dtype,
-            has_half: has_matrix_units,
+            has_half: has_matrix_units && shape.q_cols() <= MAX_HALF_COLS,
             on_matrix_units: has_matrix_units && fits && Self::suit_matrix_units(shape, dtype),
             has_vectors: gpu.loads_vectors(),
         }

@@ -230,7 +230,7 @@ impl Backend for GpuBackend {
     }
 
     fn alloc(&self, rows: usize, cols: usize, role: BufferRole) -> Result<GpuBuffer> {
-        self.new_buffer(rows, cols, "activations", Twin::of(role))
+        self.new_buffer(rows, cols, "activations", Twin::of(role, cols))
     }
 
     fn upload(&self, rows: usize, cols: usize, values: &[f32]) -> Result<GpuBuffer> {

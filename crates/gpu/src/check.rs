@@ -20,10 +20,8 @@ impl Subject for GpuBackend {
     }
 
     fn product_limit(&self, format: Format) -> f64 {
-        match self.gpu().capabilities().matrix_tile {
-            Some(_) if format != Format::F32 => HALF_LIMIT,
-            _ => F32_LIMIT,
-        }
+        let on_matrix_units = self.gpu().capabilities().has_matrix_units() && format != Format::F32;
+        if on_matrix_units { HALF_LIMIT } else { F32_LIMIT }
     }
 
     fn attention_limit(&self, op: AttentionOp, dtype: KvDtype) -> f64 {
@@ -32,9 +30,9 @@ impl Subject for GpuBackend {
 
     /// The plain kernel takes a tile of rows whatever their number.
     fn formats_of_tall_matrices(&self) -> Vec<Format> {
-        match self.gpu().capabilities().matrix_tile {
-            Some(_) => vec![Format::Q8_0, Format::Q4_K, Format::F16],
-            None => Vec::new(),
+        match self.gpu().capabilities().has_matrix_units() {
+            true => vec![Format::Q8_0, Format::Q4_K, Format::F16],
+            false => Vec::new(),
         }
     }
 }

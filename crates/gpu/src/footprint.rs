@@ -23,8 +23,9 @@ pub fn weight_bytes(gguf: &Gguf, config: &LlamaConfig) -> u64 {
 /// Bytes of the buffers, the KV cache and the plan of a runner; at most `u64::MAX`.
 pub(crate) fn of_layout(capabilities: Capabilities, layout: &Layout) -> u64 {
     let Layout { limits, kv, attention, .. } = layout;
-    let buffer =
-        |shape: BufferShape| GpuBuffer::bytes(capabilities, shape.rows, shape.cols, Twin::of(shape.role));
+    let buffer = |BufferShape { rows, cols, role }: BufferShape| {
+        GpuBuffer::bytes(capabilities, rows, cols, Twin::of(role, cols))
+    };
     [GpuKvCache::bytes(kv), GpuPlan::bytes(*limits, attention, kv.page_size)]
         .into_iter()
         .chain(layout.buffers().map(buffer))
