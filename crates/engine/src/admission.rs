@@ -83,6 +83,7 @@ impl Admission {
             id: 0,
             priority,
             num_prompt_tokens: prompt_token_ids.len(),
+            drafts: Vec::new(),
             token_ids: prompt_token_ids,
             max_cached_tokens,
             num_cached_tokens: 0,

@@ -10,8 +10,8 @@
 //! least recently used; of a sequence's own, the last before the first, without which it could not be found.
 
 use crate::free_list::FreeList;
-use crate::options::PrefixCache;
-use crate::prefix_index::{PageName, PrefixIndex};
+use crate::policies::CacheRules;
+use crate::prefix_index::{PageName, PrefixCache, PrefixIndex};
 use crate::request::Pooling;
 use crate::sequence::{Sequence, Task};
 use crate::stats::EngineStats;
@@ -27,8 +27,7 @@ pub(crate) struct BlockManager {
     /// Free pages that can be found.
     num_cached_pages: usize,
     counts: Counts,
-    #[cfg(test)]
-    pub fault: Option<Fault>,
+    rules: Box<dyn CacheRules>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,20 +47,13 @@ struct Counts {
     hit_first: u64,
 }
 
-/// Mistakes that the tests of the prefix cache must notice.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// A page's name tells its own tokens only.
-    IgnoresThePast,
-    /// A page is findable from the moment that it is given to a sequence.
-    FindableTooEarly,
-    /// Pages of a step that failed are findable, as if it had run.
-    SurvivesFailure,
-}
-
 impl BlockManager {
-    pub fn new(page_size: usize, num_pages: usize, prefix_cache: PrefixCache) -> Self {
+    pub fn new(
+        page_size: usize,
+        num_pages: usize,
+        prefix_cache: PrefixCache,
+        rules: Box<dyn CacheRules>,
+    ) -> Self {
         Self {
             page_size,
             pages: vec![Page::default(); num_pages],
@@ -69,8 +61,7 @@ impl BlockManager {
             index: (prefix_cache == PrefixCache::On).then(|| PrefixIndex::new(num_pages)),
             num_cached_pages: 0,
             counts: Counts::default(),
-            #[cfg(test)]
-            fault: None,
+            rules,
         }
     }
 
@@ -98,9 +89,7 @@ impl BlockManager {
         let pages = seq.token_ids.chunks_exact(self.page_size);
         for token_ids in pages.skip(seq.page_names.len()) {
             let before = seq.page_names.last().copied();
-            #[cfg(test)]
-            let before = before.filter(|_| self.fault != Some(Fault::IgnoresThePast));
-            seq.page_names.push(index.name(before, token_ids));
+            seq.page_names.push(self.rules.name(index, before, token_ids));
         }
     }
 
@@ -143,26 +132,43 @@ impl BlockManager {
         seq.num_published_pages = num_found;
         seq.num_cached_tokens = num_found * self.page_size;
         self.count(seq);
-        #[cfg(test)]
-        if self.fault == Some(Fault::FindableTooEarly) {
-            self.publish_pages(seq, seq.token_ids.len() / self.page_size);
+        self.publish(seq);
+        true
+    }
+
+    /// Gives a sequence the pages for `num_tokens` tokens; false if one is missing that is not there.
+    pub fn append(&mut self, seq: &mut Sequence, num_tokens: usize) -> bool {
+        while seq.block_table.len() < self.pages_for(num_tokens) {
+            let Some(page) = self.take() else { return false };
+            seq.block_table.push(page);
         }
         true
     }
 
-    /// Makes room for all tokens of a sequence that may have grown by one; false if that needs a page and none is free.
-    pub fn append(&mut self, seq: &mut Sequence) -> bool {
-        if self.pages_for(seq.token_ids.len()) == seq.block_table.len() {
-            return true;
-        }
-        let page = self.take();
-        seq.block_table.extend(page);
-        page.is_some()
+    /// Tokens that a sequence's pages could hold with all free ones but `spare`.
+    pub fn max_tokens(&self, seq: &Sequence, spare: usize) -> usize {
+        (seq.block_table.len() + self.free.len().saturating_sub(spare)) * self.page_size
     }
 
-    /// Makes a sequence's full pages findable whose tokens have all been computed.
-    pub fn publish(&mut self, seq: &mut Sequence) {
-        self.publish_pages(seq, seq.num_cached_tokens / self.page_size);
+    /// Takes back what a sequence has in its pages beyond `num_tokens` tokens, and the pages that are then empty. Nothing of
+    /// it may be findable.
+    pub fn truncate(&mut self, seq: &mut Sequence, num_tokens: usize) {
+        debug_assert!(
+            seq.num_published_pages * self.page_size <= num_tokens,
+            "sequence {} takes back what others can find",
+            seq.id
+        );
+        seq.num_cached_tokens = seq.num_cached_tokens.min(num_tokens);
+        let num_pages = self.pages_for(num_tokens).min(seq.block_table.len());
+        for page in seq.block_table.drain(num_pages..).rev() {
+            self.pages[page as usize].num_users = 0;
+            self.free.push_front(page);
+        }
+    }
+
+    /// Whether a step that failed counts as one that has run.
+    pub fn trusts_failed_steps(&self) -> bool {
+        self.rules.trusts_failed_steps()
     }
 
     /// Takes back a sequence's pages: its tokens will have to be run again, if they are not found by then.
@@ -184,12 +190,8 @@ impl BlockManager {
     }
 
     /// Makes no page findable any more: what they hold cannot be trusted.
-    pub fn forget(&mut self) {
+    pub fn invalidate(&mut self) {
         let Some(index) = &mut self.index else { return };
-        #[cfg(test)]
-        if self.fault == Some(Fault::SurvivesFailure) {
-            return;
-        }
         index.clear();
         self.pages.iter_mut().for_each(|page| page.name = None);
         self.num_cached_pages = 0;
@@ -230,7 +232,14 @@ impl BlockManager {
         Some(page)
     }
 
-    fn publish_pages(&mut self, seq: &mut Sequence, num_pages: usize) {
+    /// Pages of a sequence that others may find.
+    fn num_findable_pages(&self, seq: &Sequence) -> usize {
+        self.rules.num_findable_pages(seq.num_cached_tokens, seq.token_ids.len(), self.page_size)
+    }
+
+    /// Makes a sequence's full pages findable whose tokens have all been computed.
+    pub fn publish(&mut self, seq: &mut Sequence) {
+        let num_pages = self.num_findable_pages(seq);
         self.name_pages(seq);
         let Some(index) = &mut self.index else { return };
         for idx in seq.num_published_pages..num_pages {
@@ -289,17 +298,13 @@ impl BlockManager {
     }
 
     fn check_sequence(&self, seq: &Sequence) -> Result<(), String> {
-        let num_full = seq.num_cached_tokens / self.page_size;
+        let num_findable = self.num_findable_pages(seq);
         if seq.num_cached_tokens > seq.block_table.len() * self.page_size {
             return Err(format!("sequence {} has {} tokens in too few pages", seq.id, seq.num_cached_tokens));
         }
         for (idx, &page) in seq.block_table.iter().enumerate() {
             let Some(Page { name: Some(name), .. }) = self.pages.get(page as usize) else { continue };
-            #[cfg(test)]
-            if self.fault == Some(Fault::FindableTooEarly) {
-                continue;
-            }
-            if idx >= num_full {
+            if idx >= num_findable {
                 return Err(format!("page {page} of sequence {} can be found but is not computed", seq.id));
             }
             if seq.page_names.get(idx) != Some(name) {

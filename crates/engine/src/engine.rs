@@ -15,6 +15,7 @@ use crate::block_manager::BlockManager;
 use crate::error::{EngineError, Result};
 use crate::handle::{Command, EngineHandle};
 use crate::options::EngineOptions;
+use crate::policies::Policies;
 use crate::sampler::Sampler;
 use crate::scheduler::Scheduler;
 use crate::sequence::Sequence;
@@ -44,7 +45,7 @@ impl<R: Runner> Engine<R> {
         options: EngineOptions,
     ) -> Result<EngineHandle> {
         let spec = runner.spec();
-        let engine = Self::new(runner, options)?;
+        let engine = Self::new(runner, options, Policies::default())?;
         let stats = Arc::new(Mutex::new(engine.stats));
         let (commands, receiver) = mpsc::channel();
         let published = Arc::clone(&stats);
@@ -55,7 +56,7 @@ impl<R: Runner> Engine<R> {
         Ok(EngineHandle::new(Admission::new(spec, tokenizer), commands, stats, thread))
     }
 
-    pub(crate) fn new(runner: R, options: EngineOptions) -> Result<Self> {
+    pub(crate) fn new(runner: R, options: EngineOptions, policies: Policies) -> Result<Self> {
         let RunnerSpec { limits, page_size, .. } = runner.spec();
         let num_pages = limits.num_pages;
         let scheduler_limits = options.resolve(&runner.spec())?;
@@ -64,7 +65,8 @@ impl<R: Runner> Engine<R> {
             runner,
             scheduler: Scheduler::new(
                 scheduler_limits,
-                BlockManager::new(page_size, num_pages, options.prefix_cache),
+                BlockManager::new(page_size, num_pages, options.prefix_cache, policies.cache_rules),
+                policies.drafter,
             ),
             sampler: Sampler::default(),
             batch: Batch::new(limits, page_size),
@@ -86,7 +88,7 @@ impl<R: Runner> Engine<R> {
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {
                     self.step();
-                    *published.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
+                    *published.lock().unwrap_or_else(PoisonError::into_inner) = self.stats();
                 }
             }
         }
@@ -103,21 +105,14 @@ impl<R: Runner> Engine<R> {
             self.scheduler.schedule(&mut self.batch);
             self.run_batch();
         }
-        debug_assert_eq!(self.scheduler.check_integrity(), Ok(()));
+        debug_assert_eq!(self.check_integrity(), Ok(()));
         self.scheduler.report(&mut self.stats);
     }
 
-    #[cfg(test)]
     pub(crate) fn stats(&self) -> EngineStats {
         self.stats
     }
 
-    #[cfg(test)]
-    pub(crate) fn break_prefix_cache(&mut self, fault: crate::block_manager::Fault) {
-        self.scheduler.break_prefix_cache(fault);
-    }
-
-    #[cfg(test)]
     pub(crate) fn check_integrity(&self) -> std::result::Result<(), String> {
         self.scheduler.check_integrity()
     }
@@ -133,7 +128,7 @@ impl<R: Runner> Engine<R> {
         };
         let (sampler, stats) = (&mut self.sampler, &mut self.stats);
         self.scheduler.commit(|seq, num_tokens, seq_idx| {
-            seq.advance(num_tokens, output.of(seq_idx), sampler);
+            stats.generated_tokens += seq.advance(num_tokens, output.of(seq_idx), sampler) as u64;
             if let Some(ending) = seq.events.ending() {
                 stats.count(ending);
             }
@@ -141,6 +136,5 @@ impl<R: Runner> Engine<R> {
         let size = self.batch.size();
         self.stats.steps += 1;
         self.stats.tokens += size.tokens as u64;
-        self.stats.generated_tokens += size.head_rows() as u64;
     }
 }

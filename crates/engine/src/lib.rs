@@ -18,6 +18,7 @@ mod free_list;
 mod generation;
 mod handle;
 mod options;
+mod policies;
 mod prefix_index;
 mod request;
 mod sampler;
@@ -37,7 +38,8 @@ pub use engine::Engine;
 pub use error::{EngineError, Result};
 pub use events::{EventSink, RequestStream};
 pub use handle::EngineHandle;
-pub use options::{EngineOptions, PrefixCache};
+pub use options::EngineOptions;
+pub use prefix_index::PrefixCache;
 pub use request::{
     Completion, Embedding, EmbeddingRequest, Event, FinishReason, Pooling, Priority, Request, TokenEvent,
     TokenLogprobs, Usage,

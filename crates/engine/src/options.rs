@@ -3,6 +3,7 @@
 use model::RunnerSpec;
 
 use crate::error::{EngineError, Result};
+use crate::prefix_index::PrefixCache;
 use crate::scheduler::SchedulerLimits;
 
 /// How an engine uses its runner. What is `None` is as large as the runner allows.
@@ -16,16 +17,6 @@ pub struct EngineOptions {
     pub max_chunk: Option<usize>,
     /// Whether prompts that begin alike share what was computed.
     pub prefix_cache: PrefixCache,
-}
-
-/// Whether a sequence may begin with KV pages that another one, or itself before a preemption, has left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PrefixCache {
-    /// Full pages stay findable until they are needed for something else.
-    #[default]
-    On,
-    /// Every token of every prompt is run.
-    Off,
 }
 
 impl EngineOptions {
@@ -44,7 +35,7 @@ impl EngineOptions {
         check("max_num_seqs", max_num_seqs, most_seqs.min(token_budget))?;
         let max_chunk = self.max_chunk.unwrap_or(token_budget);
         check("max_chunk", max_chunk, usize::MAX)?;
-        Ok(SchedulerLimits { max_num_seqs, token_budget, max_chunk })
+        Ok(SchedulerLimits { max_num_seqs, token_budget, max_chunk, max_head_rows: limits.max_logit_rows })
     }
 }
 

@@ -12,6 +12,16 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+/// Whether a sequence may begin with KV pages that another one, or itself before a preemption, has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrefixCache {
+    /// Full pages stay findable until they are needed for something else.
+    #[default]
+    On,
+    /// Every token of every prompt is run.
+    Off,
+}
+
 /// What a full page is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PageName(u128);

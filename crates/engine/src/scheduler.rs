@@ -13,8 +13,11 @@
 //! When a decode needs a page and none is free, the last running sequence is preempted, which is the youngest low one or, if
 //! there is none, the youngest: it gives its pages back and waits at the front of its queue. So the first can always go on,
 //! and as it fits the pool alone, which is checked at submission, every sequence ends. A decode that is itself the last
-//! keeps its pages and sits the step out instead. A waiting normal sequence for which there is no room preempts low ones;
+//! keeps its pages and takes no part in the step. A waiting normal sequence that lacks pages or a place preempts low ones;
 //! none of them can have a part in the step yet, as normal ones are asked first.
+//!
+//! A decode may bring drafted tokens, which the same step checks: as many as the budget, the rows of the LM head and the free
+//! pages allow without a preemption. What is wrong of them is taken back at the commit, before anything is made findable.
 //!
 //! The budget is at least the number of sequences that may run, so decodes of normal sequences never exhaust it while a
 //! prompt is incomplete.
@@ -26,6 +29,7 @@ use model::{Batch, Want};
 
 use crate::block_manager::BlockManager;
 use crate::error::EngineError;
+use crate::policies::Drafter;
 use crate::request::Priority;
 use crate::sequence::Sequence;
 use crate::stats::EngineStats;
@@ -39,6 +43,8 @@ pub(crate) struct SchedulerLimits {
     pub token_budget: usize,
     /// Most tokens of one sequence in a step, at least 1.
     pub max_chunk: usize,
+    /// Most rows of a step that yield logits or the index of the highest; at least `max_num_seqs`.
+    pub max_head_rows: usize,
 }
 
 /// The sequences, and the pages they share.
@@ -46,12 +52,15 @@ pub(crate) struct SchedulerLimits {
 pub(crate) struct Scheduler {
     limits: SchedulerLimits,
     blocks: BlockManager,
+    drafter: Box<dyn Drafter>,
     /// Those with pages, by [`Sequence::rank`].
     running: Vec<Sequence>,
     /// Those without, normal and low, in the order of arrival; all are younger than those of their priority in `running`.
     waiting: [VecDeque<Sequence>; 2],
     /// What the current step runs, in the order of its batch.
     scheduled: Vec<Scheduled>,
+    /// The tokens of a decode that brings drafts.
+    tokens: Vec<u32>,
     num_arrived: u64,
     num_preemptions: u64,
     /// Tokens of prompts that ran.
@@ -70,23 +79,20 @@ struct Scheduled {
 const PRIORITIES: [Priority; 2] = [Priority::Normal, Priority::Low];
 
 impl Scheduler {
-    pub fn new(limits: SchedulerLimits, blocks: BlockManager) -> Self {
+    pub fn new(limits: SchedulerLimits, blocks: BlockManager, drafter: Box<dyn Drafter>) -> Self {
         debug_assert!(limits.max_chunk > 0 && limits.max_num_seqs <= limits.token_budget);
         Self {
             limits,
             blocks,
+            drafter,
             running: Vec::with_capacity(limits.max_num_seqs),
             waiting: [VecDeque::new(), VecDeque::new()],
             scheduled: Vec::with_capacity(limits.max_num_seqs),
+            tokens: Vec::new(),
             num_arrived: 0,
             num_preemptions: 0,
             num_prompt_tokens: 0,
         }
-    }
-
-    #[cfg(test)]
-    pub fn break_prefix_cache(&mut self, fault: crate::block_manager::Fault) {
-        self.blocks.fault = Some(fault);
     }
 
     pub fn num_running(&self) -> usize {
@@ -146,25 +152,32 @@ impl Scheduler {
             let num_prompt_tokens = seq.num_prompt_tokens.saturating_sub(seq.num_cached_tokens);
             self.num_prompt_tokens += num_prompt_tokens.min(num_tokens) as u64;
             seq.num_cached_tokens += num_tokens;
-            self.blocks.publish(seq);
             if want != Want::None {
                 advance(seq, num_tokens, idx);
+                // Of drafted tokens, those behind the first that is wrong are not the sequence's.
+                let num_right = seq.num_cached_tokens.min(seq.token_ids.len() - 1);
+                if seq.is_generating() && num_right < seq.num_cached_tokens {
+                    self.blocks.truncate(seq, num_right);
+                }
             }
+            self.blocks.publish(seq);
         }
         self.remove_running(|seq| seq.events.has_ended());
     }
 
     /// Ends every running sequence with `error`, and says how many they were: what their pages hold cannot be trusted.
     pub fn fail_running(&mut self, error: &EngineError) -> usize {
-        #[cfg(test)]
-        if self.blocks.fault == Some(crate::block_manager::Fault::SurvivesFailure) {
+        let is_trusted = self.blocks.trusts_failed_steps();
+        if is_trusted {
             self.commit(|_, _, _| {});
         }
         let num_failed = self.remove_running(|seq| {
             seq.events.fail(error.clone());
             true
         });
-        self.blocks.forget();
+        if !is_trusted {
+            self.blocks.invalidate();
+        }
         num_failed
     }
 
@@ -206,23 +219,47 @@ impl Scheduler {
         let mut seq_idx = self.of_priority(priority).start;
         // The end moves when a sequence is preempted.
         while seq_idx < self.of_priority(priority).end && batch.num_tokens() < self.limits.token_budget {
-            if self.running[seq_idx].num_pending_tokens() == 1 && self.make_room(seq_idx) {
-                self.push(seq_idx, 1, batch);
+            if self.running[seq_idx].num_pending_tokens() == 1 && self.append_or_preempt(seq_idx) {
+                self.draft(seq_idx, batch);
+                self.push(seq_idx, 1 + self.running[seq_idx].drafts.len(), batch);
             }
             seq_idx += 1;
         }
     }
 
-    /// Gives a running sequence the page that its last token needs, if it needs one, at the expense of those after it. Those
-    /// that the step has already taken are all before it.
-    fn make_room(&mut self, seq_idx: usize) -> bool {
-        while !self.blocks.append(&mut self.running[seq_idx]) {
+    /// Gives a running sequence the page that its last token needs, if it needs one, and preempts those after it for it. Those
+    /// that the step has already taken are all before it. False if there is none left to preempt.
+    fn append_or_preempt(&mut self, seq_idx: usize) -> bool {
+        let seq = &mut self.running[seq_idx];
+        let num_tokens = seq.token_ids.len();
+        while !self.blocks.append(&mut self.running[seq_idx], num_tokens) {
             if seq_idx + 1 == self.running.len() {
                 return false;
             }
             self.preempt_last();
         }
         true
+    }
+
+    /// Appends drafted tokens to a sequence that is about to generate: as many as fit the step, and the pages that are free.
+    fn draft(&mut self, seq_idx: usize, batch: &Batch) {
+        let (budget, rows) = (self.limits.token_budget - batch.num_tokens(), self.limits.max_head_rows);
+        // Every sequence behind this one keeps a token, a row and a page.
+        let others = self.running.len() - seq_idx - 1;
+        let seq = &mut self.running[seq_idx];
+        let num_tokens = seq.token_ids.len();
+        let most = (budget.saturating_sub(1 + others))
+            .min(rows.saturating_sub(batch.size().head_rows() + 1 + others))
+            .min(seq.max_cached_tokens.saturating_sub(num_tokens))
+            .min(self.limits.max_chunk - 1)
+            .min(self.blocks.max_tokens(seq, others).saturating_sub(num_tokens));
+        seq.drafts.clear();
+        if most > 0 && seq.is_generating() {
+            self.drafter.draft(&seq.token_ids, most, &mut seq.drafts);
+            seq.drafts.truncate(most);
+            let has_pages = self.blocks.append(seq, num_tokens + seq.drafts.len());
+            assert!(has_pages, "sequence {} drafts beyond its pages", seq.id);
+        }
     }
 
     fn preempt_last(&mut self) {
@@ -244,7 +281,10 @@ impl Scheduler {
 
     /// Begins with waiting sequences. Low ones wait until no normal one does.
     fn admit_waiting(&mut self, priority: Priority, batch: &mut Batch) {
-        while batch.num_tokens() < self.limits.token_budget && self.make_way(priority) {
+        while batch.num_tokens() < self.limits.token_budget && self.may_begin(priority) {
+            if !self.preempt_until_begins(priority) {
+                return;
+            }
             let Some(mut seq) = self.waiting[priority as usize].pop_front() else { return };
             let allocated = self.blocks.allocate(&mut seq);
             assert!(allocated, "sequence {} was admitted without pages", seq.id);
@@ -256,8 +296,8 @@ impl Scheduler {
         }
     }
 
-    /// Whether the oldest waiting sequence of a priority may begin; a normal one may have to preempt low ones for it.
-    fn make_way(&mut self, priority: Priority) -> bool {
+    /// Whether the oldest waiting sequence of a priority may begin, if need be at the expense of running low ones.
+    fn may_begin(&self, priority: Priority) -> bool {
         if self.waiting[..priority as usize].iter().any(|waiting| !waiting.is_empty()) {
             return false;
         }
@@ -268,10 +308,11 @@ impl Scheduler {
             return false;
         }
         let num_preemptible: usize = after.iter().map(|seq| seq.block_table.len()).sum();
-        if before.len() == self.limits.max_num_seqs || wanted > self.blocks.num_free_pages() + num_preemptible
-        {
-            return false;
-        }
+        before.len() < self.limits.max_num_seqs && wanted <= self.blocks.num_free_pages() + num_preemptible
+    }
+
+    /// Preempts low sequences until the oldest waiting one of a higher priority has a place and pages; says whether it has.
+    fn preempt_until_begins(&mut self, priority: Priority) -> bool {
         loop {
             let has_slot = self.running.len() < self.limits.max_num_seqs;
             if has_slot && self.pages_to_begin(priority) <= Some(self.blocks.num_free_pages()) {
@@ -307,7 +348,16 @@ impl Scheduler {
         let seq = &self.running[seq_idx];
         let start = seq.num_cached_tokens;
         let want = seq.want(num_tokens);
-        batch.push(&seq.token_ids[start..start + num_tokens], start, &seq.block_table, want);
+        let token_ids = match seq.token_ids.get(start..start + num_tokens) {
+            Some(token_ids) => token_ids,
+            None => {
+                self.tokens.clear();
+                self.tokens.extend_from_slice(&seq.token_ids[start..]);
+                self.tokens.extend_from_slice(&seq.drafts);
+                &self.tokens
+            }
+        };
+        batch.push(token_ids, start, &seq.block_table, want);
         self.scheduled.push(Scheduled { seq_idx, num_tokens, want });
     }
 

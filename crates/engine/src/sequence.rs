@@ -24,6 +24,8 @@ pub(crate) struct Sequence {
     /// The prompt, then the generated tokens.
     pub token_ids: Vec<u32>,
     pub num_prompt_tokens: usize,
+    /// Guesses of the tokens that follow, which the step under way checks. Empty between steps.
+    pub drafts: Vec<u32>,
     /// Tokens whose K and V will be stored at most.
     pub max_cached_tokens: usize,
     /// Tokens, from the first on, whose K and V are in the pages.
@@ -58,25 +60,31 @@ impl Sequence {
         (self.priority, self.id)
     }
 
-    /// What the next `num_tokens` tokens have to yield.
+    /// Whether it generates tokens.
+    pub fn is_generating(&self) -> bool {
+        matches!(self.task, Task::Generate(_))
+    }
+
+    /// What the next `num_tokens` tokens have to yield: its own, and then the drafts.
     pub fn want(&self, num_tokens: usize) -> Want {
-        let is_last = num_tokens == self.num_pending_tokens();
+        let is_last = num_tokens == self.num_pending_tokens() + self.drafts.len();
+        let rows = if self.drafts.is_empty() { Rows::Last } else { Rows::LastN(1 + self.drafts.len()) };
         match &self.task {
             Task::Embed(pooler) if pooler.pooling() == Pooling::Mean => Want::Hidden(Rows::All),
             _ if !is_last => Want::None,
             Task::Embed(_) => Want::Hidden(Rows::Last),
             Task::Generate(generation) => match generation.is_greedy(self.num_generated_tokens()) {
-                true => Want::Argmax(Rows::Last),
-                false => Want::Logits(Rows::Last),
+                true => Want::Argmax(rows),
+                false => Want::Logits(rows),
             },
         }
     }
 
     /// Takes in what `num_tokens` tokens yielded, which have just run, and tells the caller; ends the events if the
-    /// sequence ends by it.
-    pub fn advance(&mut self, num_tokens: usize, output: Output<'_>, sampler: &mut Sampler) {
+    /// sequence ends by it. Returns how many tokens were generated.
+    pub fn advance(&mut self, num_tokens: usize, output: Output<'_>, sampler: &mut Sampler) -> usize {
         match (&mut self.task, output) {
-            (Task::Generate(_), output) => self.generate(output, sampler),
+            (Task::Generate(_), output) => return self.check_drafts(output, sampler),
             (Task::Embed(pooler), Output::Hidden(hidden_states)) => {
                 if num_tokens == self.num_cached_tokens {
                     pooler.restart();
@@ -88,6 +96,22 @@ impl Sequence {
             }
             (task, output) => unreachable!("{output:?} for {task:?}"),
         }
+        0
+    }
+
+    /// Generates a token from each row, as long as the drafts that were run are the tokens that are generated.
+    fn check_drafts(&mut self, output: Output<'_>, sampler: &mut Sampler) -> usize {
+        let mut drafts = std::mem::take(&mut self.drafts);
+        let (num_before, num_rows) = (self.token_ids.len(), 1 + drafts.len());
+        for row in 0..num_rows {
+            self.generate(output.row(row, num_rows), sampler);
+            if self.events.has_ended() || drafts.get(row) != self.token_ids.last() {
+                break;
+            }
+        }
+        drafts.clear();
+        self.drafts = drafts;
+        self.token_ids.len() - num_before
     }
 
     /// Chooses the token after the last one, from what the last one's row yielded.

@@ -61,6 +61,22 @@ pub enum Output<'a> {
     Hidden(&'a [f32]),
 }
 
+impl<'a> Output<'a> {
+    /// One of `num_rows` rows.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row(self, row: usize, num_rows: usize) -> Self {
+        let of_row = |len: usize| len / num_rows * row..len / num_rows * (row + 1);
+        match self {
+            Output::None => Output::None,
+            Output::Argmax(indices) => Output::Argmax(&indices[of_row(indices.len())]),
+            Output::Logits(logits) => Output::Logits(&logits[of_row(logits.len())]),
+            Output::Hidden(states) => Output::Hidden(&states[of_row(states.len())]),
+        }
+    }
+}
+
 impl<'a> StepOutput<'a> {
     /// The rows that `batch` wants, each kind in the order of the batch: `argmax: [A]`, `logits: [L, vocab_size]`,
     /// `hidden_states: [H, hidden_size]`.

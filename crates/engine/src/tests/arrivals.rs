@@ -5,11 +5,12 @@ use std::sync::mpsc;
 use model::{BatchLimits, RunError, RunnerSpec};
 use proptest::prelude::*;
 
-use crate::block_manager::Fault;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::events::RequestStream;
-use crate::options::{EngineOptions, PrefixCache};
+use crate::options::EngineOptions;
+use crate::policies::{CacheRules, Drafter, Policies};
+use crate::prefix_index::{PageName, PrefixCache, PrefixIndex};
 use crate::request::{Completion, Embedding, EmbeddingRequest, Event, Pooling, Priority, Request, Usage};
 use crate::sampling_params::SamplingParams;
 use crate::stats::EngineStats;
@@ -34,6 +35,48 @@ pub enum Work {
     Embed(EmbeddingRequest),
 }
 
+/// Mistakes of the prefix cache that its tests must notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A page's name tells its own tokens only.
+    IgnoresThePast,
+    /// A page is findable from the moment that it is given to a sequence.
+    FindableTooEarly,
+    /// Pages of a step that failed are findable, as if it had run.
+    SurvivesFailure,
+}
+
+impl CacheRules for Fault {
+    fn name(&self, index: &PrefixIndex, before: Option<PageName>, token_ids: &[u32]) -> PageName {
+        index.name(before.filter(|_| *self != Fault::IgnoresThePast), token_ids)
+    }
+
+    fn num_findable_pages(&self, num_cached_tokens: usize, num_tokens: usize, page_size: usize) -> usize {
+        let is_early = *self == Fault::FindableTooEarly;
+        if is_early { num_tokens / page_size } else { num_cached_tokens / page_size }
+    }
+
+    fn trusts_failed_steps(&self) -> bool {
+        *self == Fault::SurvivesFailure
+    }
+}
+
+/// Guesses tokens by a rule of the fake vocabulary: some guesses are right, most are wrong, and some are too many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guesses {
+    /// As many as this are asked for, whatever is allowed.
+    pub count: usize,
+    /// Of the guesses.
+    pub seed: u32,
+}
+
+impl Drafter for Guesses {
+    fn draft(&mut self, token_ids: &[u32], _: usize, drafts: &mut Vec<u32>) {
+        let next = |i: usize| (token_ids.len() as u32 + self.seed * i as u32) % VOCAB_SIZE as u32;
+        drafts.extend((0..self.count).map(next));
+    }
+}
+
 /// How an engine is run.
 #[derive(Debug, Clone)]
 pub struct Setting {
@@ -42,6 +85,7 @@ pub struct Setting {
     /// Steps that fail.
     pub failures: Vec<usize>,
     pub fault: Option<Fault>,
+    pub drafts: Option<Guesses>,
 }
 
 /// What came of it.
@@ -61,7 +105,7 @@ impl Arrival {
 
 impl Setting {
     pub fn new(spec: RunnerSpec) -> Self {
-        Self { spec, options: EngineOptions::default(), failures: Vec::new(), fault: None }
+        Self { spec, options: EngineOptions::default(), failures: Vec::new(), fault: None, drafts: None }
     }
 }
 
@@ -123,7 +167,9 @@ pub fn any_setting() -> impl Strategy<Value = Setting> {
     let sizes = (1..7usize, 0..24usize, 1..24usize, 1..11usize, 1..10usize);
     let prefix_cache = prop::sample::select(vec![PrefixCache::On, PrefixCache::On, PrefixCache::Off]);
     let failures = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0..40usize, 1..3)];
-    (sizes, prefix_cache, failures).prop_map(|(sizes, prefix_cache, failures)| {
+    let guesses = (1..5usize, 0..4u32).prop_map(|(count, seed)| Guesses { count, seed });
+    let drafts = (prop::option::of(guesses), 0..20usize);
+    (sizes, prefix_cache, failures, drafts).prop_map(|(sizes, prefix_cache, failures, (drafts, rows))| {
         let (page_size, spare_pages, budget, max_num_seqs, max_chunk) = sizes;
         let max_num_seqs = max_num_seqs.min(budget);
         // Room for the longest request alone: 19 tokens of prompt and 23 generated.
@@ -133,21 +179,28 @@ pub fn any_setting() -> impl Strategy<Value = Setting> {
             num_pages,
             max_tokens: budget,
             max_seqs: max_num_seqs,
-            max_logit_rows: max_num_seqs,
+            max_logit_rows: max_num_seqs + rows,
             max_blocks: 48usize.div_ceil(page_size),
         };
         let spec = RunnerSpec { limits, page_size, max_seq_len: 42, ..spec() };
         let options = EngineOptions { max_chunk: Some(max_chunk), prefix_cache, ..EngineOptions::default() };
-        Setting { spec, options, failures, fault: None }
+        Setting { spec, options, failures, fault: None, drafts }
     })
 }
 
 /// Runs all arrivals on one engine, checking it after each step.
 pub fn run(setting: &Setting, arrivals: &[Arrival]) -> Outcome {
-    let Setting { spec, options, failures, fault } = setting;
+    let Setting { spec, options, failures, fault, drafts } = setting;
     let (sender, receiver) = mpsc::channel();
-    let mut engine = Engine::new(FakeRunner::failing(*spec, receiver), *options).expect("sizes that agree");
-    fault.iter().for_each(|&fault| engine.break_prefix_cache(fault));
+    let mut policies = Policies::default();
+    if let Some(fault) = *fault {
+        policies.cache_rules = Box::new(fault);
+    }
+    if let Some(guesses) = *drafts {
+        policies.drafter = Box::new(guesses);
+    }
+    let runner = FakeRunner::failing(*spec, receiver);
+    let mut engine = Engine::new(runner, *options, policies).expect("sizes that agree");
     let mut streams: Vec<Option<RequestStream>> = arrivals.iter().map(|_| None).collect();
     let mut events: Vec<Vec<Event>> = arrivals.iter().map(|_| Vec::new()).collect();
     for step in 0.. {

@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use super::arrivals::{Arrival, Outcome, Setting, Work, any_arrival, any_setting, compare_with_alone, run};
-use crate::block_manager::Fault;
-use crate::options::PrefixCache;
+use super::arrivals::{
+    Arrival, Fault, Outcome, Setting, Work, any_arrival, any_setting, compare_with_alone, run,
+};
+use crate::prefix_index::PrefixCache;
 use crate::request::{EmbeddingRequest, Event, Pooling, Request};
 use crate::sampling_params::SamplingParams;
 use crate::testing::{VOCAB_SIZE, spec, with_pages};

@@ -5,6 +5,7 @@ use model::{BatchLimits, RunnerSpec};
 use crate::engine::Engine;
 use crate::events::RequestStream;
 use crate::options::EngineOptions;
+use crate::policies::Policies;
 use crate::request::{Event, Priority, Request};
 use crate::sampling_params::SamplingParams;
 use crate::testing::{FakeRunner, generate_alone, sequence, spec, with_pages};
@@ -20,7 +21,8 @@ struct Bench {
 
 impl Bench {
     fn new(spec: RunnerSpec) -> Self {
-        let engine = Engine::new(FakeRunner::new(spec), EngineOptions::default()).expect("sizes that agree");
+        let engine = Engine::new(FakeRunner::new(spec), EngineOptions::default(), Policies::default())
+            .expect("sizes that agree");
         Self { spec, engine, requests: Vec::new() }
     }
 

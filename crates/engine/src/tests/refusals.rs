@@ -4,6 +4,7 @@ use model::{BatchLimits, RunnerSpec};
 
 use crate::engine::Engine;
 use crate::options::EngineOptions;
+use crate::policies::Policies;
 use crate::request::Request;
 use crate::sampling_params::SamplingParams;
 use crate::testing::{FakeRunner, sequence, spec, with_pages};
@@ -116,7 +117,7 @@ fn a_parameter_out_of_its_range_is_named() {
 #[test]
 fn options_that_the_runner_cannot_serve_are_refused() {
     let check = |spec, options, expect: &str| {
-        let Err(error) = Engine::new(FakeRunner::new(spec), options) else {
+        let Err(error) = Engine::new(FakeRunner::new(spec), options, Policies::default()) else {
             panic!("{options:?} was not refused")
         };
         assert_eq!(error.to_string(), expect);
@@ -143,5 +144,12 @@ fn options_that_the_runner_cannot_serve_are_refused() {
     check(spec(), narrow, "max_num_seqs: expected 1 to 2, found 3");
     let short = RunnerSpec { limits: BatchLimits { max_blocks: 8, ..limits }, ..spec() };
     check(short, default, "max_seq_len: expected 1 to 32, found 128");
-    assert!(Engine::new(FakeRunner::new(spec()), EngineOptions { token_budget: Some(2), ..default }).is_ok());
+    assert!(
+        Engine::new(
+            FakeRunner::new(spec()),
+            EngineOptions { token_budget: Some(2), ..default },
+            Policies::default()
+        )
+        .is_ok()
+    );
 }

@@ -10,7 +10,9 @@ use crate::admission::Admission;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::events::TaggedSink;
-use crate::options::{EngineOptions, PrefixCache};
+use crate::options::EngineOptions;
+use crate::policies::Policies;
+use crate::prefix_index::PrefixCache;
 use crate::request::{Event, Request};
 use crate::sampling_params::SamplingParams;
 use crate::testing::{FakeRunner, generate_alone, sequence, spec, with_pages};
@@ -66,7 +68,8 @@ fn a_preemption_does_not_show_in_sampled_text() {
 #[test]
 fn sequences_end_in_the_order_of_arrival_when_they_are_alike() {
     let (spec, requests) = crowd();
-    let mut engine = Engine::new(FakeRunner::new(spec), EngineOptions::default()).expect("sizes that agree");
+    let mut engine = Engine::new(FakeRunner::new(spec), EngineOptions::default(), Policies::default())
+        .expect("sizes that agree");
     let mut streams = Vec::new();
     for request in requests {
         let (seq, stream) = sequence(spec, None, request).expect("a request that fits");
@@ -89,7 +92,8 @@ fn sequences_end_in_the_order_of_arrival_when_they_are_alike() {
 fn decodes_and_prompt_chunks_share_a_step() {
     let limits = BatchLimits { max_tokens: 6, ..spec().limits };
     let spec = RunnerSpec { limits, ..spec() };
-    let mut engine = Engine::new(FakeRunner::new(spec), EngineOptions::default()).expect("sizes that agree");
+    let mut engine = Engine::new(FakeRunner::new(spec), EngineOptions::default(), Policies::default())
+        .expect("sizes that agree");
     let add = |engine: &mut Engine<FakeRunner>, prompt: usize| {
         let params = SamplingParams { max_tokens: Some(8), ..SamplingParams::default() };
         let (seq, stream) =
@@ -115,7 +119,8 @@ fn decodes_and_prompt_chunks_share_a_step() {
 fn a_dropped_stream_frees_its_pages_within_a_step() {
     let limits = BatchLimits { max_seqs: 2, ..spec().limits };
     let spec = RunnerSpec { limits, ..spec() };
-    let mut engine = Engine::new(FakeRunner::new(spec), EngineOptions::default()).expect("sizes that agree");
+    let mut engine = Engine::new(FakeRunner::new(spec), EngineOptions::default(), Policies::default())
+        .expect("sizes that agree");
     let mut streams = Vec::new();
     for token_id in 0..4 {
         let params = SamplingParams { max_tokens: Some(90), ..SamplingParams::default() };
@@ -142,8 +147,8 @@ fn a_dropped_stream_frees_its_pages_within_a_step() {
 fn dropping_a_shared_channel_cancels_its_requests_at_their_next_token() {
     let (events, receiver) = mpsc::channel();
     let admission = Admission::new(spec(), None);
-    let mut engine =
-        Engine::new(FakeRunner::new(spec()), EngineOptions::default()).expect("sizes that agree");
+    let mut engine = Engine::new(FakeRunner::new(spec()), EngineOptions::default(), Policies::default())
+        .expect("sizes that agree");
     for tag in 0..2 {
         let request = Request { prompt_token_ids: vec![1], ..Request::default() };
         let sink = TaggedSink { tag, events: events.clone(), closed: false };
@@ -162,7 +167,8 @@ fn a_failed_step_ends_what_runs_and_nothing_else() {
     let (failures, receiver) = mpsc::channel();
     let spec = RunnerSpec { limits: BatchLimits { max_seqs: 2, ..spec().limits }, ..spec() };
     let mut engine =
-        Engine::new(FakeRunner::failing(spec, receiver), EngineOptions::default()).expect("sizes that agree");
+        Engine::new(FakeRunner::failing(spec, receiver), EngineOptions::default(), Policies::default())
+            .expect("sizes that agree");
     let params = SamplingParams { max_tokens: Some(5), ..SamplingParams::greedy() };
     let requests: Vec<_> = (3..6)
         .map(|id| Request { prompt_token_ids: vec![id], params: params.clone(), ..Request::default() })
