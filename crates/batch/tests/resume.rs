@@ -1,4 +1,4 @@
-//! Whatever a crash has left of an output, the run that goes on makes the whole of it: the same results, each once.
+//! Whatever a crash has left of an output, the next run completes it: the same results, each once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -127,7 +127,7 @@ fn an_output_cut_anywhere_is_made_whole() {
     }
 }
 
-/// What may follow the last whole write: anything, but no whole line that looks like a result.
+/// Bytes that may follow the last whole write: anything but a whole line that looks like a result.
 fn garbage() -> impl Strategy<Value = Vec<u8>> {
     let zeros = (1..6000usize).prop_map(|len| vec![0; len]);
     let bytes = prop::collection::vec(any::<u8>(), 0..300);

@@ -1,4 +1,4 @@
-//! Bodies against the demo model: what is streamed is what is answered whole, and refusals name their field.
+//! Bodies against the demo model: a stream adds up to the whole answer, and refusals name their field.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};

@@ -1,14 +1,14 @@
 //! Rotary position embedding in float64, from a file's metadata.
 //!
 //! Sources: RoFormer (arXiv 2104.09864), position interpolation (arXiv 2306.15595) and YaRN (arXiv 2309.00071). Where
-//! YaRN leaves room, llama.cpp's reading of a file is followed (`rope_yarn` and `ggml_rope_yarn_corr_dims` in ggml,
+//! YaRN leaves a choice, llama.cpp's reading of a file is followed (`rope_yarn` and `ggml_rope_yarn_corr_dims` in ggml,
 //! the `yarn_attn_factor` of `llama-context.cpp`): the bounds of the ramp are rounded outwards and clamped to
 //! `[0, dim - 1]`; pairs are counted from 0; divisors of `rope_freqs.weight` apply before the interpolation; and
 //! `attn_factor` multiplies the temperature `1 + 0.1 ln(factor)` that YaRN puts on Q and K alike.
 
 use gguf::{Gguf, Metadata};
 
-/// How much each pair of a head turns from one position to the next, and how much it grows.
+/// The angle by which each pair of a head is rotated from one position to the next, and the factor on its length.
 pub(crate) struct Rope {
     /// `[dim / 2]` radians per position.
     frequencies: Vec<f64>,
@@ -47,7 +47,7 @@ impl Rope {
         Self { frequencies, magnitude }
     }
 
-    /// Rotates one head at `position`: dimensions `2i` and `2i + 1` turn together; those beyond the pairs stay.
+    /// Rotates one head at `position`: dimensions `2i` and `2i + 1` are a pair; those beyond the pairs stay.
     pub(crate) fn rotate(&self, head: &mut [f64], position: usize) {
         for (pair, frequency) in head.chunks_exact_mut(2).zip(&self.frequencies) {
             let (sin, cos) = (position as f64 * frequency).sin_cos();
@@ -80,7 +80,7 @@ impl Yarn {
         }
     }
 
-    /// The pairs between which interpolation sets in: those that turn `beta_fast` and `beta_slow` times within the
+    /// The pairs between which interpolation sets in: those that rotate `beta_fast` and `beta_slow` times within the
     /// original context.
     fn ramp_bounds(&self, dim: usize, base: f64) -> (f64, f64) {
         let dim = dim as f64;

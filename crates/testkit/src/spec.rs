@@ -36,9 +36,9 @@ pub enum RopeScaling {
 pub struct YarnRamp {
     /// How much of the ramp is applied.
     pub ext_factor: f32,
-    /// Turns within the original context above which a pair is kept.
+    /// Rotations within the original context above which a pair is kept.
     pub beta_fast: f32,
-    /// Turns below which a pair is interpolated.
+    /// Rotations below which a pair is interpolated.
     pub beta_slow: f32,
 }
 

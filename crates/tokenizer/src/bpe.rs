@@ -1,7 +1,7 @@
 //! Byte-level BPE: `tokenizer.ggml.model` = `gpt2`.
 //!
-//! A pre-tokenizer cuts the text into words. A word's bytes are symbols; of the neighbours that the file's
-//! merges name the pair named first is merged first, of equals the leftmost.
+//! A pre-tokenizer splits the text into words. A word's bytes are symbols. Of all neighbouring pairs that are in the file's
+//! list of merges, the pair listed first is merged first; of equal pairs, the leftmost.
 //!
 //! Files spell tokens in GPT-2's alphabet, in which every byte is a printable character. It is undone once,
 //! at load, so that text is merged as the bytes it is. The pairs are by number, not by text: a symbol's
@@ -19,11 +19,11 @@ pub(crate) struct Bpe {
     splitter: Splitter,
     /// The symbol of each byte.
     bytes: Box<[u32; 256]>,
-    /// What a pair of symbols becomes.
+    /// The symbol that a pair of symbols becomes.
     merges: HashMap<(u32, u32), Merge>,
-    /// Symbols from here on are no tokens.
+    /// The first symbol that is not a token.
     vocab_size: u32,
-    /// Words that are tokens whatever the merges would make of them: all tokens, or none.
+    /// Words that become their token without merging: all tokens, or none.
     words: HashMap<Box<[u8]>, u32>,
 }
 

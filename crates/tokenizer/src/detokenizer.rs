@@ -6,7 +6,7 @@
 
 use crate::tokenizer::Tokenizer;
 
-/// Turns one sequence's tokens into text. Made by [`Tokenizer::detokenizer`]; a clone goes on from the same
+/// Turns one sequence's tokens into text. Made by [`Tokenizer::detokenizer`]; a clone continues from the same
 /// point.
 #[derive(Clone, Debug)]
 pub struct Detokenizer {

@@ -1,4 +1,4 @@
-//! Keeps what a message says from being read as what the template says.
+//! Keeps a message's content from being read as control tokens of the template.
 //!
 //! A rendered chat is one text, and control tokens are found in it by their spelling; `<|im_end|>` in a
 //! message would end the turn. The template may do anything with a message before it is in that text: trim,
@@ -13,7 +13,7 @@
 //!
 //! What templates test messages for are strings in their source (`'</think>' in content`). These must still
 //! be found, so where a message has such a string, its characters stay if the string itself shows that no
-//! control token covers them: after `<` in `</think>` no control token goes on with `/think>`. Only a
+//! control token covers them: after `<` in `</think>` no control token continues with `/think>`. Only a
 //! template that deletes a part of such a string, or that writes a control token's signs itself round the
 //! content (`<|{{ content }}|>`), could be played.
 

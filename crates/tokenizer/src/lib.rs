@@ -2,17 +2,17 @@
 //!
 //! Two kinds of vocabulary are supported: SentencePiece's (`tokenizer.ggml.model` = `llama`), merged by
 //! score, and byte-level BPE (`gpt2`), merged by rank within the words that a pre-tokenizer cuts. What they
-//! have in common, merging neighbours, is one function. Results are those of llama.cpp, except that plain
-//! text never becomes a control token.
+//! have in common, merging neighbours, is one function. Results equal llama.cpp's, except that plain text
+//! never becomes a control token.
 //!
 //! Why not the `tokenizers` crate: its look-ahead patterns need a back-tracking engine, which gives up on
 //! long runs of white space (the crate then leaves the rest of the text in one piece, without an error); it
 //! knows no merging by score; and with its 80 dependencies it costs more to build than everything here. The
 //! part it would replace is `merge.rs`.
 //!
-//! The crate knows of no model and no device. The order of a text's journey: [`Tokenizer::encode`] finds
-//! special tokens (`special.rs`), gives the text between them to `spm.rs` or to `bpe.rs` (which cuts it by
-//! `pre.rs`), and these merge (`merge.rs`). The way back is [`Detokenizer`].
+//! The crate knows no models and no devices. [`Tokenizer::encode`] finds special tokens (`special.rs`) and
+//! passes the text between them to `spm.rs` or `bpe.rs` (which splits it with `pre.rs`), and these merge
+//! symbols (`merge.rs`). [`Detokenizer`] is the way back.
 //!
 //! ```no_run
 //! use gguf::Gguf;

@@ -1,5 +1,5 @@
 //! Pairwise merging, the heart of both kinds of vocabulary: of all neighbouring symbols the pair of highest
-//! priority is joined (of equals the leftmost), until no pair can be joined.
+//! priority is merged (of equals the leftmost), until no pair can be merged.
 //!
 //! A heap of candidates and a linked list of symbols make it O(n log n), so a megabyte without a space is no
 //! trouble. A candidate is never removed from the heap: symbols only grow, so one whose two symbols no longer
@@ -16,7 +16,7 @@ pub(crate) struct Symbol {
     pub(crate) end: usize,
 }
 
-/// What two neighbours become, and how urgently.
+/// The symbol that two neighbours become, and the priority of the merge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Merge {
     pub(crate) priority: u32,
@@ -96,7 +96,7 @@ mod tests {
 
     use super::{Merge, Symbol, merge};
 
-    /// The definition: look at all pairs, join the best, until there is none.
+    /// The definition: look at all pairs and merge the best, until no pair can be merged.
     fn merge_slowly(
         mut symbols: Vec<Symbol>,
         rule: impl Fn(&Symbol, &Symbol) -> Option<Merge>,

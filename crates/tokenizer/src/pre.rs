@@ -19,7 +19,7 @@ use regex_automata::meta::Regex;
 pub(crate) struct PreTokenizer {
     names: &'static [&'static str],
     patterns: &'static [Pattern],
-    /// Whether a word that is a token is that token, whatever the merges would make of it.
+    /// Whether a word that is a token becomes that token without merging.
     pub(crate) ignore_merges: bool,
     /// Whether a BOS is put in front of a text if the file does not say.
     pub(crate) add_bos: bool,
@@ -37,7 +37,7 @@ const fn exactly(regex: &'static str) -> Pattern {
     Pattern { regex, then_space: false }
 }
 
-/// The expression goes on with `|\s+(?!\S)|\s+`.
+/// The expression continues with `|\s+(?!\S)|\s+`.
 const fn and_space(regex: &'static str) -> Pattern {
     Pattern { regex, then_space: true }
 }

@@ -1,4 +1,4 @@
-//! The tokenizer itself: which parts of a text are special tokens, and what is put round it.
+//! The tokenizer itself: special tokens of a text, and the tokens added before and after it.
 
 use gguf::{Gguf, Metadata};
 

@@ -22,7 +22,7 @@ pub fn batch_text(input: &[u8], options: &[&str]) -> Vec<Value> {
     answers
 }
 
-/// The answers of runs of a line each: an id is another line's only in another run.
+/// The answers of runs of one line each, so that no id is repeated within a run.
 #[track_caller]
 fn one_by_one(lines: &[Value], options: &[&str]) -> Vec<Value> {
     lines.iter().flat_map(|line| batch(std::slice::from_ref(line), options)).collect()
@@ -33,7 +33,7 @@ pub fn line_number(answer: &Value) -> usize {
     answer["id"].as_str().unwrap().strip_prefix("batch_req_").unwrap().parse().unwrap()
 }
 
-/// Everything of an answer but what differs from run to run.
+/// An answer without the fields that differ between runs.
 fn timeless(answer: &Value) -> Value {
     let mut answer = answer.clone();
     assert!(answer["response"]["body"]["created"].take().as_u64().unwrap() > 1_700_000_000);
@@ -328,7 +328,7 @@ fn the_batch_does_not_show() {
         &["--batch-size", "1"],
         &["--batch-size", "3", "--threads", "1"],
         &["--chunk", "3", "--page-size", "5"],
-        // Room for one of the longest: the others wait and are preempted.
+        // Pages for one of the longest: the others wait and are preempted.
         &["--kv-memory", "600K", "--page-size", "4"],
         &["--batch-size", "64"],
     ];

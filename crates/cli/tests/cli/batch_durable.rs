@@ -1,4 +1,5 @@
-//! `rustorch batch`: runs that are killed, stopped, full, locked, or another's, and the results that they leave.
+//! `rustorch batch`: runs that are killed or stopped, full disks, locked outputs, outputs of another run, and the results that
+//! are left.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,7 +39,7 @@ fn write_lines(path: &Path, lines: &[Value]) {
     fs::write(path, text).unwrap();
 }
 
-/// Results by id, without what differs from run to run. No id may be there twice.
+/// Results by id, without the fields that differ between runs. No id may be there twice.
 #[track_caller]
 fn results(path: &Path) -> BTreeMap<String, Value> {
     let mut results = BTreeMap::new();
@@ -101,7 +102,7 @@ fn a_run_that_is_killed_at_any_moment_loses_nothing() {
         loop {
             let mut child = start(&args);
             drop(child.stdin.take());
-            // After some time, or once it has written something, at once or after some time more; in the end not at all.
+            // The kill comes after a random time, which starts at once or with the first write; the last run is not killed.
             let written = fs::metadata(&output).map_or(0, |metadata| metadata.len());
             let is_over = kills >= min_kills && child.wait().is_ok();
             let goes_on = !is_over && (random.below(2) == 0 || has_grown(&mut child, &output, written + 1));
@@ -132,7 +133,7 @@ fn a_run_that_is_killed_at_any_moment_loses_nothing() {
     }
 }
 
-/// The lines of the input that results are of, in their order.
+/// The numbers of the input lines of the results, in the order of the output.
 fn order(output: &Path) -> Vec<usize> {
     let number = |line: &str| crate::batch_answers::line_number(&serde_json::from_str(line).unwrap());
     fs::read_to_string(output).unwrap().lines().map(number).collect()
@@ -199,7 +200,7 @@ fn another_run_s_results_are_left_alone() {
     fs::write(&model, bytes).unwrap();
     let other_model = with(&[]).into_iter().chain(["-m", arg(&model)]).collect::<Vec<_>>();
     check(&other_model, &["model_file.sha256: expected "]);
-    // What the batch does not show in is no difference, nor is the order.
+    // Options that results do not depend on may differ, and so may the order.
     succeed(
         &with(&["--threads", "1", "--batch-size", "3", "--chunk", "5", "--window", "1", "--ordered"]),
         b"",

@@ -1,4 +1,4 @@
-//! `rustorch bench`. What the figures are depends on the machine; here it is that they agree with one another.
+//! `rustorch bench`. The figures depend on the machine; these tests check that they agree with one another.
 
 use std::fs;
 use std::io::Read;
@@ -64,7 +64,7 @@ fn prompts_may_take_many_steps() {
     let report = bench(&["-b", "9", "-l", "100", "-n", "2", "-r", "1", "--chunk", "64"]);
     let cell = &report["cells"][0];
     assert_eq!(cell["decode"]["speedup"], Value::Null, "nothing to compare with");
-    // Four pages of 32 for each, and room for what was generated meanwhile.
+    // Four pages of 32 for each hold the prompt and what was generated meanwhile.
     assert_eq!(number(cell, "/memory/kv_bytes"), 9.0 * 4.0 * 32.0 * 2560.0);
 }
 
@@ -100,7 +100,7 @@ fn fields(line: &str) -> Vec<String> {
     fields
 }
 
-/// Both have the same figures, each under its own name; of those that do not vary the values are the same as well.
+/// CSV has the figures of the JSON under its own names. Values that do not vary between runs are compared.
 #[test]
 fn csv_has_what_json_has() {
     let args = ["-b", "2", "-l", "3", "-n", "2", "-r", "1"];
@@ -174,7 +174,7 @@ fn what_cannot_be_measured_is_refused() {
         &["-b", "1", "-l", "1000", "-n", "64"],
         "expected at most the trained context of 1024 tokens, found 1065",
     );
-    // The shape's own context, of which no weight is made.
+    // The context of the shape; no weight is made for this.
     run(
         &["--synthetic", "tinyllama-1.1b:q4_k_m", "-b", "1", "-l", "3000"],
         "tinyllama-1.1b:q4_k_m: batch 1, length 3000: expected at most the trained context of 2048 tokens",

@@ -31,7 +31,7 @@ fn values(lines: &str) -> Vec<f64> {
     lines.lines().flat_map(of_line).collect()
 }
 
-/// The CPU rounds activations to 8 bits before a product, which alone takes it about so far from float64.
+/// The CPU rounds activations to 8 bits before a product, which alone makes an error of about this size.
 const CPU_ERROR: f64 = 4.5e-2;
 
 #[test]

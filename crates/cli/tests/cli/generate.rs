@@ -57,7 +57,7 @@ fn each_prompt_gets_what_it_gets_alone() {
         &["--batch-size", "3"],
         &["--chunk", "2"],
         &["--page-size", "5", "--threads", "1"],
-        // Pages for one sequence and a half: sequences take turns and are preempted.
+        // Pages for one sequence and a half: sequences wait and are preempted.
         &["--kv-memory", "90K", "--page-size", "4"],
         &["--kv-type", "f16", "--ctx", "64"],
     ];

@@ -65,13 +65,13 @@ fn the_batch_does_not_show() {
     assert_eq!(logits(&sequences[4..5], &[]).lines().collect::<Vec<_>>(), lines[4..5], "by itself");
 }
 
-/// What rounding the cache, another order of sums or another instruction set may change: 8-bit activations make steps of
-/// tiny differences.
+/// Limit of the error from a rounded cache, another order of sums or another instruction set: 8-bit rounding of activations
+/// enlarges tiny differences.
 const ROUNDING: f64 = 0.05;
 
 #[test]
 fn other_arithmetic_shows_a_little() {
-    // Of random ids the model makes little, so little decides.
+    // For random ids the logits are close to one another.
     let story = std::fs::read(repository("crates/cli/tests/cli/story.txt")).unwrap();
     let ids = succeed(&["tokenize"], &story);
     let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();

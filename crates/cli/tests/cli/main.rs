@@ -1,7 +1,7 @@
 //! The program as its users meet it: arguments, standard streams, files, exit status.
 //!
-//! Every test runs the binary, most on the embedded demo model. What the numbers are is tested where they are computed;
-//! here it is that the commands give them, the same for the same request, and say what is wrong with what they refuse.
+//! Every test runs the binary, most on the embedded demo model. The numbers themselves are tested where they are computed. These
+//! tests check that commands print them, the same for the same request, and that refusals say what is wrong.
 
 mod batch_answers;
 mod batch_durable;

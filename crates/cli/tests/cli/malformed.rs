@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::harness::{arg, demo_bytes, folder, patched, run, with_key};
 
-/// What the commands that read a file make of it: those that run the model, `inspect` and `tokenize`.
+/// Results of the commands that read a file: those that run the model, `inspect` and `tokenize`.
 const ALL: [bool; 3] = [false, false, false];
 const NOT_TOKENIZE: [bool; 3] = [false, false, true];
 const ONLY_MODEL: [bool; 3] = [false, true, true];

@@ -135,7 +135,7 @@ fn a_connection_beyond_the_limit_waits() {
     let first = served.connect();
     let mut second = send(served.connect(), &[MODELS], "");
     second.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    // However long one waits for it.
+    // The server does not accept it, however long the client waits.
     let error = second.read(&mut [0]).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
     drop(first);

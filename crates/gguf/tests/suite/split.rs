@@ -1,10 +1,8 @@
 //! Models split into several files.
 
-mod common;
-
 use std::path::PathBuf;
 
-use common::{TempDir, use_all};
+use crate::common::{TempDir, use_all};
 use gguf::{Format, Gguf, GgufWriter, Value};
 
 /// A part with one tensor, `tensor`, whose data is three times the part's number.

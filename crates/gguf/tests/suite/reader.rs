@@ -1,11 +1,9 @@
 //! What a valid file gives: the writer's round trip, typed metadata, shapes, vocabularies, versions,
 //! releasing pages.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{Raw, TempDir, one_of_every_value, small_file, small_writer, use_all};
+use crate::common::{Raw, TempDir, one_of_every_value, small_file, small_writer, use_all};
 use gguf::{Array, Format, Gguf, GgufWriter, Metadata, Value};
 
 #[test]

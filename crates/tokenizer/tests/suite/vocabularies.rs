@@ -1,9 +1,7 @@
 //! What each part of a vocabulary does to a text, on vocabularies small enough to see it.
 
-mod support;
-
+use crate::support::{Kind, Vocabulary, published, strings};
 use gguf::{Array, Value};
-use support::{Kind, Vocabulary, published, strings};
 use tokenizer::{Bos, ControlTokens, Special, Tokenizer};
 
 /// The text's tokens as text, which shows where it was cut.

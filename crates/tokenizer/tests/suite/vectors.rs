@@ -3,11 +3,9 @@
 //! `tests/vocab` holds files of llama.cpp's `models` folder as they are there. An `.inp` has texts separated
 //! by a line `__ggml_vocab_test__`; its `.out` has the ids of one text a line, without BOS.
 
-mod support;
-
 use std::fs;
 
-use support::{published, published_path};
+use crate::support::{published, published_path};
 use tokenizer::{Bos, ControlTokens, Special};
 
 fn check(vocab: &str) {

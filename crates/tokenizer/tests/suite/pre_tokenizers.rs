@@ -1,13 +1,11 @@
 //! Every pre-tokenizer against llama.cpp: `tests/pre` has texts and the ids they become in GPT-2's vocabulary
 //! under each pre-tokenizer (`make.py` there says how they were made).
 
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::published_path;
 use gguf::{Gguf, GgufWriter, Value};
-use support::published_path;
 use tokenizer::{Bos, Special, Tokenizer};
 
 /// GPT-2's vocabulary under another pre-tokenizer.

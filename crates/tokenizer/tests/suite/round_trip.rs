@@ -1,11 +1,9 @@
 //! Text survives the way to tokens and back, and streaming shows the same text as decoding at once.
 
-mod support;
-
 use std::sync::LazyLock;
 
+use crate::support::{Kind, Vocabulary, published};
 use proptest::prelude::*;
-use support::{Kind, Vocabulary, published};
 use tokenizer::{Bos, ControlTokens, Special, Tokenizer};
 
 static GPT_2: LazyLock<Tokenizer> = LazyLock::new(|| published("gpt-2"));

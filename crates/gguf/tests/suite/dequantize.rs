@@ -4,8 +4,6 @@
 //! `make_dequant_vectors.py`). Both sides round in `f32` after each operation in ggml's order, so nothing may
 //! differ.
 
-mod common;
-
 use std::path::Path;
 
 use gguf::{Array, Format, Gguf, Value};

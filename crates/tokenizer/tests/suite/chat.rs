@@ -1,10 +1,8 @@
 //! Chats: what templates may count on, and that no message is read as more than a message.
 
-mod support;
-
+use crate::support::{Kind, Vocabulary, published};
 use gguf::Value;
 use proptest::prelude::*;
-use support::{Kind, Vocabulary, published};
 use tokenizer::{Bos, ChatMessage, ControlTokens, GenerationPrompt, Special, Tokenizer, TokenizerError};
 
 const CHATML: &str = "{% for message in messages %}\

@@ -1,8 +1,6 @@
 //! Files that are wrong in one way each, and what is said of them.
 
-mod common;
-
-use common::Raw;
+use crate::common::Raw;
 use gguf::Gguf;
 
 #[track_caller]

@@ -1,5 +1,4 @@
 //! Small vocabularies made to measure, as the files that hold them.
-#![allow(dead_code)] // Each test crate uses some of it.
 
 use std::path::PathBuf;
 
@@ -66,11 +65,6 @@ impl Vocabulary {
         self.scores.push(-(self.scores.len() as f32));
         self.kinds.push(kind as i32);
         self.texts.len() as u32 - 1
-    }
-
-    /// Sets the score of the token added last.
-    pub fn score(&mut self, score: f32) {
-        *self.scores.last_mut().unwrap() = score;
     }
 
     pub fn key(&mut self, key: &'static str, value: Value) -> &mut Self {

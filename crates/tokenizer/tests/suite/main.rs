@@ -1,0 +1,8 @@
+//! Tests of the public interface, in one program: each would compile the same generic code again.
+
+mod chat;
+mod pre_tokenizers;
+mod round_trip;
+mod support;
+mod vectors;
+mod vocabularies;
