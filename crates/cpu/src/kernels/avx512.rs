@@ -183,12 +183,13 @@ fn tokens<F: TileFormat, const N: usize>(
         } else {
             // The halves' integers are added while they are exact: at most 2 * 16 * 63 * 127 * 128, which 32 bits hold.
             let sub = 2 * record_idx;
-            let scale = [header.int_scale::<F>(v, sub, 0), header.int_scale::<F>(v, sub + 1, 0)];
+            let ([scale_low], [scale_high]) =
+                (header.int_scales::<F>(v, sub), header.int_scales::<F>(v, sub + 1));
             for_tokens!(t < N, {
                 let x = &x[t];
                 let low = dot::<F>(&q, x, 0..GROUPS / 2, x.neg_halves[0]);
                 let high = dot::<F>(&q, x, GROUPS / 2..GROUPS, x.neg_halves[1]);
-                let (low, high) = (_mm512_mullo_epi32(low, scale[0]), _mm512_mullo_epi32(high, scale[1]));
+                let (low, high) = (_mm512_mullo_epi32(low, scale_low), _mm512_mullo_epi32(high, scale_high));
                 let integer = _mm512_add_epi32(low, high);
                 sums[t] = quant::accumulate(v, sums[t], integer, header.d[0], x.scale);
             });

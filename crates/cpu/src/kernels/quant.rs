@@ -62,26 +62,6 @@ impl<'a, V: Vector> Header<'a, V> {
         Self { bytes, d, d_min }
     }
 
-    /// The scales of sub-block `sub`.
-    #[inline(always)]
-    pub fn scales<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
-        let mut scales = self.d;
-        for register in 0..V::REGISTERS {
-            scales[register] = self.scale::<F>(v, sub, register);
-        }
-        scales
-    }
-
-    /// The minima of sub-block `sub`; without meaning for formats that have none.
-    #[inline(always)]
-    pub fn mins<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
-        let mut mins = self.d_min;
-        for register in 0..V::REGISTERS {
-            mins[register] = self.min::<F>(v, sub, register);
-        }
-        mins
-    }
-
     /// The bytes of line `line` after the f16 values, a byte a row.
     #[inline(always)]
     fn line<F: TileFormat>(&self, line: usize) -> &[u8; TILE_ROWS] {
@@ -89,40 +69,62 @@ impl<'a, V: Vector> Header<'a, V> {
         self.bytes[first + line * TILE_ROWS..][..TILE_ROWS].try_into().expect("a byte a row")
     }
 
-    /// The integer that `d` is multiplied by, of formats that have one: sub-block `sub`, the rows of a register.
+    /// The integers that `d` is multiplied by, of sub-block `sub`; for formats that have sub-blocks.
     #[inline(always)]
-    pub fn int_scale<F: TileFormat>(&self, v: V, sub: usize, register: usize) -> V::Ints {
+    pub fn int_scales<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Ints> {
+        let rows = self.line::<F>(sub);
+        let mut scales = v.tile(v.load_u8(rows, 0));
+        for register in 0..V::REGISTERS {
+            scales[register] = match F::SCALES {
+                Scales::DSigned32 | Scales::DSigned16 => v.load_i8(rows, register),
+                Scales::DMinNibbles => v.low_nibble(v.load_u8(rows, register)),
+                Scales::D | Scales::DM | Scales::DMinBytes => v.load_u8(rows, register),
+            };
+        }
+        scales
+    }
+
+    /// The scales of sub-block `sub`.
+    #[inline(always)]
+    pub fn scales<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
         match F::SCALES {
-            Scales::DMinBytes => v.load_u8(self.line::<F>(sub), register),
-            Scales::DMinNibbles => v.low_nibble(v.load_u8(self.line::<F>(sub), register)),
-            Scales::DSigned32 | Scales::DSigned16 => v.load_i8(self.line::<F>(sub), register),
-            Scales::D | Scales::DM => unreachable!("no sub-blocks"),
+            Scales::D | Scales::DM => self.d,
+            _ => times(v, self.d, self.int_scales::<F>(v, sub)),
         }
     }
 
-    /// The scale of sub-block `sub`, of the rows of a register.
+    /// The minima of sub-block `sub`; without meaning for formats that have none.
     #[inline(always)]
-    fn scale<F: TileFormat>(&self, v: V, sub: usize, register: usize) -> V::Floats {
+    pub fn mins<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
+        let mut mins = self.d_min;
         match F::SCALES {
-            Scales::D | Scales::DM => self.d[register],
-            _ => v.mul(self.d[register], v.to_floats(self.int_scale::<F>(v, sub, register))),
-        }
-    }
-
-    /// The minimum of sub-block `sub`, of the rows of a register; without meaning for formats that have none.
-    #[inline(always)]
-    fn min<F: TileFormat>(&self, v: V, sub: usize, register: usize) -> V::Floats {
-        let d_min = self.d_min[register];
-        match F::SCALES {
-            Scales::DM => v.negate(d_min),
-            Scales::DMinBytes => v.mul(d_min, v.to_floats(v.load_u8(self.line::<F>(8 + sub), register))),
-            Scales::DMinNibbles => {
-                let both = v.load_u8(self.line::<F>(sub), register);
-                v.mul(d_min, v.to_floats(v.high_nibble(both)))
+            Scales::D | Scales::DSigned32 | Scales::DSigned16 => mins,
+            Scales::DM => {
+                for register in 0..V::REGISTERS {
+                    mins[register] = v.negate(mins[register]);
+                }
+                mins
             }
-            Scales::D | Scales::DSigned32 | Scales::DSigned16 => d_min,
+            Scales::DMinBytes | Scales::DMinNibbles => {
+                let bytes = F::SCALES == Scales::DMinBytes;
+                let rows = self.line::<F>(if bytes { 8 + sub } else { sub });
+                let mut integers = v.tile(v.load_u8(rows, 0));
+                for register in 0..V::REGISTERS {
+                    let integer = v.load_u8(rows, register);
+                    integers[register] = if bytes { integer } else { v.high_nibble(integer) };
+                }
+                times(v, mins, integers)
+            }
         }
     }
+}
+
+#[inline(always)]
+fn times<V: Vector>(v: V, mut floats: V::Tile<V::Floats>, integers: V::Tile<V::Ints>) -> V::Tile<V::Floats> {
+    for register in 0..V::REGISTERS {
+        floats[register] = v.mul(floats[register], v.to_floats(integers[register]));
+    }
+    floats
 }
 
 /// 16 f16 values, widened.
@@ -282,12 +284,16 @@ pub(crate) fn unpack_row<F: TileFormat>(tile: &[u8], row: usize, out: &mut [f32]
         let header = Header::new::<F>(Scalar, header);
         for (record_idx, record) in records.chunks_exact(F::PLANES.bytes()).enumerate() {
             let lines = record.as_chunks::<64>().0;
-            for (col, out) in out[record_idx * BLOCK..][..BLOCK].iter_mut().enumerate() {
-                let sub = record_idx * halves + col / (BLOCK / halves);
-                let q = unpack::<_, F, false>(Scalar, lines, col / 4, 4 * row + col % 4);
-                let value = header.scale::<F>(Scalar, sub, row) * (i32::from(q) - F::OFFSET) as f32;
-                let min = if F::SCALES.has_min() { header.min::<F>(Scalar, sub, row) } else { 0.0 };
-                *out = value - min;
+            let out = &mut out[record_idx * BLOCK..][..BLOCK];
+            for (half, out) in out.chunks_exact_mut(BLOCK / halves).enumerate() {
+                let sub = record_idx * halves + half;
+                let scale = header.scales::<F>(Scalar, sub)[row];
+                let min = if F::SCALES.has_min() { header.mins::<F>(Scalar, sub)[row] } else { 0.0 };
+                for (col, out) in out.iter_mut().enumerate() {
+                    let col = half * (BLOCK / halves) + col;
+                    let q = unpack::<_, F, false>(Scalar, lines, col / 4, 4 * row + col % 4);
+                    *out = scale * (i32::from(q) - F::OFFSET) as f32 - min;
+                }
             }
         }
     }

@@ -30,7 +30,7 @@ mod sync {
     pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
     pub(super) use loom::thread::{JoinHandle, Thread, park};
 
-    use super::{FAULT, Fault, TaskPanic};
+    use super::{MISSING, Missing, TaskPanic};
 
     /// A worker looks once, then parks: more looks are the same again.
     pub(super) const SPINS: u32 = 1;
@@ -41,13 +41,13 @@ mod sync {
     }
 
     pub(super) fn unpark(thread: &Thread) {
-        if FAULT.get() != Some(Fault::NoWakeUp) {
+        if MISSING.get() != Some(Missing::WakeUp) {
             thread.unpark();
         }
     }
 
     pub(super) fn full_fence() {
-        if FAULT.get() != Some(Fault::NoFence) {
+        if MISSING.get() != Some(Missing::Fence) {
             loom::sync::atomic::fence(Ordering::SeqCst);
         }
     }
@@ -56,7 +56,7 @@ mod sync {
     pub(super) fn spin() {}
 
     pub(super) fn wait_until(_spins: u32, done: impl Fn() -> bool) {
-        while FAULT.get() != Some(Fault::NoWait) && !done() {
+        while MISSING.get() != Some(Missing::Wait) && !done() {
             loom::thread::yield_now();
         }
     }
@@ -74,20 +74,20 @@ mod sync {
 /// What a task panics with.
 struct TaskPanic;
 
-/// A mistake in the pool, made on purpose.
+/// What the pool lacks, on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+enum Missing {
     /// Nobody is unparked.
-    NoWakeUp,
+    WakeUp,
     /// Neither side of parking has its fence.
-    NoFence,
+    Fence,
     /// The caller of `run` does not wait for the workers that joined.
-    NoWait,
+    Wait,
 }
 
 thread_local! {
     /// Loom runs all threads of a model on the one that called it.
-    static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
+    static MISSING: Cell<Option<Missing>> = const { Cell::new(None) };
 }
 
 /// Explores a scenario with up to `preemptions` preemptions.
@@ -219,20 +219,20 @@ fn a_panic_reaches_the_caller_after_all_tasks_and_spares_the_pool() {
 #[test]
 #[should_panic(expected = "deadlock")]
 fn a_missing_wake_up_is_found() {
-    FAULT.set(Some(Fault::NoWakeUp));
+    MISSING.set(Some(Missing::WakeUp));
     explore(2, need_a_worker);
 }
 
 #[test]
 #[should_panic(expected = "deadlock")]
 fn a_missing_fence_is_found() {
-    FAULT.set(Some(Fault::NoFence));
+    MISSING.set(Some(Missing::Fence));
     explore(2, need_a_worker);
 }
 
 #[test]
 #[should_panic(expected = "Concurrent")]
 fn a_late_worker_that_is_not_waited_for_is_found() {
-    FAULT.set(Some(Fault::NoWait));
+    MISSING.set(Some(Missing::Wait));
     explore(2, empty_jobs);
 }
