@@ -244,12 +244,13 @@ impl Scheduler {
     /// Appends drafted tokens to a sequence that is about to generate: as many as fit the step, and the pages that are free.
     fn draft(&mut self, seq_idx: usize, batch: &Batch) {
         let (budget, rows) = (self.limits.token_budget - batch.num_tokens(), self.limits.max_head_rows);
-        // Every sequence behind this one keeps a token, a row and a page.
+        // Every sequence behind this one keeps a token and a page, and whatever may yet begin in this step a row.
         let others = self.running.len() - seq_idx - 1;
+        let rows_kept = self.limits.max_num_seqs - self.scheduled.len();
         let seq = &mut self.running[seq_idx];
         let num_tokens = seq.token_ids.len();
         let most = (budget.saturating_sub(1 + others))
-            .min(rows.saturating_sub(batch.size().head_rows() + 1 + others))
+            .min(rows.saturating_sub(batch.size().head_rows() + rows_kept))
             .min(seq.max_cached_tokens.saturating_sub(num_tokens))
             .min(self.limits.max_chunk - 1)
             .min(self.blocks.max_tokens(seq, others).saturating_sub(num_tokens));
