@@ -27,7 +27,7 @@ pub struct Case {
 }
 
 impl Case {
-    fn new(
+    pub(crate) fn new(
         [num_heads, num_kv_heads, head_dim]: [usize; 3],
         dtype: KvDtype,
         rope: Option<(usize, RopeStyle)>,
@@ -79,17 +79,21 @@ pub fn cases() -> Vec<Case> {
         Case::new([20, 1, 20], KvDtype::F32, Some((20, neighbours)), 33),
         Case::new([2, 1, 256], KvDtype::F16, Some((64, neighbours)), 64),
         Case::new([16, 1, 18], KvDtype::F16, Some((18, halves)), 32),
+        Case::new([8, 2, 128], KvDtype::F32, Some((128, halves)), 64),
+        Case::new([2, 2, 16], KvDtype::F16, Some((6, neighbours)), 33),
         Case { scale: 0.3, ..Case::new([4, 2, 64], KvDtype::F16, None, 32) },
     ]
 }
 
 /// Positions that are cached of the longest sequence: more than any kernel takes in one piece.
 const CONTEXT: usize = 600;
-const MAX_TOKENS: usize = 700;
 const NUM_SEQS: usize = 4;
 
+/// Most tokens of a step in which the three-step reference runs as well.
+const MAX_REFERENCE_TOKENS: usize = 64;
+
 /// First and last position (exclusive) of each sequence in the two steps.
-type Step = [Option<(usize, usize)>; NUM_SEQS];
+pub(crate) type Step = [Option<(usize, usize)>; NUM_SEQS];
 const STEPS: [Step; 2] = [
     [Some((0, 599)), Some((0, 3)), Some((0, 65)), None],
     [Some((599, 600)), Some((3, 23)), Some((65, 66)), Some((0, 1))],
@@ -99,30 +103,39 @@ const SHORT_STEPS: [Step; 2] =
     [[Some((0, 33)), Some((0, 3)), None, None], [Some((33, 34)), Some((3, 10)), None, Some((0, 1))]];
 
 /// A device with pages, and what the host knows of them.
-struct Bench<'a, B: Backend> {
+pub(crate) struct Bench<'a, B: Backend> {
     backend: &'a B,
     case: Case,
+    context: usize,
     limits: BatchLimits,
-    table: Vec<f32>, // [CONTEXT, rope dimensions / 2] of (cos, sin)
+    table: Vec<f32>, // [context, rope dimensions / 2] of (cos, sin)
     table_on: B::Buffer,
     cache: B::KvCache,
     pages: Vec<Vec<u32>>,
     /// `[seq][position][qkv columns]` before rotation.
-    qkv: Vec<Vec<Vec<f32>>>,
+    pub qkv: Vec<Vec<Vec<f32>>>,
+}
+
+/// The outputs of a step, `[T, q_cols]`.
+pub(crate) struct Attended {
+    pub fused: Vec<f32>,
+    /// By three steps, of a step with few tokens.
+    pub reference: Option<Vec<f32>>,
 }
 
 impl<'a, B: Backend> Bench<'a, B> {
-    fn new(backend: &'a B, case: Case) -> Result<Self> {
-        let max_blocks = CONTEXT.div_ceil(case.page_size);
+    /// Sequences of up to `context` positions.
+    pub fn new(backend: &'a B, case: Case, context: usize) -> Result<Self> {
+        let max_blocks = context.div_ceil(case.page_size);
         let limits = BatchLimits {
-            max_tokens: MAX_TOKENS,
+            max_tokens: context + 100,
             max_seqs: NUM_SEQS,
             max_logit_rows: 1,
             max_blocks,
             num_pages: NUM_SEQS * max_blocks,
         };
         let dim = case.rope.map_or(2, |(dim, _)| dim);
-        let angles = (0..CONTEXT * dim / 2).map(|i| i as f64 * 0.37);
+        let angles = (0..context * dim / 2).map(|i| i as f64 * 0.37);
         let table: Vec<f32> = angles.flat_map(|angle| [angle.cos() as f32, angle.sin() as f32]).collect();
         let QkvShape { num_kv_heads, head_dim, .. } = case.shape;
         let mut all: Vec<u32> = (0..(NUM_SEQS * max_blocks) as u32).collect();
@@ -138,12 +151,13 @@ impl<'a, B: Backend> Bench<'a, B> {
             ],
         })?;
         let cols = case.shape.cols();
-        let rows = |seq| random(10 + seq, CONTEXT * cols).chunks_exact(cols).map(<[f32]>::to_vec).collect();
+        let rows = |seq| random(10 + seq, context * cols).chunks_exact(cols).map(<[f32]>::to_vec).collect();
         Ok(Self {
             backend,
             case,
+            context,
             limits,
-            table_on: backend.upload(CONTEXT, dim, &table)?,
+            table_on: backend.upload(context, dim, &table)?,
             table,
             cache,
             pages: all.chunks_exact(max_blocks).map(<[u32]>::to_vec).collect(),
@@ -152,7 +166,7 @@ impl<'a, B: Backend> Bench<'a, B> {
     }
 
     /// Rotates and stores what a step brings, and attends; by three steps too, where scores have room.
-    fn run(&mut self, step: Step) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
+    pub fn run(&mut self, step: Step) -> Result<Attended> {
         let (backend, shape) = (self.backend, self.case.shape);
         let mut batch = Batch::new(self.limits, self.case.page_size);
         let mut rows = Vec::new();
@@ -172,15 +186,30 @@ impl<'a, B: Backend> Bench<'a, B> {
         let mut out = backend.alloc(tokens, shape.q_cols(), BufferRole::MatmulInput)?;
         backend.paged_attention(&plan, op, &qkv, &self.cache, &mut out);
         let fused = read(backend, &out, len)?;
-        if tokens > 64 {
-            return Ok((fused, None));
+        if tokens > MAX_REFERENCE_TOKENS {
+            return Ok(Attended { fused, reference: None });
         }
-        let mut scores = backend.alloc(tokens, shape.num_heads * CONTEXT, BufferRole::Values)?;
+        // What lies beyond a row's own positions is not looked at.
+        let cols = shape.num_heads * (self.context + 5);
+        let mut scores = backend.upload(tokens, cols, &vec![f32::NAN; tokens * cols])?;
         let mut out = backend.alloc(tokens, shape.q_cols(), BufferRole::MatmulInput)?;
         backend.attention_scores(&plan, op, &qkv, &self.cache, &mut scores);
         backend.attention_softmax(&plan, op, &mut scores);
         backend.attention_values(&plan, op, &scores, &self.cache, &mut out);
-        Ok((fused, Some(read(backend, &out, len)?)))
+        Ok(Attended { fused, reference: Some(read(backend, &out, len)?) })
+    }
+
+    /// Positions of one sequence alone, `chunk` of them a step; the outputs of all.
+    pub fn alone(&mut self, seq: usize, (first, end): (usize, usize), chunk: usize) -> Result<Attended> {
+        let mut all = Attended { fused: Vec::new(), reference: Some(Vec::new()) };
+        for start in (first..end).step_by(chunk) {
+            let mut step = [None; NUM_SEQS];
+            step[seq] = Some((start, end.min(start + chunk)));
+            let Attended { fused, reference } = self.run(step)?;
+            all.fused.extend(fused);
+            all.reference = all.reference.zip(reference).map(|(all, own)| [all, own].concat());
+        }
+        Ok(all)
     }
 
     /// A head's columns at a position, rotated if it is one of q or k.
@@ -214,7 +243,7 @@ impl<'a, B: Backend> Bench<'a, B> {
     }
 
     /// What a step's rows should come to.
-    fn want(&self, step: Step) -> Vec<f64> {
+    pub fn want(&self, step: Step) -> Vec<f64> {
         let QkvShape { num_heads, num_kv_heads, .. } = self.case.shape;
         let mut out = Vec::new();
         for (seq, range) in step.into_iter().enumerate() {
@@ -265,44 +294,67 @@ pub(crate) fn right_in_short<S: Subject>(backend: &S, tally: &mut Tally, case: C
 }
 
 fn right_in<S: Subject>(backend: &S, tally: &mut Tally, case: Case, steps: [Step; 2]) -> Result<()> {
-    let mut bench = Bench::new(backend, case)?;
+    let mut bench = Bench::new(backend, case, CONTEXT)?;
     for (number, step) in steps.into_iter().enumerate() {
-        let (fused, reference) = bench.run(step)?;
+        let Attended { fused, reference } = bench.run(step)?;
         let want = bench.want(step);
-        tally.near(|| format!("step {number}, fused"), &fused, &want);
+        near(tally, || format!("step {number}, fused"), &fused, &want);
         if let Some(reference) = reference {
-            tally.near(|| format!("step {number}, by three steps"), &reference, &want);
+            near(tally, || format!("step {number}, by three steps"), &reference, &want);
         }
     }
     Ok(())
 }
 
+/// Compares outputs together, and each.
+pub(crate) fn near(tally: &mut Tally, case: impl Fn() -> String, got: &[f32], want: &[f64]) {
+    tally.near(&case, got, want);
+    tally.each(case, got, want, |_| LARGEST);
+}
+
+/// About the largest of many standard normal values.
+const LARGEST: f64 = 4.0;
+
 /// The sequences of both steps together, and each alone in other chunks.
 pub(crate) fn invariant<S: Subject>(backend: &S, tally: &mut Tally, case: Case) -> Result<()> {
-    let mut bench = Bench::new(backend, case)?;
+    let mut bench = Bench::new(backend, case, CONTEXT)?;
     let q_cols = case.shape.q_cols();
     let mut together: Vec<Vec<f32>> = vec![Vec::new(); NUM_SEQS];
+    let mut by_three_steps: Vec<f32> = Vec::new();
     for step in STEPS {
-        let (fused, _) = bench.run(step)?;
-        let mut rest = fused.as_slice();
-        for (seq, range) in step.into_iter().enumerate() {
-            let Some((start, end)) = range else { continue };
-            let (own, others) = rest.split_at((end - start) * q_cols);
-            together[seq].extend_from_slice(own);
-            rest = others;
-        }
+        let Attended { fused, reference } = bench.run(step)?;
+        append(&mut together, step, &fused);
+        by_three_steps.extend(reference.into_iter().flatten());
     }
     for chunk in [600, 117] {
-        for seq in 0..NUM_SEQS {
-            let len = together[seq].len() / q_cols;
-            let mut alone = Vec::new();
-            for start in (0..len).step_by(chunk) {
-                let mut step = [None; NUM_SEQS];
-                step[seq] = Some((start, len.min(start + chunk)));
-                alone.extend(bench.run(step)?.0);
-            }
-            tally.same(|| format!("{len} positions in chunks of {chunk}"), &together[seq], &alone);
+        for (seq, together) in together.iter().enumerate() {
+            let len = together.len() / q_cols;
+            let alone = bench.alone(seq, (0, len), chunk)?;
+            tally.same(|| format!("{len} positions in chunks of {chunk}"), together, &alone.fused);
+        }
+    }
+    let mut together: Vec<Vec<f32>> = vec![Vec::new(); NUM_SEQS];
+    append(&mut together, STEPS[1], &by_three_steps);
+    for (seq, range) in STEPS[1].into_iter().enumerate() {
+        let Some(range) = range else { continue };
+        for chunk in [MAX_REFERENCE_TOKENS, 7] {
+            let alone = bench.alone(seq, range, chunk)?;
+            let case = || format!("positions {range:?} by three steps in chunks of {chunk}");
+            tally.same(case, &together[seq], &alone.reference.unwrap_or_default());
         }
     }
     Ok(())
+}
+
+/// Appends a step's outputs to those of its sequences.
+fn append(of_sequences: &mut [Vec<f32>], step: Step, outputs: &[f32]) {
+    let rows: usize = step.iter().flatten().map(|(start, end)| end - start).sum();
+    let q_cols = outputs.len() / rows;
+    let mut rest = outputs;
+    for (of_sequence, range) in of_sequences.iter_mut().zip(step) {
+        let Some((start, end)) = range else { continue };
+        let (own, others) = rest.split_at((end - start) * q_cols);
+        of_sequence.extend_from_slice(own);
+        rest = others;
+    }
 }

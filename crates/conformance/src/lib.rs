@@ -7,10 +7,16 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod cache;
+mod extremes;
+pub mod faulty;
 mod invariance;
 mod products;
+mod reads;
 mod report;
 mod rows;
+mod stacks;
+mod tally;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,18 +27,41 @@ use model::{Activation, AttentionOp, Backend, KvDtype, Read, Result, RunError};
 
 pub use attention::Case;
 pub use invariance::Sequences;
+use invariance::Variant;
 pub use report::{Finding, Report};
+use tally::Tally;
 
 /// A back end under test.
 pub trait Subject: Backend {
     /// The device, in a few words.
     fn name(&self) -> String;
-    /// Largest error of products with weights of a format, relative to what is right, in Euclidean norms.
-    fn product_limit(&self, format: Format) -> f64;
-    /// The same of fused attention, and of the three-step reference.
+    /// Largest error of an element that an operation on rows yields: a norm's relative to what is right, an activation's
+    /// relative to the gate times the other factor, a soft cap's relative to the cap.
+    fn row_limit(&self) -> f64 {
+        F32_LIMIT
+    }
+    /// Largest error of an embedding, relative to what is right; 0 if weights become exactly what the format says.
+    fn embed_limit(&self) -> f64 {
+        F32_LIMIT
+    }
+    /// Largest error of products with weights of a format: of [`Inputs::Any`], that of all elements together, relative to
+    /// what is right, in Euclidean norms; of [`Inputs::Exact`], also that of each element, relative to the sum of its
+    /// terms' magnitudes.
+    fn product_limit(&self, format: Format, inputs: Inputs) -> f64;
+    /// Largest error of fused attention and of the three-step reference: of all elements together, relative to what is
+    /// right, in Euclidean norms; of each element, relative to 4, about the largest of the values that are averaged.
     fn attention_limit(&self, op: AttentionOp, dtype: KvDtype) -> f64;
     /// Formats whose kernels may treat matrices of very many rows in another way.
     fn formats_of_tall_matrices(&self) -> Vec<Format>;
+}
+
+/// What is multiplied with weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inputs {
+    /// Normal values.
+    Any,
+    /// Multiples of 1/32 whose largest in every 32 is 127/32: exact in f16, and in signed bytes with a scale for each 32.
+    Exact,
 }
 
 /// Error of f32 arithmetic: a rounding of 6e-8 in each of some hundred additions that mostly cancel.
@@ -42,60 +71,6 @@ pub const F32_LIMIT: f64 = 2e-6;
 pub const HALF_LIMIT: f64 = 1e-3;
 /// Error of attention in f32, whose exponentials the devices' languages allow some units of the last place.
 pub const ATTENTION_LIMIT: f64 = 2e-5;
-
-/// What a check comes to.
-#[derive(Debug, Default)]
-struct Tally {
-    cases: usize,
-    /// The largest error, relative to what is right, in Euclidean norms.
-    error: f64,
-    /// What it may be; 0 where bits are compared.
-    limit: f64,
-    /// The first case that failed.
-    failure: Option<String>,
-}
-
-impl Tally {
-    fn within(limit: f64) -> Self {
-        Self { limit, ..Self::default() }
-    }
-
-    fn fail(&mut self, failure: String) {
-        self.failure.get_or_insert(failure);
-    }
-
-    /// Compares values with what is right.
-    fn near(&mut self, case: impl Fn() -> String, got: &[f32], want: &[f64]) {
-        assert_eq!(got.len(), want.len(), "{}: values", case());
-        self.cases += 1;
-        let error: f64 = got.iter().zip(want).map(|(&got, want)| (f64::from(got) - want).powi(2)).sum();
-        let norm: f64 = want.iter().map(|want| want.powi(2)).sum();
-        let error = (error / norm).sqrt();
-        self.error = self.error.max(error);
-        // An error that is no number is not within the limit either.
-        if error.is_nan() || error > self.limit {
-            self.fail(format!("{}: error {error:.2e}, expected at most {:.0e}", case(), self.limit));
-        }
-    }
-
-    /// Compares whole numbers.
-    fn equal(&mut self, case: impl Fn() -> String, got: &[u32], want: &[u32]) {
-        self.cases += 1;
-        if got != want {
-            self.fail(format!("{}: {got:?}, expected {want:?}", case()));
-        }
-    }
-
-    /// Compares bits.
-    fn same(&mut self, case: impl Fn() -> String, got: &[f32], want: &[f32]) {
-        assert_eq!(got.len(), want.len(), "{}: values", case());
-        self.cases += 1;
-        let differs = |(got, want): (&f32, &f32)| got.to_bits() != want.to_bits();
-        if let Some(i) = got.iter().zip(want).position(differs) {
-            self.fail(format!("{}: value {i} is {:?}, expected {:?} bit for bit", case(), got[i], want[i]));
-        }
-    }
-}
 
 /// Runs a check's cases.
 type Run<'a, S> = dyn Fn(&Arc<S>, &mut Tally) -> std::result::Result<(), RunError> + 'a;
@@ -134,56 +109,70 @@ impl<'a, S: Subject> Check<'a, S> {
             cases: tally.cases,
             error: tally.error,
             limit: tally.limit,
+            digest: tally.digest,
             seconds: started.elapsed().as_secs_f64(),
             failure: tally.failure,
         }
     }
 }
 
-/// Operations on rows.
-pub fn row_checks<'a, S: Subject>() -> Vec<Check<'a, S>> {
+/// Operations on rows, and what brings rows to the host.
+pub fn row_checks<'a, S: Subject>(device: &S) -> Vec<Check<'a, S>> {
+    let limit = device.row_limit();
+    let gated = |act| move |device: &S, tally: &mut Tally| rows::gated(device, tally, act);
     vec![
-        Check::new("rms_norm", F32_LIMIT, rows::rms_norm),
-        Check::new("add_rms_norm", F32_LIMIT, rows::add_rms_norm),
-        Check::new("norm_heads", F32_LIMIT, rows::norm_heads),
-        Check::new("add", F32_LIMIT, rows::add),
-        Check::new("scale", F32_LIMIT, rows::scale),
-        Check::new("softcap", F32_LIMIT, rows::softcap),
-        Check::new("swiglu", F32_LIMIT, |device: &S, tally: &mut _| {
-            rows::gated(device, tally, Activation::Silu)
-        }),
-        Check::new("geglu", F32_LIMIT, |device: &S, tally: &mut _| {
-            rows::gated(device, tally, Activation::GeluTanh)
-        }),
-        Check::new("gather_rows", 0.0, rows::gather_rows),
-        Check::new("argmax", 0.0, rows::argmax),
+        Check::new("rms_norm", limit, rows::rms_norm),
+        Check::new("add_rms_norm", limit, rows::add_rms_norm),
+        Check::new("norm_heads", limit, rows::norm_heads),
+        Check::new("add", 0.0, rows::add),
+        Check::new("scale", 0.0, rows::scale),
+        Check::new("softcap", limit, rows::softcap),
+        Check::new("swiglu", limit, gated(Activation::Silu)),
+        Check::new("geglu", limit, gated(Activation::GeluTanh)),
+        Check::new("operations on rows: alone as in a batch", 0.0, rows::invariant),
+        Check::new("gather_rows", 0.0, reads::gather_rows),
+        Check::new("argmax", 0.0, reads::argmax),
+        Check::new("read_into", 0.0, reads::read_into),
     ]
 }
 
-/// Batch invariance of a whole model.
+/// Batch invariance of a whole model, of one with other constants, and of one with reference attention.
 pub fn model_checks<S: Subject>(model: &Gguf) -> Vec<Check<'_, S>> {
-    let check = |(name, kv_dtype): (&str, KvDtype)| Check {
-        name: format!("whole model, {name} cache: alone as in a batch"),
+    let check = |(name, variant): (&str, Variant)| Check {
+        name: format!("whole model, {name}: alone as in a batch"),
         limit: 0.0,
         run: Box::new(move |device: &Arc<S>, tally: &mut Tally| {
-            invariance::whole_model(device, tally, model, kv_dtype)
+            invariance::whole_model(device, tally, model, variant)
         }),
     };
-    [("f16", KvDtype::F16), ("f32", KvDtype::F32)].map(check).into()
+    [
+        ("f16 cache", Variant::HalfCache),
+        ("f32 cache", Variant::FloatCache),
+        ("reference attention", Variant::ReferenceAttention),
+        ("other constants", Variant::OtherConstants),
+    ]
+    .map(check)
+    .into()
 }
 
-/// Embeddings and products of every block format.
+/// Embeddings and products of every block format, and of stacks of them.
 pub fn product_checks<'a, S: Subject>(device: &S) -> Vec<Check<'a, S>> {
     let mut checks = Vec::new();
     for format in Format::ALL {
-        let limit = device.product_limit(format);
+        let limit = |inputs| device.product_limit(format, inputs);
         let embed = move |device: &S, tally: &mut _| products::embed(device, tally, format);
         let right = move |device: &S, tally: &mut _| products::right(device, tally, format);
+        let exact = move |device: &S, tally: &mut _| products::exact(device, tally, format);
         let invariant = move |device: &S, tally: &mut _| products::invariant(device, tally, format);
-        checks.push(Check::new(format!("embed {format}"), F32_LIMIT, embed));
-        checks.push(Check::new(format!("matmul {format}"), limit, right));
+        checks.push(Check::new(format!("embed {format}"), device.embed_limit(), embed));
+        checks.push(Check::new(format!("matmul {format}"), limit(Inputs::Any), right));
+        checks.push(Check::new(format!("matmul {format}, exact inputs"), limit(Inputs::Exact), exact));
         checks.push(Check::new(format!("matmul {format}: alone as in a batch"), 0.0, invariant));
     }
+    let limits = stacks::FORMATS.map(|format| device.product_limit(format, Inputs::Exact));
+    let limit = limits.into_iter().fold(0.0, f64::max);
+    checks.push(Check::new("stacked matrices", limit, stacks::right));
+    checks.push(Check::new("stacked matrices: alone as in a batch", 0.0, stacks::invariant));
     for format in device.formats_of_tall_matrices() {
         let tall = move |device: &S, tally: &mut _| products::tall(device, tally, format);
         checks.push(Check::new(format!("matmul {format}: many rows as few"), 0.0, tall));
@@ -193,13 +182,24 @@ pub fn product_checks<'a, S: Subject>(device: &S) -> Vec<Check<'a, S>> {
 
 /// Rotation, the cache and attention in both modes.
 pub fn attention_checks<'a, S: Subject>(device: &S) -> Vec<Check<'a, S>> {
-    let mut checks = Vec::new();
+    let mut checks = vec![
+        Check::new("rope", cache::ROPE_LIMIT, cache::rope),
+        Check::new("store_kv: values and places", 0.0, cache::stored),
+        Check::new("attention, scores far apart", 0.0, extremes::far_apart),
+    ];
     for case in attention::cases() {
         let right = move |device: &S, tally: &mut _| attention::right(device, tally, case);
         let invariant = move |device: &S, tally: &mut _| attention::invariant(device, tally, case);
         let limit = device.attention_limit(case.op(), case.dtype);
         checks.push(Check::new(format!("rope and attention, {case}"), limit, right));
         checks.push(Check::new(format!("attention, {case}: alone as in a batch"), 0.0, invariant));
+    }
+    for case in extremes::cases() {
+        let limit = device.attention_limit(case.op(), case.dtype);
+        let long = move |device: &S, tally: &mut _| extremes::long(device, tally, case);
+        let pages = move |device: &S, tally: &mut _| extremes::pages(device, tally, case);
+        checks.push(Check::new(format!("long attention, {case}"), limit, long));
+        checks.push(Check::new(format!("attention, {case}, and pages of other sizes"), 0.0, pages));
     }
     checks
 }
@@ -226,10 +226,10 @@ pub fn run<S: Subject>(
 pub fn self_test<S: Subject>(device: &Arc<S>, format: Format, op: AttentionOp, dtype: KvDtype) -> Result<()> {
     let case = Case::of_model(op, dtype);
     let checks: [Check<'_, S>; 3] = [
-        Check::new("rms_norm", F32_LIMIT, rows::rms_norm),
+        Check::new("rms_norm", device.row_limit(), rows::rms_norm),
         Check::new(
             format!("matmul {format}"),
-            device.product_limit(format),
+            device.product_limit(format, Inputs::Any),
             move |device: &S, tally: &mut _| products::right(device, tally, format),
         ),
         Check::new("attention", device.attention_limit(op, dtype), move |device: &S, tally: &mut _| {

@@ -22,25 +22,56 @@ struct Matrix<B: Backend> {
     linear: Linear<B>,
 }
 
+/// A file of one random matrix, and its values.
+pub(crate) fn random_matrix(format: Format, rows: usize, cols: usize) -> (Gguf, Vec<f32>) {
+    let bytes = random_blocks(format, rows * cols, 0.1, &mut Rng::new((rows + cols) as u64));
+    let mut weights = vec![0.0; rows * cols];
+    format.dequantize(&bytes, &mut weights);
+    let mut writer = GgufWriter::new();
+    writer.tensor("matrix", &[cols as u64, rows as u64], format, bytes);
+    (writer.into_gguf(), weights)
+}
+
 impl<B: Backend> Matrix<B> {
     fn new(backend: &B, format: Format, rows: usize, cols: usize) -> Result<Self> {
-        let bytes = random_blocks(format, rows * cols, 0.1, &mut Rng::new((rows + cols) as u64));
-        let mut weights = vec![0.0; rows * cols];
-        format.dequantize(&bytes, &mut weights);
-        let mut writer = GgufWriter::new();
-        writer.tensor("matrix", &[cols as u64, rows as u64], format, bytes);
-        let linear = loaded(backend, &writer.into_gguf())?;
+        let (gguf, weights) = random_matrix(format, rows, cols);
+        let linear = loaded(backend, &gguf)?;
         Ok(Self { cols, weights, linear })
     }
 
     /// `[x rows, rows]` in float64.
     fn product(&self, x: &[f32]) -> Vec<f64> {
-        let dot = |x: &[f32], weights: &[f32]| -> f64 {
-            x.iter().zip(weights).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum()
-        };
-        let rows = |x| self.weights.chunks_exact(self.cols).map(move |weights| dot(x, weights));
-        x.chunks_exact(self.cols).flat_map(rows).collect()
+        sums(&self.weights, x, self.cols, |w, x| w * x)
     }
+
+    /// `[x rows, rows]`: the sums of the terms' magnitudes.
+    fn magnitudes(&self, x: &[f32]) -> Vec<f64> {
+        sums(&self.weights, x, self.cols, |w, x| (w * x).abs())
+    }
+}
+
+/// `[x rows, weights rows]`: for each pair of rows the sum of `term(weight, x)` in float64.
+pub(crate) fn sums(weights: &[f32], x: &[f32], cols: usize, term: fn(f64, f64) -> f64) -> Vec<f64> {
+    let dot = |x: &[f32], weights: &[f32]| -> f64 {
+        weights.iter().zip(x).map(|(&w, &x)| term(f64::from(w), f64::from(x))).sum()
+    };
+    let rows = |x| weights.chunks_exact(cols).map(move |weights| dot(x, weights));
+    x.chunks_exact(cols).flat_map(rows).collect()
+}
+
+/// `[rows, cols]` values as [`Inputs::Exact`](crate::Inputs::Exact) has them.
+pub(crate) fn exact_inputs(seed: usize, rows: usize, cols: usize) -> Vec<f32> {
+    let mut rng = Rng::new(seed as u64);
+    let mut x = Vec::with_capacity(rows * cols);
+    for _ in 0..rows {
+        let mut row: Vec<i32> = (0..cols).map(|_| rng.below(255) as i32 - 127).collect();
+        for block in row.chunks_mut(32) {
+            let at = rng.below(block.len() as u32) as usize;
+            block[at] = if rng.below(2) == 0 { 127 } else { -127 };
+        }
+        x.extend(row.into_iter().map(|value| value as f32 / 32.0));
+    }
+    x
 }
 
 fn loaded<B: Backend>(backend: &B, gguf: &Gguf) -> Result<Linear<B>> {
@@ -48,7 +79,7 @@ fn loaded<B: Backend>(backend: &B, gguf: &Gguf) -> Result<Linear<B>> {
 }
 
 /// `[x rows, rows]` on the device.
-fn product<B: Backend>(
+pub(crate) fn product<B: Backend>(
     backend: &B,
     linear: &Linear<B>,
     x: &[f32],
@@ -68,6 +99,38 @@ fn shapes(format: Format) -> [(usize, usize); 3] {
         32 => [(40, 160), (16, 32), (33, 576)],
         _ => [(40, 512), (16, 256), (33, 768)],
     }
+}
+
+/// Rows on both sides of a tile's 16, and more than two tiles.
+const RAGGED_ROWS: [usize; 5] = [1, 15, 16, 17, 40];
+
+/// Columns: the shortest row, and several blocks; formats without blocks also have odd ones.
+fn ragged_cols(format: Format) -> &'static [usize] {
+    match format.block_len() {
+        1 => &[1, 3, 31, 32, 100, 257],
+        32 => &[32, 64, 96, 352],
+        _ => &[256, 768],
+    }
+}
+
+fn ragged_shapes(format: Format) -> impl Iterator<Item = (usize, usize)> {
+    RAGGED_ROWS.into_iter().flat_map(move |rows| ragged_cols(format).iter().map(move |&cols| (rows, cols)))
+}
+
+/// Each element against float64, over every ragged shape, and over one of enough tiles for several threads, the last of
+/// them ragged.
+pub(crate) fn exact<S: Subject>(backend: &S, tally: &mut Tally, format: Format) -> Result<()> {
+    /// Every number of tokens that a kernel takes at once, and more than two such groups.
+    const MANY: usize = 35;
+    let shapes = ragged_shapes(format).map(|shape| (shape, MANY)).chain([((650, 256), 9)]);
+    for ((rows, cols), tokens) in shapes {
+        let matrix = Matrix::new(backend, format, rows, cols)?;
+        let x = exact_inputs(7, tokens, cols);
+        let (want, scale) = (matrix.product(&x), matrix.magnitudes(&x));
+        let got = product(backend, &matrix.linear, &x, (rows, cols))?;
+        tally.each(|| format!("{rows} x {cols}, {tokens} tokens"), &got, &want, |i| scale[i]);
+    }
+    Ok(())
 }
 
 /// Against float64, without and with a bias.
@@ -94,18 +157,35 @@ fn added(row: &[f64], bias: &[f32]) -> Vec<f64> {
     row.iter().zip(bias).map(|(value, &bias)| value + f64::from(bias)).collect()
 }
 
-/// Each token alone, and in batches of 1 to 65 and more tokens, at every position of a tile.
+/// Each token alone, and in batches: of every number from 1 to 65 and more tokens of one shape, at every position of a
+/// tile; of fewer numbers over every ragged shape.
 pub(crate) fn invariant<S: Subject>(backend: &S, tally: &mut Tally, format: Format) -> Result<()> {
-    let (rows, cols) = shapes(format)[0];
-    let Matrix { linear, .. } = Matrix::new(backend, format, rows, cols)?;
-    let x = random(3, DIFFERENT * cols);
-    let tokens = x.chunks_exact(cols).map(|x| product(backend, &linear, x, (rows, cols)));
+    for shape in ragged_shapes(format) {
+        let Matrix { linear, .. } = Matrix::new(backend, format, shape.0, shape.1)?;
+        same_in_batches(backend, tally, &linear, shape, 19, (2..=9).chain([16, 19, 35]))?;
+    }
+    let shape = shapes(format)[0];
+    let Matrix { linear, .. } = Matrix::new(backend, format, shape.0, shape.1)?;
+    same_in_batches(backend, tally, &linear, shape, DIFFERENT, (1..=65).chain([128, TOKENS]))
+}
+
+/// Compares `different` tokens, each alone, with batches of `counts` of them.
+pub(crate) fn same_in_batches<S: Subject>(
+    backend: &S,
+    tally: &mut Tally,
+    linear: &Linear<S>,
+    (rows, cols): (usize, usize),
+    different: usize,
+    counts: impl Iterator<Item = usize>,
+) -> Result<()> {
+    let x = random(3, different * cols);
+    let tokens = x.chunks_exact(cols).map(|x| product(backend, linear, x, (rows, cols)));
     let alone: Vec<Vec<f32>> = tokens.collect::<Result<_>>()?;
-    for count in (1..=65).chain([128, TOKENS]) {
-        let picked: Vec<usize> = (0..count).map(|i| (7 * count + i) % DIFFERENT).collect();
+    for count in counts {
+        let picked: Vec<usize> = (0..count).map(|i| (7 * count + i) % different).collect();
         let batch: Vec<f32> = picked.iter().flat_map(|&i| &x[i * cols..][..cols]).copied().collect();
         let want: Vec<f32> = picked.iter().flat_map(|&i| &alone[i]).copied().collect();
-        let got = product(backend, &linear, &batch, (rows, cols))?;
+        let got = product(backend, linear, &batch, (rows, cols))?;
         tally.same(|| format!("{rows} x {cols}, {count} tokens"), &got, &want);
     }
     Ok(())
@@ -137,24 +217,29 @@ pub(crate) fn tall<S: Subject>(backend: &S, tally: &mut Tally, format: Format) -
     Ok(())
 }
 
-/// Rows of a table.
+/// Every row of tables of every shape.
 pub(crate) fn embed<S: Subject>(backend: &S, tally: &mut Tally, format: Format) -> Result<()> {
-    for (rows, cols) in shapes(format) {
+    const MOST: usize = 40;
+    let limits =
+        BatchLimits { max_tokens: MOST, max_seqs: 1, max_logit_rows: 1, max_blocks: 1, num_pages: 1 };
+    let mut batch = Batch::new(limits, MOST);
+    let mut plan = backend.alloc_plan(limits, &[QkvShape { num_heads: 1, num_kv_heads: 1, head_dim: 2 }])?;
+    for (rows, cols) in ragged_shapes(format).chain(shapes(format)) {
         let Matrix { weights, linear, .. } = Matrix::new(backend, format, rows, cols)?;
-        let tokens: Vec<u32> = (0..23).map(|i| (i * 7 % rows) as u32).collect();
-        let limits =
-            BatchLimits { max_tokens: 23, max_seqs: 1, max_logit_rows: 1, max_blocks: 2, num_pages: 2 };
-        let mut batch = Batch::new(limits, 16);
-        batch.push(&tokens, 0, &[0, 1], Want::None);
-        let mut plan =
-            backend.alloc_plan(limits, &[QkvShape { num_heads: 1, num_kv_heads: 1, head_dim: 2 }])?;
+        // In no order, some twice.
+        let tokens: Vec<u32> = (0..MOST - 1).map(|i| (i * 7 % rows) as u32).collect();
+        batch.clear();
+        batch.push(&tokens, 0, &[0], Want::None);
         backend.plan(&batch, &mut plan)?;
-        let mut out = backend.alloc(tokens.len(), cols, BufferRole::Values)?;
+        let mut out = backend.alloc(MOST, cols, BufferRole::Values)?;
         backend.embed(&plan, &linear.parts[0], &mut out);
         let row =
             |&token: &u32| weights[token as usize * cols..][..cols].iter().map(|&value| f64::from(value));
         let want: Vec<f64> = tokens.iter().flat_map(row).collect();
-        tally.near(|| format!("{rows} x {cols}"), &read(backend, &out, tokens.len() * cols)?, &want);
+        let got = read(backend, &out, MOST * cols)?;
+        let (got, beyond) = got.split_at(want.len());
+        tally.near(|| format!("{rows} x {cols}"), got, &want);
+        tally.same(|| format!("{rows} x {cols}, the row beyond"), beyond, &vec![0.0; cols]);
     }
     Ok(())
 }

@@ -11,10 +11,12 @@ pub struct Finding {
     pub check: String,
     /// Comparisons.
     pub cases: usize,
-    /// The largest error, relative to what is right, in Euclidean norms; 0 where bits were compared.
+    /// The largest error, relative to what is right; 0 where bits were compared.
     pub error: f64,
     /// What it may be; 0 where bits were compared.
     pub limit: f64,
+    /// Of all bits that were compared with anything: equal where two devices, or one in two settings, gave the same bits.
+    pub digest: u64,
     /// How long it took.
     pub seconds: f64,
     /// The first comparison that failed.
@@ -53,7 +55,7 @@ impl Report {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { setting, check, cases, error, limit, seconds, failure } = self;
+        let Self { setting, check, cases, error, limit, seconds, failure, .. } = self;
         let errors = match *limit > 0.0 {
             true => format!("{error:.1e} of {limit:.0e}"),
             false => "bits".to_owned(),

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use cpu::{CpuBackend, CpuOptions};
 use gguf::{Format, Gguf, GgufWriter};
-use model::{Backend, Linear};
+use model::{Backend, BufferRole, Linear};
 use testkit::{Rng, random_blocks};
 
 const ROWS: usize = 65536;
@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for tokens in TOKENS {
             let values: Vec<f32> = (0..tokens * COLS).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
             let x = backend.upload(tokens, COLS, &values)?;
-            let mut out = backend.alloc(tokens, ROWS)?;
+            let mut out = backend.alloc(tokens, ROWS, BufferRole::Values)?;
             let rounds = (48 / tokens).clamp(3, 9);
             let mut seconds: Vec<f64> = (0..rounds + 1)
                 .map(|_| {

@@ -3,31 +3,56 @@
 use std::sync::Arc;
 
 use conformance::{
-    F32_LIMIT, Finding, Report, Subject, attention_checks, model_checks, product_checks, row_checks,
+    Check, Finding, Inputs, Report, Subject, attention_checks, model_checks, product_checks, row_checks,
 };
 use gguf::{Format, Gguf};
 use model::{AttentionOp, KvDtype, Result};
 
 use crate::backend::{CpuBackend, CpuOptions};
 
+/// Error of a norm's, an activation's or a soft cap's element: a sum in 16 lanes, a root, a quotient, and an exponential
+/// that is good to two units in the last place, each some 6e-8.
+const ROW_LIMIT: f64 = 6e-7;
+
+/// Error of products with float weights, whose sums of some hundred f32 terms are formed one after the other.
+const FLOAT_LIMIT: f64 = 1e-6;
+
 /// Error of products with quantised weights: activations are rounded to signed bytes in blocks of 32, by up to half of a
 /// 127th of a block's largest, which is some 2.1 standard deviations; 0.5 % of a value on average.
 const BYTE_LIMIT: f64 = 7e-3;
+
+/// Error of an element where bytes are exact: roundings in f32 of the block's scale, of its product with an exact
+/// integer and of the sum so far, each half a unit in the last place (6e-8) of numbers that the sum of the terms'
+/// magnitudes bounds.
+const EXACT_LIMIT: f64 = 2.4e-7;
+
+/// Error of attention: scores of size 3 are off by some units in the last place, and so are, relatively, the weights.
+const ATTENTION_LIMIT: f64 = 5e-7;
 
 impl Subject for CpuBackend {
     fn name(&self) -> String {
         format!("CPU ({})", self.isa())
     }
 
-    fn product_limit(&self, format: Format) -> f64 {
-        match format {
-            Format::F32 | Format::F16 | Format::BF16 => F32_LIMIT,
-            _ => BYTE_LIMIT,
+    fn row_limit(&self) -> f64 {
+        ROW_LIMIT
+    }
+
+    /// Tiles hold the bits of the file.
+    fn embed_limit(&self) -> f64 {
+        0.0
+    }
+
+    fn product_limit(&self, format: Format, inputs: Inputs) -> f64 {
+        match (format, inputs) {
+            (_, Inputs::Exact) => EXACT_LIMIT,
+            (Format::F32 | Format::F16 | Format::BF16, Inputs::Any) => FLOAT_LIMIT,
+            (_, Inputs::Any) => BYTE_LIMIT,
         }
     }
 
     fn attention_limit(&self, _: AttentionOp, _: KvDtype) -> f64 {
-        F32_LIMIT
+        ATTENTION_LIMIT
     }
 
     /// A thread takes a run of tiles that depends on the number of rows.
@@ -36,16 +61,22 @@ impl Subject for CpuBackend {
     }
 }
 
+/// Every check, with `model` for those of whole models.
+pub fn checks<'a>(backend: &CpuBackend, model: &'a Gguf) -> Vec<Check<'a, CpuBackend>> {
+    let mut checks = row_checks(backend);
+    checks.extend(model_checks(model));
+    checks.extend(product_checks(backend));
+    checks.extend(attention_checks(backend));
+    checks
+}
+
 /// Runs every check. `found` is told each finding as it comes.
 ///
 /// # Errors
 /// When the machine lacks the instruction set, or threads cannot be started.
 pub fn run(options: CpuOptions, model: &Gguf, found: &mut dyn FnMut(&Finding)) -> Result<Report> {
     let backend = Arc::new(CpuBackend::new(options)?);
-    let mut checks = row_checks();
-    checks.extend(model_checks(model));
-    checks.extend(product_checks(&*backend));
-    checks.extend(attention_checks(&*backend));
+    let checks = checks(&backend, model);
     let setting = format!("{}, {} threads", backend.isa(), backend.num_threads());
     let mut report = Report::new(backend.name(), "CPU", "none");
     report.findings = conformance::run(&backend, &setting, checks, found);

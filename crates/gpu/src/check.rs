@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use conformance::{
-    ATTENTION_LIMIT, F32_LIMIT, Finding, HALF_LIMIT, Report, Subject, attention_checks, model_checks,
+    ATTENTION_LIMIT, F32_LIMIT, Finding, HALF_LIMIT, Inputs, Report, Subject, attention_checks, model_checks,
     product_checks, row_checks,
 };
 use devices::{GpuOptions, MatrixUnits, Subgroups};
@@ -19,7 +19,7 @@ impl Subject for GpuBackend {
         self.gpu().info().name.clone()
     }
 
-    fn product_limit(&self, format: Format) -> f64 {
+    fn product_limit(&self, format: Format, _: Inputs) -> f64 {
         let on_matrix_units = self.gpu().capabilities().has_matrix_units() && format != Format::F32;
         if on_matrix_units { HALF_LIMIT } else { F32_LIMIT }
     }
@@ -62,7 +62,7 @@ pub fn run(
         let are_products_new = seen.iter().all(|seen| seen.matrix_tile != capabilities.matrix_tile);
         seen.push(capabilities);
         let backend = Arc::new(GpuBackend::new(gpu));
-        let mut checks = row_checks();
+        let mut checks = row_checks(&*backend);
         checks.extend(model_checks(model));
         if are_products_new {
             checks.extend(product_checks(&*backend));

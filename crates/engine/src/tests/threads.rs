@@ -16,8 +16,7 @@ use crate::stats::EngineStats;
 use crate::testing::{FakeRunner, generate_alone, spec, tokenizer};
 
 fn start(runner: impl Runner) -> EngineHandle {
-    Engine::start(runner, Some(tokenizer()), EngineOptions::default())
-        .expect("sizes that agree")
+    Engine::start(runner, Some(tokenizer()), EngineOptions::default()).expect("sizes that agree")
 }
 
 fn request(seed: u64) -> Request {

@@ -1,0 +1,96 @@
+//! What only this back end promises: how much memory weights take, exponentials to the last places, and outputs that are
+//! not finite where an input is not.
+
+use cpu::{CpuBackend, CpuBuffer};
+use gguf::{Format, Gguf, GgufWriter};
+use model::{Activation, Backend, BufferRole, Linear, Read};
+use testkit::{Rng, random_blocks};
+
+use super::backends;
+
+/// A file of one tensor, `w`: random weights `[rows, cols]`.
+fn weights(format: Format, rows: usize, cols: usize) -> Gguf {
+    let mut rng = Rng::new((rows * 1000 + cols) as u64);
+    let data = random_blocks(format, rows * cols, 0.05, &mut rng);
+    let mut file = GgufWriter::new();
+    file.tensor("w", &[cols as u64, rows as u64], format, data);
+    file.into_gguf()
+}
+
+/// The first `len` values.
+fn read(backend: &CpuBackend, buffer: &CpuBuffer, len: usize) -> Vec<f32> {
+    let mut out = vec![f32::NAN; len];
+    backend.read_into(&mut [Read { buffer, first_row: 0, out: &mut out }]).unwrap();
+    out
+}
+
+/// Repacked weights take at most a tenth more than the file's, padding of the last rows aside.
+#[test]
+fn repacked_weights_stay_packed() {
+    const SHAPE: (usize, usize) = (64, 512);
+    for format in Format::ALL {
+        let file = weights(format, SHAPE.0, SHAPE.1);
+        let tensor = file.tensor("w").unwrap();
+        for backend in backends() {
+            let packed = backend.matrix_bytes(&backend.load(tensor).unwrap());
+            let limit = tensor.data().len() as u64 * 110 / 100;
+            assert!(packed <= limit, "{} {format}: {packed} bytes, expected at most {limit}", backend.isa());
+        }
+    }
+}
+
+#[test]
+fn an_activation_that_is_not_finite_shows_in_every_output() {
+    const SHAPE: (usize, usize) = (17, 256);
+    for backend in backends() {
+        for format in Format::ALL {
+            let file = weights(format, SHAPE.0, SHAPE.1);
+            let weight = Linear { parts: vec![backend.load(file.tensor("w").unwrap()).unwrap()], bias: None };
+            for bad in [f32::NAN, f32::INFINITY] {
+                let mut x = vec![1.0; 2 * SHAPE.1];
+                x[40] = bad;
+                let x = backend.upload(2, SHAPE.1, &x).unwrap();
+                let mut out = backend.alloc(2, SHAPE.0, BufferRole::Values).unwrap();
+                backend.matmul(2, &x, &weight, &mut out);
+                let y = read(&backend, &out, 2 * SHAPE.0);
+                let (spoilt, whole) = y.split_at(SHAPE.0);
+                assert!(spoilt.iter().all(|y| !y.is_finite()), "{} {format} {bad}", backend.isa());
+                assert!(whole.iter().all(|y| y.is_finite()), "{} {format} {bad}", backend.isa());
+            }
+        }
+    }
+}
+
+/// A quotient, two products, and an exponential that is good to two units in the last place: relative to the result, also
+/// where it is small.
+#[test]
+fn swiglu_is_good_to_the_last_places() {
+    const TOLERANCE: f64 = 6e-7;
+    const ROWS: usize = 5;
+    // Both sides of a vector's 16 lanes.
+    for cols in [1, 2, 15, 16, 17, 100, 257] {
+        let mut gate_up = Rng::new(cols as u64).normals(ROWS * 2 * cols, 4.0);
+        gate_up[0] = -100.0; // The exponential overflows.
+        gate_up[2 * cols] = 100.0;
+        for backend in backends() {
+            let x = backend.upload(ROWS, 2 * cols, &gate_up).unwrap();
+            let mut out = backend.alloc(ROWS, cols, BufferRole::MatmulInput).unwrap();
+            backend.gated(ROWS, Activation::Silu, &x, &mut out);
+            let got = read(&backend, &out, ROWS * cols);
+            for (got, row) in got.chunks(cols).zip(gate_up.chunks(2 * cols)) {
+                for (col, got) in got.iter().enumerate() {
+                    let (gate, up) = (f64::from(row[col]), f64::from(row[cols + col]));
+                    let want = gate / (1.0 + (-gate).exp()) * up;
+                    // At a gate of -100 the answer is nothing in f32, or close to it.
+                    let allowed = TOLERANCE * want.abs().max(1e-30);
+                    let error = (f64::from(*got) - want).abs();
+                    assert!(
+                        error <= allowed,
+                        "{} {cols} columns [{col}]: {got}, expected {want}",
+                        backend.isa()
+                    );
+                }
+            }
+        }
+    }
+}
