@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use gpu::{Adapters, GpuBackend};
-use rustorch_llama::{Device, GpuOptions};
+use rustorch_llama::{
+    Device, EmbeddingRequest, EngineConfig, Gguf, GpuOptions, LlamaConfig, LoadOptions, Pooling, Weights,
+};
 
-use super::{Numerics, On, for_random, requests, slots, steps, test_model};
+use super::{Numerics, On, for_random, requests, same_bits, slots, steps, test_model};
 
 #[path = "../common/gpu.rs"]
 mod common;
@@ -82,4 +84,27 @@ fn preempted_requests_are_as_alone() {
         requests::Conditions { page_size: 2, max_chunk: 3, spare_pages: 6, ..requests::Conditions::roomy() };
     let stats = requests::check(backend, &model, numerics, (&requests, &want), &conditions).unwrap();
     assert!(stats.preemptions > 0, "{stats:?}");
+}
+
+/// A step of mean-pooled embeddings wants the hidden states of all its rows, which are more than the rows that may want
+/// logits. Sixteen heads on one cached head make a run of each row, which leaves no words of a GPU's plan unused.
+#[test]
+fn embeddings_may_want_every_row_of_a_step() {
+    let spec = testkit::ModelSpec { heads: 16, kv_heads: 1, head_dim: 16, layers: 1, ..Default::default() };
+    let gguf = Gguf::from_vec(spec.to_gguf()).unwrap();
+    let config = LlamaConfig::from_gguf(&gguf).unwrap();
+    let config = config.with_max_seq_len(64).with_batch_size(4).with_max_batch_tokens(64);
+    let weights = Weights::load(&gguf, config, LoadOptions::on(common::device())).unwrap();
+    let engine = weights.start_engine(None, EngineConfig::default()).unwrap();
+    let embed = |seq: u32| {
+        let prompt_token_ids = (0..20).map(|i| (31 * seq + 7 * i) % spec.vocab as u32).collect();
+        let pooling = Pooling::Mean;
+        engine.embed(EmbeddingRequest { prompt_token_ids, pooling, ..Default::default() }).unwrap()
+    };
+    let streams: Vec<_> = (0..4).map(embed).collect();
+    let together: Vec<_> = streams.into_iter().map(|stream| stream.embedding().unwrap()).collect();
+    for (seq, together) in (0..).zip(together) {
+        let alone = embed(seq).embedding().unwrap();
+        same_bits(&together.values, &alone.values).unwrap();
+    }
 }

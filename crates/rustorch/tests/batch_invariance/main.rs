@@ -14,7 +14,7 @@ mod device;
 mod prefix_cache;
 mod requests;
 mod slots;
-// SPLITK mod split_k;
+mod split_k;
 mod steps;
 
 use std::num::NonZeroUsize;
@@ -74,8 +74,13 @@ impl Numerics {
 
     /// The CPU's backend.
     fn cpu_backend(&self, threads: usize) -> Arc<CpuBackend> {
+        Arc::new(self.new_cpu_backend(threads))
+    }
+
+    /// As [`cpu_backend`](Self::cpu_backend), to be wrapped.
+    fn new_cpu_backend(&self, threads: usize) -> CpuBackend {
         match self.device(threads) {
-            Device::Cpu(options) => Arc::new(CpuBackend::new(options).expect("a backend")),
+            Device::Cpu(options) => CpuBackend::new(options).expect("a backend"),
             device => panic!("{device} is not the CPU"),
         }
     }
