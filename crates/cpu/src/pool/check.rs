@@ -165,12 +165,12 @@ fn a_pool_starts_and_stops() {
 
 #[test]
 fn every_task_runs_once_and_its_result_is_seen() {
-    explore(3, || run_jobs(2, 3, 2));
+    explore(2, || run_jobs(2, 3, 2));
 }
 
 #[test]
 fn two_workers_share_a_job() {
-    explore(2, || run_jobs(3, 3, 1));
+    explore(2, || run_jobs(3, 2, 1));
 }
 
 #[test]
