@@ -120,7 +120,7 @@ pub enum Error {
 /// What does not fit a device's memory.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{device}: expected room for {needed} ({parts}), found {available} available of {total}\nhint: {hint}"
+    "{device}: expected memory for {needed} ({parts}), found {available} available of {total}\nhint: {hint}"
 )]
 pub struct DoesNotFit {
     /// The device.

@@ -1,5 +1,6 @@
 //! The public face, row by row: what each call does, and what each mistake is told. Whatever the mistake, no slot changes.
 
+mod engine;
 mod families;
 mod forward;
 mod loading;
