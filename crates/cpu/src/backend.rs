@@ -224,10 +224,8 @@ impl Backend for CpuBackend {
     type Plan = CpuPlan;
 
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
-        for layer in &spec.layers {
-            check_head_dim(layer.attn.head_dim)?;
-        }
-        Ok(())
+        spec.require_plain_attention("the CPU")?;
+        spec.layers.iter().try_for_each(|layer| check_head_dim(layer.attn.head_dim))
     }
 
     fn load(&self, tensor: TensorView<'_>) -> Result<CpuMatrix> {
@@ -568,4 +566,20 @@ fn rotate(head: &mut [f32], rotations: &[f32], style: RopeStyle) {
 
 fn out_of_memory(what: &str, elements: usize, bytes: u64) -> Error {
     Error::OutOfMemory { what: what.to_owned(), needed: elements as u64 * bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The scores of reference attention over a long context are the widest buffer of all, and nobody multiplies them.
+    #[test]
+    fn only_inputs_of_products_have_scratch_for_their_quantised_form() {
+        let backend = CpuBackend::new(CpuOptions::default()).expect("a backend");
+        let blocks = || backend.activations.lock().expect("nobody panics").len();
+        backend.alloc(8, 1 << 16, BufferRole::Values).expect("a buffer");
+        assert_eq!(blocks(), 0);
+        backend.alloc(8, 4096, BufferRole::MatmulInput).expect("a buffer");
+        assert_eq!(blocks(), 8 * 4096 / BLOCK);
+    }
 }

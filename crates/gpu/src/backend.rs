@@ -200,6 +200,7 @@ impl Backend for GpuBackend {
     type Plan = GpuPlan;
 
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
+        spec.require_plain_attention("a GPU")?;
         spec.layers.iter().try_for_each(|layer| check_head_dim(layer.attn.head_dim))
     }
 

@@ -9,48 +9,9 @@ use std::ops::Range;
 use gguf::TensorView;
 
 use crate::{
-    Activation, AttentionSpec, Batch, BatchLimits, KvShape, Layout, Linear, ModelSpec, Result, RopeStyle,
+    Activation, AttentionSpec, Batch, BatchLimits, BufferRole, KvShape, Layout, ModelSpec, QkvShape, Result,
+    RopeStyle,
 };
-
-/// Which attention runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AttentionMode {
-    /// One pass over the cached keys and values with a running softmax.
-    #[default]
-    Fused,
-    /// Scores, softmax and values as three operations over whole rows: the readable twin that `Fused` is tested
-    /// against. Its buffer grows with the batch's tokens times the context, which is therefore limited to
-    /// [`AttentionMode::MAX_REFERENCE_CONTEXT`].
-    Reference,
-}
-
-impl AttentionMode {
-    /// Most tokens of a sequence with reference attention.
-    pub const MAX_REFERENCE_CONTEXT: usize = 8192;
-}
-
-/// The stacked row that the QKV projection writes: `[q: num_heads * head_dim | k: num_kv_heads * head_dim | v: ..]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct QkvShape {
-    /// Query heads.
-    pub num_heads: usize,
-    /// Key and value heads.
-    pub num_kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-}
-
-impl QkvShape {
-    /// Width of the stacked row.
-    pub fn cols(&self) -> usize {
-        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
-    }
-
-    /// Width of the queries, and of the attention's output.
-    pub fn q_cols(&self) -> usize {
-        self.num_heads * self.head_dim
-    }
-}
 
 /// The attention of one layer, as operations take it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,15 +41,6 @@ pub struct RopeOp<'a, B: Backend> {
     pub table: &'a B::Buffer,
 }
 
-/// What a buffer is for, which decides what a device keeps beside its f32 values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BufferRole {
-    /// Read and written by operations, and by the host.
-    Values,
-    /// Also the input of [`matmul`](Backend::matmul), which a device may want in another form.
-    MatmulInput,
-}
-
 /// The peak rates of a device, measured: the bounds that a benchmark compares with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peaks {
@@ -98,6 +50,16 @@ pub struct Peaks {
     pub quantized_macs_per_s: f64,
     /// Multiply-adds a second of the instructions that products with float weights, and attention, use.
     pub float_macs_per_s: f64,
+}
+
+/// `y = weight * x + bias`, the weight being a stack of matrices with the same number of columns.
+///
+/// A stack rather than one matrix, because files mix block formats inside one (attn_v is often wider than attn_k).
+pub struct Linear<B: Backend> {
+    /// The stacked matrices, in the order of their rows.
+    pub parts: Vec<B::Matrix>,
+    /// One value per stacked row, zero for parts that have none; absent when no part has one.
+    pub bias: Option<B::Buffer>,
 }
 
 /// Rows of a buffer that the host wants, and where they go.

@@ -12,6 +12,8 @@ use crate::{KvDtype, ModelSpec, Result, RopeConfig};
 /// file's weights (loading compares them); the other fields are the caller's choice.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
+    /// The family of the file.
+    pub family: &'static Family,
     /// What the model is.
     pub spec: ModelSpec,
     /// Longest sequence, prompt and generated tokens together. From a file: the trained context.
@@ -49,8 +51,10 @@ impl LlamaConfig {
     /// # Errors
     /// As `from_gguf`.
     pub fn from_gguf_with(gguf: &Gguf, families: &[&'static Family]) -> Result<Self> {
-        let spec = families::of_file(gguf, families)?.read(gguf)?;
+        let family = families::of_file(gguf, families)?;
+        let spec = family.read(gguf)?;
         let config = Self {
+            family,
             max_seq_len: spec.context_length,
             spec,
             batch_size: Self::DEFAULT_BATCH_SIZE,

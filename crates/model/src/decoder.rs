@@ -105,7 +105,7 @@ impl<B: Backend> Decoder<B> {
     ) -> Result<Self> {
         config.validate()?;
         let spec = &config.spec;
-        spec.check_against(&spec.family.read(gguf)?)?;
+        spec.check_against(&config.family.read(gguf)?)?;
         backend.check_spec(spec)?;
         let weights = DecoderWeights::load(backend, gguf, spec, &mut progress)?;
         let table = |&rope: &RopeConfig| {

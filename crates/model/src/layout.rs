@@ -2,9 +2,33 @@
 //! the estimate of the memory it takes.
 
 use crate::check::check;
-use crate::{
-    AttentionMode, BatchLimits, BufferRole, KvShape, LayerSpec, LlamaConfig, ModelSpec, QkvShape, Result,
-};
+use crate::{BatchLimits, KvShape, LayerSpec, LlamaConfig, ModelSpec, QkvShape, Result};
+
+/// Which attention runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AttentionMode {
+    /// One pass over the cached keys and values with a running softmax.
+    #[default]
+    Fused,
+    /// Scores, softmax and values as three operations over whole rows: the readable twin that `Fused` is tested
+    /// against. Its buffer grows with the batch's tokens times the context, which is therefore limited to
+    /// [`AttentionMode::MAX_REFERENCE_CONTEXT`].
+    Reference,
+}
+
+impl AttentionMode {
+    /// Most tokens of a sequence with reference attention.
+    pub const MAX_REFERENCE_CONTEXT: usize = 8192;
+}
+
+/// What a buffer is for, which decides what a device keeps beside its f32 values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BufferRole {
+    /// Read and written by operations, and by the host.
+    Values,
+    /// Also the input of [`matmul`](Backend::matmul), which a device may want in another form.
+    MatmulInput,
+}
 
 /// A buffer of `rows x cols`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

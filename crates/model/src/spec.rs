@@ -1,18 +1,19 @@
 //! A model family as data: everything that the one graph has to know about a model, layer by layer.
 //!
-//! A file of [`families`](crate::families) turns a file's metadata into a [`ModelSpec`]; the decoder, the loader, the
+//! A file of `families` turns a file's metadata into a [`ModelSpec`]; the decoder, the loader, the
 //! memory estimate and the devices read nothing else. Variations between families are fields here, never branches on a
 //! family's name.
 
 use crate::check::{MAX_COUNT, check};
-use crate::families::Family;
-use crate::{KvDtype, KvHeads, KvShape, QkvShape, Result, RopeConfig};
+use crate::{Error, KvDtype, KvHeads, KvShape, QkvShape, Result, RopeConfig};
 
 /// A model: the shapes of its weights and the constants of its graph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSpec {
-    /// The family that described the model, which also names its tensors.
-    pub family: &'static Family,
+    /// `general.architecture` of the file: the family that described the model.
+    pub architecture: &'static str,
+    /// Where the file keeps the weights.
+    pub tensors: TensorNames,
     /// Rows of the embedding table and of the LM head.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -109,6 +110,64 @@ impl FfnSpec {
     }
 }
 
+/// Where a family keeps its weights: names without `.weight`, `.bias` and, of a layer's tensors, `blk.N.`.
+///
+/// A list names the tensors whose rows are stacked into one product; a fused tensor is a list of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TensorNames {
+    /// `[vocab, hidden]` embedding table.
+    pub embedding: &'static str,
+    /// `[hidden]` norm before the LM head.
+    pub output_norm: &'static str,
+    /// `[vocab, hidden]` LM head; absent in files that use the embedding table for it.
+    pub output: &'static str,
+    /// `[rope.dim / 2]` divisors of the rotation's frequencies; optional.
+    pub rope_factors: &'static str,
+    /// `[hidden]` norm before the attention.
+    pub attn_norm: &'static str,
+    /// `[q_dim + 2 kv_dim, hidden]`: queries, keys and values.
+    pub qkv: &'static [&'static str],
+    /// `[head_dim]` norm of the queries ([`QkNorm::PerHead`]).
+    pub q_norm: &'static str,
+    /// `[head_dim]` norm of the keys.
+    pub k_norm: &'static str,
+    /// `[num_heads]` logits of the attention's sinks.
+    pub sinks: &'static str,
+    /// `[hidden, q_dim]`.
+    pub attn_out: &'static str,
+    /// `[hidden]` norm of the attention's output.
+    pub post_attn_norm: &'static str,
+    /// `[hidden]` norm before the feed-forward layer.
+    pub ffn_norm: &'static str,
+    /// `[2 inner, hidden]`: gate, then up.
+    pub gate_up: &'static [&'static str],
+    /// `[hidden, inner]`.
+    pub down: &'static str,
+    /// `[hidden]` norm of the feed-forward layer's output.
+    pub post_ffn_norm: &'static str,
+}
+
+impl TensorNames {
+    /// The names that most families use. A family states those that differ.
+    pub const STANDARD: Self = Self {
+        embedding: "token_embd",
+        output_norm: "output_norm",
+        output: "output",
+        rope_factors: "rope_freqs",
+        attn_norm: "attn_norm",
+        qkv: &["attn_q", "attn_k", "attn_v"],
+        q_norm: "attn_q_norm",
+        k_norm: "attn_k_norm",
+        sinks: "attn_sinks",
+        attn_out: "attn_output",
+        post_attn_norm: "post_attention_norm",
+        ffn_norm: "ffn_norm",
+        gate_up: &["ffn_gate", "ffn_up"],
+        down: "ffn_down",
+        post_ffn_norm: "post_ffw_norm",
+    };
+}
+
 /// The activation of a gated feed-forward layer (arXiv 2002.05202).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
@@ -170,6 +229,30 @@ impl ModelSpec {
             });
         }
         own
+    }
+
+    /// Refuses attention with a soft cap, a window or sinks, for a device whose kernels have none of them.
+    ///
+    /// # Errors
+    /// Names the first layer that has one.
+    pub fn require_plain_attention(&self, device: &str) -> Result<()> {
+        for (layer_idx, LayerSpec { attn, .. }) in self.layers.iter().enumerate() {
+            let extras = [
+                ("soft cap", attn.softcap.map(|cap| cap.to_string())),
+                ("window", attn.window.map(|window| window.to_string())),
+                ("sinks", attn.sinks.then(|| "some".to_owned())),
+            ];
+            for (what, found) in extras {
+                if let Some(found) = found {
+                    return Err(Error::InvalidValue {
+                        what: format!("attention {what} of layer {layer_idx}"),
+                        expected: format!("none, as attention on {device} does not support it yet"),
+                        found,
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Checks the fields against each other.

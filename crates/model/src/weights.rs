@@ -4,17 +4,7 @@ use std::collections::HashSet;
 
 use gguf::{Gguf, TensorView};
 
-use crate::{Backend, Error, LayerSpec, ModelSpec, QkNorm, Result};
-
-/// `y = weight * x + bias`, the weight being a stack of matrices with the same number of columns.
-///
-/// A stack rather than one matrix, because files mix block formats inside one (attn_v is often wider than attn_k).
-pub struct Linear<B: Backend> {
-    /// The stacked matrices, in the order of their rows.
-    pub parts: Vec<B::Matrix>,
-    /// One value per stacked row, zero for parts that have none; absent when no part has one.
-    pub bias: Option<B::Buffer>,
-}
+use crate::{Backend, Error, LayerSpec, Linear, ModelSpec, QkNorm, Result};
 
 /// One transformer layer. Comments give the shapes as `[rows, cols]`.
 pub(crate) struct Layer<B: Backend> {
@@ -52,7 +42,7 @@ impl<B: Backend> DecoderWeights<B> {
     ) -> Result<Self> {
         let total = gguf.tensors().map(|t| t.data().len() as u64).sum();
         let mut loader = Loader { backend, gguf, read: HashSet::new(), done: 0, total, bytes: 0, progress };
-        let (names, hidden, vocab) = (&spec.family.tensors, spec.hidden_size, spec.vocab_size);
+        let (names, hidden, vocab) = (&spec.tensors, spec.hidden_size, spec.vocab_size);
         let is_tied = gguf.find_tensor(&format!("{}.weight", names.output)).is_none();
         let head = if is_tied { names.embedding } else { names.output };
         let embedding = match is_tied {
@@ -66,7 +56,7 @@ impl<B: Backend> DecoderWeights<B> {
             Some(rope) => loader.find_values(&format!("{}.weight", names.rope_factors), rope.dim / 2)?,
             None => None,
         };
-        loader.refuse_unread(spec.family.architecture)?;
+        loader.refuse_unread(spec.architecture)?;
         Ok(Self { embedding, layers, output_norm, output, rope_factors, bytes: loader.bytes })
     }
 }
@@ -83,7 +73,7 @@ struct Loader<'a, B: Backend> {
 
 impl<'a, B: Backend> Loader<'a, B> {
     fn layer(&mut self, layer_idx: usize, spec: &ModelSpec) -> Result<Layer<B>> {
-        let (names, hidden) = (&spec.family.tensors, spec.hidden_size);
+        let (names, hidden) = (&spec.tensors, spec.hidden_size);
         let LayerSpec { attn, ffn, norms, .. } = &spec.layers[layer_idx];
         let (q, kv, inner) = (attn.q_dim(), attn.kv_dim(), ffn.inner());
         let name = |part: &str| format!("blk.{layer_idx}.{part}");

@@ -24,6 +24,7 @@ pub mod demo;
 mod device;
 mod error;
 mod kv_cache;
+mod load_options;
 mod memory_fit;
 mod model;
 mod perplexity;
@@ -34,7 +35,7 @@ mod weights;
 
 pub use ::model::{
     Activation, AttentionMode, AttentionSpec, FfnSpec, KvDtype, LayerSpec, LlamaConfig, ModelSpec, NormSlots,
-    Peaks, QkNorm, RopeConfig, RopeScaling, RopeStyle, families,
+    Peaks, QkNorm, RopeConfig, RopeScaling, RopeStyle, TensorNames, families,
 };
 pub use conformance::{Finding, Report as DeviceReport};
 pub use cpu::{CpuOptions, Isa};
@@ -52,7 +53,8 @@ pub use tokenizer::{
 pub use device::Device;
 pub use error::{DoesNotFit, Error, Result};
 pub use kv_cache::KvCache;
+pub use load_options::LoadOptions;
 pub use model::LlamaModel;
 pub use perplexity::{Perplexity, perplexity};
 pub use platforms::{DeviceInfo, KernelTime, check_device, devices, what_auto_takes};
-pub use weights::{EngineConfig, LoadOptions, Weights};
+pub use weights::{EngineConfig, Weights};

@@ -2,48 +2,23 @@
 
 use std::sync::Arc;
 
-use cpu::{CpuOptions, Isa};
-use devices::GpuOptions;
+use cpu::Isa;
 use engine::{Engine, EngineHandle, EngineOptions, PrefixCache};
 use gguf::Gguf;
 use model::{AttentionMode, LlamaConfig, Peaks, Runner};
 use tokenizer::Tokenizer;
 
+use crate::load_options::LoadOptions;
 use crate::platforms::{self, KernelTime, LoadedModel};
 use crate::sizes::{checked_pages, limits};
-use crate::{Device, Error, Result};
-
-/// How weights are loaded.
-#[derive(Default)]
-pub struct LoadOptions<'a> {
-    /// Where the model runs.
-    pub device: Device,
-    /// How the CPU is used where [`Device::Auto`] comes to it.
-    pub cpu: CpuOptions,
-    /// How a GPU is used.
-    pub gpu: GpuOptions,
-    /// Which attention runs.
-    pub attention: AttentionMode,
-    /// Bytes of KV pages that the engine will be given ([`EngineConfig::kv_memory`]), so that a GPU which cannot hold
-    /// them is refused before the weights are brought to it; those of `batch_size` full sequences when `None`.
-    pub kv_memory: Option<u64>,
-    /// Told how many of the file's bytes have been loaded, and of how many.
-    pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
-}
-
-impl LoadOptions<'_> {
-    /// The usual choices, on this device.
-    pub fn on(device: Device) -> Self {
-        Self { device, ..Self::default() }
-    }
-}
+use crate::{Error, Result};
 
 /// The weights of a model on a device. Clones share them.
 #[derive(Clone)]
 pub struct Weights {
     model: Arc<dyn LoadedModel>,
     attention: AttentionMode,
-    /// Why [`Device::Auto`] passed a GPU over.
+    /// Why [`Device::Auto`](crate::Device::Auto) passed a GPU over.
     note: Option<String>,
 }
 
@@ -101,7 +76,7 @@ impl Weights {
         self.model.device()
     }
 
-    /// Why [`Device::Auto`] passed a GPU over, if it did.
+    /// Why [`Device::Auto`](crate::Device::Auto) passed a GPU over, if it did.
     pub fn device_note(&self) -> Option<&str> {
         self.note.as_deref()
     }

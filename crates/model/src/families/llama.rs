@@ -1,9 +1,10 @@
 //! `llama`: Llama 1 to 3, Mistral, and everything that converters write in their form.
 
-use super::{Family, Keys, TensorNames};
+use super::{Family, Keys};
 use crate::check::check;
 use crate::{
     Activation, AttentionSpec, FfnSpec, LayerSpec, ModelSpec, NormSlots, Result, RopeConfig, RopeStyle,
+    TensorNames,
 };
 
 /// The family.
@@ -35,7 +36,8 @@ fn spec(keys: &Keys<'_>) -> Result<ModelSpec> {
         residual_scale: 1.0,
     };
     Ok(ModelSpec {
-        family: keys.family(),
+        architecture: keys.family().architecture,
+        tensors: keys.family().tensors,
         vocab_size: keys.vocab_size()?,
         hidden_size,
         context_length,

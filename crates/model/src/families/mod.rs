@@ -13,7 +13,7 @@ use gguf::Gguf;
 pub use keys::Keys;
 pub use llama::LLAMA;
 
-use crate::{Error, ModelSpec, Result};
+use crate::{Error, ModelSpec, Result, TensorNames};
 
 /// The families that this crate knows.
 pub static FAMILIES: [&Family; 1] = [&LLAMA];
@@ -51,64 +51,6 @@ impl Family {
         spec.validate()?;
         Ok(spec)
     }
-}
-
-/// Where a family keeps its weights: names without `.weight`, `.bias` and, of a layer's tensors, `blk.N.`.
-///
-/// A list names the tensors whose rows are stacked into one product; a fused tensor is a list of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TensorNames {
-    /// `[vocab, hidden]` embedding table.
-    pub embedding: &'static str,
-    /// `[hidden]` norm before the LM head.
-    pub output_norm: &'static str,
-    /// `[vocab, hidden]` LM head; absent in files that use the embedding table for it.
-    pub output: &'static str,
-    /// `[rope.dim / 2]` divisors of the rotation's frequencies; optional.
-    pub rope_factors: &'static str,
-    /// `[hidden]` norm before the attention.
-    pub attn_norm: &'static str,
-    /// `[q_dim + 2 kv_dim, hidden]`: queries, keys and values.
-    pub qkv: &'static [&'static str],
-    /// `[head_dim]` norm of the queries ([`QkNorm::PerHead`](crate::QkNorm)).
-    pub q_norm: &'static str,
-    /// `[head_dim]` norm of the keys.
-    pub k_norm: &'static str,
-    /// `[num_heads]` logits of the attention's sinks.
-    pub sinks: &'static str,
-    /// `[hidden, q_dim]`.
-    pub attn_out: &'static str,
-    /// `[hidden]` norm of the attention's output.
-    pub post_attn_norm: &'static str,
-    /// `[hidden]` norm before the feed-forward layer.
-    pub ffn_norm: &'static str,
-    /// `[2 inner, hidden]`: gate, then up.
-    pub gate_up: &'static [&'static str],
-    /// `[hidden, inner]`.
-    pub down: &'static str,
-    /// `[hidden]` norm of the feed-forward layer's output.
-    pub post_ffn_norm: &'static str,
-}
-
-impl TensorNames {
-    /// The names that most families use. A family states those that differ.
-    pub const STANDARD: Self = Self {
-        embedding: "token_embd",
-        output_norm: "output_norm",
-        output: "output",
-        rope_factors: "rope_freqs",
-        attn_norm: "attn_norm",
-        qkv: &["attn_q", "attn_k", "attn_v"],
-        q_norm: "attn_q_norm",
-        k_norm: "attn_k_norm",
-        sinks: "attn_sinks",
-        attn_out: "attn_output",
-        post_attn_norm: "post_attention_norm",
-        ffn_norm: "ffn_norm",
-        gate_up: &["ffn_gate", "ffn_up"],
-        down: "ffn_down",
-        post_ffn_norm: "post_ffw_norm",
-    };
 }
 
 /// The family of a file, among `families`.

@@ -4,11 +4,11 @@
 //! another rotation over rows in another order, fused tensors under other names, and factors that cancel.
 
 use gguf::Value;
-use rustorch_llama::families::{Family, Keys, LLAMA, TensorNames};
+use rustorch_llama::families::{Family, Keys, LLAMA};
 use rustorch_llama::{CpuOptions, Device, Gguf, LlamaConfig, LlamaModel, LoadOptions, ModelSpec, RopeStyle};
 use testkit::{reference, relative_l2};
 
-use crate::{Parts, Tensor, assert_says, small_gguf};
+use crate::{Parts, Tensor, assert_says, small_config, small_gguf};
 
 /// Twice the queries at half the scale, half the embeddings, and twice the head and both branches.
 static MADE_UP: Family = Family {
@@ -122,4 +122,21 @@ fn a_made_up_family_takes_one_file() {
 fn a_family_that_nobody_brings_is_refused_with_those_that_are_known() {
     let error = LlamaConfig::from_gguf(&file()).unwrap_err();
     assert_says(&error, &["'made-up' is not supported", "supported architectures: llama"]);
+}
+
+/// What no kernel computes yet must not be left out silently.
+#[test]
+fn attention_that_kernels_do_not_have_is_refused_by_name() {
+    let changes: [(fn(&mut AttentionSpec), &str); 3] = [
+        (|attn| attn.window = Some(16), "attention window of layer 1: expected none"),
+        (|attn| attn.softcap = Some(50.0), "attention soft cap of layer 1: expected none"),
+        (|attn| attn.sinks = true, "attention sinks of layer 1: expected none"),
+    ];
+    for (change, says) in changes {
+        let mut config = small_config();
+        change(&mut config.spec.layers[1].attn);
+        let options = LoadOptions::on(Device::Cpu(CpuOptions::default()));
+        let error = LlamaModel::load(&small_gguf(), config, options).err().expect("a refusal");
+        assert_says(&error, &[says]);
+    }
 }

@@ -1,4 +1,4 @@
-//! The shape of the paged KV cache.
+//! The shapes of queries, keys and values: of a stacked row, and of the paged cache.
 
 /// The element type of cached K and V.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -59,5 +59,28 @@ impl KvShape {
     pub fn bytes(&self) -> u64 {
         let of_layer = |&heads: &KvHeads| self.layer_bytes(heads).saturating_mul(2);
         self.layers.iter().map(of_layer).fold(0, u64::saturating_add)
+    }
+}
+
+/// The stacked row that the QKV projection writes: `[q: num_heads * head_dim | k: num_kv_heads * head_dim | v: ..]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct QkvShape {
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads.
+    pub num_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+impl QkvShape {
+    /// Width of the stacked row.
+    pub fn cols(&self) -> usize {
+        (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+    }
+
+    /// Width of the queries, and of the attention's output.
+    pub fn q_cols(&self) -> usize {
+        self.num_heads * self.head_dim
     }
 }

@@ -1,0 +1,32 @@
+//! How weights are loaded.
+
+use cpu::CpuOptions;
+use devices::GpuOptions;
+use model::AttentionMode;
+
+use crate::Device;
+
+/// How weights are loaded.
+#[derive(Default)]
+pub struct LoadOptions<'a> {
+    /// Where the model runs.
+    pub device: Device,
+    /// How the CPU is used where [`Device::Auto`] comes to it.
+    pub cpu: CpuOptions,
+    /// How a GPU is used.
+    pub gpu: GpuOptions,
+    /// Which attention runs.
+    pub attention: AttentionMode,
+    /// Bytes of KV pages that the engine will be given ([`EngineConfig::kv_memory`](crate::EngineConfig::kv_memory)), so that a GPU which cannot hold
+    /// them is refused before the weights are brought to it; those of `batch_size` full sequences when `None`.
+    pub kv_memory: Option<u64>,
+    /// Told how many of the file's bytes have been loaded, and of how many.
+    pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
+}
+
+impl LoadOptions<'_> {
+    /// The usual choices, on this device.
+    pub fn on(device: Device) -> Self {
+        Self { device, ..Self::default() }
+    }
+}
