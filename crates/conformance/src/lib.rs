@@ -49,7 +49,7 @@ pub trait Subject: Backend {
     /// terms' magnitudes.
     fn product_limit(&self, format: Format, inputs: Inputs) -> f64;
     /// Largest error of fused attention and of the three-step reference: of all elements together, relative to what is
-    /// right, in Euclidean norms; of each element, relative to 4, about the largest of the values that are averaged.
+    /// right, in Euclidean norms; of each element, relative to twice the deviation of the values that are averaged.
     fn attention_limit(&self, op: AttentionOp, dtype: KvDtype) -> f64;
     /// Formats whose kernels may treat matrices of very many rows in another way.
     fn formats_of_tall_matrices(&self) -> Vec<Format>;

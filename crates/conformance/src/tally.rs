@@ -41,7 +41,10 @@ impl Tally {
         scale: impl Fn(usize) -> f64,
     ) {
         self.record(&case, got, want.len());
-        let error_of = |(i, (&got, want)): (usize, (&f32, &f64))| (f64::from(got) - want).abs() / scale(i);
+        let error_of = |(i, (&got, &want)): (usize, (&f32, &f64))| match f64::from(got) == want {
+            true => 0.0,
+            false => (f64::from(got) - want).abs() / scale(i),
+        };
         // An error that is no number is the largest.
         let larger = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
         let error = got.iter().zip(want).enumerate().map(error_of).fold(0.0, larger);
@@ -102,9 +105,10 @@ mod tests {
         assert!((tally.error - 0.06).abs() < 1e-6 && tally.failure.is_none(), "{tally:?}");
         tally.each(case, &[3.0, 4.3], &[3.0, 4.0], |_| 4.0);
         assert!((tally.error - 0.075).abs() < 1e-6 && tally.failure.is_none(), "{tally:?}");
+        tally.each(case, &[0.0], &[0.0], |_| 0.0);
         tally.each(case, &[3.0, 4.3], &[3.0, 4.0], |i| [1.0, 0.5][i]);
         assert!(tally.failure.as_deref().is_some_and(|failure| failure.contains("6.00e-1")), "{tally:?}");
-        assert_eq!(tally.cases, 3);
+        assert_eq!(tally.cases, 4);
     }
 
     #[test]

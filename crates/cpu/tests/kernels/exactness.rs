@@ -1,10 +1,10 @@
-//! What only this back end promises: how much memory weights take, exponentials to the last places, and outputs that are
+//! What only this back end promises: how much memory weights take, how far bytes are from activations, exponentials to the last places, and outputs that are
 //! not finite where an input is not.
 
 use cpu::{CpuBackend, CpuBuffer};
 use gguf::{Format, Gguf, GgufWriter};
 use model::{Activation, Backend, BufferRole, Linear, Read};
-use testkit::{Rng, random_blocks};
+use testkit::{Rng, random_blocks, relative_l2};
 
 use super::backends;
 
@@ -57,6 +57,41 @@ fn an_activation_that_is_not_finite_shows_in_every_output() {
                 assert!(spoilt.iter().all(|y| !y.is_finite()), "{} {format} {bad}", backend.isa());
                 assert!(whole.iter().all(|y| y.is_finite()), "{} {format} {bad}", backend.isa());
             }
+        }
+    }
+}
+
+/// Activations in int8 with a scale for 32 are off by `max / 127 / sqrt(12)` each, `max` being about twice their
+/// deviation: half a percent, over many blocks.
+#[test]
+fn products_are_as_good_as_the_quantisation_of_their_inputs() {
+    const INT8_TOLERANCE: f64 = 6e-3;
+    // What f32 sums of 768 terms, one after the other, leave of them all together.
+    const FLOAT_TOLERANCE: f64 = 1e-6;
+    let (rows, cols, tokens) = (40, 768, 35);
+    for format in Format::ALL {
+        let file = weights(format, rows, cols);
+        let w = file.tensor("w").unwrap().dequantize();
+        let mut rng = Rng::new(8);
+        // Blocks of very different sizes, as activations have.
+        let x: Vec<f32> = (0..tokens * cols / 32)
+            .flat_map(|_| {
+                let sigma = rng.uniform(0.01, 2.0);
+                rng.normals(32, sigma)
+            })
+            .collect();
+        let dot = |x: &[f32], w: &[f32]| -> f64 {
+            w.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum()
+        };
+        let want: Vec<f64> = x.chunks(cols).flat_map(|x| w.chunks(cols).map(move |w| dot(x, w))).collect();
+        let tolerance = if format.block_len() == 1 { FLOAT_TOLERANCE } else { INT8_TOLERANCE };
+        for backend in backends() {
+            let weight = Linear { parts: vec![backend.load(file.tensor("w").unwrap()).unwrap()], bias: None };
+            let x = backend.upload(tokens, cols, &x).unwrap();
+            let mut out = backend.alloc(tokens, rows, BufferRole::Values).unwrap();
+            backend.matmul(tokens, &x, &weight, &mut out);
+            let error = relative_l2(&read(&backend, &out, tokens * rows), &want);
+            assert!(error <= tolerance, "{} {format}: {error:e}", backend.isa());
         }
     }
 }
