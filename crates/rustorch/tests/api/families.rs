@@ -5,7 +5,10 @@
 
 use gguf::Value;
 use rustorch_llama::families::{Family, Keys, LLAMA};
-use rustorch_llama::{CpuOptions, Device, Gguf, LlamaConfig, LlamaModel, LoadOptions, ModelSpec, RopeStyle};
+use rustorch_llama::{
+    AttentionSpec, CpuOptions, Device, Gguf, LlamaConfig, LlamaModel, LoadOptions, ModelSpec, RopeStyle,
+    TensorNames,
+};
 use testkit::{reference, relative_l2};
 
 use crate::{Parts, Tensor, assert_says, small_config, small_gguf};
