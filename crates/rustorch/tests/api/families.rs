@@ -130,7 +130,8 @@ fn a_family_that_nobody_brings_is_refused_with_those_that_are_known() {
 /// What no kernel computes yet must not be left out silently.
 #[test]
 fn attention_that_kernels_do_not_have_is_refused_by_name() {
-    let changes: [(fn(&mut AttentionSpec), &str); 3] = [
+    type Change = fn(&mut AttentionSpec);
+    let changes: [(Change, &str); 3] = [
         (|attn| attn.window = Some(16), "attention window of layer 1: expected none"),
         (|attn| attn.softcap = Some(50.0), "attention soft cap of layer 1: expected none"),
         (|attn| attn.sinks = true, "attention sinks of layer 1: expected none"),
