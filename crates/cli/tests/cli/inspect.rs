@@ -84,9 +84,10 @@ fn files_that_cannot_be_run_are_described_too() {
     let keys = ["llama.attention.head_count", "llama.attention.head_count_kv"];
     let bytes = keys.iter().fold(demo_bytes(), |bytes, key| with_key(bytes, key, most));
     std::fs::write(&path, &bytes).unwrap();
-    check(&["-m", arg(&path)], &["16777216 heads of 64, 16777216 KV heads"]);
+    check(&["-m", arg(&path)], &["attention        16777216 heads of 64, 16777216 KV heads"]);
     // A description has an entry for each layer, so there are no more than tensors could make up.
     std::fs::write(&path, with_key(bytes, "llama.block_count", most)).unwrap();
     let says = "llama.block_count: expected at most 47, the number of the file's tensors, found 16777216";
-    check(&["-m", arg(&path)], &["not runnable", says]);
+    let text = succeed(&["inspect", "-m", arg(&path)], b"");
+    assert!(text.contains("not runnable") && text.contains(says), "{text}");
 }
