@@ -7,7 +7,7 @@
 //!
 //! Which thread runs a task never shows in its result: tasks write disjoint outputs and share no accumulator.
 
-#[cfg(test)]
+#[cfg(all(test, feature = "check-pool"))]
 mod check;
 mod sync;
 #[cfg(test)]
