@@ -22,7 +22,7 @@ const MAX_TOKENS: usize = 400;
 /// Tokens of a sequence in a step: the sequence, the first position, the tokens and what they yield.
 type Piece<'a> = (usize, usize, &'a [u32], Want);
 
-/// A model with shuffled pages of one size for [`LENGTHS`] sequences.
+/// A model with shuffled pages of one size for as many sequences as `LENGTHS` has.
 pub struct Sequences<S: Subject> {
     runner: ModelRunner<S>,
     batch: Batch,

@@ -26,7 +26,7 @@ impl AttentionMode {
 pub enum BufferRole {
     /// Read and written by operations, and by the host.
     Values,
-    /// Also the input of [`matmul`](Backend::matmul), which a device may want in another form.
+    /// Also the input of [`matmul`](crate::Backend::matmul), which a device may want in another form.
     MatmulInput,
 }
 
