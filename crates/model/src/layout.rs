@@ -85,6 +85,8 @@ impl Layout {
         let (tokens, rows, hidden) = (limits.max_tokens, limits.max_logit_rows, spec.hidden_size);
         let values = |rows, cols| BufferShape { rows, cols, role: BufferRole::Values };
         let input = |rows, cols| BufferShape { rows, cols, role: BufferRole::MatmulInput };
+        // The norm of a branch's output writes to `normed`, which then takes the place of `projected`, and the other way round.
+        let has_post_norms = spec.layers.iter().any(|layer| layer.norms.post_attn || layer.norms.post_ffn);
         let scores = match attention {
             AttentionMode::Fused => Vec::new(),
             AttentionMode::Reference => {
@@ -105,7 +107,7 @@ impl Layout {
             normed: input(tokens, hidden),
             qkv: each(widths(spec, |layer| layer.attn.qkv().cols()), &values),
             attended: each(widths(spec, |layer| layer.attn.q_dim()), &input),
-            projected: values(tokens, hidden),
+            projected: if has_post_norms { input(tokens, hidden) } else { values(tokens, hidden) },
             gate_up: each(widths(spec, |layer| 2 * layer.ffn.inner()), &values),
             activated: each(widths(spec, |layer| layer.ffn.inner()), &input),
             logits: values(rows, spec.vocab_size),
@@ -137,4 +139,65 @@ fn widths(spec: &ModelSpec, width: impl Fn(&LayerSpec) -> usize) -> Vec<usize> {
         }
     }
     widths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::families::LLAMA;
+    use crate::{Activation, AttentionSpec, FfnSpec, KvDtype, NormSlots, TensorNames};
+
+    fn config(norms: NormSlots) -> LlamaConfig {
+        let attn = AttentionSpec {
+            num_heads: 2,
+            num_kv_heads: 1,
+            head_dim: 8,
+            rope: None,
+            qk_norm: None,
+            scale: 1.0,
+            softcap: None,
+            window: None,
+            sinks: false,
+            kv_from: None,
+        };
+        let ffn = FfnSpec::Dense { inner: 32, act: Activation::Silu };
+        let spec = ModelSpec {
+            architecture: "llama",
+            tensors: TensorNames::STANDARD,
+            vocab_size: 32,
+            hidden_size: 16,
+            context_length: 64,
+            norm_eps: 1e-5,
+            embed_scale: 1.0,
+            logit_scale: 1.0,
+            final_softcap: None,
+            ropes: Vec::new(),
+            layers: vec![LayerSpec { attn, ffn, norms, residual_scale: 1.0 }],
+        };
+        LlamaConfig {
+            family: &LLAMA,
+            spec,
+            max_seq_len: 64,
+            batch_size: 1,
+            kv_dtype: KvDtype::F16,
+            page_size: 16,
+            max_batch_tokens: 8,
+            prompt_chunk: 8,
+        }
+    }
+
+    /// With a norm of a branch's output the two buffers change places, so both are inputs of products in turn.
+    #[test]
+    fn buffers_that_change_places_have_the_same_role() {
+        let limits =
+            BatchLimits { max_tokens: 8, max_seqs: 1, max_logit_rows: 1, max_blocks: 4, num_pages: 4 };
+        let roles = |norms| {
+            let layout = Layout::new(&config(norms), limits, AttentionMode::Fused).expect("a layout");
+            (layout.normed.role, layout.projected.role)
+        };
+        let (input, values) = (BufferRole::MatmulInput, BufferRole::Values);
+        assert_eq!(roles(NormSlots::default()), (input, values));
+        assert_eq!(roles(NormSlots { post_attn: true, post_ffn: false }), (input, input));
+        assert_eq!(roles(NormSlots { post_attn: false, post_ffn: true }), (input, input));
+    }
 }
