@@ -8,7 +8,7 @@ use devices::GpuOptions;
 use gguf::Gguf;
 use model::LlamaConfig;
 
-use super::loaded::{Described, LoadedModel, OnBackend};
+use super::loaded::{Described, Opened};
 use super::{DeviceInfo, OpenDevice, Platform};
 use crate::{Device, LoadOptions, Result};
 
@@ -32,7 +32,8 @@ impl Platform for CpuPlatform {
             Device::Cpu(cpu) => cpu,
             Device::Gpu(_) => return Ok(None),
         };
-        Ok(Some(Box::new(OpenCpu { options: cpu, backend: CpuBackend::new(cpu)? })))
+        let backend = Arc::new(CpuBackend::new(cpu)?);
+        Ok(Some(Box::new(Opened { device: Device::Cpu(cpu), backend })))
     }
 
     fn check(
@@ -48,31 +49,6 @@ impl Platform for CpuPlatform {
             Device::Gpu(_) => return Ok(None),
         };
         Ok(Some(cpu::check::run(options, model, found)?))
-    }
-}
-
-/// The threads, started.
-struct OpenCpu {
-    options: CpuOptions,
-    backend: CpuBackend,
-}
-
-impl OpenDevice for OpenCpu {
-    fn device(&self) -> Device {
-        Device::Cpu(self.options)
-    }
-
-    fn name(&self) -> String {
-        self.backend.describe()
-    }
-
-    fn load(
-        self: Box<Self>,
-        gguf: &Gguf,
-        config: LlamaConfig,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Arc<dyn LoadedModel>> {
-        OnBackend::load(Arc::new(self.backend), gguf, config, progress)
     }
 }
 

@@ -8,7 +8,7 @@ use gguf::{Format, Gguf};
 use gpu::{Adapter, Adapters, GpuBackend};
 use model::{AttentionOp, Backend, LlamaConfig};
 
-use super::loaded::{Described, KernelTime, LoadedModel, OnBackend};
+use super::loaded::{Described, KernelTime, Opened};
 use super::{DeviceInfo, OpenDevice, Platform};
 use crate::memory_fit::{Demand, Limits};
 use crate::{Device, LoadOptions, Result};
@@ -82,32 +82,7 @@ fn open(
     backend.check_spec(&config.spec)?;
     let op = AttentionOp::new(&config.spec.layers[0].attn, 0);
     conformance::self_test(&backend, main_format(gguf), op, config.kv_dtype)?;
-    Ok(Box::new(OpenGpu { device: device_of(adapter), backend }))
-}
-
-/// A GPU that passed the self-test.
-struct OpenGpu {
-    device: Device,
-    backend: Arc<GpuBackend>,
-}
-
-impl OpenDevice for OpenGpu {
-    fn device(&self) -> Device {
-        self.device
-    }
-
-    fn name(&self) -> String {
-        self.backend.describe()
-    }
-
-    fn load(
-        self: Box<Self>,
-        gguf: &Gguf,
-        config: LlamaConfig,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Arc<dyn LoadedModel>> {
-        OnBackend::load(self.backend, gguf, config, progress)
-    }
+    Ok(Box::new(Opened { device: device_of(adapter), backend }))
 }
 
 impl Described for GpuBackend {

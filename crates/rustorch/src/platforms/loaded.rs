@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use cpu::Isa;
+use gguf::Gguf;
 use model::{AttentionMode, Backend, BatchLimits, Decoder, LlamaConfig, ModelRunner, Peaks, Runner};
 
-use crate::Result;
+use super::OpenDevice;
 use crate::memory_fit::{Demand, Limits};
+use crate::{Device, Result};
 
 /// How much of a device's time a kernel has taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,17 +64,43 @@ pub(crate) trait LoadedModel: Send + Sync {
     fn runner(&self, limits: BatchLimits, attention: AttentionMode) -> Result<Box<dyn Runner>>;
 }
 
+/// A device that is fit for a model, opened.
+pub(super) struct Opened<B> {
+    /// By its own name.
+    pub device: Device,
+    pub backend: Arc<B>,
+}
+
+impl<B: Described> OpenDevice for Opened<B> {
+    fn device(&self) -> Device {
+        self.device
+    }
+
+    fn name(&self) -> String {
+        self.backend.describe()
+    }
+
+    fn load(
+        self: Box<Self>,
+        gguf: &Gguf,
+        config: LlamaConfig,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Arc<dyn LoadedModel>> {
+        OnBackend::load(self.backend, gguf, config, progress)
+    }
+}
+
 /// A model on a back end.
-pub(super) struct OnBackend<B: Backend> {
+struct OnBackend<B: Backend> {
     backend: Arc<B>,
     decoder: Arc<Decoder<B>>,
 }
 
 impl<B: Described> OnBackend<B> {
     /// Loads the weights.
-    pub fn load(
+    fn load(
         backend: Arc<B>,
-        gguf: &gguf::Gguf,
+        gguf: &Gguf,
         config: LlamaConfig,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Arc<dyn LoadedModel>> {
