@@ -14,6 +14,7 @@ use rustorch_llama::{
 
 use crate::model_args::{ModelArgs, parse_count, parse_whole};
 use crate::output;
+use crate::structure::StructureArgs;
 
 /// Generate text for one or more prompts, all in one batch
 ///
@@ -35,6 +36,8 @@ pub struct Args {
     system: Option<String>,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    structure: StructureArgs,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -110,8 +113,10 @@ pub fn run(args: &Args) -> Result<()> {
     let (sender, events) = mpsc::channel();
     let started = Instant::now();
     let longest = longest_sequence(&engine, &weights);
+    let grammar = args.structure.compile(&tokenizer)?;
     for (index, prompt) in args.prompt.iter().enumerate() {
         request(args, index, prompt, &tokenizer, longest)
+            .map(|request| Request { grammar: grammar.clone(), ..request })
             .and_then(|request| Ok(engine.submit_to(request, index as u64, &sender)?))
             .with_context(|| prompt_name(index))?;
     }

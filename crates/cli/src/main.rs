@@ -13,6 +13,7 @@ mod model_args;
 mod output;
 mod perplexity;
 mod serve;
+mod structure;
 mod text_input;
 mod tokenize;
 

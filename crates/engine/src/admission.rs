@@ -5,6 +5,7 @@ use std::sync::Arc;
 use model::RunnerSpec;
 use tokenizer::Tokenizer;
 
+use crate::constraint::Constrained;
 use crate::embedding::Pooler;
 use crate::error::{EngineError, Result};
 use crate::events::{EventSender, EventSink};
@@ -29,7 +30,7 @@ impl Admission {
 
     /// A sequence for `request` that reports to `sink`, which is not called if it is refused.
     pub fn admit(&self, request: Request, sink: impl EventSink + 'static) -> Result<Sequence> {
-        let Request { prompt_token_ids, mut params, priority } = request;
+        let Request { prompt_token_ids, mut params, grammar, priority } = request;
         params.validate()?;
         self.check_prompt(&prompt_token_ids)?;
         for (idx, &(token_id, _)) in params.logit_bias.iter().enumerate() {
@@ -45,9 +46,12 @@ impl Admission {
             stop_token_ids.extend_from_slice(tokenizer.eog_tokens());
         }
         let stop = std::mem::take(&mut params.stop);
+        let constraint =
+            grammar.as_ref().map(Constrained::new).transpose().map_err(EngineError::Constraint)?;
         let generation = Generation {
             max_tokens,
             stop_token_ids,
+            constraint,
             sampling: SamplingState::new(&params, &prompt_token_ids),
             text: self.tokenizer.as_ref().map(|tokenizer| TextStream::new(Arc::clone(tokenizer), stop)),
             params,

@@ -88,6 +88,9 @@ pub enum EngineError {
         /// Tokens of the sequence so far.
         position: usize,
     },
+    /// The request's grammar has no way on: it is too complex, or the vocabulary lacks a token that it wants.
+    #[error("the grammar cannot be followed: {0}")]
+    Constraint(String),
     /// The state to embed has no direction: it is NaN, infinite or zero throughout.
     #[error(
         "no embedding of the prompt of {prompt} tokens: expected finite values that are not all zero, found none\n\

@@ -2,6 +2,7 @@
 
 use model::{NO_INDEX, Output};
 
+use crate::constraint::Constrained;
 use crate::request::{FinishReason, TokenEvent};
 use crate::sampler::{Sampler, SamplingState};
 use crate::sampling_params::SamplingParams;
@@ -17,31 +18,56 @@ pub(crate) struct Generation {
     pub stop_token_ids: Vec<u32>,
     pub params: SamplingParams,
     pub sampling: SamplingState,
+    /// What the text must be.
+    pub constraint: Option<Constrained>,
     /// None if the engine has no tokenizer.
     pub text: Option<TextStream>,
+}
+
+/// Why there is no next token.
+#[derive(Debug)]
+pub(crate) enum Stuck {
+    NoFiniteLogit,
+    /// What a constraint says.
+    Constraint(String),
 }
 
 impl Generation {
     /// Whether the highest logit's place is all that the token after `num_generated` others takes.
     pub fn is_greedy(&self, num_generated: usize) -> bool {
         let ends_freely = num_generated >= self.params.min_tokens || self.stop_token_ids.is_empty();
-        ends_freely && self.params.takes_highest_logit()
+        let is_free = self.constraint.as_ref().is_none_or(Constrained::is_free);
+        ends_freely && is_free && self.params.takes_highest_logit()
     }
 
     /// Chooses the token after `num_generated` others, from a row of logits or the index of the highest, and says whether it
-    /// is the last. `None` if no token has a finite logit.
+    /// is the last.
     pub fn advance(
         &mut self,
         num_generated: usize,
         output: Output<'_>,
         sampler: &mut Sampler,
-    ) -> Option<(TokenEvent, Option<FinishReason>)> {
-        let may_end = num_generated >= self.params.min_tokens;
+    ) -> Result<(TokenEvent, Option<FinishReason>), Stuck> {
+        let mut may_end = num_generated >= self.params.min_tokens;
+        let mut mask = None;
+        if let Some(constraint) = &mut self.constraint
+            && let Some(next) = constraint.next().map_err(Stuck::Constraint)?
+        {
+            let ends = self.stop_token_ids.iter().filter(|_| next.may_end);
+            ends.for_each(|&token_id| next.mask.allow(token_id));
+            // Where a grammar ends, nothing else can follow.
+            may_end |= next.is_finished;
+            mask = Some(std::mem::take(&mut next.mask));
+        }
         let (token_id, logprobs) = match output {
-            Output::Argmax(&[token_id]) => (Some(token_id).filter(|&id| id != NO_INDEX)?, None),
+            Output::Argmax(&[token_id]) => {
+                (Some(token_id).filter(|&id| id != NO_INDEX).ok_or(Stuck::NoFiniteLogit)?, None)
+            }
             Output::Logits(logits) => {
                 let forbidden = if may_end { &[][..] } else { &self.stop_token_ids };
-                let token_id = sampler.sample(logits, &self.params, &mut self.sampling, forbidden)?;
+                let token_id =
+                    sampler.sample(logits, &self.params, &mut self.sampling, forbidden, mask.as_ref());
+                let token_id = token_id.ok_or(Stuck::NoFiniteLogit)?;
                 let logprobs =
                     self.params.logprobs.map(|num_top| sampler.logprobs(logits, token_id, num_top));
                 (token_id, logprobs)
@@ -50,7 +76,17 @@ impl Generation {
         };
         self.sampling.count(token_id);
 
-        let (mut text, stopped) = self.take_text(token_id, may_end);
+        let (mut text, mut stopped) = self.take_text(token_id, may_end);
+        if !stopped && let Some(constraint) = &mut self.constraint {
+            constraint.commit(token_id, &mut sampler.mask_threads).map_err(Stuck::Constraint)?;
+            // Without a token that could end it, the text ends with the grammar.
+            if self.stop_token_ids.is_empty()
+                && constraint.next().map_err(Stuck::Constraint)?.is_some_and(|next| next.is_finished)
+            {
+                stopped = true;
+                text += &self.text.as_mut().map(TextStream::finish).unwrap_or_default();
+            }
+        }
         let is_full = num_generated + 1 == self.max_tokens;
         if is_full && !stopped {
             text += &self.text.as_mut().map(TextStream::finish).unwrap_or_default();
@@ -60,7 +96,7 @@ impl Generation {
             (false, true) => Some(FinishReason::Length),
             (false, false) => None,
         };
-        Some((TokenEvent { token_id, text, logprobs }, reason))
+        Ok((TokenEvent { token_id, text, logprobs }, reason))
     }
 
     /// The text that a generated token completes, and whether it ends the sequence.

@@ -10,6 +10,7 @@
 
 mod admission;
 mod block_manager;
+mod constraint;
 mod embedding;
 mod engine;
 mod error;
@@ -34,6 +35,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use constraint::{Constraint, Grammar, SharedGrammar};
 pub use engine::Engine;
 pub use error::{EngineError, Result};
 pub use events::{EventSink, RequestStream};

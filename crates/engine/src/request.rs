@@ -1,5 +1,6 @@
 //! What is asked of the engine and what it answers.
 
+use crate::constraint::SharedGrammar;
 use crate::error::{EngineError, Result};
 use crate::sampling_params::SamplingParams;
 
@@ -10,6 +11,8 @@ pub struct Request {
     pub prompt_token_ids: Vec<u32>,
     /// How tokens are chosen and when generation ends.
     pub params: SamplingParams,
+    /// What the generated text must be.
+    pub grammar: Option<SharedGrammar>,
     /// Who goes first.
     pub priority: Priority,
 }

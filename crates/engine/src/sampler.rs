@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
+use crate::constraint::{MaskThreads, TokenMask};
 use crate::request::TokenLogprobs;
 use crate::sampling_params::SamplingParams;
 
@@ -58,6 +59,8 @@ pub(crate) struct Sampler {
     /// In the order of their ids, so that the draw does not depend on how they were selected.
     candidates: Vec<Candidate>,
     scratch: Vec<Candidate>,
+    /// What computes the masks of constrained sequences.
+    pub mask_threads: MaskThreads,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,16 +79,20 @@ impl Candidate {
 }
 
 impl Sampler {
-    /// Chooses the token that follows, none of `forbidden`. `None` if no token has a finite logit.
+    /// Chooses the token that follows, of those in `mask` and none of `forbidden`. `None` if no token has a finite logit.
     pub fn sample(
         &mut self,
         logits: &[f32], // [vocab_size]
         params: &SamplingParams,
         state: &mut SamplingState,
         forbidden: &[u32],
+        mask: Option<&TokenMask>,
     ) -> Option<u32> {
         self.scores.clear();
         self.scores.extend(logits.iter().map(|&logit| sanitise(logit)));
+        if let Some(mask) = mask {
+            mask.apply(&mut self.scores);
+        }
         adjust(&mut self.scores, params, state, forbidden);
         if params.temperature == 0.0 {
             return argmax(&self.scores);
@@ -268,7 +275,7 @@ mod tests {
 
     fn sample(logits: &[f32], params: &SamplingParams) -> (Option<u32>, Sampler) {
         let mut sampler = Sampler::default();
-        let token_id = sampler.sample(logits, params, &mut SamplingState::new(params, &[]), &[]);
+        let token_id = sampler.sample(logits, params, &mut SamplingState::new(params, &[]), &[], None);
         (token_id, sampler)
     }
 
@@ -286,7 +293,7 @@ mod tests {
         let mut state = SamplingState::new(&params, prompt);
         generated.iter().for_each(|&token_id| state.count(token_id));
         let mut sampler = Sampler::default();
-        sampler.sample(logits, &params, &mut state, &[]);
+        sampler.sample(logits, &params, &mut state, &[], None);
         sampler.scores
     }
 
@@ -397,7 +404,7 @@ mod tests {
             let mut state = SamplingState::new(&params, &[]);
             let mut counts = [0; 6];
             for _ in 0..NUM_DRAWS {
-                let token_id = Sampler::default().sample(&logits, &params, &mut state, &[]);
+                let token_id = Sampler::default().sample(&logits, &params, &mut state, &[], None);
                 counts[token_id.expect("finite logits") as usize] += 1;
             }
             let deviation = |(&p, &count): (&f32, &i32)| {
@@ -414,12 +421,12 @@ mod tests {
         let params = SamplingParams { seed: 9, top_k: 2, ..SamplingParams::default() };
         let (mut state, mut other) = (SamplingState::new(&params, &[]), SamplingState::new(&params, &[]));
         for _ in 0..10 {
-            Sampler::default().sample(&[1.0, 2.0, 3.0], &params, &mut state, &[]);
+            Sampler::default().sample(&[1.0, 2.0, 3.0], &params, &mut state, &[], None);
             other.draw();
         }
         assert_eq!(state.rng, other.rng);
         let greedy = SamplingParams { seed: 9, ..SamplingParams::greedy() };
-        Sampler::default().sample(&[1.0], &greedy, &mut state, &[]);
+        Sampler::default().sample(&[1.0], &greedy, &mut state, &[], None);
         assert_eq!(state.rng, other.rng);
     }
 

@@ -8,7 +8,7 @@ use model::{Output, Rows, Want};
 use crate::embedding::Pooler;
 use crate::error::EngineError;
 use crate::events::EventSender;
-use crate::generation::Generation;
+use crate::generation::{Generation, Stuck};
 use crate::prefix_index::PageName;
 use crate::request::{Pooling, Priority, Usage};
 use crate::sampler::Sampler;
@@ -73,10 +73,14 @@ impl Sequence {
             Task::Embed(pooler) if pooler.pooling() == Pooling::Mean => Want::Hidden(Rows::All),
             _ if !is_last => Want::None,
             Task::Embed(_) => Want::Hidden(Rows::Last),
-            Task::Generate(generation) => match generation.is_greedy(self.num_generated_tokens()) {
-                true => Want::Argmax(rows),
-                false => Want::Logits(rows),
-            },
+            Task::Generate(generation) => {
+                // A constraint may set in at any token, and then asks for the logits of the next.
+                let is_alone = self.drafts.is_empty() || generation.constraint.is_none();
+                match is_alone && generation.is_greedy(self.num_generated_tokens()) {
+                    true => Want::Argmax(rows),
+                    false => Want::Logits(rows),
+                }
+            }
         }
     }
 
@@ -118,8 +122,12 @@ impl Sequence {
     pub fn generate(&mut self, output: Output<'_>, sampler: &mut Sampler) {
         let num_generated = self.num_generated_tokens();
         let Task::Generate(generation) = &mut self.task else { unreachable!("a token for {:?}", self.task) };
-        let Some((token, reason)) = generation.advance(num_generated, output, sampler) else {
-            return self.events.fail(EngineError::NoFiniteLogit { position: self.token_ids.len() });
+        let (token, reason) = match generation.advance(num_generated, output, sampler) {
+            Ok(generated) => generated,
+            Err(Stuck::NoFiniteLogit) => {
+                return self.events.fail(EngineError::NoFiniteLogit { position: self.token_ids.len() });
+            }
+            Err(Stuck::Constraint(error)) => return self.events.fail(EngineError::Constraint(error)),
         };
         self.token_ids.push(token.token_id);
         self.events.token(token);

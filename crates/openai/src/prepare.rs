@@ -202,7 +202,7 @@ fn work(prompts: &[Vec<u32>], n: usize, params: &SamplingParams) -> Work {
     let request = |(choice, prompt): (u64, &Vec<u32>)| Request {
         prompt_token_ids: prompt.clone(),
         params: SamplingParams { seed: params.seed.wrapping_add(choice), ..params.clone() },
-        priority: Priority::default(),
+        ..Request::default()
     };
     Work(Sequences::Generate((0..).zip(prompts).map(request).collect()))
 }

@@ -23,6 +23,7 @@
 pub mod demo;
 mod device;
 mod error;
+mod grammars;
 mod kv_cache;
 mod load_options;
 mod memory_fit;
@@ -42,16 +43,18 @@ pub use cpu::{CpuOptions, Isa};
 pub use devices::{DeviceMemory, GpuChoice, GpuDescription, GpuOptions, MatrixUnits, Profile, Subgroups};
 pub use engine::{
     Completion, Embedding, EmbeddingRequest, EngineError, EngineHandle, EngineStats, Event, EventSink,
-    FinishReason, Pooling, PrefixCache, Priority, Request, RequestStream, SamplingParams, TokenEvent,
-    TokenLogprobs, Usage,
+    FinishReason, Pooling, PrefixCache, Priority, Request, RequestStream, SamplingParams, SharedGrammar,
+    TokenEvent, TokenLogprobs, Usage,
 };
 pub use gguf::{Format, Gguf, Metadata};
+pub use grammar::{GrammarError, Rule as GrammarRule, Spec as GrammarSpec};
 pub use tokenizer::{
     Bos, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Special, Tokenizer, TokenizerError,
 };
 
 pub use device::Device;
 pub use error::{DoesNotFit, Error, Result};
+pub use grammars::Grammars;
 pub use kv_cache::KvCache;
 pub use load_options::LoadOptions;
 pub use model::LlamaModel;

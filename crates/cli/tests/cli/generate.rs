@@ -162,3 +162,46 @@ fn what_never_fits_is_refused_before_anything_is_printed() {
     check(&["-p", FOX, "--kv-memory", "1K"], "KV memory: expected at least 81920 bytes, a page of 32 tokens");
     check(&["-p", FOX, "-m", "nowhere.gguf"], "nowhere.gguf: ");
 }
+
+#[test]
+fn the_output_follows_a_grammar() {
+    let folder = folder("grammars");
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let schema = file(
+        "schema.json",
+        r#"{"type": "object", "properties": {"fox": {"enum": ["red", "grey"]}}, "required": ["fox"], "additionalProperties": false}"#,
+    );
+    let gbnf = file("answer.gbnf", "root ::= \" \" [a-c]{3} \".\"\n");
+    let lark = file("answer.lark", "start: /[0-9]{3}/ \"!\"\n");
+    let check = |options: &[&str], is_right: &dyn Fn(&str) -> bool| {
+        // The little model spends most of its tokens on white space, as much as there may be.
+        for temperature in ["0", "1"] {
+            let output = generate(&[FOX], &[options, &["-n", "200", "--temperature", temperature]].concat());
+            let text = output.strip_prefix(FOX).expect("the prompt").trim_end_matches('\n');
+            assert!(is_right(text), "{options:?}: {text:?}");
+        }
+    };
+    let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    check(&["--json-schema", arg(&schema)], &|text| {
+        parsed(text).is_some_and(|value| value["fox"] == "red" || value["fox"] == "grey")
+    });
+    check(&["--regex", "[0-9]{4}-(yes|no)"], &|text| {
+        text.len() > 5
+            && text[..4].bytes().all(|byte| byte.is_ascii_digit())
+            && ["-yes", "-no"].contains(&&text[4..])
+    });
+    check(&["--grammar", arg(&gbnf)], &|text| {
+        text.len() == 5 && text.starts_with(' ') && text[1..4].bytes().all(|byte| b"abc".contains(&byte))
+    });
+    check(&["--grammar", arg(&lark)], &|text| text.len() == 4 && text.ends_with('!'));
+    check(&["--json"], &|text| text.starts_with('{'));
+
+    let bad = file("bad.json", r#"{"uniqueItems": true}"#);
+    let args = ["generate", "-p", FOX, "--json-schema", arg(&bad)];
+    fail(&args, b"", 1, "--json-schema: schema: expected no \"uniqueItems\"");
+    fail(&["generate", "-p", FOX, "--json", "--regex", "a"], b"", 2, "cannot be used with");
+}

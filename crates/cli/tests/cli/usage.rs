@@ -52,6 +52,10 @@ fn help_names_every_option() {
         "--presence-penalty",
         "--stop",
         "--ignore-eos",
+        "--json",
+        "--json-schema",
+        "--regex",
+        "--grammar",
     ];
     let model = &[RUN, CAPACITY].concat();
     check("generate", generate, model);

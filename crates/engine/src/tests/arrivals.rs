@@ -17,6 +17,7 @@ use crate::stats::EngineStats;
 use crate::testing::{
     FakeRunner, VOCAB_SIZE, embed_alone, embedding_sequence, generate_alone, sequence, spec, tokenizer,
 };
+use crate::tests::constraints::Toy;
 
 /// No schedule of these sizes takes nearly so many steps, unless it stands still.
 const TOO_MANY_STEPS: usize = 5_000;
@@ -147,7 +148,13 @@ fn any_work() -> impl Strategy<Value = Work> {
     let pooling = prop::sample::select(vec![Pooling::Last, Pooling::Mean]);
     (any_prompt(), any_params(), priority, prop::option::weighted(0.2, pooling)).prop_map(
         |(prompt_token_ids, params, priority, pooling)| match pooling {
-            None => Work::Generate(Request { prompt_token_ids, params, priority }),
+            None => {
+                // Half of them are constrained, some from a later token on.
+                let (seed, num_free) = (params.seed, params.seed as usize / 2 % 4);
+                let grammar = Toy { seed, num_free, len: num_free + 12 };
+                let grammar = (seed % 2 == 0).then(|| grammar.shared());
+                Work::Generate(Request { prompt_token_ids, params, grammar, priority })
+            }
             Some(pooling) => Work::Embed(EmbeddingRequest { prompt_token_ids, pooling, priority }),
         },
     )

@@ -1,6 +1,7 @@
 //! The crate's rooms together, over the fake model of [`testing`](crate::testing).
 
 mod arrivals;
+mod constraints;
 mod drafts;
 mod embeddings;
 mod endings;

@@ -36,6 +36,7 @@ impl Bench {
                 ..SamplingParams::default()
             },
             priority,
+            ..Request::default()
         };
         let (seq, stream) = sequence(self.spec, None, request.clone()).expect("a request that fits");
         self.engine.add(seq);

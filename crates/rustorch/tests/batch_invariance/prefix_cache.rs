@@ -35,6 +35,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
         prompt_token_ids,
         params,
         priority,
+        ..Request::default()
     });
     prop::collection::vec(request, 2..=6)
 }
