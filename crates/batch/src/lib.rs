@@ -29,4 +29,7 @@ pub use input::{Input, Scan, Shard};
 pub use journal::{Errors, Existing, Found, Journal, Output};
 pub use manifest::{FileHash, Manifest};
 pub use request::Model;
-pub use run::{End, Options, Order, Totals, run};
+pub use run::{End, Options, Order, Report, Totals, run};
+
+/// What is done with fields that nobody knows.
+pub use openai::UnknownFields;

@@ -2,7 +2,9 @@
 
 use std::hash::Hasher;
 
-use openai::{Answer, ApiError, Context, Endpoint, Identity, ModelNames, Object, Prepared, ResponseBody};
+use openai::{
+    Answer, ApiError, Context, Endpoint, Identity, ModelNames, Object, Prepared, ResponseBody, UnknownFields,
+};
 use rustorch_llama::Tokenizer;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -21,6 +23,8 @@ pub struct Model<'a> {
     /// The run's seed. A request without a seed derives one from this and its `custom_id`, so it does not depend on the rest
     /// of the file.
     pub seed: u64,
+    /// What is done with fields that nobody knows.
+    pub unknown_fields: UnknownFields,
 }
 
 /// Why a line was not served. Becomes an output line.
@@ -96,10 +100,13 @@ pub(crate) fn line_name(number: u64) -> String {
 
 /// Parses a line, tokenises its prompts and resolves its parameters.
 pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result<Prepared, LineError> {
-    let object = openai::parse_object(text).map_err(|error| LineError::new("invalid_json", error.message))?;
+    let mut object =
+        openai::parse_object(text).map_err(|error| LineError::new("invalid_json", error.message))?;
     if let Some(found) = object.get("custom_id").filter(|id| !(id.is_null() || id.is_string())) {
         return Err(mistyped("invalid_request", "custom_id", "a string", found));
     }
+    // A plain line has it among the body's fields.
+    object.remove("custom_id");
     let (endpoint, body) = request(&object)?;
     let context = Context {
         tokenizer: model.tokenizer,
@@ -107,6 +114,7 @@ pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result
         names: ModelNames::Any,
         hidden_size: model.hidden_size,
         seed: derive_seed(model.seed, custom_id),
+        unknown_fields: model.unknown_fields,
     };
     let prepared = openai::prepare(endpoint, body, &context)?;
     if prepared.stream.is_some() {

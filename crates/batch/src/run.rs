@@ -4,7 +4,7 @@
 //! tokenises and submits the lines and collects their events. When its channel is empty it writes all complete results in
 //! one write and waits until they are on disk. Only then do they count as done.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -63,6 +63,20 @@ pub struct Totals {
     pub generated_tokens: u64,
 }
 
+/// What a run tells while it goes on.
+#[derive(Debug, Clone, Copy)]
+pub enum Report<'a> {
+    /// What has been done, up to a thousand times a second.
+    Totals(&'a Totals),
+    /// A field that nobody knows, which had no effect; once for each name.
+    IgnoredField {
+        /// Its name.
+        name: &'a str,
+        /// The line in which it was seen first.
+        line: u64,
+    },
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -83,7 +97,7 @@ enum Message {
 /// Answers every line of `input` that has no result in `journal`.
 ///
 /// Once `stop` is true, the engine finishes its step, complete results are written, and all other work is cancelled.
-/// `progress` is called with new totals, up to a thousand times a second.
+/// `report` is called on the calling thread.
 ///
 /// # Errors
 /// An input that cannot be read, an output that cannot be written, an engine that stops. Results already written stay.
@@ -94,7 +108,7 @@ pub fn run(
     journal: &mut Journal,
     options: &Options,
     stop: &AtomicBool,
-    progress: &mut dyn FnMut(&Totals),
+    report: &mut dyn FnMut(Report<'_>),
 ) -> Result<(Totals, End)> {
     let (messages, receiver) = mpsc::channel();
     let (permits, allowed) = mpsc::channel();
@@ -123,8 +137,10 @@ pub fn run(
         has_given_up: false,
         totals,
         given_up: Arc::default(),
+        ignored: BTreeSet::new(),
+        new_ignored: Vec::new(),
     };
-    let end = run.serve(&receiver, stop, progress)?;
+    let end = run.serve(&receiver, stop, report)?;
     if end == End::Complete && options.order == Order::OfInput {
         run.journal.sort()?;
     }
@@ -151,6 +167,10 @@ struct Run<'a> {
     totals: Totals,
     /// Set to cancel everything in flight.
     given_up: Arc<AtomicBool>,
+    /// Names of fields that had no effect.
+    ignored: BTreeSet<String>,
+    /// Those that are not reported yet, and their lines.
+    new_ignored: Vec<(String, u64)>,
 }
 
 /// An input line that is being answered. Job numbers count the lines of this run in input order.
@@ -188,6 +208,8 @@ struct Turns {
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Most messages handled between two writes.
 const MAX_MESSAGES: usize = 4096;
+/// Most names of ignored fields that are reported.
+const MAX_IGNORED: usize = 100;
 /// Bytes of complete results that cause a write at once.
 const MAX_PENDING: usize = 1 << 20;
 
@@ -196,7 +218,7 @@ impl Run<'_> {
         &mut self,
         receiver: &Receiver<Message>,
         stop: &AtomicBool,
-        progress: &mut dyn FnMut(&Totals),
+        report: &mut dyn FnMut(Report<'_>),
     ) -> Result<End> {
         let mut input_ended = false;
         while !(self.jobs.is_empty() && (input_ended || self.permits.is_none())) {
@@ -213,7 +235,10 @@ impl Run<'_> {
                 }
             }
             self.journal.flush()?;
-            progress(&self.totals);
+            report(Report::Totals(&self.totals));
+            for (name, line) in self.new_ignored.drain(..) {
+                report(Report::IgnoredField { name: &name, line });
+            }
             if stop.load(Ordering::Relaxed) && self.permits.take().is_some() {
                 // The engine cancels everything before its next step. Its answers to the running step still come.
                 self.given_up.store(true, Ordering::Relaxed);
@@ -241,10 +266,21 @@ impl Run<'_> {
         let place = Place { job: self.next_job, number, bytes: consumed, custom_id };
         self.next_job += 1;
         match text.and_then(|text| prepare(&text, &place.custom_id, self.model)) {
-            Ok(prepared) => self.submit(place, prepared),
+            Ok(prepared) => {
+                self.note_ignored(&prepared, number);
+                self.submit(place, prepared)
+            }
             Err(error) => {
                 self.refuse(place, error);
                 Ok(())
+            }
+        }
+    }
+
+    fn note_ignored(&mut self, prepared: &Prepared, line: u64) {
+        for name in &prepared.ignored {
+            if self.ignored.len() < MAX_IGNORED && self.ignored.insert(name.clone()) {
+                self.new_ignored.push((name.clone(), line));
             }
         }
     }

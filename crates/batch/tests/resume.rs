@@ -58,7 +58,13 @@ const PLAIN: How = How { order: Order::AsFinished, errors: Errors::Keep, stop: f
 
 fn run(input: &Path, output: &Path, how: How) -> Result<(Totals, End), Error> {
     let Demo { tokenizer, engine, hidden_size } = demo();
-    let model = Model { tokenizer, name: "demo", hidden_size: *hidden_size, seed: 0 };
+    let model = Model {
+        tokenizer,
+        name: "demo",
+        hidden_size: *hidden_size,
+        seed: 0,
+        unknown_fields: Default::default(),
+    };
     let input = Input::open(input)?;
     input.scan(Shard::WHOLE)?;
     let mut journal = Output::open(output)?.begin(&manifest(), Existing::Resume, how.errors)?;

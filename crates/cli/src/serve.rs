@@ -48,6 +48,9 @@ pub struct Args {
     /// Most bytes of an uploaded file
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     file_limit: u64,
+    /// Refuse requests with fields that the server does not know, instead of ignoring these
+    #[arg(long)]
+    strict_fields: bool,
     /// Folder for uploaded files and batches, which outlive the server; without it the server has neither
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
@@ -71,12 +74,15 @@ pub fn run(args: &Args) -> Result<()> {
         [] => vec![args.model.file.name()],
         names => names.to_vec(),
     };
+    let unknown_fields = batch::unknown_fields(args.strict_fields);
     let data = match (&args.data_dir, hash) {
         (Some(folder), Some(hash)) => {
             let hash =
                 hash.join().map_err(|_| anyhow!("the model's hash: its thread ended by a panic"))??;
-            let manifest = batch::manifest(&args.model, names[0].clone(), hash, &engine, &weights);
-            Some(DataConfig { folder: folder.clone(), manifest, seed: args.model.run.seed })
+            let mut manifest = batch::manifest(&args.model, names[0].clone(), hash, &engine, &weights);
+            batch::note_unknown_fields(&mut manifest, unknown_fields);
+            let seed = args.model.run.seed;
+            Some(DataConfig { folder: folder.clone(), manifest, seed, unknown_fields })
         }
         _ => None,
     };
@@ -88,6 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
         request_timeout: Duration::from_secs(args.request_timeout.get() as u64),
         body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
         file_limit: args.file_limit,
+        unknown_fields,
         data,
     };
     let model_name = served.names[0].clone();

@@ -1,7 +1,6 @@
 //! The supported request bodies of OpenAI's API, with the extensions that vLLM made common.
 //!
-//! Fields without an effect on the answer (`user`, `metadata`) are accepted and ignored. Unsupported fields that would change
-//! the answer are refused by name.
+//! Each line of a `body!` is a field. Fields that are known but not served are in [`crate::refusals`].
 
 use std::collections::BTreeMap;
 
@@ -10,29 +9,91 @@ use serde::Deserialize;
 use serde_json::{Number, Value};
 
 use crate::error::ApiError;
-use crate::fields::{BOOL, COUNT, INTEGER, NUMBER, Object, TEXT, field, mistyped, refused, required};
+use crate::field_list::body;
+use crate::fields::{
+    COUNT, INTEGER, NUMBER, Object, TEXT, field, flag, mistyped, optional, refused, required, required_text,
+};
 
-/// Body of `/v1/completions`.
-pub struct CompletionBody {
-    pub common: Common,
-    pub prompt: Prompt,
-    /// Number of alternatives for each token.
-    pub logprobs: Option<usize>,
+body! {
+    /// What only text completions read.
+    pub struct CompletionBody {
+        prompt: Prompt = required_prompt, "text or token ids, one prompt or a list of them";
+        logprobs: Option<usize> = alternatives, "log-probabilities, with so many alternatives for each token";
+        best_of: Option<u32> = optional(COUNT), "only as `n`";
+    }
 }
 
-/// Body of `/v1/chat/completions`.
-pub struct ChatBody {
-    pub common: Common,
-    pub messages: Vec<Message>,
-    /// Number of alternatives for each token, if log-probabilities are wanted.
-    pub logprobs: Option<usize>,
+body! {
+    /// What only chats read.
+    pub struct ChatBody {
+        messages: Vec<Message> = messages, "the chat so far";
+        max_completion_tokens: MaxTokens = max_tokens, "the newer name of `max_tokens`, which it overrides";
+        logprobs: bool = flag, "log-probabilities of the tokens";
+        top_logprobs: Option<usize> = alternatives, "alternatives for each token, beside `logprobs`";
+    }
 }
 
-/// Body of `/v1/embeddings`.
-pub struct EmbeddingBody {
-    pub input: Prompt,
-    pub encoding: Encoding,
-    pub pooling: Pooling,
+body! {
+    /// Body of `/v1/embeddings`.
+    pub struct EmbeddingBody {
+        model: Option<String> = optional(TEXT), "one of the names in `/v1/models`";
+        input: Prompt = required_prompt, "text or token ids, one input or a list of them";
+        dimensions: Option<usize> = optional(COUNT), "all that the model has";
+        encoding_format: Encoding = encoding, "`float` or `base64`";
+        pooling: Pooling = pooling, "`last` or `mean`";
+    }
+}
+
+body! {
+    /// Fields of both kinds of completion.
+    pub struct Common {
+        model: Option<String> = optional(TEXT), "one of the names in `/v1/models`";
+        n: Option<u32> = optional(COUNT), "choices for each prompt";
+        max_tokens or n_predict: MaxTokens = max_tokens,
+            "most tokens to generate; -1 or null: what the context holds";
+        min_tokens: Option<usize> = optional(COUNT), "tokens before which nothing ends the text";
+        stop: Vec<String> = stop, "strings that end the text";
+        stop_token_ids: Option<Vec<u32>> = optional("a list of token ids"), "tokens that end the text";
+        ignore_eos: bool = flag, "generate on after an end-of-generation token";
+        seed: Option<u64> = seed, "the same seed gives the same answer; -1 or none: random";
+        temperature: Option<f32> = optional(NUMBER), "0 takes the most likely token";
+        top_k: Option<i64> = optional(INTEGER), "choose among so many most likely tokens; 0 or -1: all";
+        top_p: Option<f32> = optional(NUMBER), "choose among the most likely tokens with this sum of probabilities";
+        min_p: Option<f32> = optional(NUMBER), "choose among tokens at least so likely, as a share of the most likely";
+        repetition_penalty or repeat_penalty: Option<f32> = optional(NUMBER), "for tokens of prompt and answer, as a factor";
+        presence_penalty: Option<f32> = optional(NUMBER), "for tokens of the answer";
+        frequency_penalty: Option<f32> = optional(NUMBER), "for tokens of the answer, for each time";
+        logit_bias: Vec<(u32, f32)> = logit_bias, "numbers added to the logits of tokens, by id";
+        stream: bool = flag, "send the answer as server-sent events";
+        stream_options: Option<StreamOptions> = stream_options, "beside `stream`";
+    }
+}
+
+body! {
+    /// How an answer is to be streamed.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct StreamOptions {
+        include_usage: bool = flag, "a last chunk counts the tokens";
+    }
+}
+
+body! {
+    /// A message of a chat.
+    pub struct Message {
+        role: String = required_text, "who says it";
+        content: String = content, "a string, or a list of parts of type `text`, joined by a line break";
+    }
+}
+
+/// How many tokens a request wants at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaxTokens {
+    /// It does not say.
+    Unset,
+    /// As many as the context holds.
+    Context,
+    /// So many.
+    Tokens(usize),
 }
 
 /// Encoding of an embedding.
@@ -42,34 +103,6 @@ pub enum Encoding {
     Float,
     /// The bytes of little-endian `f32` in base64.
     Base64,
-}
-
-/// Fields of both kinds of completion.
-pub struct Common {
-    pub temperature: Option<f32>,
-    pub top_p: Option<f32>,
-    pub n: Option<u32>,
-    pub stop: Vec<String>,
-    pub max_tokens: Option<usize>,
-    pub presence_penalty: Option<f32>,
-    pub frequency_penalty: Option<f32>,
-    pub logit_bias: Vec<(u32, f32)>,
-    pub seed: Option<u64>,
-    pub stream: Option<StreamOptions>,
-    // vLLM's extensions
-    pub top_k: Option<i64>,
-    pub min_p: Option<f32>,
-    pub repetition_penalty: Option<f32>,
-    pub ignore_eos: Option<bool>,
-    pub stop_token_ids: Vec<u32>,
-    pub min_tokens: Option<usize>,
-}
-
-/// How an answer is to be streamed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamOptions {
-    /// Whether a last chunk counts the tokens.
-    pub include_usage: bool,
 }
 
 /// Input of a model: text or token ids, one or several.
@@ -82,175 +115,94 @@ pub enum Prompt {
     TokenLists(Vec<Vec<u32>>),
 }
 
-/// A message of a chat.
-pub struct Message {
-    pub role: String,
-    pub content: String,
-}
-
-/// Unsupported fields that would change the answer. Absent, null, false and empty values have no effect and are accepted.
-const UNSUPPORTED: [&str; 16] = [
-    "allowed_token_ids",
-    "audio",
-    "bad_words",
-    "echo",
-    "functions",
-    "grammar",
-    "guided_choice",
-    "guided_grammar",
-    "guided_json",
-    "guided_regex",
-    "json_schema",
-    "prompt_embeds",
-    "structured_outputs",
-    "suffix",
-    "tools",
-    "use_beam_search",
-];
-
 impl CompletionBody {
-    /// Reads a body, or says which field is wrong.
-    pub fn read(body: &Object) -> Result<Self, ApiError> {
-        let common = Common::read(body)?;
-        let n = common.n.unwrap_or(1);
-        if let Some(best_of) = field::<u32>(body, "best_of", COUNT)?.filter(|&best_of| best_of != n) {
-            let expected = format!("it to equal n, which is {n} (else not supported)");
-            return Err(refused("best_of", format_args!("expected {expected}, found {best_of}")));
+    /// Refuses fields that contradict each other.
+    pub fn check(&self, n: u32) -> Result<(), ApiError> {
+        match self.best_of.filter(|&best_of| best_of != n) {
+            None => Ok(()),
+            Some(found) => {
+                let expected = format!("it to equal n, which is {n} (else not supported)");
+                Err(refused("best_of", format_args!("expected {expected}, found {found}")))
+            }
         }
-        Ok(Self {
-            common,
-            prompt: required(body, "prompt", "a string, a list of token ids, or a list of either")?,
-            logprobs: alternatives(body, "logprobs")?,
-        })
     }
 }
 
 impl ChatBody {
-    /// Reads a body, or says which field is wrong.
-    pub fn read(body: &Object) -> Result<Self, ApiError> {
-        let mut common = Common::read(body)?;
-        common.max_tokens = field(body, "max_completion_tokens", COUNT)?.or(common.max_tokens);
-        let messages: Vec<Value> = required(body, "messages", "a list of messages")?;
-        if messages.is_empty() {
-            return Err(refused("messages", "expected at least one, found none"));
-        }
-        let messages = messages.iter().enumerate().map(|(index, message)| Message::read(index, message));
-        let messages = messages.collect::<Result<_, _>>()?;
-        let logprobs = field(body, "logprobs", BOOL)?.unwrap_or(false);
-        let top_logprobs = alternatives(body, "top_logprobs")?;
-        if let Some(found) = top_logprobs.filter(|&top| top > 0 && !logprobs) {
+    /// Number of alternatives for each token, if log-probabilities are wanted.
+    pub fn alternatives(&self) -> Result<Option<usize>, ApiError> {
+        if let Some(found) = self.top_logprobs.filter(|&top| top > 0 && !self.logprobs) {
             let rest = format!("expected \"logprobs\": true beside it, found {found} alone");
             return Err(refused("top_logprobs", rest));
         }
-        Ok(Self { common, messages, logprobs: logprobs.then(|| top_logprobs.unwrap_or(0)) })
-    }
-}
-
-impl EmbeddingBody {
-    /// Reads a body, or says which field is wrong. Embeddings have `hidden_size` dimensions, and no others.
-    pub fn read(body: &Object, hidden_size: usize) -> Result<Self, ApiError> {
-        let dimensions = field::<usize>(body, "dimensions", COUNT)?;
-        if let Some(found) = dimensions.filter(|&dimensions| dimensions != hidden_size) {
-            let rest = format!("expected {hidden_size}, all that the model has, found {found}");
-            return Err(refused("dimensions", rest));
-        }
-        let choices = [("float", Encoding::Float), ("base64", Encoding::Base64)];
-        let encoding = one_of(body, "encoding_format", "\"float\" or \"base64\"", choices)?;
-        let choices = [("last", Pooling::Last), ("mean", Pooling::Mean)];
-        let pooling = one_of(body, "pooling", "\"last\" or \"mean\"", choices)?;
-        let input = required(body, "input", "a string, a list of token ids, or a list of either")?;
-        Ok(Self { input, encoding, pooling })
+        Ok(self.logprobs.then(|| self.top_logprobs.unwrap_or(0)))
     }
 }
 
 impl Common {
-    fn read(body: &Object) -> Result<Self, ApiError> {
-        refuse_unsupported(body)?;
-        Ok(Self {
-            temperature: field(body, "temperature", NUMBER)?,
-            top_p: field(body, "top_p", NUMBER)?,
-            n: field(body, "n", COUNT)?,
-            stop: stop(body)?,
-            max_tokens: field(body, "max_tokens", COUNT)?,
-            presence_penalty: field(body, "presence_penalty", NUMBER)?,
-            frequency_penalty: field(body, "frequency_penalty", NUMBER)?,
-            logit_bias: logit_bias(body)?,
-            seed: seed(body)?,
-            stream: StreamOptions::read(body)?,
-            top_k: field(body, "top_k", INTEGER)?,
-            min_p: field(body, "min_p", NUMBER)?,
-            repetition_penalty: field(body, "repetition_penalty", NUMBER)?,
-            ignore_eos: field(body, "ignore_eos", BOOL)?,
-            stop_token_ids: field(body, "stop_token_ids", "a list of token ids")?.unwrap_or_default(),
-            min_tokens: field(body, "min_tokens", COUNT)?,
-        })
-    }
-}
-
-impl StreamOptions {
-    /// `None` if the answer is not streamed.
-    fn read(body: &Object) -> Result<Option<Self>, ApiError> {
-        let options: Option<Object> = field(body, "stream_options", "an object")?;
-        if !field(body, "stream", BOOL)?.unwrap_or(false) {
-            return match options {
-                None => Ok(None),
-                Some(_) => Err(refused("stream_options", "expected \"stream\": true beside it, found none")),
-            };
-        }
-        let include_usage = field(&options.unwrap_or_default(), "include_usage", BOOL);
-        let include_usage = include_usage.map_err(|error| {
-            ApiError::invalid("stream_options.include_usage", format!("stream_options.{}", error.message))
-        })?;
-        Ok(Some(Self { include_usage: include_usage.unwrap_or(false) }))
-    }
-}
-
-impl Message {
-    fn read(index: usize, message: &Value) -> Result<Self, ApiError> {
-        let name = |field: &str| format!("messages[{index}]{field}");
-        let Value::Object(fields) = message else {
-            return Err(mistyped(&name(""), "an object", message));
-        };
-        let role = match fields.get("role") {
-            Some(Value::String(role)) => role.clone(),
-            found => return Err(mistyped(&name(".role"), TEXT, found.unwrap_or(&Value::Null))),
-        };
-        let content = match fields.get("content") {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Array(parts)) => parts
-                .iter()
-                .map(|part| match (part["type"].as_str(), part["text"].as_str()) {
-                    (Some("text"), Some(text)) => Ok(text),
-                    _ => Err(mistyped(&name(".content"), "parts of type text", part)),
-                })
-                .collect::<Result<_, _>>()?,
-            Some(found) => return Err(mistyped(&name(".content"), "a string or a list of parts", found)),
-        };
-        Ok(Self { role, content })
-    }
-}
-
-fn refuse_unsupported(body: &Object) -> Result<(), ApiError> {
-    for name in UNSUPPORTED {
-        let found = body.get(name).unwrap_or(&Value::Null);
-        let changes_nothing = match found {
-            Value::Null => true,
-            Value::Bool(value) => !value,
-            Value::Number(_) => false,
-            Value::String(text) => text.is_empty(),
-            Value::Array(values) => values.is_empty(),
-            Value::Object(fields) => fields.is_empty(),
-        };
-        if !changes_nothing {
-            return Err(mistyped(name, "none (not supported)", found));
+    /// How the answer is to be streamed, if it is.
+    pub fn streaming(&self) -> Result<Option<StreamOptions>, ApiError> {
+        match (self.stream, self.stream_options) {
+            (true, options) => Ok(Some(options.unwrap_or(StreamOptions { include_usage: false }))),
+            (false, None) => Ok(None),
+            (false, Some(_)) => {
+                Err(refused("stream_options", "expected \"stream\": true beside it, found none"))
+            }
         }
     }
-    match body.get("response_format") {
-        None | Some(Value::Null) => Ok(()),
-        Some(format) if format["type"] == "text" => Ok(()),
-        Some(format) => Err(mistyped("response_format", "the type text (no other is supported)", format)),
+}
+
+fn required_prompt(body: &Object, name: &str) -> Result<Prompt, ApiError> {
+    required(body, name, "a string, a list of token ids, or a list of either")
+}
+
+fn messages(body: &Object, name: &str) -> Result<Vec<Message>, ApiError> {
+    let messages: Vec<Value> = required(body, name, "a list of messages")?;
+    if messages.is_empty() {
+        return Err(refused(name, "expected at least one, found none"));
     }
+    let read = |(index, message): (usize, &Value)| match message {
+        Value::Object(fields) => {
+            Message::read(fields).map_err(|error| error.within(&format!("{name}[{index}].")))
+        }
+        found => Err(mistyped(&format!("{name}[{index}]"), "an object", found)),
+    };
+    messages.iter().enumerate().map(read).collect()
+}
+
+/// The text of a message.
+fn content(message: &Object, name: &str) -> Result<String, ApiError> {
+    let Some(Value::Array(parts)) = message.get(name) else {
+        return Ok(field(message, name, "a string or a list of parts")?.unwrap_or_default());
+    };
+    let text = |part: &Value| match (part["type"].as_str(), part["text"].as_str()) {
+        (Some("text" | "input_text" | "output_text"), Some(text)) => Ok(text.to_owned()),
+        _ => Err(mistyped(name, "parts of type text", part)),
+    };
+    Ok(parts.iter().map(text).collect::<Result<Vec<_>, _>>()?.join("\n"))
+}
+
+fn max_tokens(body: &Object, name: &str) -> Result<MaxTokens, ApiError> {
+    match body.get(name) {
+        None => Ok(MaxTokens::Unset),
+        Some(Value::Null) => Ok(MaxTokens::Context),
+        Some(found) if found.as_i64() == Some(-1) => Ok(MaxTokens::Context),
+        Some(_) => required(body, name, "a whole number, 0 or more, or -1").map(MaxTokens::Tokens),
+    }
+}
+
+fn stream_options(body: &Object, name: &str) -> Result<Option<StreamOptions>, ApiError> {
+    let Some(options) = field::<Object>(body, name, "an object")? else { return Ok(None) };
+    StreamOptions::read(&options).map(Some).map_err(|error| error.within(&format!("{name}.")))
+}
+
+fn encoding(body: &Object, name: &str) -> Result<Encoding, ApiError> {
+    let choices = [("float", Encoding::Float), ("base64", Encoding::Base64)];
+    one_of(body, name, "\"float\" or \"base64\"", choices)
+}
+
+fn pooling(body: &Object, name: &str) -> Result<Pooling, ApiError> {
+    one_of(body, name, "\"last\" or \"mean\"", [("last", Pooling::Last), ("mean", Pooling::Mean)])
 }
 
 /// A field that takes one of these words; the first is the default.
@@ -270,20 +222,20 @@ fn one_of<T, const N: usize>(
 }
 
 /// One string or a list of them.
-fn stop(body: &Object) -> Result<Vec<String>, ApiError> {
-    match body.get("stop") {
+fn stop(body: &Object, name: &str) -> Result<Vec<String>, ApiError> {
+    match body.get(name) {
         Some(Value::String(text)) => Ok(vec![text.clone()]),
-        _ => Ok(field(body, "stop", "a string or a list of strings")?.unwrap_or_default()),
+        _ => Ok(field(body, name, "a string or a list of strings")?.unwrap_or_default()),
     }
 }
 
 /// An object whose keys are token ids.
-fn logit_bias(body: &Object) -> Result<Vec<(u32, f32)>, ApiError> {
+fn logit_bias(body: &Object, name: &str) -> Result<Vec<(u32, f32)>, ApiError> {
     let biases: BTreeMap<String, f32> =
-        field(body, "logit_bias", "an object of token ids and numbers")?.unwrap_or_default();
+        field(body, name, "an object of token ids and numbers")?.unwrap_or_default();
     let parse = |(id, bias): (String, f32)| match id.parse() {
         Ok(id) => Ok((id, bias)),
-        Err(_) => Err(refused("logit_bias", format_args!("expected token ids as keys, found {id:?}"))),
+        Err(_) => Err(refused(name, format_args!("expected token ids as keys, found {id:?}"))),
     };
     biases.into_iter().map(parse).collect()
 }
@@ -300,9 +252,12 @@ fn alternatives(body: &Object, name: &str) -> Result<Option<usize>, ApiError> {
     }
 }
 
-/// Seeds may be signed; their bits are used.
-fn seed(body: &Object) -> Result<Option<u64>, ApiError> {
-    let Some(number) = field::<Number>(body, "seed", INTEGER)? else { return Ok(None) };
+/// Seeds may be signed; their bits are used. As in llama.cpp, -1 asks for a random one.
+fn seed(body: &Object, name: &str) -> Result<Option<u64>, ApiError> {
+    let Some(number) = field::<Number>(body, name, INTEGER)? else { return Ok(None) };
+    if number.as_i64() == Some(-1) {
+        return Ok(None);
+    }
     let seed = number.as_u64().or_else(|| number.as_i64().map(i64::cast_unsigned));
-    seed.map(Some).ok_or_else(|| mistyped("seed", "a whole number of 64 bits", &Value::Number(number)))
+    seed.map(Some).ok_or_else(|| mistyped(name, "a whole number of 64 bits", &Value::Number(number)))
 }

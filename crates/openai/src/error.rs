@@ -48,6 +48,13 @@ impl ApiError {
         Self { status: 404, code: Some("model_not_found"), ..Self::invalid("model", message) }
     }
 
+    /// The same error of an object that lies in another: `prefix` comes before the field's name.
+    #[must_use]
+    pub(crate) fn within(self, prefix: &str) -> Self {
+        let Some(param) = self.param else { return self };
+        Self { param: Some(format!("{prefix}{param}")), message: format!("{prefix}{}", self.message), ..self }
+    }
+
     /// Whether the request is at fault.
     pub fn is_invalid_request(&self) -> bool {
         self.status < 500

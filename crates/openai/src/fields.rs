@@ -57,6 +57,22 @@ pub(crate) fn required<T: DeserializeOwned>(
     field(body, name, expected)?.ok_or_else(|| mistyped(name, expected, &Value::Null))
 }
 
+/// Reads a field that may be absent or null.
+pub(crate) fn optional<T: DeserializeOwned>(
+    expected: &'static str,
+) -> impl Fn(&Object, &str) -> Result<Option<T>, ApiError> {
+    move |body, name| field(body, name, expected)
+}
+
+/// Reads true or false; without the field, false.
+pub(crate) fn flag(body: &Object, name: &str) -> Result<bool, ApiError> {
+    Ok(field(body, name, BOOL)?.unwrap_or(false))
+}
+
+pub(crate) fn required_text(body: &Object, name: &str) -> Result<String, ApiError> {
+    required(body, name, TEXT)
+}
+
 /// Message for a value of the wrong type.
 pub(crate) fn mistyped(name: &str, expected: &str, found: &Value) -> ApiError {
     let found = if found.is_null() { "none".to_owned() } else { shown(found) };

@@ -32,7 +32,7 @@
 //! let body = parse_object(br#"{"prompt": "Once upon a", "max_tokens": 2, "temperature": 0, "n": 2}"#)?;
 //! let hidden_size = weights.config().hidden_size();
 //! let context =
-//!     Context { tokenizer: &tokenizer, model: "demo", names: ModelNames::Any, hidden_size, seed: 0 };
+//!     Context { tokenizer: &tokenizer, model: "demo", names: ModelNames::Any, hidden_size, seed: 0, unknown_fields: Default::default() };
 //! let prepared = prepare(Endpoint::Completions, &body, &context)?;
 //! let (events, received) = mpsc::channel();
 //! prepared.work.submit(&engine, |choice| Sink(choice, events.clone()))?;
@@ -53,14 +53,17 @@ mod body;
 mod chunks;
 mod embeddings;
 mod error;
+mod field_list;
 mod fields;
 mod logprobs;
 mod prepare;
+mod refusals;
 
 pub use answer::{Answer, Identity, ResponseBody, UsageBody};
 pub use body::StreamOptions;
 pub use chunks::{Chunk, Chunks};
 pub use error::ApiError;
+pub use field_list::{Field, FieldList, Refused, UnknownFields, markdown};
 pub use fields::{Object, parse_object, shown};
 pub use prepare::{Context, ModelNames, Prepared, Work, prepare};
 
@@ -85,6 +88,15 @@ impl Endpoint {
             Self::Completions => "/v1/completions",
             Self::ChatCompletions => "/v1/chat/completions",
             Self::Embeddings => "/v1/embeddings",
+        }
+    }
+
+    /// All fields of its bodies that the server knows.
+    pub fn fields(self) -> &'static FieldList {
+        match self {
+            Self::Completions => &refusals::COMPLETIONS,
+            Self::ChatCompletions => &refusals::CHAT,
+            Self::Embeddings => &refusals::EMBEDDINGS,
         }
     }
 

@@ -1,5 +1,7 @@
 //! A request's body becomes sequences for the engine.
 
+use std::collections::BTreeSet;
+
 use rustorch_llama::{
     Bos, ChatMessage, EmbeddingRequest, EngineHandle, EventSink, GenerationPrompt, Priority, Request,
     SamplingParams, Special, Tokenizer,
@@ -7,9 +9,12 @@ use rustorch_llama::{
 
 use crate::Endpoint;
 use crate::answer::{Answer, Kind};
-use crate::body::{ChatBody, Common, CompletionBody, EmbeddingBody, Message, Prompt, StreamOptions};
+use crate::body::{
+    ChatBody, Common, CompletionBody, EmbeddingBody, MaxTokens, Message, Prompt, StreamOptions,
+};
 use crate::error::ApiError;
-use crate::fields::{Object, TEXT, field, refused};
+use crate::field_list::UnknownFields;
+use crate::fields::{Object, refused};
 
 /// OpenAI's default for completions.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -31,6 +36,8 @@ pub struct Context<'a> {
     pub hidden_size: usize,
     /// The seed of a request without one.
     pub seed: u64,
+    /// What is done with fields that nobody knows.
+    pub unknown_fields: UnknownFields,
 }
 
 /// Which values of `model` are accepted.
@@ -51,6 +58,8 @@ pub struct Prepared {
     pub answer: Answer,
     /// `None` if the answer is not streamed.
     pub stream: Option<StreamOptions>,
+    /// Names of the body's fields that nobody knows, which had no effect; those of nested objects after a path.
+    pub ignored: BTreeSet<String>,
 }
 
 /// The sequences of a request: one for each choice of each prompt, or for each text to embed.
@@ -110,44 +119,54 @@ impl Work {
 /// # Errors
 /// 400 naming the field that is wrong, or 404 for a model that is not served.
 pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Result<Prepared, ApiError> {
-    if let (ModelNames::OneOf(names), Some(found)) = (context.names, field::<String>(body, "model", TEXT)?)
-        && !names.contains(&found)
-    {
-        return Err(ApiError::unknown_model(&found, names));
-    }
-    match endpoint {
-        Endpoint::Completions => completion(CompletionBody::read(body)?, context),
-        Endpoint::ChatCompletions => chat(ChatBody::read(body)?, context),
-        Endpoint::Embeddings => embeddings(EmbeddingBody::read(body, context.hidden_size)?, context),
-    }
+    let ignored = endpoint.fields().check(body, context.unknown_fields)?;
+    let prepared = match endpoint {
+        Endpoint::Completions => completion(CompletionBody::read(body)?, Common::read(body)?, context),
+        Endpoint::ChatCompletions => chat(ChatBody::read(body)?, Common::read(body)?, context),
+        Endpoint::Embeddings => embeddings(EmbeddingBody::read(body)?, context),
+    };
+    Ok(Prepared { ignored, ..prepared? })
 }
 
-fn completion(body: CompletionBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
-    let num_prompts = body.prompt.len();
-    let n = checked_n(body.common.n, num_prompts)?;
-    let stream = body.common.stream;
-    let mut params = sampling_params(body.common, context.seed);
-    params.max_tokens = params.max_tokens.or(Some(DEFAULT_MAX_TOKENS));
+fn completion(body: CompletionBody, common: Common, context: &Context<'_>) -> Result<Prepared, ApiError> {
+    check_model(common.model.as_deref(), context)?;
+    let n = checked_n(common.n, body.prompt.len())?;
+    body.check(common.n.unwrap_or(1))?;
+    let stream = common.streaming()?;
+    let unset = common.max_tokens == MaxTokens::Unset;
+    let mut params = sampling_params(common, context.seed);
+    if unset {
+        params.max_tokens = Some(DEFAULT_MAX_TOKENS);
+    }
     params.logprobs = body.logprobs;
     let prompts = body.prompt.tokens(context.tokenizer);
     let answer = Answer::new(Kind::Completion, context.model, prompts.len(), n, params.logprobs);
-    Ok(Prepared { work: work(&prompts, n, &params), answer, stream })
+    Ok(Prepared { work: work(&prompts, n, &params), answer, stream, ignored: BTreeSet::new() })
 }
 
-fn chat(body: ChatBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
-    let n = checked_n(body.common.n, 1)?;
-    let stream = body.common.stream;
-    let mut params = sampling_params(body.common, context.seed);
-    params.logprobs = body.logprobs;
+fn chat(body: ChatBody, mut common: Common, context: &Context<'_>) -> Result<Prepared, ApiError> {
+    check_model(common.model.as_deref(), context)?;
+    if body.max_completion_tokens != MaxTokens::Unset {
+        common.max_tokens = body.max_completion_tokens;
+    }
+    let n = checked_n(common.n, 1)?;
+    let stream = common.streaming()?;
+    let mut params = sampling_params(common, context.seed);
+    params.logprobs = body.alternatives()?;
     let message = |Message { role, content }| ChatMessage::new(role, content);
     let messages: Vec<_> = body.messages.into_iter().map(message).collect();
     let prompt = context.tokenizer.apply_chat_template(&messages, GenerationPrompt::Add);
     let prompt = prompt.map_err(|error| ApiError::unprocessable("messages", error.to_string()))?;
     let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs);
-    Ok(Prepared { work: work(&[prompt], n, &params), answer, stream })
+    Ok(Prepared { work: work(&[prompt], n, &params), answer, stream, ignored: BTreeSet::new() })
 }
 
 fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
+    check_model(body.model.as_deref(), context)?;
+    if let Some(found) = body.dimensions.filter(|&dimensions| dimensions != context.hidden_size) {
+        let rest = format!("expected {}, all that the model has, found {found}", context.hidden_size);
+        return Err(refused("dimensions", rest));
+    }
     let found = body.input.len();
     if !(1..=MAX_INPUTS).contains(&found) {
         return Err(refused("input", format_args!("expected 1 to {MAX_INPUTS} texts, found {found}")));
@@ -158,8 +177,18 @@ fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Prepared, Ap
         priority: Priority::default(),
     };
     let requests = body.input.tokens(context.tokenizer).into_iter().map(request).collect();
-    let answer = Answer::new(Kind::Embedding(body.encoding), context.model, found, 1, None);
-    Ok(Prepared { work: Work(Sequences::Embed(requests)), answer, stream: None })
+    let answer = Answer::new(Kind::Embedding(body.encoding_format), context.model, found, 1, None);
+    Ok(Prepared { work: Work(Sequences::Embed(requests)), answer, stream: None, ignored: BTreeSet::new() })
+}
+
+/// Refuses a model that is not served.
+fn check_model(found: Option<&str>, context: &Context<'_>) -> Result<(), ApiError> {
+    match (context.names, found) {
+        (ModelNames::OneOf(names), Some(found)) if !names.iter().any(|name| name == found) => {
+            Err(ApiError::unknown_model(found, names))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Prompt {
@@ -220,9 +249,12 @@ fn sampling_params(common: Common, default_seed: u64) -> SamplingParams {
         seed: common.seed.unwrap_or(default_seed),
         logit_bias: common.logit_bias,
         stop: common.stop,
-        stop_token_ids: common.stop_token_ids,
-        ignore_eos: common.ignore_eos.unwrap_or(false),
-        max_tokens: common.max_tokens,
+        stop_token_ids: common.stop_token_ids.unwrap_or_default(),
+        ignore_eos: common.ignore_eos,
+        max_tokens: match common.max_tokens {
+            MaxTokens::Tokens(tokens) => Some(tokens),
+            MaxTokens::Unset | MaxTokens::Context => None,
+        },
         min_tokens: common.min_tokens.unwrap_or(0),
         logprobs: None,
     }

@@ -3,7 +3,9 @@
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, OnceLock};
 
-use openai::{Answer, ApiError, Context, Endpoint, Identity, ModelNames, Prepared, parse_object, prepare};
+use openai::{
+    Answer, ApiError, Context, Endpoint, Identity, ModelNames, Prepared, UnknownFields, parse_object, prepare,
+};
 use rustorch_llama::{Bos, EngineHandle, Event, EventSink, LlamaConfig, Special, Tokenizer, Weights, demo};
 use serde_json::{Value, json};
 
@@ -38,7 +40,14 @@ fn read(endpoint: Endpoint, body: &Value, names: ModelNames<'_>) -> Result<Prepa
     prepare(
         endpoint,
         &body,
-        &Context { tokenizer: &demo().0, model: "demo", names, hidden_size: demo().2, seed: 7 },
+        &Context {
+            tokenizer: &demo().0,
+            model: "demo",
+            names,
+            hidden_size: demo().2,
+            seed: 7,
+            unknown_fields: UnknownFields::Report,
+        },
     )
 }
 
@@ -245,4 +254,70 @@ fn the_engine_s_refusal_is_the_api_s() {
     assert_eq!((error.status, error.param.as_deref()), (400, Some("prompt")));
     let error = refusal(json!({"prompt": "a", "max_tokens": 1000}));
     assert_eq!((error.status, error.code), (400, Some("context_length_exceeded")));
+}
+
+#[test]
+fn no_field_is_silently_ignored() {
+    let read = |endpoint: Endpoint, body: Value| read(endpoint, &body, ModelNames::Any);
+    let (text, chat, embed) = (Endpoint::Completions, Endpoint::ChatCompletions, Endpoint::Embeddings);
+    let refused = |endpoint: Endpoint, mut body: Value, name: &str, value: Value| {
+        body[name] = value;
+        let error = read(endpoint, body).map(|_| ()).unwrap_err();
+        assert_eq!((error.status, error.param.as_deref()), (400, Some(name)), "{error}");
+        assert!(error.message.starts_with(&format!("{name}: expected ")), "{error}");
+    };
+    let prompt = json!({"prompt": "a"});
+    let messages = json!({"messages": [{"role": "user", "content": "a"}]});
+    for (name, value) in [
+        ("mirostat", json!(2)),
+        ("use_beam_search", json!(true)),
+        ("truncate_prompt_tokens", json!(5)),
+        ("n_keep", json!(4)),
+    ] {
+        refused(text, prompt.clone(), name, value);
+    }
+    for (name, value) in [
+        ("tool_choice", json!("required")),
+        ("documents", json!([{"text": "a"}])),
+        ("chat_template", json!("{{ messages }}")),
+        ("modalities", json!(["text", "audio"])),
+        ("reasoning_effort", json!("high")),
+    ] {
+        refused(chat, messages.clone(), name, value);
+    }
+    refused(embed, json!({"input": "a"}), "normalize", json!(false));
+    refused(embed, json!({"input": "a"}), "truncate_prompt_tokens", json!(5));
+
+    let ignored =
+        |endpoint, body: Value| read(endpoint, body).unwrap().ignored.into_iter().collect::<Vec<_>>();
+    let none: [&str; 0] = [];
+    assert_eq!(ignored(text, json!({"prompt": "a", "mirostat": 0, "user": "b", "store": true})), none);
+    let mut body = messages.clone();
+    (body["tool_choice"], body["parallel_tool_calls"]) = (json!("none"), json!(true));
+    body["response_format"] = json!({"type": "text"});
+    assert_eq!(ignored(chat, body), none);
+    assert_eq!(
+        ignored(text, json!({"prompt": "a", "nonsense": 0, "temprature": 0})),
+        ["nonsense", "temprature"]
+    );
+}
+
+#[test]
+fn aliases_have_the_effect_of_the_field() {
+    let ask = |body: Value| whole(Endpoint::Completions, &body)["choices"].clone();
+    let prompt = "Once upon a time";
+    assert_eq!(
+        ask(json!({"prompt": prompt, "n_predict": 3, "seed": 1})),
+        ask(json!({"prompt": prompt, "max_tokens": 3, "seed": 1}))
+    );
+    let penalised = ask(json!({"prompt": prompt, "repeat_penalty": 2, "temperature": 0}));
+    assert_eq!(penalised, ask(json!({"prompt": prompt, "repetition_penalty": 2, "temperature": 0})));
+    assert_ne!(penalised, ask(json!({"prompt": prompt, "temperature": 0})));
+    let both = json!({"prompt": prompt, "repetition_penalty": 1, "repeat_penalty": 1.5});
+    let error = read(Endpoint::Completions, &both, ModelNames::Any).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("repeat_penalty"));
+    assert_eq!(
+        error.message,
+        "repeat_penalty: expected the same as repetition_penalty, which is 1, found 1.5"
+    );
 }

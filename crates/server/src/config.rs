@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batch::Manifest;
+use batch::{Manifest, UnknownFields};
 use rustorch_llama::{EngineHandle, LlamaConfig, Tokenizer};
 
 /// The model that is served.
@@ -35,6 +35,8 @@ pub struct ServerConfig {
     pub body_limit: usize,
     /// Most bytes of an uploaded file.
     pub file_limit: u64,
+    /// What is done with fields that the server does not know.
+    pub unknown_fields: UnknownFields,
     /// Where files and batches are stored; without it the server has neither.
     pub data: Option<DataConfig>,
 }
@@ -49,6 +51,8 @@ pub struct DataConfig {
     pub manifest: Manifest,
     /// The seed from which requests of batches derive theirs.
     pub seed: u64,
+    /// What is done with fields of their lines that nobody knows.
+    pub unknown_fields: UnknownFields,
 }
 
 impl Default for ServerConfig {
@@ -60,6 +64,7 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs(600),
             body_limit: 8 << 20,
             file_limit: 512 << 20,
+            unknown_fields: UnknownFields::Report,
             data: None,
         }
     }

@@ -29,6 +29,7 @@ const TOKEN_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05,
 #[derive(Debug)]
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
+    ignored_fields: Family<EndpointLabel, Counter>,
     connections: Gauge,
     first_token: Histogram,
     per_token: Histogram,
@@ -40,10 +41,16 @@ struct RequestLabels {
     status: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointLabel {
+    endpoint: String,
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         Self {
             requests: Family::default(),
+            ignored_fields: Family::default(),
             connections: Gauge::default(),
             first_token: Histogram::new(FIRST_TOKEN_BUCKETS),
             per_token: Histogram::new(TOKEN_BUCKETS),
@@ -56,6 +63,14 @@ impl Metrics {
     pub fn request(&self, endpoint: &str, status: u16) {
         let labels = RequestLabels { endpoint: endpoint.to_owned(), status };
         self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts fields of a request that had no effect. Their names are not labels: clients choose them.
+    pub fn ignored_fields(&self, endpoint: &str, count: usize) {
+        if count > 0 {
+            let labels = EndpointLabel { endpoint: endpoint.to_owned() };
+            self.ignored_fields.get_or_create(&labels).inc_by(count as u64);
+        }
     }
 
     /// The gauge of open connections.
@@ -72,12 +87,14 @@ impl Metrics {
     /// A registry of these and of the engine's own figures.
     pub fn registry(&self, engine: EngineHandle) -> Registry {
         let mut registry = Registry::with_prefix("rustorch");
-        let Self { requests, connections, first_token, per_token } = self;
+        let Self { requests, ignored_fields, connections, first_token, per_token } = self;
         registry.register(
             "requests",
             "Requests answered, by route and status; 499 is a client that left first",
             requests.clone(),
         );
+        let help = "Fields of requests that the server does not know and ignored";
+        registry.register("ignored_fields", help, ignored_fields.clone());
         registry.register("connections", "Open connections", connections.clone());
         let help = "From a request's arrival to the first token of each of its sequences";
         registry.register("time_to_first_token_seconds", help, first_token.clone());

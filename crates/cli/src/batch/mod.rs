@@ -10,7 +10,10 @@ use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
-use batch::{End, Errors, Existing, FileHash, Input, Manifest, Model, Options, Order, Output, Scan, Shard};
+use batch::{
+    End, Errors, Existing, FileHash, Input, Manifest, Model, Options, Order, Output, Report, Scan, Shard,
+    UnknownFields,
+};
 use clap::ValueEnum;
 use rustorch_llama::{EngineHandle, Priority, Weights, demo};
 use serde_json::json;
@@ -31,10 +34,9 @@ use crate::output;
 /// that differs in any of it is refused. On SIGINT or SIGTERM the running step is finished and complete results are
 /// written (exit status 130 or 143); a second signal ends the program at once.
 ///
-/// Supported are max_tokens (default 16; for chats what fits the context), temperature (default 1), top_p, n, stop,
-/// seed, logprobs, presence_penalty, frequency_penalty and logit_bias as in OpenAI's API, and top_k, min_p,
-/// repetition_penalty, min_tokens, stop_token_ids and ignore_eos as in vLLM's; for embeddings encoding_format, and pooling
-/// ("last" or "mean"). A request without a seed gets one from its custom_id and --seed: the same in any file.
+/// docs/serving.md lists the fields that have an effect; max_tokens is 16 without one, for chats what fits the context. A request
+/// without a seed gets one from its custom_id and --seed: the same in any file. A field that nobody knows has no effect and is
+/// named once on standard error.
 #[derive(clap::Args)]
 pub struct Args {
     /// JSON lines to read, or - for standard input
@@ -55,6 +57,9 @@ pub struct Args {
     /// Delete the results that OUT.jsonl has and start again
     #[arg(long)]
     overwrite: bool,
+    /// Refuse lines with fields that nobody knows, instead of ignoring these
+    #[arg(long)]
+    strict_fields: bool,
     /// Most lines in memory at once [default: 4 times the batch size]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     window: Option<NonZeroUsize>,
@@ -86,12 +91,17 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         name: &name,
         hidden_size: weights.config().hidden_size(),
         seed: args.model.run.seed,
+        unknown_fields: unknown_fields(args.strict_fields),
     };
     let mut progress = Progress::start(scan.map(|scan| scan.file.bytes));
-    let ran =
-        batch::run(&engine, &model, input, &mut journal, &args.options(), signals.stop(), &mut |totals| {
-            progress.update(totals)
-        });
+    let mut report = |report: Report<'_>| match report {
+        Report::Totals(totals) => progress.update(totals),
+        Report::IgnoredField { name, line } => {
+            progress
+                .note(&format!("warning: line {line}: the field {name:?} is not known and has no effect"));
+        }
+    };
+    let ran = batch::run(&engine, &model, input, &mut journal, &args.options(), signals.stop(), &mut report);
     let output = args.output_file.display();
     match ran {
         Ok((totals, end)) => {
@@ -143,6 +153,7 @@ impl Args {
         let mut manifest = manifest(&self.model, self.model.file.name(), model_file, engine, weights);
         manifest.input = scan.map(|scan| scan.file.clone());
         manifest.options.insert("shard".to_owned(), json!(self.shard.to_string()));
+        note_unknown_fields(&mut manifest, unknown_fields(self.strict_fields));
         Ok(manifest)
     }
 }
@@ -178,6 +189,18 @@ pub fn manifest(
         device: device.to_owned(),
         isa: isa.map(|isa| isa.to_string()),
         options: options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+    }
+}
+
+/// What `--strict-fields` means.
+pub fn unknown_fields(is_strict: bool) -> UnknownFields {
+    if is_strict { UnknownFields::Refuse } else { UnknownFields::Report }
+}
+
+/// Refusals are results. The default is not written, so that runs of versions without the option go on.
+pub fn note_unknown_fields(manifest: &mut Manifest, unknown_fields: UnknownFields) {
+    if unknown_fields == UnknownFields::Refuse {
+        manifest.options.insert("strict_fields".to_owned(), json!(true));
     }
 }
 

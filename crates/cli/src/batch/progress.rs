@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use batch::Totals;
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
-use crate::output::grouped;
+use crate::output::{grouped, note};
 
 /// How often the figures beside the bar are updated.
 const REFRESH: Duration = Duration::from_millis(100);
@@ -33,6 +33,11 @@ impl Progress {
         if self.refreshed.elapsed() >= REFRESH {
             self.show(totals);
         }
+    }
+
+    /// Prints a line above the bar.
+    pub fn note(&self, text: &str) {
+        self.bar.suspend(|| note(text));
     }
 
     /// Removes the bar and prints the summary.

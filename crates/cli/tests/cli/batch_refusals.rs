@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::batch_answers::{batch, batch_text, line_number};
+use crate::harness::run;
 
 /// Refusals of lines: the line, its custom id, the error's code and what its message says after the line's number.
 fn check(cases: &[(&[u8], Option<&str>, &str, &str)]) {
@@ -178,9 +179,9 @@ fn fields_of_the_wrong_type() {
         ),
         ("temperature", json!("hot"), "temperature: expected a number, found \"hot\""),
         ("top_p", json!([1]), "top_p: expected a number, found [1]"),
-        ("max_tokens", json!(-1), "max_tokens: expected a whole number, 0 or more, found -1"),
-        ("max_tokens", json!(1.5), "max_tokens: expected a whole number, 0 or more, found 1.5"),
-        ("max_tokens", json!("1"), "max_tokens: expected a whole number, 0 or more, found \"1\""),
+        ("max_tokens", json!(-2), "max_tokens: expected a whole number, 0 or more, or -1, found -2"),
+        ("max_tokens", json!(1.5), "max_tokens: expected a whole number, 0 or more, or -1, found 1.5"),
+        ("max_tokens", json!("1"), "max_tokens: expected a whole number, 0 or more, or -1, found \"1\""),
         ("n", json!(-1), "n: expected a whole number, 0 or more, found -1"),
         ("stop", json!(5), "stop: expected a string or a list of strings, found 5"),
         ("stop", json!([1]), "stop: expected a string or a list of strings, found [1]"),
@@ -256,7 +257,11 @@ fn fields_out_of_range_or_not_supported() {
         ("stream", json!(true), "stream: expected none (not supported), found true"),
         ("tools", json!([{"type": "function"}]), "tools: expected none (not supported), found"),
         ("guided_json", json!({"type": "object"}), "guided_json: expected none (not supported), found"),
-        ("response_format", json!({"type": "json_object"}), "response_format: expected the type text"),
+        (
+            "response_format",
+            json!({"type": "json_object"}),
+            "response_format: expected {\"type\":\"text\"} (not supported)",
+        ),
         ("logprobs", json!(21), "logprobs: expected at most 20, found 21"),
         ("top_logprobs", json!(21), "top_logprobs: expected at most 20, found 21"),
         ("top_logprobs", json!(2), "top_logprobs: expected \"logprobs\": true beside it, found 2 alone"),
@@ -271,6 +276,32 @@ fn one_prompt_refused_is_the_request_refused() {
     assert_eq!(answers.len(), 2);
     assert_eq!(answers[0]["response"], Value::Null);
     assert_eq!(answers[1]["error"], Value::Null);
+}
+
+#[test]
+fn unknown_fields_are_named_once_or_refused() {
+    let line = |id: &str, name: &str| {
+        let mut line = json!({"custom_id": id, "prompt": "One day", "max_tokens": 1, "user": "someone"});
+        line[name] = json!(1);
+        line
+    };
+    let lines =
+        [line("a", "unheard_of"), line("b", "unheard_of"), line("c", "top_k"), line("d", "temprature")];
+    let input: Vec<u8> = lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect();
+    let run = run(&["batch", "-i", "-", "-o", "-"], &input);
+    let warnings: Vec<_> = run.stderr.lines().filter(|line| line.starts_with("warning: line")).collect();
+    assert_eq!(
+        warnings,
+        [
+            "warning: line 1: the field \"unheard_of\" is not known and has no effect",
+            "warning: line 4: the field \"temprature\" is not known and has no effect"
+        ]
+    );
+    let answers = batch(&lines, &["--strict-fields", "--ordered"]);
+    let message = |index: usize| answers[index]["error"]["message"].as_str().unwrap_or_default();
+    assert!(message(0).contains("unheard_of: expected only fields that the server knows"), "{}", message(0));
+    assert!(message(3).ends_with("hint: the nearest known field is temperature"), "{}", message(3));
+    assert_eq!(answers[2]["error"], Value::Null);
 }
 
 #[test]

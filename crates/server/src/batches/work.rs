@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use batch::{End, Error, Errors, Existing, Input, Manifest, Model, Options, Order, Output, Shard, Totals};
+use batch::{
+    End, Error, Errors, Existing, Input, Manifest, Model, Options, Order, Output, Report, Shard, Totals,
+};
 use rustorch_llama::Priority;
 
 use crate::batches::batch::{Batch, Counts, Status};
@@ -270,17 +272,23 @@ impl Batches {
             name: &model.names[0],
             hidden_size: model.config.hidden_size(),
             seed: data.seed,
+            unknown_fields: data.unknown_fields,
         };
         let window = NonZeroUsize::MIN.saturating_add(WINDOW * model.config.batch_size - 1);
         let options =
             Options { window, order: Order::AsFinished, shard: Shard::WHOLE, priority: Priority::Low };
         let id = batch.id.clone();
-        let mut count = |totals: &Totals| {
-            if let Some(batch) = self.state().batches.get_mut(&id) {
-                batch.request_counts = counts(batch.request_counts.total, totals);
+        let mut report = |report: Report<'_>| match report {
+            Report::Totals(totals) => {
+                if let Some(batch) = self.state().batches.get_mut(&id) {
+                    batch.request_counts = counts(batch.request_counts.total, totals);
+                }
+            }
+            Report::IgnoredField { name, line } => {
+                tracing::warn!(batch = id, line, "the field {name:?} is not known and has no effect");
             }
         };
-        match batch::run(&model.engine, &context, input, &mut journal, &options, stop, &mut count) {
+        match batch::run(&model.engine, &context, input, &mut journal, &options, stop, &mut report) {
             Ok((totals, end)) => {
                 batch.request_counts = counts(batch.request_counts.total, &totals);
                 Ok(if end == End::Complete { Outcome::Complete } else { Outcome::Stopped })

@@ -1,5 +1,6 @@
 //! `/v1/completions`, `/v1/chat/completions` and `/v1/embeddings`: whole answers and streams.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,7 @@ struct Started {
     answer: Answer,
     stream: Option<StreamOptions>,
     events: Events,
+    ignored: BTreeSet<String>,
 }
 
 async fn generate(app: AppState, endpoint: Endpoint, call: Call, body: Bytes) -> Result<Response, Refusal> {
@@ -64,12 +66,34 @@ async fn generate(app: AppState, endpoint: Endpoint, call: Call, body: Bytes) ->
     let started = blocking(move || start(&shared, endpoint, &body, arrived)).await?;
     let created = clock::unix_seconds();
     let identity = Identity { suffix: &call.id, created };
-    match started.stream {
-        None => whole(&app, started.answer, started.events, &identity).await,
+    let mut response = match started.stream {
+        None => whole(&app, started.answer, started.events, &identity).await?,
         Some(options) => {
             let chunks = started.answer.into_chunks(&identity, options);
-            Ok(streamed(app, call, chunks, started.events))
+            streamed(app, call, chunks, started.events)
         }
+    };
+    name_ignored(&mut response, &started.ignored);
+    Ok(response)
+}
+
+/// The header that names the fields that had no effect.
+const IGNORED_FIELDS: &str = "x-ignored-fields";
+/// Most names in it.
+const MAX_NAMES: usize = 20;
+/// Most characters of a name in it.
+const MAX_NAME: usize = 60;
+
+/// Names fields that nobody knows in a header. What headers cannot hold becomes `?`.
+fn name_ignored(response: &mut Response, ignored: &BTreeSet<String>) {
+    if ignored.is_empty() {
+        return;
+    }
+    let visible = |c: char| if c.is_ascii_graphic() && c != ',' { c } else { '?' };
+    let name = |name: &String| name.chars().take(MAX_NAME).map(visible).collect::<String>();
+    let names: Vec<_> = ignored.iter().take(MAX_NAMES).map(name).collect();
+    if let Ok(value) = HeaderValue::from_str(&names.join(", ")) {
+        response.headers_mut().insert(IGNORED_FIELDS, value);
     }
 }
 
@@ -86,13 +110,15 @@ fn start(
         names: ModelNames::OneOf(&app.model.names),
         hidden_size: app.model.config.hidden_size(),
         seed: random::u64(),
+        unknown_fields: app.config.unknown_fields,
     };
-    let openai::Prepared { work, answer, stream } = openai::prepare(endpoint, &object, &context)?;
+    let openai::Prepared { work, answer, stream, ignored } = openai::prepare(endpoint, &object, &context)?;
     let field = if endpoint == Endpoint::Embeddings { "input" } else { "n" };
     let places = app.queue.reserve(work.len(), field)?;
     let (mut sinks, events) = events::channel(places, Arc::clone(&app.metrics), arrived);
     work.submit(&app.model.engine, |choice| sinks.sink(choice))?;
-    Ok(Started { answer, stream, events })
+    app.metrics.ignored_fields(endpoint.path(), ignored.len());
+    Ok(Started { answer, stream, events, ignored })
 }
 
 async fn whole(

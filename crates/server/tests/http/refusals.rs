@@ -1,5 +1,6 @@
 //! What is refused, with which status, and which field is named.
 
+use batch::UnknownFields;
 use serde_json::{Value, json};
 
 use crate::client::{JSON, get, post, send};
@@ -48,6 +49,32 @@ fn a_wrong_field_is_named() {
     chat(json!({"messages": []}), "messages");
     chat(json!({"messages": [{"role": "user", "content": "a"}], "tools": [{}]}), "tools");
     chat(json!({"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2}), "top_logprobs");
+}
+
+#[test]
+fn unknown_fields_are_named_counted_or_refused() {
+    let body = json!({"prompt": "a", "max_tokens": 1, "temprature": 0, "a\nb": 1, "user": "c"});
+    let chat = json!({"messages": [{"role": "user", "content": "a", "mood": 1}], "max_tokens": 1});
+    let served = Served::start();
+    let response = post(served.address, "/v1/completions", &body);
+    assert_eq!((response.status, response.header("x-ignored-fields")), (200, Some("a?b, temprature")));
+    let mut streamed = chat.clone();
+    streamed["stream"] = json!(true);
+    let response = post(served.address, "/v1/chat/completions", &streamed);
+    assert_eq!((response.status, response.header("x-ignored-fields")), (200, Some("messages[].mood")));
+    let response = post(served.address, "/v1/completions", &json!({"prompt": "a", "max_tokens": 1}));
+    assert_eq!((response.status, response.header("x-ignored-fields")), (200, None));
+    let count =
+        |endpoint: &str| served.metric(&format!("rustorch_ignored_fields_total{{endpoint=\"{endpoint}\"}}"));
+    assert_eq!((count("/v1/completions"), count("/v1/chat/completions")), (2.0, 1.0));
+
+    let strict = Served::with(|config| config.unknown_fields = UnknownFields::Refuse);
+    let refused = |path: &str, body: &Value, param: &str| {
+        let response = post(strict.address, path, body);
+        assert_eq!((response.status, &response.json()["error"]["param"]), (400, &json!(param)), "{body}");
+    };
+    refused("/v1/completions", &json!({"prompt": "a", "a\nb": 1}), "a\nb");
+    refused("/v1/chat/completions", &chat, "messages[0].mood");
 }
 
 #[test]
