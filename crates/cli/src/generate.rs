@@ -110,10 +110,11 @@ pub fn run(args: &Args) -> Result<()> {
     let num_prompts = NonZeroUsize::new(args.prompt.len()).unwrap_or(NonZeroUsize::MIN);
     let batch_size = args.model.batch_size.max(num_prompts);
     let (engine, tokenizer, weights) = ModelArgs { batch_size, ..args.model.clone() }.start_engine()?;
+    // Before the clock starts: it may take as long as many tokens.
+    let grammar = args.structure.compile(&tokenizer)?;
     let (sender, events) = mpsc::channel();
     let started = Instant::now();
     let longest = longest_sequence(&engine, &weights);
-    let grammar = args.structure.compile(&tokenizer)?;
     for (index, prompt) in args.prompt.iter().enumerate() {
         request(args, index, prompt, &tokenizer, longest)
             .map(|request| Request { grammar: grammar.clone(), ..request })

@@ -79,10 +79,9 @@ pub fn run(args: &Args) -> Result<()> {
         (Some(folder), Some(hash)) => {
             let hash =
                 hash.join().map_err(|_| anyhow!("the model's hash: its thread ended by a panic"))??;
-            let mut manifest = batch::manifest(&args.model, names[0].clone(), hash, &engine, &weights);
-            batch::note_unknown_fields(&mut manifest, unknown_fields);
-            let seed = args.model.run.seed;
-            Some(DataConfig { folder: folder.clone(), manifest, seed, unknown_fields })
+            let name = names[0].clone();
+            let manifest = batch::manifest(&args.model, name, hash, &engine, &weights, unknown_fields);
+            Some(DataConfig { folder: folder.clone(), manifest, seed: args.model.run.seed })
         }
         _ => None,
     };

@@ -189,21 +189,17 @@ const MAX_THREADS: usize = 4;
 
 impl MaskThreads {
     fn submit(&mut self, job: Job) {
-        let job = match &self.0 {
-            Some(jobs) => match jobs.send(job) {
-                Ok(()) => return,
-                Err(mpsc::SendError(job)) => job,
-            },
-            None => {
-                self.0 = Self::start();
-                match &self.0 {
-                    Some(_) => return self.submit(job),
-                    None => job,
-                }
-            }
+        if self.0.is_none() {
+            self.0 = Self::start();
+        }
+        let left = match &self.0 {
+            Some(jobs) => jobs.send(job).err().map(|mpsc::SendError(job)| job),
+            None => Some(job),
         };
         // No thread is to be had.
-        job();
+        if let Some(job) = left {
+            job();
+        }
     }
 
     fn start() -> Option<Sender<Job>> {

@@ -76,22 +76,19 @@ impl Generation {
         };
         self.sampling.count(token_id);
 
-        let (mut text, mut stopped) = self.take_text(token_id, may_end);
+        let (mut text, stopped) = self.take_text(token_id, may_end);
+        let mut has_ended = stopped;
         if !stopped && let Some(constraint) = &mut self.constraint {
             constraint.commit(token_id, &mut sampler.mask_threads).map_err(Stuck::Constraint)?;
             // Without a token that could end it, the text ends with the grammar.
-            if self.stop_token_ids.is_empty()
-                && constraint.next().map_err(Stuck::Constraint)?.is_some_and(|next| next.is_finished)
-            {
-                stopped = true;
-                text += &self.text.as_mut().map(TextStream::finish).unwrap_or_default();
-            }
+            has_ended = self.stop_token_ids.is_empty()
+                && constraint.next().map_err(Stuck::Constraint)?.is_some_and(|next| next.is_finished);
         }
         let is_full = num_generated + 1 == self.max_tokens;
-        if is_full && !stopped {
+        if (has_ended || is_full) && !stopped {
             text += &self.text.as_mut().map(TextStream::finish).unwrap_or_default();
         }
-        let reason = match (stopped, is_full) {
+        let reason = match (has_ended, is_full) {
             (true, _) => Some(FinishReason::Stop),
             (false, true) => Some(FinishReason::Length),
             (false, false) => None,

@@ -22,11 +22,6 @@ impl Mask {
     }
 
     /// Its words: bit `id % 32` of word `id / 32` is a token's.
-    pub fn words(&self) -> &[u32] {
-        &self.words
-    }
-
-    /// As [`words`](Self::words).
     pub fn into_words(self) -> Vec<u32> {
         self.words
     }
@@ -77,12 +72,12 @@ impl Constraint {
     /// [`GrammarError::Stuck`] if that takes more than the limits allow, or no token may follow and the text may not end.
     pub fn mask(&mut self) -> Result<Mask> {
         let num_words = self.tokenizer.vocab_size().div_ceil(32);
+        if self.is_finished() {
+            return Ok(Mask { words: vec![0; num_words] });
+        }
         let Phase::Following(matcher) = &mut self.phase else {
             return Ok(Mask { words: vec![u32::MAX; num_words] });
         };
-        if matcher.is_stopped() && !matcher.is_error() {
-            return Ok(Mask { words: vec![0; num_words] });
-        }
         let bits = matcher.compute_mask().map_err(stuck)?;
         let mut mask = Mask { words: bits.as_slice().to_vec() };
         self.tokenizer.eog_tokens().iter().for_each(|&token_id| mask.remove(token_id));
@@ -94,9 +89,11 @@ impl Constraint {
     /// # Errors
     /// [`GrammarError::Stuck`] after an earlier one.
     pub fn may_end(&mut self) -> Result<bool> {
+        if self.is_finished() {
+            return Ok(true);
+        }
         match &mut self.phase {
             Phase::Free { .. } => Ok(true),
-            Phase::Following(matcher) if matcher.is_stopped() && !matcher.is_error() => Ok(true),
             Phase::Following(matcher) => matcher.is_accepting().map_err(stuck),
         }
     }

@@ -14,7 +14,7 @@ use crate::lark;
 /// The rule that a text is a sentence of.
 const ROOT: &str = "root";
 /// Most repetitions that a grammar may write as a number.
-const MAX_REPEAT: u32 = 10_000;
+const MAX_REPEAT: usize = 10_000;
 /// Most groups in groups.
 const MAX_DEPTH: usize = 64;
 /// Most bytes of a grammar as one expression.
@@ -31,7 +31,7 @@ enum Node {
     Class(String),
     /// A rule, by its index.
     Rule(usize),
-    Repeat(Box<Node>, u32, Option<u32>),
+    Repeat(Box<Node>, usize, Option<usize>),
 }
 
 /// Translates a grammar.
@@ -106,13 +106,8 @@ fn write_rule(node: &Node, out: &mut String) {
         Node::Repeat(node, least, most) => {
             out.push('(');
             write_rule(node, out);
-            let _ = match (least, most) {
-                (0, None) => write!(out, ")*"),
-                (1, None) => write!(out, ")+"),
-                (0, Some(1)) => write!(out, ")?"),
-                (least, None) => write!(out, "){{{least},}}"),
-                (least, Some(most)) => write!(out, "){{{least},{most}}}"),
-            };
+            out.push(')');
+            out.push_str(&lark::repeat(*least, *most));
         }
     }
 }
@@ -254,9 +249,10 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn bounds(&self) -> Result<(u32, Option<u32>, &'t str)> {
+    fn bounds(&self) -> Result<(usize, Option<usize>, &'t str)> {
         let bounds = self.rest[1..].split_once('}').and_then(|(inside, rest)| {
-            let number = |text: &str| text.trim().parse::<u32>().ok().filter(|&number| number <= MAX_REPEAT);
+            let number =
+                |text: &str| text.trim().parse::<usize>().ok().filter(|&number| number <= MAX_REPEAT);
             let (least, most) = match inside.split_once(',') {
                 None => (number(inside)?, Some(number(inside)?)),
                 Some((least, most)) if most.trim().is_empty() => (number(least)?, None),

@@ -104,14 +104,12 @@ impl Grammars {
         let factory = self.factory()?;
         let source = source(spec)?;
         let parser = factory.create_parser(source).map_err(|error| refusal(spec, &error.to_string()))?;
-        let mut matcher = Matcher::new(Ok(parser));
+        let matcher = Matcher::new(Ok(parser));
         // A grammar without a sentence is told here, not after the prompt has run.
         matcher.deep_clone().compute_mask_or_eos().map_err(|error| refusal(spec, &error.to_string()))?;
         if let Some(error) = matcher.get_error() {
             return Err(refusal(spec, &error));
         }
-        // Like the trie, warnings of the library have no reader here.
-        let _ = matcher.grammar_warnings();
         let openings = match spec {
             Spec::After(openings, _) => openings.as_slice().into(),
             _ => Arc::from([]),

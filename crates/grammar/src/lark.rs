@@ -7,6 +7,17 @@ pub(crate) fn regex(regex: &str) -> String {
     format!("/(?:{})/", llguidance::regex_to_lark(regex, ""))
 }
 
+/// What follows a group that comes at least and at most so many times.
+pub(crate) fn repeat(least: usize, most: Option<usize>) -> String {
+    match (least, most) {
+        (0, None) => "*".to_owned(),
+        (1, None) => "+".to_owned(),
+        (0, Some(1)) => "?".to_owned(),
+        (least, None) => format!("{{{least},}}"),
+        (least, Some(most)) => format!("{{{least},{most}}}"),
+    }
+}
+
 /// A string as a regular expression.
 pub(crate) fn escape(text: &str) -> String {
     let mut regex = String::with_capacity(text.len());

@@ -68,11 +68,8 @@ impl Rule {
             Self::Token(id) => format!("<[{id}]>"),
             Self::Seq(rules) => all(rules, " ")?,
             Self::Any(rules) => all(rules, " | ")?,
-            Self::Repeat(rule, 0, Some(1)) => format!("({})?", rule.expression(schemas)?),
-            Self::Repeat(rule, 0, None) => format!("({})*", rule.expression(schemas)?),
             Self::Repeat(rule, least, most) => {
-                let most = most.map_or(String::new(), |most| most.to_string());
-                format!("({}){{{least},{most}}}", rule.expression(schemas)?)
+                format!("({}){}", rule.expression(schemas)?, lark::repeat(*least, *most))
             }
         })
     }

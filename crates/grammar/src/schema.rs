@@ -73,6 +73,11 @@ struct Normaliser<'a> {
     num_schemas: usize,
 }
 
+/// The JSON pointer to what has this name in the object at `path`.
+fn child(path: &str, name: &str) -> String {
+    format!("{path}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 fn refused(path: &str, message: impl Into<String>) -> GrammarError {
     GrammarError::Schema { path: path.to_owned(), message: message.into() }
 }
@@ -96,7 +101,7 @@ impl<'a> Normaliser<'a> {
         refuse_unenforced(keywords, path)?;
         let mut out = Map::new();
         for (keyword, value) in keywords {
-            let at = format!("{path}/{}", keyword.replace('~', "~0").replace('/', "~1"));
+            let at = child(path, keyword);
             self.keyword(keywords, keyword, value, &at, depth, &mut out)?;
         }
         Ok(out.into())
@@ -220,7 +225,7 @@ impl<'a> Normaliser<'a> {
         let Value::Object(schemas) = value else { return Err(expected(at, "an object of schemas", value)) };
         let mut out = Map::new();
         for (name, schema) in schemas {
-            let at = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+            let at = child(at, name);
             let key = key(name).map_err(|message| refused(&at, message))?;
             if out.insert(key, self.schema(schema, &at, depth + 1)?).is_some() {
                 return Err(refused(&at, "expected patterns that differ, found two that are equal"));

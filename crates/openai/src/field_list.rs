@@ -200,12 +200,9 @@ impl FieldList {
             Some((edits, known)) if edits <= 2 => format!("\nhint: the nearest known field is {known}"),
             _ => String::new(),
         };
-        let mut message =
+        let message =
             format!("{name}: expected only fields that the server knows, found an unknown one{hint}");
-        if name.chars().any(char::is_control) {
-            message = message.replace(|c: char| c.is_control() && c != '\n', "?");
-        }
-        ApiError::invalid(name, message)
+        ApiError::invalid(name, message.replace(|c: char| c.is_control() && c != '\n', "?"))
     }
 }
 

@@ -120,15 +120,18 @@ impl Work {
 /// 400 naming the field that is wrong, or 404 for a model that is not served.
 pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Result<Prepared, ApiError> {
     let ignored = endpoint.fields().check(body, context.unknown_fields)?;
-    let prepared = match endpoint {
-        Endpoint::Completions => completion(CompletionBody::read(body)?, Common::read(body)?, context),
-        Endpoint::ChatCompletions => chat(ChatBody::read(body)?, Common::read(body)?, context),
-        Endpoint::Embeddings => embeddings(EmbeddingBody::read(body)?, context),
+    let (work, answer, stream) = match endpoint {
+        Endpoint::Completions => completion(CompletionBody::read(body)?, Common::read(body)?, context)?,
+        Endpoint::ChatCompletions => chat(ChatBody::read(body)?, Common::read(body)?, context)?,
+        Endpoint::Embeddings => embeddings(EmbeddingBody::read(body)?, context)?,
     };
-    Ok(Prepared { ignored, ..prepared? })
+    Ok(Prepared { work, answer, stream, ignored })
 }
 
-fn completion(body: CompletionBody, common: Common, context: &Context<'_>) -> Result<Prepared, ApiError> {
+/// What a body's fields ask for.
+type Asked = (Work, Answer, Option<StreamOptions>);
+
+fn completion(body: CompletionBody, common: Common, context: &Context<'_>) -> Result<Asked, ApiError> {
     check_model(common.model.as_deref(), context)?;
     let n = checked_n(common.n, body.prompt.len())?;
     body.check(common.n.unwrap_or(1))?;
@@ -141,10 +144,10 @@ fn completion(body: CompletionBody, common: Common, context: &Context<'_>) -> Re
     params.logprobs = body.logprobs;
     let prompts = body.prompt.tokens(context.tokenizer);
     let answer = Answer::new(Kind::Completion, context.model, prompts.len(), n, params.logprobs);
-    Ok(Prepared { work: work(&prompts, n, &params), answer, stream, ignored: BTreeSet::new() })
+    Ok((work(&prompts, n, &params), answer, stream))
 }
 
-fn chat(body: ChatBody, mut common: Common, context: &Context<'_>) -> Result<Prepared, ApiError> {
+fn chat(body: ChatBody, mut common: Common, context: &Context<'_>) -> Result<Asked, ApiError> {
     check_model(common.model.as_deref(), context)?;
     if body.max_completion_tokens != MaxTokens::Unset {
         common.max_tokens = body.max_completion_tokens;
@@ -158,10 +161,10 @@ fn chat(body: ChatBody, mut common: Common, context: &Context<'_>) -> Result<Pre
     let prompt = context.tokenizer.apply_chat_template(&messages, GenerationPrompt::Add);
     let prompt = prompt.map_err(|error| ApiError::unprocessable("messages", error.to_string()))?;
     let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs);
-    Ok(Prepared { work: work(&[prompt], n, &params), answer, stream, ignored: BTreeSet::new() })
+    Ok((work(&[prompt], n, &params), answer, stream))
 }
 
-fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Prepared, ApiError> {
+fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiError> {
     check_model(body.model.as_deref(), context)?;
     if let Some(found) = body.dimensions.filter(|&dimensions| dimensions != context.hidden_size) {
         let rest = format!("expected {}, all that the model has, found {found}", context.hidden_size);
@@ -178,7 +181,7 @@ fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Prepared, Ap
     };
     let requests = body.input.tokens(context.tokenizer).into_iter().map(request).collect();
     let answer = Answer::new(Kind::Embedding(body.encoding_format), context.model, found, 1, None);
-    Ok(Prepared { work: Work(Sequences::Embed(requests)), answer, stream: None, ignored: BTreeSet::new() })
+    Ok((Work(Sequences::Embed(requests)), answer, None))
 }
 
 /// Refuses a model that is not served.

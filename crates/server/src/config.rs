@@ -35,7 +35,7 @@ pub struct ServerConfig {
     pub body_limit: usize,
     /// Most bytes of an uploaded file.
     pub file_limit: u64,
-    /// What is done with fields that the server does not know.
+    /// What is done with fields that the server does not know, of requests and of the lines of batches.
     pub unknown_fields: UnknownFields,
     /// Where files and batches are stored; without it the server has neither.
     pub data: Option<DataConfig>,
@@ -51,8 +51,6 @@ pub struct DataConfig {
     pub manifest: Manifest,
     /// The seed from which requests of batches derive theirs.
     pub seed: u64,
-    /// What is done with fields of their lines that nobody knows.
-    pub unknown_fields: UnknownFields,
 }
 
 impl Default for ServerConfig {

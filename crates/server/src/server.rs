@@ -124,7 +124,7 @@ impl Server {
         let app = Arc::clone(&self.app);
         let work = move || {
             if let Some(data) = &app.config.data {
-                batches.work(&app.model, data);
+                batches.work(&app.model, data, app.config.unknown_fields);
             }
         };
         thread::Builder::new().name("batches".to_owned()).spawn(work).map(Some)

@@ -150,10 +150,10 @@ impl Args {
             // A stream has no manifest.
             None => FileHash { bytes: 0, sha256: String::new() },
         };
-        let mut manifest = manifest(&self.model, self.model.file.name(), model_file, engine, weights);
+        let (name, unknown_fields) = (self.model.file.name(), unknown_fields(self.strict_fields));
+        let mut manifest = manifest(&self.model, name, model_file, engine, weights, unknown_fields);
         manifest.input = scan.map(|scan| scan.file.clone());
         manifest.options.insert("shard".to_owned(), json!(self.shard.to_string()));
-        note_unknown_fields(&mut manifest, unknown_fields(self.strict_fields));
         Ok(manifest)
     }
 }
@@ -166,6 +166,7 @@ pub fn manifest(
     model_file: FileHash,
     engine: &EngineHandle,
     weights: &Weights,
+    unknown_fields: UnknownFields,
 ) -> Manifest {
     let isa = weights.isa();
     let device = if isa.is_some() { "cpu".to_owned() } else { weights.device() };
@@ -180,6 +181,8 @@ pub fn manifest(
         ("kv_type", json!(name(args.run.kv_type.to_possible_value()))),
         ("attention", json!(name(args.run.attention.to_possible_value()))),
     ];
+    // Refusals are results. The default is not written, so that runs of versions without the option go on.
+    let strict = (unknown_fields == UnknownFields::Refuse).then(|| ("strict_fields", json!(true)));
     Manifest {
         format: Manifest::FORMAT,
         rustorch: env!("CARGO_PKG_VERSION").to_owned(),
@@ -188,20 +191,13 @@ pub fn manifest(
         input: None,
         device: device.to_owned(),
         isa: isa.map(|isa| isa.to_string()),
-        options: options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        options: options.into_iter().chain(strict).map(|(name, value)| (name.to_owned(), value)).collect(),
     }
 }
 
 /// What `--strict-fields` means.
 pub fn unknown_fields(is_strict: bool) -> UnknownFields {
     if is_strict { UnknownFields::Refuse } else { UnknownFields::Report }
-}
-
-/// Refusals are results. The default is not written, so that runs of versions without the option go on.
-pub fn note_unknown_fields(manifest: &mut Manifest, unknown_fields: UnknownFields) {
-    if unknown_fields == UnknownFields::Refuse {
-        manifest.options.insert("strict_fields".to_owned(), json!(true));
-    }
 }
 
 /// Hashes the model's file while it is loaded.

@@ -86,7 +86,9 @@ impl<B: Described> OpenDevice for Opened<B> {
         config: LlamaConfig,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Arc<dyn LoadedModel>> {
-        OnBackend::load(self.backend, gguf, config, progress)
+        let backend = self.backend;
+        let decoder = Arc::new(Decoder::load(&*backend, gguf, config, progress)?);
+        Ok(Arc::new(OnBackend { backend, decoder }))
     }
 }
 
@@ -94,19 +96,6 @@ impl<B: Described> OpenDevice for Opened<B> {
 struct OnBackend<B: Backend> {
     backend: Arc<B>,
     decoder: Arc<Decoder<B>>,
-}
-
-impl<B: Described> OnBackend<B> {
-    /// Loads the weights.
-    fn load(
-        backend: Arc<B>,
-        gguf: &Gguf,
-        config: LlamaConfig,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Arc<dyn LoadedModel>> {
-        let decoder = Arc::new(Decoder::load(&*backend, gguf, config, progress)?);
-        Ok(Arc::new(Self { backend, decoder }))
-    }
 }
 
 impl<B: Described> LoadedModel for OnBackend<B> {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use batch::{
     End, Error, Errors, Existing, Input, Manifest, Model, Options, Order, Output, Report, Shard, Totals,
+    UnknownFields,
 };
 use rustorch_llama::Priority;
 
@@ -157,9 +158,9 @@ impl Batches {
     }
 
     /// Runs batches until the server shuts down.
-    pub fn work(&self, model: &ServedModel, data: &DataConfig) {
+    pub fn work(&self, model: &ServedModel, data: &DataConfig, unknown_fields: UnknownFields) {
         while let Some((mut batch, stop)) = self.next() {
-            if let Err(error) = self.work_one(&mut batch, &stop, model, data) {
+            if let Err(error) = self.work_one(&mut batch, &stop, model, data, unknown_fields) {
                 // For example a full disk. The journal stays for the next start.
                 tracing::error!(%error, batch = batch.id, "a batch could not be written");
                 batch.fail("io_error", "the server could not write to its disk; its log says why".to_owned());
@@ -193,12 +194,13 @@ impl Batches {
         stop: &AtomicBool,
         model: &ServedModel,
         data: &DataConfig,
+        unknown_fields: UnknownFields,
     ) -> io::Result<()> {
         let journal = self.folder.join(&batch.id).join(JOURNAL);
         let outcome = if batch.status == Status::Cancelling {
             Outcome::Stopped
         } else {
-            self.run(batch, &journal, stop, model, data)?
+            self.run(batch, &journal, stop, model, data, unknown_fields)?
         };
         let is_cancelled = {
             let mut state = self.state();
@@ -238,6 +240,7 @@ impl Batches {
         stop: &AtomicBool,
         model: &ServedModel,
         data: &DataConfig,
+        unknown_fields: UnknownFields,
     ) -> io::Result<Outcome> {
         let Some(input) = self.files.get(&batch.input_file_id) else {
             let message = format!("the input file {} is gone", batch.input_file_id);
@@ -272,7 +275,7 @@ impl Batches {
             name: &model.names[0],
             hidden_size: model.config.hidden_size(),
             seed: data.seed,
-            unknown_fields: data.unknown_fields,
+            unknown_fields,
         };
         let window = NonZeroUsize::MIN.saturating_add(WINDOW * model.config.batch_size - 1);
         let options =

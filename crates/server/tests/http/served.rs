@@ -23,7 +23,7 @@ pub fn data(folder: PathBuf) -> DataConfig {
         isa: None,
         options: Default::default(),
     };
-    DataConfig { folder, manifest, seed: 0, unknown_fields: Default::default() }
+    DataConfig { folder, manifest, seed: 0 }
 }
 
 /// A running server; it is stopped and its end awaited when this is dropped.
