@@ -130,6 +130,15 @@ fn limits_of_the_queue_and_of_time_hold() {
 }
 
 #[test]
+fn unknown_fields_are_refused_if_that_is_wanted() {
+    let body = "{\"prompt\": \"a\", \"max_tokens\": 1, \"temprature\": 0}";
+    has_status(&Served::start(&[]).ask(&COMPLETIONS, body), 200);
+    let answer = Served::start(&["--strict-fields"]).ask(&COMPLETIONS, body);
+    has_status(&answer, 400);
+    assert!(answer.contains("the nearest known field is temperature"), "{answer}");
+}
+
+#[test]
 fn a_connection_beyond_the_limit_waits() {
     let served = Served::start(&["--max-connections", "1"]);
     let first = served.connect();

@@ -66,6 +66,7 @@ fn help_names_every_option() {
         "--shard",
         "--retry-errors",
         "--overwrite",
+        "--strict-fields",
         "--window",
     ];
     check("batch", batch, model);
@@ -79,6 +80,7 @@ fn help_names_every_option() {
         "--request-timeout",
         "--body-limit",
         "--file-limit",
+        "--strict-fields",
         "--data-dir",
     ];
     check("serve", serve, model);
