@@ -8,11 +8,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use clap::builder::NonEmptyStringValueParser;
 use rustorch_llama::{
-    Bos, ChatMessage, EngineHandle, Event, GenerationPrompt, Request, SamplingParams, Special, Tokenizer,
-    Usage, Weights,
+    Bos, ChatMessage, EngineHandle, Event, GenerationPrompt, LlamaConfig, Request, SamplingParams, Special,
+    Tokenizer, Usage, Weights,
 };
 
-use crate::model_args::{ModelArgs, parse_count, parse_whole};
+use crate::model_args::{ModelArgs, Purpose, Started, parse_count, parse_whole};
 use crate::output;
 use crate::structure::StructureArgs;
 
@@ -108,8 +108,10 @@ struct Lane {
 pub fn run(args: &Args) -> Result<()> {
     // One batch for all prompts, however many.
     let num_prompts = NonZeroUsize::new(args.prompt.len()).unwrap_or(NonZeroUsize::MIN);
-    let batch_size = args.model.batch_size.max(num_prompts);
-    let (engine, tokenizer, weights) = ModelArgs { batch_size, ..args.model.clone() }.start_engine()?;
+    let given = args.model.batch_size.or(NonZeroUsize::new(LlamaConfig::DEFAULT_BATCH_SIZE));
+    let batch_size = given.max(Some(num_prompts));
+    let model = ModelArgs { batch_size, ..args.model.clone() };
+    let Started { engine, tokenizer, weights, .. } = model.start_engine(Purpose::Throughput)?;
     // Before the clock starts: it may take as long as many tokens.
     let grammar = args.structure.compile(&tokenizer)?;
     let (sender, events) = mpsc::channel();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustorch_llama::{
-    AttentionMode, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, GpuOptions, Isa, KvDtype,
+    AttentionMode, BatchSize, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, GpuOptions, Isa, KvDtype,
     LlamaConfig, LlamaModel, LoadOptions, MatrixUnits, PrefixCache, Profile, Subgroups, Tokenizer, Weights,
     demo,
 };
@@ -54,12 +54,14 @@ pub struct ModelArgs {
     /// Longest sequence in tokens, prompt and output together [default: the smaller of the model's and 4096]
     #[arg(short, long, value_name = "TOKENS", value_parser = parse_count)]
     pub ctx: Option<NonZeroUsize>,
-    /// Memory for the KV cache, such as 512M or 8G [default: what batch-size sequences of full length take]
+    /// Memory for the KV cache, such as 512M or 8G [default: what batch-size sequences of full length take, or without
+    /// --batch-size at most a quarter of the free memory]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub kv_memory: Option<u64>,
-    /// Sequences that run together
-    #[arg(long, value_name = "N", default_value = "8", value_parser = parse_count)]
-    pub batch_size: NonZeroUsize,
+    /// Sequences that run together [default: for serve and batch by machine and memory, at most 64 on a CPU and 128 on a GPU;
+    /// otherwise 8]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub batch_size: Option<NonZeroUsize>,
     /// Compute every prompt from its beginning, even if another with the same beginning was computed
     #[arg(long)]
     pub no_prefix_cache: bool,
@@ -147,12 +149,32 @@ pub enum Attention {
     Reference,
 }
 
+/// What an engine is for.
+#[derive(Clone, Copy)]
+pub enum Purpose {
+    /// As many tokens as possible.
+    Throughput,
+    /// Answers that people read as they come, with a time between tokens to aim at.
+    Answers { itl_target: Option<Duration> },
+}
+
+/// An engine with what belongs to it.
+pub struct Started {
+    pub engine: EngineHandle,
+    pub tokenizer: Arc<Tokenizer>,
+    pub weights: Weights,
+    /// The batch size, if none was given.
+    pub chosen: Option<BatchSize>,
+}
+
 impl ModelArgs {
     /// Applies these options to a file's configuration.
     pub fn config(&self, gguf: &Gguf) -> Result<LlamaConfig> {
         let config = LlamaConfig::from_gguf(gguf).with_context(|| self.file.model.display().to_string())?;
         let ctx = self.ctx.map_or(config.max_seq_len.min(LlamaModel::DEFAULT_MAX_SEQ_LEN), NonZeroUsize::get);
-        let config = config.with_max_seq_len(ctx).with_batch_size(self.batch_size.get());
+        let config = config
+            .with_max_seq_len(ctx)
+            .with_batch_size(self.batch_size.map_or(LlamaConfig::DEFAULT_BATCH_SIZE, NonZeroUsize::get));
         let config = self.run.configure(config);
         config.validate()?;
         Ok(config)
@@ -180,17 +202,26 @@ impl ModelArgs {
         self.run.load(gguf, config, Load::default()).with_context(|| self.file.model.display().to_string())
     }
 
-    /// Loads the model and starts an engine for it.
-    pub fn start_engine(&self) -> Result<(EngineHandle, Arc<Tokenizer>, Weights)> {
+    /// Loads the model and starts an engine for it, with a batch size by machine and memory if none is given.
+    pub fn start_engine(&self, purpose: Purpose) -> Result<Started> {
         let gguf = self.file.open()?;
         let tokenizer = self.file.tokenizer(&gguf)?;
         let load = Load { kv_memory: self.kv_memory, ..Load::default() };
         let weights = self.run.load(&gguf, self.config(&gguf)?, load);
         let weights = weights.with_context(|| self.file.model.display().to_string())?;
         let prefix_cache = if self.no_prefix_cache { PrefixCache::Off } else { PrefixCache::On };
-        let options = EngineConfig { kv_memory: self.kv_memory, prefix_cache, ..EngineConfig::default() };
+        let itl_target = match purpose {
+            Purpose::Throughput => None,
+            Purpose::Answers { itl_target } => itl_target,
+        };
+        let mut options =
+            EngineConfig { kv_memory: self.kv_memory, itl_target, prefix_cache, ..EngineConfig::default() };
+        let chosen = self.batch_size.is_none().then(|| weights.choose_batch_size(self.kv_memory));
+        if let Some(chosen) = &chosen {
+            (options.max_num_seqs, options.kv_memory) = (Some(chosen.num_seqs), Some(chosen.kv_memory));
+        }
         let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), options)?;
-        Ok((engine, tokenizer, weights))
+        Ok(Started { engine, tokenizer, weights, chosen })
     }
 }
 

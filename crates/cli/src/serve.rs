@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use rustorch_llama::BatchSize;
 use server::{DataConfig, ServedModel, Server, ServerConfig, Signals};
 
 use crate::batch;
-use crate::model_args::{ModelArgs, parse_count, parse_size, parse_whole};
+use crate::model_args::{ModelArgs, Purpose, Started, parse_count, parse_size, parse_whole};
 use crate::output;
 
 /// Serve the model over HTTP, as OpenAI's API
@@ -42,6 +43,10 @@ pub struct Args {
     /// Seconds that a request may take, waiting included
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = parse_count)]
     request_timeout: NonZeroUsize,
+    /// Milliseconds between two tokens of an answer to aim at: long prompts take no more of a step than that leaves, or as much
+    /// time as the answers if they alone take longer; 0 for no aim, which is best for throughput
+    #[arg(long, value_name = "MS", default_value = "50", value_parser = parse_whole::<u32>)]
+    itl_target: u32,
     /// Most bytes of a request's body, such as 8M
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_size)]
     body_limit: u64,
@@ -58,6 +63,13 @@ pub struct Args {
     model: ModelArgs,
 }
 
+impl Args {
+    /// The time between tokens to aim at, if there is an aim.
+    fn itl_target(&self) -> Option<Duration> {
+        (self.itl_target > 0).then(|| Duration::from_millis(self.itl_target.into()))
+    }
+}
+
 pub fn run(args: &Args) -> Result<()> {
     if args.api_key.as_deref().is_some_and(str::is_empty) {
         bail!("--api-key: expected a key, found an empty one");
@@ -69,7 +81,8 @@ pub fn run(args: &Args) -> Result<()> {
     let address = listener.local_addr()?;
     // While the model loads; only batches need it.
     let hash = args.data_dir.is_some().then(|| batch::hash_model(&args.model.file));
-    let (engine, tokenizer, weights) = args.model.start_engine()?;
+    let Started { engine, tokenizer, weights, chosen } =
+        args.model.start_engine(Purpose::Answers { itl_target: args.itl_target() })?;
     let names = match args.model_name.as_slice() {
         [] => vec![args.model.file.name()],
         names => names.to_vec(),
@@ -85,7 +98,8 @@ pub fn run(args: &Args) -> Result<()> {
         }
         _ => None,
     };
-    let served = ServedModel { engine, tokenizer, config: weights.config().clone(), names };
+    let config = weights.config().clone().with_batch_size(engine.stats().max_num_seqs);
+    let served = ServedModel { engine, tokenizer, config, names };
     let config = ServerConfig {
         api_key: args.api_key.clone(),
         max_queue: args.max_queue,
@@ -102,5 +116,9 @@ pub fn run(args: &Args) -> Result<()> {
         output::note("warning: anyone who reaches this address can use the model; --api-key asks for a key");
     }
     output::note(&format!("serving {model_name} on {} at http://{address}", weights.device()));
+    if let Some(BatchSize { num_seqs, kv_memory, reason }) = chosen {
+        let kv_memory = output::bytes(kv_memory);
+        output::note(&format!("batch size {num_seqs} with {kv_memory} of KV pages: {reason}"));
+    }
     server.run().context("serving")
 }

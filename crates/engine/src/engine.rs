@@ -15,6 +15,7 @@ use crate::block_manager::BlockManager;
 use crate::error::{EngineError, Result};
 use crate::handle::{Command, EngineHandle};
 use crate::options::EngineOptions;
+use crate::pacing::{Pacer, Work};
 use crate::policies::Policies;
 use crate::sampler::Sampler;
 use crate::scheduler::Scheduler;
@@ -26,6 +27,7 @@ use crate::stats::EngineStats;
 pub struct Engine<R> {
     runner: R,
     scheduler: Scheduler,
+    pacer: Pacer,
     sampler: Sampler,
     batch: Batch,
     stats: EngineStats,
@@ -68,6 +70,7 @@ impl<R: Runner> Engine<R> {
                 BlockManager::new(page_size, num_pages, options.prefix_cache, policies.cache_rules),
                 policies.drafter,
             ),
+            pacer: Pacer::new(options.itl_target, policies.clock),
             sampler: Sampler::default(),
             batch: Batch::new(limits, page_size),
             stats: EngineStats { num_pages, max_num_seqs, ..EngineStats::default() },
@@ -102,8 +105,11 @@ impl<R: Runner> Engine<R> {
     pub(crate) fn step(&mut self) {
         self.stats.cancelled += self.scheduler.cancel_closed() as u64;
         if !self.scheduler.is_idle() {
-            self.scheduler.schedule(&mut self.batch);
-            self.run_batch();
+            let began = self.pacer.now();
+            self.scheduler.schedule(&mut self.batch, &self.pacer);
+            if self.run_batch() {
+                self.pacer.learn(Work::of(&self.batch), began);
+            }
         }
         debug_assert_eq!(self.check_integrity(), Ok(()));
         self.scheduler.report(&mut self.stats);
@@ -117,13 +123,19 @@ impl<R: Runner> Engine<R> {
         self.scheduler.check_integrity()
     }
 
-    fn run_batch(&mut self) {
+    #[cfg(test)]
+    pub(crate) fn pending_prompts(&self) -> Vec<(u64, usize)> {
+        self.scheduler.pending_prompts()
+    }
+
+    /// Whether the step has run.
+    fn run_batch(&mut self) -> bool {
         let output = match self.runner.run(&self.batch) {
             Ok(output) => output,
             Err(error) => {
                 tracing::error!(%error, sequences = self.scheduler.num_running(), "step failed");
                 self.stats.failed += self.scheduler.fail_running(&EngineError::Run(error)) as u64;
-                return;
+                return false;
             }
         };
         let (sampler, stats) = (&mut self.sampler, &mut self.stats);
@@ -136,5 +148,6 @@ impl<R: Runner> Engine<R> {
         let size = self.batch.size();
         self.stats.steps += 1;
         self.stats.tokens += size.tokens as u64;
+        true
     }
 }

@@ -1,5 +1,7 @@
 //! How an engine uses its runner.
 
+use std::time::Duration;
+
 use model::RunnerSpec;
 
 use crate::error::{EngineError, Result};
@@ -13,8 +15,12 @@ pub struct EngineOptions {
     pub max_num_seqs: Option<usize>,
     /// Most tokens of a step; decodes come first, prompts share the rest.
     pub token_budget: Option<usize>,
-    /// Most tokens of one sequence in a step. Smaller chunks of a long prompt delay other sequences less.
+    /// Most tokens of one sequence in a step.
     pub max_chunk: Option<usize>,
+    /// Time wanted between two tokens of a sequence: prompts take no more of a step than that leaves, by what steps were
+    /// measured to cost, but as much time as its decodes at least. Without it, which is best for throughput, they take the
+    /// whole token budget.
+    pub itl_target: Option<Duration>,
     /// Whether prompts that begin alike share what was computed.
     pub prefix_cache: PrefixCache,
 }
@@ -35,6 +41,13 @@ impl EngineOptions {
         check("max_num_seqs", max_num_seqs, most_seqs.min(token_budget))?;
         let max_chunk = self.max_chunk.unwrap_or(token_budget);
         check("max_chunk", max_chunk, usize::MAX)?;
+        if self.itl_target.is_some_and(|target| target.is_zero()) {
+            return Err(EngineError::InvalidOption {
+                name: "itl_target",
+                expected: "a time above 0".to_owned(),
+                found: 0,
+            });
+        }
         Ok(SchedulerLimits { max_num_seqs, token_budget, max_chunk, max_head_rows: limits.max_logit_rows })
     }
 }

@@ -1,9 +1,11 @@
-//! What an engine is given beside its options: the rules of the prefix cache, and what drafts tokens.
+//! What an engine is given beside its options: the rules of the prefix cache, what drafts tokens, and the clock.
 //!
-//! The engine runs with [`Policies::default`]. Tests inject rules that are broken, which they must notice, and drafters.
+//! The engine runs with [`Policies::default`]. Tests inject rules that are broken, which they must notice, drafters, and
+//! clocks that go as the test wants.
 
 use std::fmt;
 
+use crate::pacing::{Clock, SystemClock};
 use crate::prefix_index::{PageName, PrefixIndex};
 
 /// The rules that make it sound to share pages.
@@ -54,10 +56,15 @@ impl Drafter for NoDrafts {
 pub(crate) struct Policies {
     pub cache_rules: Box<dyn CacheRules>,
     pub drafter: Box<dyn Drafter>,
+    pub clock: Box<dyn Clock>,
 }
 
 impl Default for Policies {
     fn default() -> Self {
-        Self { cache_rules: Box::new(SoundRules), drafter: Box::new(NoDrafts) }
+        Self {
+            cache_rules: Box::new(SoundRules),
+            drafter: Box::new(NoDrafts),
+            clock: Box::new(SystemClock::default()),
+        }
     }
 }

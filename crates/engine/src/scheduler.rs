@@ -4,11 +4,12 @@
 //! that run are always older than those that wait. A step takes, while the token budget lasts, of the normal sequences and
 //! then of the low ones,
 //!
-//! 1. the last token of every running sequence that is about to generate (a decode),
-//! 2. a chunk of every running sequence that has more tokens to run than that (its prompt, or all its tokens after a
-//!    preemption),
-//! 3. a first chunk of waiting sequences, oldest first, as long as there are pages for all their tokens. One that begins
-//!    like a running sequence waits until that one has computed what they share.
+//! 1. the last token of every running sequence that is about to generate (a decode);
+//! 2. chunks of the running sequences that have more tokens to run than that (a prompt, or all tokens after a preemption),
+//!    as `prompts.rs` divides the rest of the budget and the time of the step.
+//!
+//! Between the two, waiting sequences begin to run, oldest first, as long as there are places, and pages for all their
+//! tokens. One that begins like a running sequence waits until that one has computed what they share.
 //!
 //! When a decode needs a page and none is free, the last running sequence is preempted, which is the youngest low one or, if
 //! there is none, the youngest: it gives its pages back and waits at the front of its queue. So the first can always go on,
@@ -29,7 +30,9 @@ use model::{Batch, Want};
 
 use crate::block_manager::BlockManager;
 use crate::error::EngineError;
+use crate::pacing::{Allowance, Pacer, Work};
 use crate::policies::Drafter;
+use crate::prompts::{self, Prompt, Room};
 use crate::request::Priority;
 use crate::sequence::Sequence;
 use crate::stats::EngineStats;
@@ -59,6 +62,8 @@ pub(crate) struct Scheduler {
     waiting: [VecDeque<Sequence>; 2],
     /// What the current step runs, in the order of its batch.
     scheduled: Vec<Scheduled>,
+    /// The prompts among which a step is divided.
+    prompts: Vec<Prompt>,
     /// The tokens of a decode that brings drafts.
     tokens: Vec<u32>,
     num_arrived: u64,
@@ -88,6 +93,7 @@ impl Scheduler {
             running: Vec::with_capacity(limits.max_num_seqs),
             waiting: [VecDeque::new(), VecDeque::new()],
             scheduled: Vec::with_capacity(limits.max_num_seqs),
+            prompts: Vec::with_capacity(limits.max_num_seqs),
             tokens: Vec::new(),
             num_arrived: 0,
             num_preemptions: 0,
@@ -133,13 +139,15 @@ impl Scheduler {
     }
 
     /// Plans the next step into `batch`, which is empty afterwards only if no sequence is left.
-    pub fn schedule(&mut self, batch: &mut Batch) {
+    pub fn schedule(&mut self, batch: &mut Batch, pacer: &Pacer) {
         batch.clear();
         self.scheduled.clear();
+        let mut allowance = pacer.allowance(self.decodes());
         for priority in PRIORITIES {
             self.schedule_decodes(priority, batch);
-            self.schedule_chunks(priority, batch);
+            let num_running = self.of_priority(priority).end;
             self.admit_waiting(priority, batch);
+            self.schedule_prompts(priority, num_running, &mut allowance, batch);
         }
         assert!(!batch.is_empty() || self.is_idle(), "no sequence can go on");
     }
@@ -215,6 +223,14 @@ impl Scheduler {
         }
     }
 
+    /// The work of the sequences that are about to generate.
+    fn decodes(&self) -> Work {
+        let mut decodes = Work::default();
+        let ready = self.running.iter().filter(|seq| seq.num_pending_tokens() == 1);
+        ready.for_each(|seq| decodes.add(Work::decode(seq.num_cached_tokens)));
+        decodes
+    }
+
     fn schedule_decodes(&mut self, priority: Priority, batch: &mut Batch) {
         let mut seq_idx = self.of_priority(priority).start;
         // The end moves when a sequence is preempted.
@@ -271,13 +287,35 @@ impl Scheduler {
         self.num_preemptions += 1;
     }
 
-    /// Sequences with more than one token to run were given all their pages when they were admitted.
-    fn schedule_chunks(&mut self, priority: Priority, batch: &mut Batch) {
-        for seq_idx in self.of_priority(priority) {
-            if self.running[seq_idx].num_pending_tokens() > 1 {
-                self.push(seq_idx, self.chunk(&self.running[seq_idx], batch), batch);
-            }
-        }
+    /// Takes chunks of prompts: of those that run with more than one token to go, and of those that have just begun, which are
+    /// behind the first `num_running`. All were given their pages when they were admitted.
+    fn schedule_prompts(
+        &mut self,
+        priority: Priority,
+        num_running: usize,
+        allowance: &mut Allowance,
+        batch: &mut Batch,
+    ) {
+        let mut prompts = std::mem::take(&mut self.prompts);
+        prompts.clear();
+        prompts.extend(self.of_priority(priority).filter_map(|seq_idx| {
+            let seq = &self.running[seq_idx];
+            let is_prompt = seq.num_pending_tokens() > 1 || seq_idx >= num_running;
+            is_prompt.then(|| Prompt::new(seq_idx, seq.num_cached_tokens, seq.num_pending_tokens()))
+        }));
+        let room = Room {
+            num_tokens: self.limits.token_budget - batch.num_tokens(),
+            max_chunk: self.limits.max_chunk,
+            has_prompts: self.has_prompts(),
+        };
+        prompts::divide(&mut prompts, room, allowance);
+        prompts.iter().for_each(|prompt| self.push(prompt.seq_idx, prompt.num_tokens, batch));
+        self.prompts = prompts;
+    }
+
+    /// Whether the step has taken a chunk of a prompt already.
+    fn has_prompts(&self) -> bool {
+        self.scheduled.iter().any(|scheduled| self.running[scheduled.seq_idx].num_pending_tokens() > 1)
     }
 
     /// Begins with waiting sequences. Low ones wait until no normal one does.
@@ -289,11 +327,9 @@ impl Scheduler {
             let Some(mut seq) = self.waiting[priority as usize].pop_front() else { return };
             let allocated = self.blocks.allocate(&mut seq);
             assert!(allocated, "sequence {} was admitted without pages", seq.id);
-            let num_tokens = self.chunk(&seq, batch);
             let seq_idx = self.of_priority(priority).end;
             self.running.insert(seq_idx, seq);
             debug_assert!(self.scheduled.iter().all(|scheduled| scheduled.seq_idx < seq_idx));
-            self.push(seq_idx, num_tokens, batch);
         }
     }
 
@@ -335,12 +371,6 @@ impl Scheduler {
         Some(self.blocks.pages_to_take(seq) + before.iter().filter(may_grow).count())
     }
 
-    /// Tokens of a sequence that the step may still take.
-    fn chunk(&self, seq: &Sequence, batch: &Batch) -> usize {
-        let budget = self.limits.token_budget - batch.num_tokens();
-        seq.num_pending_tokens().min(self.limits.max_chunk).min(budget)
-    }
-
     /// Adds a running sequence's next tokens to the step, unless they are none.
     fn push(&mut self, seq_idx: usize, num_tokens: usize, batch: &mut Batch) {
         if num_tokens == 0 {
@@ -360,6 +390,13 @@ impl Scheduler {
         };
         batch.push(token_ids, start, &seq.block_table, want);
         self.scheduled.push(Scheduled { seq_idx, num_tokens, want });
+    }
+
+    /// The prompts that run, in the order of their rank, and how many tokens each has to run until it generates.
+    #[cfg(test)]
+    pub fn pending_prompts(&self) -> Vec<(u64, usize)> {
+        let prompts = self.running.iter().filter(|seq| seq.num_cached_tokens < seq.num_prompt_tokens);
+        prompts.map(|seq| (seq.id, seq.num_pending_tokens())).collect()
     }
 
     /// Removes the running sequences of which `ends` is true, takes back their pages, and says how many they were.

@@ -20,6 +20,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod batch_size;
 pub mod demo;
 mod device;
 mod error;
@@ -52,6 +53,7 @@ pub use tokenizer::{
     Bos, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Special, Tokenizer, TokenizerError,
 };
 
+pub use batch_size::BatchSize;
 pub use device::Device;
 pub use error::{DoesNotFit, Error, Result};
 pub use grammars::Grammars;

@@ -4,7 +4,7 @@ use model::{BatchLimits, LlamaConfig};
 
 use crate::{Error, Result};
 
-/// Rows of logits that a step yields when a whole sequence is scored.
+/// Rows of logits that a step yields for a sequence that is scored token by token, beside one of every other.
 const SCORED_ROWS: usize = 32;
 
 /// The largest step of so many sequences over so many pages.
@@ -13,7 +13,7 @@ pub(crate) fn limits(config: &LlamaConfig, num_seqs: usize, num_pages: usize) ->
     BatchLimits {
         max_tokens,
         max_seqs: num_seqs,
-        max_logit_rows: num_seqs.max(SCORED_ROWS.min(max_tokens)),
+        max_logit_rows: (num_seqs + SCORED_ROWS).min(max_tokens),
         max_blocks: config.pages_per_seq(),
         num_pages,
     }

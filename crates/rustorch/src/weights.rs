@@ -1,6 +1,7 @@
 //! Loaded weights, and what can be made of them: slots for [`LlamaModel`](crate::LlamaModel), or an engine.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cpu::Isa;
 use engine::{Engine, EngineHandle, EngineOptions, PrefixCache};
@@ -8,6 +9,7 @@ use gguf::Gguf;
 use model::{AttentionMode, LlamaConfig, Peaks, Runner};
 use tokenizer::Tokenizer;
 
+use crate::batch_size::{self, BatchSize};
 use crate::load_options::LoadOptions;
 use crate::platforms::{self, KernelTime, LoadedModel};
 use crate::sizes::{checked_pages, limits};
@@ -31,6 +33,9 @@ pub struct EngineConfig {
     pub max_num_seqs: Option<usize>,
     /// Most prompt tokens of one sequence in a step; the configuration's `prompt_chunk` when `None`.
     pub max_chunk: Option<usize>,
+    /// Time wanted between two tokens of a sequence, which bounds what prompts take of a step; without it they take as much
+    /// as there is room for, which is best for throughput.
+    pub itl_target: Option<Duration>,
     /// Whether prompts that begin alike share what was computed.
     pub prefix_cache: PrefixCache,
 }
@@ -97,6 +102,17 @@ impl Weights {
         self.model.isa()
     }
 
+    /// Chooses how many sequences an engine runs together and what their KV pages take, by the device and its memory. At most
+    /// `kv_memory` bytes are for pages, if that is given.
+    pub fn choose_batch_size(&self, kv_memory: Option<u64>) -> BatchSize {
+        match self.isa() {
+            Some(_) => batch_size::on_cpu(self.config(), kv_memory),
+            None => batch_size::on_gpu(self.config(), kv_memory, |num_seqs, bytes| {
+                self.model.check_fit(self.attention, num_seqs, Some(bytes)).is_ok()
+            }),
+        }
+    }
+
     /// A runner with a cache of `num_slots` sequences of full length, serving as many a step.
     pub(crate) fn slot_runner(&self, num_slots: usize) -> Result<Box<dyn Runner>> {
         let config = self.config();
@@ -143,6 +159,7 @@ impl Weights {
             max_num_seqs: Some(max_num_seqs),
             token_budget: None,
             max_chunk: Some(options.max_chunk.unwrap_or(config.prompt_chunk)),
+            itl_target: options.itl_target,
             prefix_cache: options.prefix_cache,
         };
         Ok(Engine::start(runner, tokenizer, options)?)

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use self::progress::Progress;
 use self::signals::Signals;
-use crate::model_args::{FileArgs, ModelArgs, parse_count};
+use crate::model_args::{FileArgs, ModelArgs, Purpose, Started, parse_count};
 use crate::output;
 
 /// Run a file of requests (OpenAI batch format) through the model
@@ -77,7 +77,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     // Before the model is loaded, which may take minutes.
     let scan = input.scan(args.shard)?;
     let hash = output.is_durable().then(|| hash_model(&args.model.file));
-    let (engine, tokenizer, weights) = args.model.start_engine()?;
+    let Started { engine, tokenizer, weights, .. } = args.model.start_engine(Purpose::Throughput)?;
     let manifest = args.manifest(hash, scan.as_ref(), &engine, &weights)?;
 
     // From here on a signal stops the run in good order.
@@ -93,6 +93,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         seed: args.model.run.seed,
         unknown_fields: unknown_fields(args.strict_fields),
     };
+    let batch_size = NonZeroUsize::new(engine.stats().max_num_seqs).unwrap_or(NonZeroUsize::MIN);
     let mut progress = Progress::start(scan.map(|scan| scan.file.bytes));
     let mut report = |report: Report<'_>| match report {
         Report::Totals(totals) => progress.update(totals),
@@ -101,11 +102,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 .note(&format!("warning: line {line}: the field {name:?} is not known and has no effect"));
         }
     };
-    let ran = batch::run(&engine, &model, input, &mut journal, &args.options(), signals.stop(), &mut report);
+    let ran = batch::run(
+        &engine,
+        &model,
+        input,
+        &mut journal,
+        &args.options(batch_size),
+        signals.stop(),
+        &mut report,
+    );
     let output = args.output_file.display();
     match ran {
         Ok((totals, end)) => {
-            output::note(&progress.finish(&totals));
+            output::note(&progress.finish(&totals, batch_size));
             if end == End::Complete {
                 return Ok(ExitCode::SUCCESS);
             }
@@ -126,9 +135,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Args {
-    fn options(&self) -> Options {
+    fn options(&self, batch_size: NonZeroUsize) -> Options {
         Options {
-            window: self.window.unwrap_or(self.model.batch_size.saturating_mul(WINDOW)),
+            window: self.window.unwrap_or(batch_size.saturating_mul(WINDOW)),
             order: if self.ordered { Order::OfInput } else { Order::AsFinished },
             shard: self.shard,
             priority: Priority::Normal,

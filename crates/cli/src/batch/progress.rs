@@ -1,6 +1,7 @@
 //! The progress of a batch: a bar on a terminal, a summary at the end.
 
 use std::io::IsTerminal;
+use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use batch::Totals;
@@ -41,14 +42,15 @@ impl Progress {
     }
 
     /// Removes the bar and prints the summary.
-    pub fn finish(self, totals: &Totals) -> String {
+    pub fn finish(self, totals: &Totals, batch_size: NonZeroUsize) -> String {
         self.bar.finish_and_clear();
         let before = match totals.found.results {
             0 => String::new(),
             found => format!("; {} were done before", grouped(found)),
         };
         format!(
-            "{} requests, {} errors, {} prompt tokens ({} cached), {} generated in {:.1} s: {:.1} tokens/s{before}",
+            "{} requests, {} errors, {} prompt tokens ({} cached), {} generated in {:.1} s at batch size {batch_size}: {:.1} \
+             tokens/s{before}",
             grouped(totals.results),
             grouped(totals.errors),
             grouped(totals.prompt_tokens),

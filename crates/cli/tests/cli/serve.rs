@@ -2,9 +2,12 @@
 //! crate.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::iter::repeat_with;
 use std::net::TcpStream;
 use std::process::{Child, ChildStderr, Command};
 use std::time::Duration;
+
+use serde_json::json;
 
 use crate::harness::{arg, fail, folder, start};
 
@@ -12,7 +15,7 @@ use crate::harness::{arg, fail, folder, start};
 struct Served {
     child: Child,
     /// Kept open, so that the server can write to it.
-    _stderr: BufReader<ChildStderr>,
+    stderr: BufReader<ChildStderr>,
     /// The line that says what is served where.
     line: String,
 }
@@ -23,7 +26,7 @@ impl Served {
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         stderr.read_line(&mut line).unwrap();
-        Self { child, _stderr: stderr, line }
+        Self { child, stderr, line }
     }
 
     fn connect(&self) -> TcpStream {
@@ -119,14 +122,52 @@ fn limits_of_the_queue_and_of_time_hold() {
             format!("{{\"prompt\": \"a\", \"n\": {n}, \"max_tokens\": {max_tokens}, \"ignore_eos\": true}}");
         served.ask(&COMPLETIONS, &body)
     };
-    has_status(&complete(2, 1), 200);
-    // More than the batch and the queue will ever hold.
+    // More than the batch and the queue will ever hold. Asked first: places are given back a moment after an answer.
     has_status(&complete(3, 1), 400);
+    has_status(&complete(2, 1), 200);
 
     // More than the demo model can do in a second on any machine.
     let served = Served::start(&["--request-timeout", "1"]);
     let body = "{\"prompt\": \"a\", \"n\": 128, \"max_tokens\": 1000, \"ignore_eos\": true}";
     has_status(&served.ask(&COMPLETIONS, body), 504);
+}
+
+#[test]
+fn the_batch_size_is_given_or_chosen() {
+    let second_line = |options: &[&str]| {
+        let mut served = Served::start(options);
+        let mut line = String::new();
+        served.stderr.read_line(&mut line).unwrap();
+        line
+    };
+    assert_eq!(second_line(&[]), "batch size 64 with 160.0 MiB of KV pages: room for all of full length\n");
+    // Pages for 512 positions of each.
+    assert_eq!(
+        second_line(&["--kv-memory", "40M"]),
+        "batch size 32 with 40.0 MiB of KV pages: 40 MiB for KV pages\n"
+    );
+    let served = Served::start(&["--batch-size", "3"]);
+    assert!(served.ask(&["GET /metrics HTTP/1.1"], "").contains("rustorch_batch_size 3.0\n"));
+}
+
+/// Steps that a prompt of 200 tokens takes.
+fn prompt_steps(options: &[&str]) -> u32 {
+    let served = Served::start(options);
+    let body = json!({"prompt": vec![5; 200], "max_tokens": 1}).to_string();
+    has_status(&served.ask(&COMPLETIONS, &body), 200);
+    // The engine tells its figures after the answer.
+    let ends = |metrics: &String| metrics.contains("rustorch_sequences_total{end=\"length\"} 1\n");
+    let metrics = repeat_with(|| served.ask(&["GET /metrics HTTP/1.1"], "")).find(ends).unwrap();
+    let steps = metrics.lines().find_map(|line| line.strip_prefix("rustorch_engine_steps_total "));
+    steps.unwrap_or_else(|| panic!("{metrics}")).parse().unwrap()
+}
+
+#[test]
+fn a_target_for_the_time_between_tokens_and_the_chunk_cut_prompts() {
+    assert_eq!(prompt_steps(&["--itl-target", "0"]), 1);
+    assert_eq!(prompt_steps(&["--itl-target", "0", "--chunk", "50"]), 4);
+    // The first step with a target is a small one, whatever the machine.
+    assert!(prompt_steps(&["--itl-target", "1"]) > 1);
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn help_names_every_option() {
         "--max-queue",
         "--max-connections",
         "--request-timeout",
+        "--itl-target",
         "--body-limit",
         "--file-limit",
         "--strict-fields",

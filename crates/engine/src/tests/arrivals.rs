@@ -1,6 +1,7 @@
 //! Random requests that come and go, and what each must yield: what it yields alone.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use model::{BatchLimits, RunError, RunnerSpec};
 use proptest::prelude::*;
@@ -9,6 +10,7 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::events::RequestStream;
 use crate::options::EngineOptions;
+use crate::pacing::Clock;
 use crate::policies::{CacheRules, Drafter, Policies};
 use crate::prefix_index::{PageName, PrefixCache, PrefixIndex};
 use crate::request::{Completion, Embedding, EmbeddingRequest, Event, Pooling, Priority, Request, Usage};
@@ -78,6 +80,21 @@ impl Drafter for Guesses {
     }
 }
 
+/// A clock by which no step takes as long as another.
+#[derive(Debug, Default)]
+struct Erratic {
+    seed: u64,
+    now: Duration,
+}
+
+impl Clock for Erratic {
+    fn now(&mut self) -> Duration {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.now += Duration::from_micros(self.seed >> 50);
+        self.now
+    }
+}
+
 /// How an engine is run.
 #[derive(Debug, Clone)]
 pub struct Setting {
@@ -87,6 +104,8 @@ pub struct Setting {
     pub failures: Vec<usize>,
     pub fault: Option<Fault>,
     pub drafts: Option<Guesses>,
+    /// Seeds a clock that goes as it likes.
+    pub clock: Option<u64>,
 }
 
 /// What came of it.
@@ -106,7 +125,14 @@ impl Arrival {
 
 impl Setting {
     pub fn new(spec: RunnerSpec) -> Self {
-        Self { spec, options: EngineOptions::default(), failures: Vec::new(), fault: None, drafts: None }
+        Self {
+            spec,
+            options: EngineOptions::default(),
+            failures: Vec::new(),
+            fault: None,
+            drafts: None,
+            clock: None,
+        }
     }
 }
 
@@ -176,28 +202,37 @@ pub fn any_setting() -> impl Strategy<Value = Setting> {
     let failures = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0..40usize, 1..3)];
     let guesses = (1..5usize, 0..4u32).prop_map(|(count, seed)| Guesses { count, seed });
     let drafts = (prop::option::of(guesses), 0..20usize);
-    (sizes, prefix_cache, failures, drafts).prop_map(|(sizes, prefix_cache, failures, (drafts, rows))| {
-        let (page_size, spare_pages, budget, max_num_seqs, max_chunk) = sizes;
-        let max_num_seqs = max_num_seqs.min(budget);
-        // Room for the longest request alone: 19 tokens of prompt and 23 generated.
-        let pages_alone = 42usize.div_ceil(page_size);
-        let num_pages = pages_alone + spare_pages / page_size;
-        let limits = BatchLimits {
-            num_pages,
-            max_tokens: budget,
-            max_seqs: max_num_seqs,
-            max_logit_rows: max_num_seqs + rows,
-            max_blocks: 48usize.div_ceil(page_size),
-        };
-        let spec = RunnerSpec { limits, page_size, max_seq_len: 42, ..spec() };
-        let options = EngineOptions { max_chunk: Some(max_chunk), prefix_cache, ..EngineOptions::default() };
-        Setting { spec, options, failures, fault: None, drafts }
-    })
+    let clock = prop::option::of(any::<u64>());
+    (sizes, prefix_cache, failures, drafts, clock).prop_map(
+        |(sizes, prefix_cache, failures, drafts, clock)| {
+            let (drafts, rows) = drafts;
+            let (page_size, spare_pages, budget, max_num_seqs, max_chunk) = sizes;
+            let max_num_seqs = max_num_seqs.min(budget);
+            // Room for the longest request alone: 19 tokens of prompt and 23 generated.
+            let pages_alone = 42usize.div_ceil(page_size);
+            let num_pages = pages_alone + spare_pages / page_size;
+            let limits = BatchLimits {
+                num_pages,
+                max_tokens: budget,
+                max_seqs: max_num_seqs,
+                max_logit_rows: max_num_seqs + rows,
+                max_blocks: 48usize.div_ceil(page_size),
+            };
+            let spec = RunnerSpec { limits, page_size, max_seq_len: 42, ..spec() };
+            let options = EngineOptions {
+                max_chunk: Some(max_chunk),
+                itl_target: clock.map(|_| Duration::from_millis(20)),
+                prefix_cache,
+                ..EngineOptions::default()
+            };
+            Setting { spec, options, failures, fault: None, drafts, clock }
+        },
+    )
 }
 
 /// Runs all arrivals on one engine, checking it after each step.
 pub fn run(setting: &Setting, arrivals: &[Arrival]) -> Outcome {
-    let Setting { spec, options, failures, fault, drafts } = setting;
+    let Setting { spec, options, failures, fault, drafts, clock } = setting;
     let (sender, receiver) = mpsc::channel();
     let mut policies = Policies::default();
     if let Some(fault) = *fault {
@@ -205,6 +240,9 @@ pub fn run(setting: &Setting, arrivals: &[Arrival]) -> Outcome {
     }
     if let Some(guesses) = *drafts {
         policies.drafter = Box::new(guesses);
+    }
+    if let Some(seed) = *clock {
+        policies.clock = Box::new(Erratic { seed, ..Erratic::default() });
     }
     let runner = FakeRunner::failing(*spec, receiver);
     let mut engine = Engine::new(runner, *options, policies).expect("sizes that agree");

@@ -5,6 +5,7 @@ mod constraints;
 mod drafts;
 mod embeddings;
 mod endings;
+mod fairness;
 mod prefix_cache;
 mod priorities;
 mod refusals;
