@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use openai::{
     Answer, ApiError, Context, Endpoint, Identity, ModelNames, Object, Prepared, ResponseBody, UnknownFields,
 };
-use rustorch_llama::Tokenizer;
+use rustorch_llama::{Grammars, Tokenizer};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -16,6 +16,8 @@ use siphasher::sip::SipHasher13;
 pub struct Model<'a> {
     /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
+    /// Compiles the grammars that lines ask for.
+    pub grammars: &'a Grammars,
     /// The model's name in answers.
     pub name: &'a str,
     /// Length of its embeddings.
@@ -110,6 +112,7 @@ pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result
     let (endpoint, body) = request(&object)?;
     let context = Context {
         tokenizer: model.tokenizer,
+        grammars: model.grammars,
         model: model.name,
         names: ModelNames::Any,
         hidden_size: model.hidden_size,

@@ -12,11 +12,12 @@ use batch::{
     Totals,
 };
 use proptest::prelude::*;
-use rustorch_llama::{EngineHandle, LlamaConfig, Priority, Tokenizer, Weights, demo};
+use rustorch_llama::{EngineHandle, Grammars, LlamaConfig, Priority, Tokenizer, Weights, demo};
 use serde_json::{Map, Value};
 
 struct Demo {
     tokenizer: Arc<Tokenizer>,
+    grammars: Grammars,
     engine: EngineHandle,
     hidden_size: usize,
 }
@@ -29,7 +30,8 @@ fn demo() -> &'static Demo {
         let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(32).with_batch_size(4);
         let weights = Weights::load(&gguf, config, Default::default()).unwrap();
         let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), Default::default()).unwrap();
-        Demo { tokenizer, engine, hidden_size: weights.config().hidden_size() }
+        let grammars = Grammars::new(Arc::clone(&tokenizer));
+        Demo { tokenizer, grammars, engine, hidden_size: weights.config().hidden_size() }
     })
 }
 
@@ -57,9 +59,10 @@ struct How {
 const PLAIN: How = How { order: Order::AsFinished, errors: Errors::Keep, stop: false };
 
 fn run(input: &Path, output: &Path, how: How) -> Result<(Totals, End), Error> {
-    let Demo { tokenizer, engine, hidden_size } = demo();
+    let Demo { tokenizer, grammars, engine, hidden_size } = demo();
     let model = Model {
         tokenizer,
+        grammars,
         name: "demo",
         hidden_size: *hidden_size,
         seed: 0,

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustorch_llama::BatchSize;
+use rustorch_llama::{BatchSize, Grammars};
 use server::{DataConfig, ServedModel, Server, ServerConfig, Signals};
 
 use crate::batch;
@@ -99,7 +100,8 @@ pub fn run(args: &Args) -> Result<()> {
         _ => None,
     };
     let config = weights.config().clone().with_batch_size(engine.stats().max_num_seqs);
-    let served = ServedModel { engine, tokenizer, config, names };
+    let grammars = Arc::new(Grammars::new(Arc::clone(&tokenizer)));
+    let served = ServedModel { engine, tokenizer, grammars, config, names };
     let config = ServerConfig {
         api_key: args.api_key.clone(),
         max_queue: args.max_queue,

@@ -26,6 +26,8 @@ pub struct Answer {
     /// Choices of each prompt.
     n: usize,
     pub(crate) has_logprobs: bool,
+    /// The field that demands a form of the answer.
+    pub(crate) form_field: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -55,7 +57,13 @@ impl Answer {
         logprobs: Option<usize>,
     ) -> Self {
         let choices = (0..num_prompts * n).map(|_| Choice::default()).collect();
-        Self { model: model.to_owned(), kind, choices, n, has_logprobs: logprobs.is_some() }
+        let has_logprobs = logprobs.is_some();
+        Self { model: model.to_owned(), kind, choices, n, has_logprobs, form_field: None }
+    }
+
+    /// The answer to a body whose field of this name demands a form.
+    pub(crate) fn with_form_field(self, form_field: Option<String>) -> Self {
+        Self { form_field, ..self }
     }
 
     /// Adds an event of the sequence with this index.
@@ -76,7 +84,7 @@ impl Answer {
                 choice.embedding = values;
                 choice.end = Some((FinishReason::Stop, usage));
             }
-            Event::Error(error) => return Err(error.into()),
+            Event::Error(error) => return Err(ApiError::of_engine(error, self.form_field.as_deref())),
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ impl Chunks {
             }
             // Requests for embeddings are not streamed.
             Event::Embedding { .. } => Ok(None),
-            Event::Error(error) => Err(error.into()),
+            Event::Error(error) => Err(ApiError::of_engine(error, self.answer.form_field.as_deref())),
         }
     }
 

@@ -61,9 +61,10 @@ impl ApiError {
     }
 }
 
-impl From<EngineError> for ApiError {
-    /// A refusal by the engine is the request's fault; the field gets its name in the API.
-    fn from(error: EngineError) -> Self {
+impl ApiError {
+    /// A refusal by the engine is the request's fault; the field gets its name in the API. `form_field` is the field that
+    /// demands a form of the answer.
+    pub(crate) fn of_engine(error: EngineError, form_field: Option<&str>) -> Self {
         let message = error.to_string();
         let failed = |status, code| Self {
             status,
@@ -84,10 +85,20 @@ impl From<EngineError> for ApiError {
             }
             EngineError::InvalidParam { name, .. } => name.into(),
             EngineError::StopWithoutTokenizer { .. } => "stop".into(),
+            EngineError::Constraint(_) => match form_field {
+                Some(field) => return Self::invalid(field, format!("{field}: {message}")),
+                None => return Self::malformed(message),
+            },
             EngineError::Stopped => return failed(503, Some("stopped")),
             _ => return failed(500, None),
         };
         Self::invalid(param, message)
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        Self::of_engine(error, None)
     }
 }
 
@@ -133,7 +144,7 @@ mod tests {
     #[test]
     fn engine_errors_name_the_api_s_field() {
         let check = |error: EngineError, status, param: Option<&str>, code: Option<&str>| {
-            let found = ApiError::from(error);
+            let found = ApiError::of_engine(error, Some("grammar"));
             assert_eq!((found.status, found.param.as_deref(), found.code), (status, param, code), "{found}");
         };
         let token =
@@ -143,6 +154,7 @@ mod tests {
         check(token("logit_bias[0]"), 400, Some("logit_bias"), None);
         let too_long = EngineError::ContextTooLong { prompt: 9, max_tokens: 1, max_seq_len: 8 };
         check(too_long, 400, None, Some("context_length_exceeded"));
+        check(EngineError::Constraint("stuck".to_owned()), 400, Some("grammar"), None);
         check(EngineError::Stopped, 503, None, Some("stopped"));
         check(EngineError::NoFiniteLogit { position: 1 }, 500, None, None);
     }

@@ -11,7 +11,7 @@
 //! ```
 //! use std::sync::mpsc;
 //! use openai::{Context, Endpoint, Identity, ModelNames, parse_object, prepare};
-//! use rustorch_llama::{EventSink, Event, LlamaConfig, Tokenizer, Weights, demo};
+//! use rustorch_llama::{EventSink, Event, Grammars, LlamaConfig, Tokenizer, Weights, demo};
 //!
 //! struct Sink(usize, mpsc::Sender<(usize, Event)>);
 //! impl EventSink for Sink {
@@ -31,8 +31,16 @@
 //!
 //! let body = parse_object(br#"{"prompt": "Once upon a", "max_tokens": 2, "temperature": 0, "n": 2}"#)?;
 //! let hidden_size = weights.config().hidden_size();
-//! let context =
-//!     Context { tokenizer: &tokenizer, model: "demo", names: ModelNames::Any, hidden_size, seed: 0, unknown_fields: Default::default() };
+//! let grammars = Grammars::new(tokenizer.clone());
+//! let context = Context {
+//!     tokenizer: &tokenizer,
+//!     grammars: &grammars,
+//!     model: "demo",
+//!     names: ModelNames::Any,
+//!     hidden_size,
+//!     seed: 0,
+//!     unknown_fields: Default::default(),
+//! };
 //! let prepared = prepare(Endpoint::Completions, &body, &context)?;
 //! let (events, received) = mpsc::channel();
 //! prepared.work.submit(&engine, |choice| Sink(choice, events.clone()))?;
@@ -58,6 +66,7 @@ mod fields;
 mod logprobs;
 mod prepare;
 mod refusals;
+mod structured;
 
 pub use answer::{Answer, Identity, ResponseBody, UsageBody};
 pub use body::StreamOptions;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use rustorch_llama::{
-    Bos, ChatMessage, EmbeddingRequest, EngineHandle, EventSink, GenerationPrompt, Priority, Request,
-    SamplingParams, Special, Tokenizer,
+    Bos, ChatMessage, EmbeddingRequest, EngineHandle, EventSink, GenerationPrompt, Grammars, Priority,
+    Request, SamplingParams, SharedGrammar, Special, Tokenizer,
 };
 
 use crate::Endpoint;
@@ -15,6 +15,7 @@ use crate::body::{
 use crate::error::ApiError;
 use crate::field_list::UnknownFields;
 use crate::fields::{Object, refused};
+use crate::structured::{Demand, Structured};
 
 /// OpenAI's default for completions.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -28,6 +29,8 @@ const MAX_INPUTS: usize = 2048;
 pub struct Context<'a> {
     /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
+    /// Compiles the grammars that bodies ask for.
+    pub grammars: &'a Grammars,
     /// The model's name in answers.
     pub model: &'a str,
     /// Names that requests may use for it.
@@ -64,7 +67,11 @@ pub struct Prepared {
 
 /// The sequences of a request: one for each choice of each prompt, or for each text to embed.
 #[derive(Debug)]
-pub struct Work(Sequences);
+pub struct Work {
+    sequences: Sequences,
+    /// The field that demands a form of the answer.
+    form_field: Option<String>,
+}
 
 #[derive(Debug)]
 enum Sequences {
@@ -76,7 +83,7 @@ impl Work {
     /// Number of sequences.
     #[allow(clippy::len_without_is_empty)] // There is always one.
     pub fn len(&self) -> usize {
-        match &self.0 {
+        match &self.sequences {
             Sequences::Generate(requests) => requests.len(),
             Sequences::Embed(requests) => requests.len(),
         }
@@ -85,7 +92,7 @@ impl Work {
     /// The same work with another priority than [`Priority::Normal`].
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
-        match &mut self.0 {
+        match &mut self.sequences {
             Sequences::Generate(requests) => {
                 requests.iter_mut().for_each(|request| request.priority = priority);
             }
@@ -106,11 +113,11 @@ impl Work {
         sink: impl FnMut(usize) -> S,
     ) -> Result<(), ApiError> {
         let sinks = (0..self.len()).map(sink);
-        match self.0 {
-            Sequences::Generate(requests) => engine.submit_together(requests.into_iter().zip(sinks))?,
-            Sequences::Embed(requests) => engine.embed_together(requests.into_iter().zip(sinks))?,
-        }
-        Ok(())
+        let queued = match self.sequences {
+            Sequences::Generate(requests) => engine.submit_together(requests.into_iter().zip(sinks)),
+            Sequences::Embed(requests) => engine.embed_together(requests.into_iter().zip(sinks)),
+        };
+        queued.map_err(|error| ApiError::of_engine(error, self.form_field.as_deref()))
     }
 }
 
@@ -121,8 +128,8 @@ impl Work {
 pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Result<Prepared, ApiError> {
     let ignored = endpoint.fields().check(body, context.unknown_fields)?;
     let (work, answer, stream) = match endpoint {
-        Endpoint::Completions => completion(CompletionBody::read(body)?, Common::read(body)?, context)?,
-        Endpoint::ChatCompletions => chat(ChatBody::read(body)?, Common::read(body)?, context)?,
+        Endpoint::Completions => completion(body, context)?,
+        Endpoint::ChatCompletions => chat(body, context)?,
         Endpoint::Embeddings => embeddings(EmbeddingBody::read(body)?, context)?,
     };
     Ok(Prepared { work, answer, stream, ignored })
@@ -131,7 +138,9 @@ pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Resu
 /// What a body's fields ask for.
 type Asked = (Work, Answer, Option<StreamOptions>);
 
-fn completion(body: CompletionBody, common: Common, context: &Context<'_>) -> Result<Asked, ApiError> {
+fn completion(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
+    let (common, form) = (Common::read(body)?, Structured::read(body)?.demand()?);
+    let body = CompletionBody::read(body)?;
     check_model(common.model.as_deref(), context)?;
     let n = checked_n(common.n, body.prompt.len())?;
     body.check(common.n.unwrap_or(1))?;
@@ -144,10 +153,17 @@ fn completion(body: CompletionBody, common: Common, context: &Context<'_>) -> Re
     params.logprobs = body.logprobs;
     let prompts = body.prompt.tokens(context.tokenizer);
     let answer = Answer::new(Kind::Completion, context.model, prompts.len(), n, params.logprobs);
-    Ok((work(&prompts, n, &params), answer, stream))
+    let form = form.map(|form| Form::compile(form, context)).transpose()?;
+    Ok((
+        work(&prompts, n, &params, form.as_ref()),
+        answer.with_form_field(form.map(|form| form.field)),
+        stream,
+    ))
 }
 
-fn chat(body: ChatBody, mut common: Common, context: &Context<'_>) -> Result<Asked, ApiError> {
+fn chat(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
+    let (mut common, form) = (Common::read(body)?, Structured::read(body)?.demand()?);
+    let body = ChatBody::read(body)?;
     check_model(common.model.as_deref(), context)?;
     if body.max_completion_tokens != MaxTokens::Unset {
         common.max_tokens = body.max_completion_tokens;
@@ -161,7 +177,12 @@ fn chat(body: ChatBody, mut common: Common, context: &Context<'_>) -> Result<Ask
     let prompt = context.tokenizer.apply_chat_template(&messages, GenerationPrompt::Add);
     let prompt = prompt.map_err(|error| ApiError::unprocessable("messages", error.to_string()))?;
     let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs);
-    Ok((work(&[prompt], n, &params), answer, stream))
+    let form = form.map(|form| Form::compile(form, context)).transpose()?;
+    Ok((
+        work(&[prompt], n, &params, form.as_ref()),
+        answer.with_form_field(form.map(|form| form.field)),
+        stream,
+    ))
 }
 
 fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiError> {
@@ -181,7 +202,7 @@ fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiEr
     };
     let requests = body.input.tokens(context.tokenizer).into_iter().map(request).collect();
     let answer = Answer::new(Kind::Embedding(body.encoding_format), context.model, found, 1, None);
-    Ok((Work(Sequences::Embed(requests)), answer, None))
+    Ok((Work { sequences: Sequences::Embed(requests), form_field: None }, answer, None))
 }
 
 /// Refuses a model that is not served.
@@ -229,14 +250,36 @@ fn checked_n(n: Option<u32>, num_prompts: usize) -> Result<usize, ApiError> {
 }
 
 /// `n` sequences for each prompt, each with its own seed.
-fn work(prompts: &[Vec<u32>], n: usize, params: &SamplingParams) -> Work {
+fn work(prompts: &[Vec<u32>], n: usize, params: &SamplingParams, form: Option<&Form>) -> Work {
     let prompts = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, n));
     let request = |(choice, prompt): (u64, &Vec<u32>)| Request {
         prompt_token_ids: prompt.clone(),
         params: SamplingParams { seed: params.seed.wrapping_add(choice), ..params.clone() },
+        grammar: form.map(|form| form.grammar.clone()),
         ..Request::default()
     };
-    Work(Sequences::Generate((0..).zip(prompts).map(request).collect()))
+    let sequences = Sequences::Generate((0..).zip(prompts).map(request).collect());
+    Work { sequences, form_field: form.map(|form| form.field.clone()) }
+}
+
+/// A compiled demand.
+#[derive(Debug)]
+struct Form {
+    field: String,
+    grammar: SharedGrammar,
+}
+
+impl Form {
+    /// Compiles a grammar, on the caller's thread.
+    ///
+    /// # Errors
+    /// 400 that names the field, for a grammar that is wrong, would not be enforced or is beyond the limits.
+    fn compile(Demand { field, spec }: Demand, context: &Context<'_>) -> Result<Self, ApiError> {
+        match context.grammars.compile(&spec) {
+            Ok(grammar) => Ok(Self { field, grammar }),
+            Err(error) => Err(refused(&field, error)),
+        }
+    }
 }
 
 fn sampling_params(common: Common, default_seed: u64) -> SamplingParams {

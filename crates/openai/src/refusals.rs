@@ -3,21 +3,22 @@
 
 use crate::body::{ChatBody, Common, CompletionBody, EmbeddingBody, Message, StreamOptions};
 use crate::field_list::{Field, FieldList, Refused};
+use crate::structured::{self, STRUCTURED_OUTPUTS, Structured};
 
 /// The fields of `/v1/completions`.
 pub const COMPLETIONS: FieldList = FieldList {
-    served: &[CompletionBody::FIELDS, Common::FIELDS],
-    refused: &[PROMPT, TOOLS, SAMPLING, STRUCTURED, OUTPUT, ADAPTERS],
-    accepted: &[BOOKKEEPING, SAMPLING_DETAILS],
+    served: &[CompletionBody::FIELDS, Common::FIELDS, Structured::FIELDS],
+    refused: &[PROMPT, TOOLS, SAMPLING, structured::REFUSED, OUTPUT, ADAPTERS],
+    accepted: &[BOOKKEEPING, SAMPLING_DETAILS, structured::DETAILS],
     nested: NESTED,
 };
 
 /// The fields of `/v1/chat/completions`.
 pub const CHAT: FieldList = FieldList {
-    served: &[ChatBody::FIELDS, Common::FIELDS],
-    refused: &[TOOLS, TEMPLATE, REASONING, MEDIA, SAMPLING, STRUCTURED, OUTPUT, ADAPTERS],
-    accepted: &[BOOKKEEPING, SAMPLING_DETAILS],
-    nested: &[NESTED[0], ("messages", &MESSAGE)],
+    served: &[ChatBody::FIELDS, Common::FIELDS, Structured::FIELDS],
+    refused: &[TOOLS, TEMPLATE, REASONING, MEDIA, SAMPLING, structured::REFUSED, OUTPUT, ADAPTERS],
+    accepted: &[BOOKKEEPING, SAMPLING_DETAILS, structured::DETAILS],
+    nested: &[NESTED[0], NESTED[1], ("messages", &MESSAGE)],
 };
 
 /// The fields of `/v1/embeddings`.
@@ -41,7 +42,8 @@ const MESSAGE: FieldList = FieldList {
     nested: &[],
 };
 
-const NESTED: &[(&str, &FieldList)] = &[("stream_options", &STREAM_OPTIONS)];
+const NESTED: &[(&str, &FieldList)] =
+    &[("stream_options", &STREAM_OPTIONS), ("structured_outputs", &STRUCTURED_OUTPUTS)];
 
 const STREAM_OPTIONS: FieldList = FieldList {
     served: &[StreamOptions::FIELDS],
@@ -101,20 +103,6 @@ const SAMPLING: &[Refused] = &[
     Refused::new("length_penalty", "[1]", "of beam search"),
     Refused::new("early_stopping", "[]", "of beam search"),
     Refused::new("vllm_xargs", "[]", ""),
-];
-
-/// Answers of a given form.
-const STRUCTURED: &[Refused] = &[
-    Refused::new("response_format", r#"[{"type": "text"}]"#, "no form can be demanded of the answer"),
-    Refused::new("structured_outputs", "[]", "no form can be demanded of the answer"),
-    Refused::new("guided_json", "[]", "no form can be demanded of the answer"),
-    Refused::new("guided_regex", "[]", "no form can be demanded of the answer"),
-    Refused::new("guided_choice", "[]", "no form can be demanded of the answer"),
-    Refused::new("guided_grammar", "[]", "no form can be demanded of the answer"),
-    Refused::new("guided_decoding_backend", "[]", "no form can be demanded of the answer"),
-    Refused::new("guided_whitespace_pattern", "[]", "no form can be demanded of the answer"),
-    Refused::new("json_schema", "[]", "no form can be demanded of the answer"),
-    Refused::new("grammar", "[]", "no form can be demanded of the answer"),
 ];
 
 /// What the answer says and when it ends.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batch::{Manifest, UnknownFields};
-use rustorch_llama::{EngineHandle, LlamaConfig, Tokenizer};
+use rustorch_llama::{EngineHandle, Grammars, LlamaConfig, Tokenizer};
 
 /// The model that is served.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub struct ServedModel {
     pub engine: EngineHandle,
     /// The model's tokenizer.
     pub tokenizer: Arc<Tokenizer>,
+    /// Compiles the grammars that requests ask for.
+    pub grammars: Arc<Grammars>,
     /// The configuration of the weights: clients are told context and batch size.
     pub config: LlamaConfig,
     /// Names that requests may use for the model; answers use the first. At least one.

@@ -7,6 +7,7 @@ mod signals;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -15,7 +16,7 @@ use batch::{
     UnknownFields,
 };
 use clap::ValueEnum;
-use rustorch_llama::{EngineHandle, Priority, Weights, demo};
+use rustorch_llama::{EngineHandle, Grammars, Priority, Weights, demo};
 use serde_json::json;
 
 use self::progress::Progress;
@@ -88,6 +89,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let name = args.model.file.name();
     let model = Model {
         tokenizer: &tokenizer,
+        grammars: &Grammars::new(Arc::clone(&tokenizer)),
         name: &name,
         hidden_size: weights.config().hidden_size(),
         seed: args.model.run.seed,

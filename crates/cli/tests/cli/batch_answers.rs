@@ -322,7 +322,16 @@ fn by_id(answers: &[Value]) -> Vec<(String, Value)> {
 
 #[test]
 fn the_batch_does_not_show() {
-    let requests = mixture();
+    let mut requests = mixture();
+    // Some that must have a form.
+    requests.extend((0..6).map(|index| {
+        let mut body = json!({"prompt": "One day", "max_tokens": 25, "seed": index});
+        match index % 2 {
+            0 => body["guided_regex"] = json!("[a-z]+( [a-z]+){2,5}\\."),
+            _ => body["json_schema"] = json!({"type": "object", "maxProperties": 2}),
+        }
+        completion(&format!("formed {index}"), body)
+    }));
     let expect = by_id(&batch(&requests, &[]));
     let options: [&[&str]; 5] = [
         &["--batch-size", "1"],
@@ -335,6 +344,29 @@ fn the_batch_does_not_show() {
     for options in options {
         assert_eq!(by_id(&batch(&requests, options)), expect, "{options:?}");
     }
+}
+
+#[test]
+fn a_line_may_demand_the_form_of_its_answer() {
+    let schema = json!({"type": "object", "properties": {"good": {"type": "boolean"}}, "required": ["good"],
+                        "additionalProperties": false});
+    let format =
+        json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": true}});
+    let messages = json!([{"role": "user", "content": "Is the dog good?"}]);
+    let requests = [
+        chat("a", json!({"messages": messages, "response_format": format, "max_tokens": 200})),
+        completion("b", json!({"prompt": "One day", "guided_choice": ["red", "green"], "n": 3})),
+        completion("c", json!({"prompt": "One day", "grammar": "root ::= [0-9]{3}"})),
+        completion("d", json!({"prompt": "One day", "guided_json": {"type": "colour"}})),
+    ];
+    let answers = batch(&requests, &[]);
+    let good: Value = serde_json::from_str(&texts(&answers[0])[0]).unwrap();
+    assert!(good["good"].is_boolean(), "{good}");
+    assert!(texts(&answers[1]).iter().all(|text| ["red", "green"].contains(&text.as_str())));
+    let digits = &texts(&answers[2])[0];
+    assert!(digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit()), "{digits}");
+    let refusal = answers[3].to_string();
+    assert!(refusal.contains("guided_json: schema") && refusal.contains("colour"), "{refusal}");
 }
 
 #[test]

@@ -272,6 +272,7 @@ impl Batches {
         };
         let context = Model {
             tokenizer: &model.tokenizer,
+            grammars: &model.grammars,
             name: &model.names[0],
             hidden_size: model.config.hidden_size(),
             seed: data.seed,

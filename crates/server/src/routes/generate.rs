@@ -106,6 +106,7 @@ fn start(
     let object = openai::parse_object(body)?;
     let context = Context {
         tokenizer: &app.model.tokenizer,
+        grammars: &app.model.grammars,
         model: &app.model.names[0],
         names: ModelNames::OneOf(&app.model.names),
         hidden_size: app.model.config.hidden_size(),

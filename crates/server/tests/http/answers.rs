@@ -94,6 +94,25 @@ fn a_stream_adds_up_to_the_whole_answer() {
 }
 
 #[test]
+fn an_answer_has_the_form_that_was_demanded() {
+    let served = Served::start();
+    let schema = json!({"type": "object", "properties": {"good": {"type": "boolean"}}, "required": ["good"],
+                        "additionalProperties": false});
+    let messages = json!([{"role": "user", "content": "Is the dog good?"}]);
+    let format = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
+    let mut body = json!({"messages": messages, "response_format": format, "max_tokens": 200, "seed": 1});
+    let (choices, _) = whole(served.address, "/v1/chat/completions", &body);
+    let good: Value = serde_json::from_str(&choices[0].text).unwrap();
+    assert!(good["good"].is_boolean(), "{good}");
+    body["stream"] = json!(true);
+    assert_eq!(streamed(served.address, "/v1/chat/completions", &body).0, choices);
+    body["response_format"]["json_schema"]["schema"]["type"] = json!("colour");
+    let response = post(served.address, "/v1/chat/completions", &body);
+    assert_eq!(response.status, 400);
+    assert_eq!(response.json()["error"]["param"], "response_format.json_schema.schema");
+}
+
+#[test]
 fn every_answer_is_that_of_the_request_alone() {
     let served = Served::start();
     let body = |index: usize| {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 
 use batch::{FileHash, Manifest};
-use rustorch_llama::{EngineConfig, EngineHandle, LlamaConfig, Tokenizer, Weights, demo};
+use rustorch_llama::{EngineConfig, EngineHandle, Grammars, LlamaConfig, Tokenizer, Weights, demo};
 use server::{DataConfig, ServedModel, Server, ServerConfig, Signals, Stop};
 
 use crate::client;
@@ -65,6 +65,7 @@ impl Served {
         let model = ServedModel {
             engine: engine.clone(),
             tokenizer: Arc::clone(tokenizer),
+            grammars: Arc::new(Grammars::new(Arc::clone(tokenizer))),
             config: weights.config().clone(),
             names: vec!["demo".to_owned(), "alias".to_owned()],
         };

@@ -1,124 +1,15 @@
 //! Bodies against the demo model: a stream adds up to the whole answer, and refusals name their field.
 
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, OnceLock};
+mod harness;
+mod structured;
 
-use openai::{
-    Answer, ApiError, Context, Endpoint, Identity, ModelNames, Prepared, UnknownFields, parse_object, prepare,
-};
-use rustorch_llama::{Bos, EngineHandle, Event, EventSink, LlamaConfig, Special, Tokenizer, Weights, demo};
+use std::sync::mpsc;
+
+use openai::{Endpoint, ModelNames, Prepared, parse_object};
+use rustorch_llama::{Bos, Special};
 use serde_json::{Value, json};
 
-struct Sink(usize, Sender<(usize, Event)>);
-
-impl EventSink for Sink {
-    fn send(&mut self, event: Event) {
-        let _ = self.1.send((self.0, event));
-    }
-
-    fn is_closed(&self) -> bool {
-        false
-    }
-}
-
-const IDENTITY: Identity<'_> = Identity { suffix: "1", created: 5 };
-
-fn demo() -> &'static (Arc<Tokenizer>, EngineHandle, usize) {
-    static DEMO: OnceLock<(Arc<Tokenizer>, EngineHandle, usize)> = OnceLock::new();
-    DEMO.get_or_init(|| {
-        let gguf = demo::gguf();
-        let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).unwrap());
-        let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(128).with_batch_size(4);
-        let weights = Weights::load(&gguf, config, Default::default()).unwrap();
-        let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), Default::default()).unwrap();
-        (tokenizer, engine, weights.config().hidden_size())
-    })
-}
-
-fn read(endpoint: Endpoint, body: &Value, names: ModelNames<'_>) -> Result<Prepared, ApiError> {
-    let body = parse_object(body.to_string().as_bytes())?;
-    prepare(
-        endpoint,
-        &body,
-        &Context {
-            tokenizer: &demo().0,
-            model: "demo",
-            names,
-            hidden_size: demo().2,
-            seed: 7,
-            unknown_fields: UnknownFields::Report,
-        },
-    )
-}
-
-/// Submits a body; what it waits for.
-fn submit(endpoint: Endpoint, body: &Value) -> (Answer, Receiver<(usize, Event)>) {
-    let Prepared { work, answer, .. } = read(endpoint, body, ModelNames::Any).unwrap();
-    let (events, received) = mpsc::channel();
-    work.submit(&demo().1, |choice| Sink(choice, events.clone())).unwrap();
-    (answer, received)
-}
-
-fn whole(endpoint: Endpoint, body: &Value) -> Value {
-    let (mut answer, events) = submit(endpoint, body);
-    while !answer.is_complete() {
-        let (choice, event) = events.recv().unwrap();
-        answer.add(choice, event).unwrap();
-    }
-    json!(answer.body(&IDENTITY, &demo().0))
-}
-
-/// Every chunk of the streamed answer.
-fn streamed(endpoint: Endpoint, body: &Value) -> Vec<Value> {
-    let mut body = body.clone();
-    body["stream"] = json!(true);
-    body["stream_options"] = json!({"include_usage": true});
-    let options = read(endpoint, &body, ModelNames::Any).unwrap().stream.unwrap();
-    assert!(options.include_usage);
-    let (answer, events) = submit(endpoint, &body);
-    let mut chunks = answer.into_chunks(&IDENTITY, options);
-    let mut sent: Vec<Value> = chunks.opening().iter().map(|chunk| json!(chunk)).collect();
-    while !chunks.is_complete() {
-        let (choice, event) = events.recv().unwrap();
-        sent.extend(chunks.add(choice, event, &demo().0).unwrap().map(|chunk| json!(chunk)));
-    }
-    sent.extend(chunks.closing().map(|chunk| json!(chunk)));
-    sent
-}
-
-/// Puts chunks together the way a client does.
-fn join(chunks: &[Value], whole: &Value) -> Value {
-    let mut joined = whole.clone();
-    for choice in joined["choices"].as_array_mut().unwrap() {
-        let of_choice = |chunk: &&Value| chunk["choices"][0]["index"] == choice["index"];
-        let parts: Vec<&Value> = chunks.iter().filter(of_choice).map(|chunk| &chunk["choices"][0]).collect();
-        let text = |part: &&Value| {
-            let text = part.get("text").or(part["delta"].get("content"));
-            text.and_then(Value::as_str).unwrap_or_default().to_owned()
-        };
-        let text: String = parts.iter().map(text).collect();
-        let lists = |path: &str| -> Vec<Value> {
-            parts.iter().filter_map(|part| part.pointer(path)?.as_array()).flatten().cloned().collect()
-        };
-        if let Some(message) = choice.get_mut("message") {
-            message["content"] = json!(text);
-            assert_eq!(parts[0]["delta"], json!({"role": "assistant", "content": ""}));
-        } else {
-            choice["text"] = json!(text);
-        }
-        if let Some(logprobs) = choice["logprobs"].as_object_mut() {
-            for (name, list) in logprobs.iter_mut().filter(|(_, list)| list.is_array()) {
-                *list = json!(lists(&format!("/logprobs/{name}")));
-            }
-        }
-        let ends: Vec<&Value> = parts.iter().map(|part| &part["finish_reason"]).collect();
-        let (last, before) = ends.split_last().unwrap();
-        assert!(before.iter().all(|end| end.is_null()), "{ends:?}");
-        choice["finish_reason"] = (*last).clone();
-    }
-    joined["usage"] = chunks.last().unwrap()["usage"].clone();
-    joined
-}
+use harness::{Sink, demo, join, read, streamed, whole};
 
 #[test]
 fn chunks_joined_are_the_whole_answer() {
@@ -189,7 +80,7 @@ fn refusals_name_the_field() {
 #[test]
 fn embeddings_are_vectors_of_length_one() {
     let ask = |body: Value| whole(Endpoint::Embeddings, &body);
-    let list = ask(json!({"input": ["One day", "The bird sang"], "dimensions": demo().2}));
+    let list = ask(json!({"input": ["One day", "The bird sang"], "dimensions": demo().hidden_size}));
     assert_eq!((&list["object"], &list["model"]), (&json!("list"), &json!("demo")));
     let values = |body: &Value, index: usize| -> Vec<f32> {
         assert_eq!(body["data"][index]["index"], index);
@@ -198,10 +89,10 @@ fn embeddings_are_vectors_of_length_one() {
     };
     for index in [0, 1] {
         let length: f32 = values(&list, index).iter().map(|value| value * value).sum();
-        assert!((length - 1.0).abs() < 1e-5 && values(&list, index).len() == demo().2, "{length}");
+        assert!((length - 1.0).abs() < 1e-5 && values(&list, index).len() == demo().hidden_size, "{length}");
     }
     assert_ne!(values(&list, 0), values(&list, 1));
-    let tokens = |text: &str| demo().0.encode(text, Special::Parse, Bos::Add);
+    let tokens = |text: &str| demo().tokenizer.encode(text, Special::Parse, Bos::Add);
     let (first, second) = (tokens("One day"), tokens("The bird sang"));
     let prompt_tokens = first.len() + second.len();
     assert_eq!(list["usage"], json!({"prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens}));
@@ -213,7 +104,7 @@ fn embeddings_are_vectors_of_length_one() {
     // 4 bytes of a number take 16/3 digits; the first number's are in the first six.
     let base64 = ask(json!({"input": "One day", "encoding_format": "base64"}));
     let text = base64["data"][0]["embedding"].as_str().unwrap();
-    assert_eq!(text.len(), (4 * demo().2).div_ceil(3) * 4);
+    assert_eq!(text.len(), (4 * demo().hidden_size).div_ceil(3) * 4);
     let digit = |c: char| match c {
         'A'..='Z' => c as u32 - 65,
         'a'..='z' => c as u32 - 71,
@@ -243,7 +134,7 @@ fn the_engine_s_refusal_is_the_api_s() {
     let refusal = |body: Value| {
         let Prepared { work, .. } = read(Endpoint::Completions, &body, ModelNames::Any).unwrap();
         let (events, received) = mpsc::channel();
-        let error = work.submit(&demo().1, |choice| Sink(choice, events.clone())).unwrap_err();
+        let error = work.submit(&demo().engine, |choice| Sink(choice, events.clone())).unwrap_err();
         drop(events);
         assert!(received.recv().is_err(), "nothing is sent");
         error

@@ -1,0 +1,130 @@
+//! The demo model, and bodies against it.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
+
+use openai::{
+    Answer, ApiError, Context, Endpoint, Identity, ModelNames, Prepared, UnknownFields, parse_object, prepare,
+};
+use rustorch_llama::{EngineHandle, Event, EventSink, Grammars, LlamaConfig, Tokenizer, Weights, demo};
+use serde_json::{Value, json};
+
+pub struct Sink(pub usize, pub Sender<(usize, Event)>);
+
+impl EventSink for Sink {
+    fn send(&mut self, event: Event) {
+        let _ = self.1.send((self.0, event));
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+pub const IDENTITY: Identity<'_> = Identity { suffix: "1", created: 5 };
+
+pub struct Demo {
+    pub tokenizer: Arc<Tokenizer>,
+    pub grammars: Grammars,
+    pub engine: EngineHandle,
+    pub hidden_size: usize,
+}
+
+pub fn demo() -> &'static Demo {
+    static DEMO: OnceLock<Demo> = OnceLock::new();
+    DEMO.get_or_init(|| {
+        let gguf = demo::gguf();
+        let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).unwrap());
+        let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(512).with_batch_size(4);
+        let weights = Weights::load(&gguf, config, Default::default()).unwrap();
+        let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), Default::default()).unwrap();
+        let grammars = Grammars::new(Arc::clone(&tokenizer));
+        Demo { tokenizer, grammars, engine, hidden_size: weights.config().hidden_size() }
+    })
+}
+
+pub fn read(endpoint: Endpoint, body: &Value, names: ModelNames<'_>) -> Result<Prepared, ApiError> {
+    let body = parse_object(body.to_string().as_bytes())?;
+    prepare(
+        endpoint,
+        &body,
+        &Context {
+            tokenizer: &demo().tokenizer,
+            grammars: &demo().grammars,
+            model: "demo",
+            names,
+            hidden_size: demo().hidden_size,
+            seed: 7,
+            unknown_fields: UnknownFields::Report,
+        },
+    )
+}
+
+/// Submits a body; what it waits for.
+fn submit(endpoint: Endpoint, body: &Value) -> (Answer, Receiver<(usize, Event)>) {
+    let Prepared { work, answer, .. } = read(endpoint, body, ModelNames::Any).unwrap();
+    let (events, received) = mpsc::channel();
+    work.submit(&demo().engine, |choice| Sink(choice, events.clone())).unwrap();
+    (answer, received)
+}
+
+pub fn whole(endpoint: Endpoint, body: &Value) -> Value {
+    let (mut answer, events) = submit(endpoint, body);
+    while !answer.is_complete() {
+        let (choice, event) = events.recv().unwrap();
+        answer.add(choice, event).unwrap();
+    }
+    json!(answer.body(&IDENTITY, &demo().tokenizer))
+}
+
+/// Every chunk of the streamed answer.
+pub fn streamed(endpoint: Endpoint, body: &Value) -> Vec<Value> {
+    let mut body = body.clone();
+    body["stream"] = json!(true);
+    body["stream_options"] = json!({"include_usage": true});
+    let options = read(endpoint, &body, ModelNames::Any).unwrap().stream.unwrap();
+    assert!(options.include_usage);
+    let (answer, events) = submit(endpoint, &body);
+    let mut chunks = answer.into_chunks(&IDENTITY, options);
+    let mut sent: Vec<Value> = chunks.opening().iter().map(|chunk| json!(chunk)).collect();
+    while !chunks.is_complete() {
+        let (choice, event) = events.recv().unwrap();
+        sent.extend(chunks.add(choice, event, &demo().tokenizer).unwrap().map(|chunk| json!(chunk)));
+    }
+    sent.extend(chunks.closing().map(|chunk| json!(chunk)));
+    sent
+}
+
+/// Puts chunks together the way a client does.
+pub fn join(chunks: &[Value], whole: &Value) -> Value {
+    let mut joined = whole.clone();
+    for choice in joined["choices"].as_array_mut().unwrap() {
+        let of_choice = |chunk: &&Value| chunk["choices"][0]["index"] == choice["index"];
+        let parts: Vec<&Value> = chunks.iter().filter(of_choice).map(|chunk| &chunk["choices"][0]).collect();
+        let text = |part: &&Value| {
+            let text = part.get("text").or(part["delta"].get("content"));
+            text.and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let text: String = parts.iter().map(text).collect();
+        let lists = |path: &str| -> Vec<Value> {
+            parts.iter().filter_map(|part| part.pointer(path)?.as_array()).flatten().cloned().collect()
+        };
+        if let Some(message) = choice.get_mut("message") {
+            message["content"] = json!(text);
+            assert_eq!(parts[0]["delta"], json!({"role": "assistant", "content": ""}));
+        } else {
+            choice["text"] = json!(text);
+        }
+        if let Some(logprobs) = choice["logprobs"].as_object_mut() {
+            for (name, list) in logprobs.iter_mut().filter(|(_, list)| list.is_array()) {
+                *list = json!(lists(&format!("/logprobs/{name}")));
+            }
+        }
+        let ends: Vec<&Value> = parts.iter().map(|part| &part["finish_reason"]).collect();
+        let (last, before) = ends.split_last().unwrap();
+        assert!(before.iter().all(|end| end.is_null()), "{ends:?}");
+        choice["finish_reason"] = (*last).clone();
+    }
+    joined["usage"] = chunks.last().unwrap()["usage"].clone();
+    joined
+}
