@@ -111,7 +111,7 @@ pub fn run(args: &Args) -> Result<()> {
     let given = args.model.batch_size.or(NonZeroUsize::new(LlamaConfig::DEFAULT_BATCH_SIZE));
     let batch_size = given.max(Some(num_prompts));
     let model = ModelArgs { batch_size, ..args.model.clone() };
-    let Started { engine, tokenizer, weights, .. } = model.start_engine(Purpose::Throughput)?;
+    let Started { engine, tokenizer, weights, .. } = model.start_engine(Purpose::Throughput, None)?;
     // Before the clock starts: it may take as long as many tokens.
     let grammar = args.structure.compile(&tokenizer)?;
     let (sender, events) = mpsc::channel();

@@ -1,5 +1,6 @@
 //! The options that every command that runs a model shares.
 
+use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use batch::FileHash;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustorch_llama::{
@@ -39,9 +41,8 @@ impl FileArgs {
         self.model.file_stem().unwrap_or(self.model.as_os_str()).to_string_lossy().into_owned()
     }
 
-    pub fn tokenizer(&self, gguf: &Gguf) -> Result<Arc<Tokenizer>> {
-        let tokenizer = Tokenizer::from_gguf(gguf).with_context(|| self.model.display().to_string())?;
-        Ok(Arc::new(tokenizer))
+    pub fn tokenizer(&self, gguf: &Gguf) -> Result<Tokenizer> {
+        Tokenizer::from_gguf(gguf).with_context(|| self.model.display().to_string())
     }
 }
 
@@ -67,6 +68,39 @@ pub struct ModelArgs {
     pub no_prefix_cache: bool,
     #[command(flatten)]
     pub run: RunArgs,
+}
+
+/// How chats become prompts.
+#[derive(clap::Args, Clone)]
+pub struct TemplateArgs {
+    /// Chat template in this file instead of the model's: Jinja, as `transformers` renders it
+    #[arg(long, value_name = "FILE", value_parser = read_template)]
+    chat_template: Option<TemplateText>,
+}
+
+/// The text of a chat template.
+#[derive(Clone)]
+struct TemplateText(String);
+
+fn read_template(path: &str) -> Result<TemplateText, String> {
+    fs::read_to_string(path).map(TemplateText).map_err(|error| error.to_string())
+}
+
+impl TemplateArgs {
+    /// The file's tokenizer, with the template of these options.
+    fn tokenizer(&self, file: &FileArgs, gguf: &Gguf) -> Result<Tokenizer> {
+        let tokenizer = file.tokenizer(gguf)?;
+        match &self.chat_template {
+            None => Ok(tokenizer),
+            Some(TemplateText(source)) => tokenizer.with_chat_template(source).context("--chat-template"),
+        }
+    }
+
+    /// The hash of the template, if it is not the model's.
+    pub fn hash(&self) -> Option<String> {
+        let TemplateText(source) = self.chat_template.as_ref()?;
+        Some(FileHash::of_bytes(source.as_bytes()).sha256)
+    }
 }
 
 /// Options of a run that do not depend on number and length of the sequences.
@@ -203,9 +237,13 @@ impl ModelArgs {
     }
 
     /// Loads the model and starts an engine for it, with a batch size by machine and memory if none is given.
-    pub fn start_engine(&self, purpose: Purpose) -> Result<Started> {
+    pub fn start_engine(&self, purpose: Purpose, template: Option<&TemplateArgs>) -> Result<Started> {
         let gguf = self.file.open()?;
-        let tokenizer = self.file.tokenizer(&gguf)?;
+        let tokenizer = match template {
+            Some(template) => template.tokenizer(&self.file, &gguf)?,
+            None => self.file.tokenizer(&gguf)?,
+        };
+        let tokenizer = Arc::new(tokenizer);
         let load = Load { kv_memory: self.kv_memory, ..Load::default() };
         let weights = self.run.load(&gguf, self.config(&gguf)?, load);
         let weights = weights.with_context(|| self.file.model.display().to_string())?;

@@ -11,7 +11,7 @@ use rustorch_llama::{BatchSize, Grammars};
 use server::{DataConfig, ServedModel, Server, ServerConfig, Signals};
 
 use crate::batch;
-use crate::model_args::{ModelArgs, Purpose, Started, parse_count, parse_size, parse_whole};
+use crate::model_args::{ModelArgs, Purpose, Started, TemplateArgs, parse_count, parse_size, parse_whole};
 use crate::output;
 
 /// Serve the model over HTTP, as OpenAI's API
@@ -61,6 +61,8 @@ pub struct Args {
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
     #[command(flatten)]
+    template: TemplateArgs,
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -83,7 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
     // While the model loads; only batches need it.
     let hash = args.data_dir.is_some().then(|| batch::hash_model(&args.model.file));
     let Started { engine, tokenizer, weights, chosen } =
-        args.model.start_engine(Purpose::Answers { itl_target: args.itl_target() })?;
+        args.model.start_engine(Purpose::Answers { itl_target: args.itl_target() }, Some(&args.template))?;
     let names = match args.model_name.as_slice() {
         [] => vec![args.model.file.name()],
         names => names.to_vec(),
@@ -94,7 +96,8 @@ pub fn run(args: &Args) -> Result<()> {
             let hash =
                 hash.join().map_err(|_| anyhow!("the model's hash: its thread ended by a panic"))??;
             let name = names[0].clone();
-            let manifest = batch::manifest(&args.model, name, hash, &engine, &weights, unknown_fields);
+            let mut manifest = batch::manifest(&args.model, name, hash, &engine, &weights, unknown_fields);
+            manifest.options.extend(batch::template_option(&args.template));
             Some(DataConfig { folder: folder.clone(), manifest, seed: args.model.run.seed })
         }
         _ => None,

@@ -7,6 +7,8 @@ use crate::body::Encoding;
 use crate::embeddings::EmbeddingList;
 use crate::error::ApiError;
 use crate::logprobs::{ChatLogprobs, CompletionLogprobs};
+use crate::message::{Message, MessageBody, call_id};
+use crate::tools::Reading;
 
 /// Which API answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +34,21 @@ pub struct Answer {
 
 #[derive(Debug, Default)]
 pub(crate) struct Choice {
-    text: String,
+    pub message: Message,
     tokens: Vec<TokenEvent>,
     embedding: Vec<f32>,
     pub end: Option<(FinishReason, Usage)>,
+}
+
+impl Choice {
+    /// Why it ended, as the API says it.
+    pub fn finish_reason(&self) -> &'static str {
+        match self.end {
+            Some((FinishReason::Stop, _)) if self.message.has_calls() => "tool_calls",
+            Some((reason, _)) => reason.as_str(),
+            None => FinishReason::Length.as_str(),
+        }
+    }
 }
 
 /// What tells one response from another.
@@ -66,6 +79,14 @@ impl Answer {
         Self { form_field, ..self }
     }
 
+    /// The answer to a chat that is read in this way.
+    pub(crate) fn read_by(mut self, reading: Option<Reading>) -> Self {
+        for choice in &mut self.choices {
+            choice.message = Message::new(reading.clone());
+        }
+        self
+    }
+
     /// Adds an event of the sequence with this index.
     ///
     /// # Errors
@@ -74,12 +95,15 @@ impl Answer {
         let choice = &mut self.choices[choice];
         match event {
             Event::Token(token) => {
-                choice.text.push_str(&token.text);
+                choice.message.push(&token);
                 if token.logprobs.is_some() {
                     choice.tokens.push(token);
                 }
             }
-            Event::Finished { reason, usage } => choice.end = Some((reason, usage)),
+            Event::Finished { reason, usage } => {
+                choice.message.finish();
+                choice.end = Some((reason, usage));
+            }
             Event::Embedding { values, usage } => {
                 choice.embedding = values;
                 choice.end = Some((FinishReason::Stop, usage));
@@ -123,8 +147,10 @@ impl Answer {
             .enumerate()
             .map(|(index, choice)| ChoiceBody {
                 index,
-                finish_reason: choice.end.map_or(FinishReason::Length, |(reason, _)| reason).as_str(),
-                content: content_body(kind, choice, has_logprobs, tokenizer),
+                finish_reason: choice.finish_reason(),
+                content: content_body(kind, choice, has_logprobs, tokenizer, &|call| {
+                    call_id(identity.suffix, index, call)
+                }),
             })
             .collect();
         let (id, usage) = (id(kind, identity), usage.into());
@@ -179,13 +205,6 @@ enum ContentBody {
     Chat { message: MessageBody, logprobs: Option<ChatLogprobs> },
 }
 
-#[derive(Debug, Serialize)]
-struct MessageBody {
-    role: &'static str,
-    content: String,
-    refusal: Option<String>,
-}
-
 /// Token counts as the API gives them.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct UsageBody {
@@ -212,19 +231,24 @@ impl From<Usage> for UsageBody {
     }
 }
 
-fn content_body(kind: Kind, choice: Choice, has_logprobs: bool, tokenizer: &Tokenizer) -> ContentBody {
-    let Choice { text, mut tokens, .. } = choice;
+fn content_body(
+    kind: Kind,
+    choice: Choice,
+    has_logprobs: bool,
+    tokenizer: &Tokenizer,
+    call_id: &dyn Fn(usize) -> String,
+) -> ContentBody {
+    let Choice { message, mut tokens, .. } = choice;
     // The end-of-generation token is not part of the text.
     tokens.retain(|token| !tokenizer.is_eog(token.token_id));
     match kind {
         Kind::Completion => {
             let logprobs = has_logprobs.then(|| CompletionLogprobs::new(&tokens, tokenizer, &mut 0));
-            ContentBody::Completion { text, logprobs }
+            ContentBody::Completion { text: message.into_text(), logprobs }
         }
         Kind::Chat | Kind::Embedding(_) => {
             let logprobs = has_logprobs.then(|| ChatLogprobs::new(&tokens, tokenizer));
-            let message = MessageBody { role: "assistant", content: text, refusal: None };
-            ContentBody::Chat { message, logprobs }
+            ContentBody::Chat { message: message.into_body(call_id), logprobs }
         }
     }
 }

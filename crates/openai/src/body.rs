@@ -13,6 +13,7 @@ use crate::field_list::body;
 use crate::fields::{
     COUNT, INTEGER, NUMBER, Object, TEXT, field, flag, mistyped, optional, refused, required, required_text,
 };
+use crate::tools::Thoughts;
 
 body! {
     /// What only text completions read.
@@ -30,6 +31,9 @@ body! {
         max_completion_tokens: MaxTokens = max_tokens, "the newer name of `max_tokens`, which it overrides";
         logprobs: bool = flag, "log-probabilities of the tokens";
         top_logprobs: Option<usize> = alternatives, "alternatives for each token, beside `logprobs`";
+        chat_template_kwargs: Option<Object> = template_variables, "variables of the template, such as `enable_thinking`";
+        reasoning_format: Thoughts = thoughts,
+            "`none` leaves the model's thoughts in the content; `auto`, `deepseek`: they are `reasoning_content`";
     }
 }
 
@@ -81,7 +85,31 @@ body! {
     /// A message of a chat.
     pub struct Message {
         role: String = required_text, "who says it";
-        content: String = content, "a string, or a list of parts of type `text`, joined by a line break";
+        content: Option<String> = content, "a string, or a list of parts of type `text`, joined by a line break";
+        name: Option<String> = optional(TEXT), "of who says it, for templates that show it";
+        tool_calls: Vec<Value> = tool_calls, "functions that the model has called";
+        tool_call_id: Option<String> = optional(TEXT), "the call whose result it is";
+        reasoning_content: Option<String> = optional(TEXT), "the model's thoughts, for templates that show them";
+    }
+}
+
+impl Message {
+    /// A message that is text.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        let (role, content) = (role.into(), Some(content.into()));
+        Self {
+            role,
+            content,
+            name: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            reasoning_content: None,
+        }
+    }
+
+    /// Its content, if only an empty one.
+    pub fn text(&self) -> &str {
+        self.content.as_deref().unwrap_or_default()
     }
 }
 
@@ -171,15 +199,60 @@ fn messages(body: &Object, name: &str) -> Result<Vec<Message>, ApiError> {
 }
 
 /// The text of a message.
-fn content(message: &Object, name: &str) -> Result<String, ApiError> {
+fn content(message: &Object, name: &str) -> Result<Option<String>, ApiError> {
     let Some(Value::Array(parts)) = message.get(name) else {
-        return Ok(field(message, name, "a string or a list of parts")?.unwrap_or_default());
+        return field(message, name, "a string or a list of parts");
     };
     let text = |part: &Value| match (part["type"].as_str(), part["text"].as_str()) {
         (Some("text" | "input_text" | "output_text"), Some(text)) => Ok(text.to_owned()),
         _ => Err(mistyped(name, "parts of type text", part)),
     };
-    Ok(parts.iter().map(text).collect::<Result<Vec<_>, _>>()?.join("\n"))
+    Ok(Some(parts.iter().map(text).collect::<Result<Vec<_>, _>>()?.join("\n")))
+}
+
+/// Calls of functions, each with a name and arguments.
+fn tool_calls(message: &Object, name: &str) -> Result<Vec<Value>, ApiError> {
+    let calls: Vec<Value> = field(message, name, "a list of calls")?.unwrap_or_default();
+    for (index, call) in calls.iter().enumerate() {
+        let (function, name) = (&call["function"], format!("{name}[{index}].function"));
+        if !function["name"].is_string() {
+            return Err(mistyped(&format!("{name}.name"), TEXT, &function["name"]));
+        }
+        if !matches!(function["arguments"], Value::String(_) | Value::Object(_)) {
+            return Err(mistyped(&format!("{name}.arguments"), "JSON as a string", &function["arguments"]));
+        }
+    }
+    Ok(calls)
+}
+
+/// What every template has, and requests cannot replace.
+const TEMPLATE_VARIABLES: [&str; 8] = [
+    "messages",
+    "tools",
+    "documents",
+    "add_generation_prompt",
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "pad_token",
+];
+
+fn template_variables(body: &Object, name: &str) -> Result<Option<Object>, ApiError> {
+    let variables: Option<Object> = field(body, name, "an object")?;
+    let taken =
+        variables.iter().flatten().find(|(variable, _)| TEMPLATE_VARIABLES.contains(&variable.as_str()));
+    match taken {
+        Some((variable, _)) => {
+            let rest = "expected a variable of this template alone, found one that the server sets";
+            Err(refused(&format!("{name}.{variable}"), rest))
+        }
+        None => Ok(variables),
+    }
+}
+
+fn thoughts(body: &Object, name: &str) -> Result<Thoughts, ApiError> {
+    let choices = [("auto", Thoughts::Apart), ("deepseek", Thoughts::Apart), ("none", Thoughts::InContent)];
+    one_of(body, name, "\"none\", \"auto\" or \"deepseek\"", choices)
 }
 
 fn max_tokens(body: &Object, name: &str) -> Result<MaxTokens, ApiError> {

@@ -1,18 +1,21 @@
 //! A response in pieces: the bodies of server-sent events.
 
-use rustorch_llama::{Event, FinishReason, TokenEvent, Tokenizer};
+use rustorch_llama::{Event, TokenEvent, Tokenizer};
 use serde::Serialize;
 
 use crate::answer::{Answer, Identity, Kind, UsageBody, id};
 use crate::body::StreamOptions;
 use crate::error::ApiError;
 use crate::logprobs::{ChatLogprobs, CompletionLogprobs};
+use crate::message::{Delta, call_id};
 
 /// Makes chunks of a request's events. After the last chunk the API sends `[DONE]`, which the caller writes.
 #[derive(Debug)]
 pub struct Chunks {
     answer: Answer,
     id: String,
+    /// The end of the id.
+    suffix: String,
     created: u64,
     options: StreamOptions,
     /// `[choices]`: where the next token's text begins, in characters.
@@ -47,21 +50,13 @@ enum ChunkContent {
     Chat { delta: Delta, logprobs: Option<ChatLogprobs> },
 }
 
-/// What a chunk adds to a message.
-#[derive(Debug, Serialize, Default)]
-struct Delta {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
-}
-
 impl Answer {
     /// Streams the answer instead of collecting it. To be called before the first event is added.
     pub fn into_chunks(self, identity: &Identity<'_>, options: StreamOptions) -> Chunks {
         let (id, created) = (id(self.kind, identity), identity.created);
         let offsets = vec![0; self.choices.len()];
-        Chunks { answer: self, id, created, options, offsets }
+        let suffix = identity.suffix.to_owned();
+        Chunks { answer: self, id, suffix, created, options, offsets }
     }
 }
 
@@ -72,7 +67,7 @@ impl Chunks {
             return Vec::new();
         }
         let role = |index| {
-            let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
+            let delta = Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
             self.chunk(index, ChunkContent::Chat { delta, logprobs: None }, None)
         };
         (0..self.answer.choices.len()).map(role).collect()
@@ -94,14 +89,18 @@ impl Chunks {
                 Ok(content.map(|content| self.chunk(choice, content, None)))
             }
             Event::Finished { reason, usage } => {
-                self.answer.choices[choice].end = Some((reason, usage));
+                let ended = &mut self.answer.choices[choice];
+                ended.end = Some((reason, usage));
                 let content = match self.answer.kind {
                     Kind::Completion => ChunkContent::Completion { text: String::new(), logprobs: None },
                     Kind::Chat | Kind::Embedding(_) => {
-                        ChunkContent::Chat { delta: Delta::default(), logprobs: None }
+                        let suffix = &self.suffix;
+                        let delta = ended.message.finish_delta(&|call| call_id(suffix, choice, call));
+                        ChunkContent::Chat { delta, logprobs: None }
                     }
                 };
-                Ok(Some(self.chunk(choice, content, Some(reason))))
+                let finish_reason = ended.finish_reason();
+                Ok(Some(self.chunk(choice, content, Some(finish_reason))))
             }
             // Requests for embeddings are not streamed.
             Event::Embedding { .. } => Ok(None),
@@ -124,27 +123,31 @@ impl Chunks {
     fn content(&mut self, choice: usize, token: TokenEvent, tokenizer: &Tokenizer) -> Option<ChunkContent> {
         // The end-of-generation token is not part of the text, but it may release text that was held back.
         let listed = self.answer.has_logprobs && !tokenizer.is_eog(token.token_id);
-        if token.text.is_empty() && !listed {
-            return None;
-        }
-        let text = token.text.clone();
-        let tokens = [token];
         Some(match self.answer.kind {
             Kind::Completion => {
+                if token.text.is_empty() && !listed {
+                    return None;
+                }
+                let text = token.text.clone();
+                let tokens = [token];
                 let offset = &mut self.offsets[choice];
                 let logprobs = listed.then(|| CompletionLogprobs::new(&tokens, tokenizer, offset));
                 ChunkContent::Completion { text, logprobs }
             }
             Kind::Chat | Kind::Embedding(_) => {
-                let delta = Delta { role: None, content: Some(text) };
-                let logprobs = listed.then(|| ChatLogprobs::new(&tokens, tokenizer));
+                let suffix = &self.suffix;
+                let message = &mut self.answer.choices[choice].message;
+                let delta = message.push_delta(&token, &|call| call_id(suffix, choice, call));
+                if delta.is_empty() && !listed {
+                    return None;
+                }
+                let logprobs = listed.then(|| ChatLogprobs::new(&[token], tokenizer));
                 ChunkContent::Chat { delta, logprobs }
             }
         })
     }
 
-    fn chunk(&self, index: usize, content: ChunkContent, end: Option<FinishReason>) -> Chunk<'_> {
-        let finish_reason = end.map(FinishReason::as_str);
+    fn chunk(&self, index: usize, content: ChunkContent, finish_reason: Option<&'static str>) -> Chunk<'_> {
         Chunk { choices: vec![ChunkChoice { index, content, finish_reason }], ..self.frame() }
     }
 

@@ -64,9 +64,11 @@ mod error;
 mod field_list;
 mod fields;
 mod logprobs;
+mod message;
 mod prepare;
 mod refusals;
 mod structured;
+mod tools;
 
 pub use answer::{Answer, Identity, ResponseBody, UsageBody};
 pub use body::StreamOptions;

@@ -3,19 +3,18 @@
 use std::collections::BTreeSet;
 
 use rustorch_llama::{
-    Bos, ChatMessage, EmbeddingRequest, EngineHandle, EventSink, GenerationPrompt, Grammars, Priority,
-    Request, SamplingParams, SharedGrammar, Special, Tokenizer,
+    Bos, EmbeddingRequest, EngineHandle, EventSink, Grammars, Priority, Request, SamplingParams,
+    SharedGrammar, Special, Tokenizer,
 };
 
 use crate::Endpoint;
 use crate::answer::{Answer, Kind};
-use crate::body::{
-    ChatBody, Common, CompletionBody, EmbeddingBody, MaxTokens, Message, Prompt, StreamOptions,
-};
+use crate::body::{ChatBody, Common, CompletionBody, EmbeddingBody, MaxTokens, Prompt, StreamOptions};
 use crate::error::ApiError;
 use crate::field_list::UnknownFields;
 use crate::fields::{Object, refused};
 use crate::structured::{Demand, Structured};
+use crate::tools::{ToolFields, converse};
 
 /// OpenAI's default for completions.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -161,9 +160,9 @@ fn completion(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     ))
 }
 
-fn chat(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
-    let (mut common, form) = (Common::read(body)?, Structured::read(body)?.demand()?);
-    let body = ChatBody::read(body)?;
+fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
+    let (mut common, form) = (Common::read(fields)?, Structured::read(fields)?.demand()?);
+    let body = ChatBody::read(fields)?;
     check_model(common.model.as_deref(), context)?;
     if body.max_completion_tokens != MaxTokens::Unset {
         common.max_tokens = body.max_completion_tokens;
@@ -172,17 +171,14 @@ fn chat(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     let stream = common.streaming()?;
     let mut params = sampling_params(common, context.seed);
     params.logprobs = body.alternatives()?;
-    let message = |Message { role, content }| ChatMessage::new(role, content);
-    let messages: Vec<_> = body.messages.into_iter().map(message).collect();
-    let prompt = context.tokenizer.apply_chat_template(&messages, GenerationPrompt::Add);
-    let prompt = prompt.map_err(|error| ApiError::unprocessable("messages", error.to_string()))?;
+    let ChatBody { messages, chat_template_kwargs, reasoning_format, .. } = body;
+    let tools = ToolFields::read(fields)?;
+    let variables = chat_template_kwargs.as_ref();
+    let conversation = converse(messages, tools, reasoning_format, variables, form, context)?;
+    let form = conversation.form.map(|(field, grammar)| Form { field, grammar });
+    let work = work(&[conversation.prompt], n, &params, form.as_ref());
     let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs);
-    let form = form.map(|form| Form::compile(form, context)).transpose()?;
-    Ok((
-        work(&[prompt], n, &params, form.as_ref()),
-        answer.with_form_field(form.map(|form| form.field)),
-        stream,
-    ))
+    Ok((work, answer.with_form_field(form.map(|form| form.field)).read_by(conversation.reading), stream))
 }
 
 fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiError> {

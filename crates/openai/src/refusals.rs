@@ -4,19 +4,20 @@
 use crate::body::{ChatBody, Common, CompletionBody, EmbeddingBody, Message, StreamOptions};
 use crate::field_list::{Field, FieldList, Refused};
 use crate::structured::{self, STRUCTURED_OUTPUTS, Structured};
+use crate::tools::ToolFields;
 
 /// The fields of `/v1/completions`.
 pub const COMPLETIONS: FieldList = FieldList {
     served: &[CompletionBody::FIELDS, Common::FIELDS, Structured::FIELDS],
-    refused: &[PROMPT, TOOLS, SAMPLING, structured::REFUSED, OUTPUT, ADAPTERS],
+    refused: &[PROMPT, TOOLS, FUNCTIONS, SAMPLING, structured::REFUSED, OUTPUT, ADAPTERS],
     accepted: &[BOOKKEEPING, SAMPLING_DETAILS, structured::DETAILS],
     nested: NESTED,
 };
 
 /// The fields of `/v1/chat/completions`.
 pub const CHAT: FieldList = FieldList {
-    served: &[ChatBody::FIELDS, Common::FIELDS, Structured::FIELDS],
-    refused: &[TOOLS, TEMPLATE, REASONING, MEDIA, SAMPLING, structured::REFUSED, OUTPUT, ADAPTERS],
+    served: &[ChatBody::FIELDS, Common::FIELDS, Structured::FIELDS, ToolFields::FIELDS],
+    refused: &[FUNCTIONS, TEMPLATE, REASONING, MEDIA, SAMPLING, structured::REFUSED, OUTPUT, ADAPTERS],
     accepted: &[BOOKKEEPING, SAMPLING_DETAILS, structured::DETAILS],
     nested: &[NESTED[0], NESTED[1], ("messages", &MESSAGE)],
 };
@@ -34,7 +35,6 @@ const MESSAGE: FieldList = FieldList {
     served: &[Message::FIELDS],
     refused: &[MESSAGE_TOOLS],
     accepted: &[&[
-        accepted("name", "chat templates have no place for it"),
         accepted("refusal", "of an answer that is sent back"),
         accepted("annotations", "of an answer that is sent back"),
         accepted("id", "of an answer that is sent back"),
@@ -145,18 +145,20 @@ const PROMPT: &[Refused] = &[
 ];
 
 const TOOLS: &[Refused] = &[
-    Refused::new("tools", "[]", "tools are not supported"),
-    Refused::new("tool_choice", r#"["none", "auto"]"#, "tools are not supported"),
-    Refused::new("parallel_tool_calls", "[true, false]", "tools are not supported"),
-    Refused::new("functions", "[]", "tools are not supported"),
-    Refused::new("function_call", r#"["none", "auto"]"#, "tools are not supported"),
-    Refused::new("web_search_options", "[]", "tools are not supported"),
+    Refused::new("tools", "[]", "chats have tools"),
+    Refused::new("tool_choice", r#"["none", "auto"]"#, "chats have tools"),
+    Refused::new("parallel_tool_calls", "[true, false]", "chats have tools"),
+];
+
+const FUNCTIONS: &[Refused] = &[
+    Refused::new("functions", "[]", "use tools"),
+    Refused::new("function_call", r#"["none", "auto"]"#, "use tool_choice"),
+    Refused::new("web_search_options", "[]", "the server calls no tools itself"),
 ];
 
 const TEMPLATE: &[Refused] = &[
     Refused::new("add_special_tokens", "[]", "the template writes them"),
-    Refused::new("chat_template", "[]", "the template is the model file's"),
-    Refused::new("chat_template_kwargs", "[]", ""),
+    Refused::new("chat_template", "[]", "the server's --chat-template replaces the model file's"),
     Refused::new("documents", "[]", "put them into a message"),
     Refused::new("add_generation_prompt", "[true]", ""),
     Refused::new("continue_final_message", "[]", ""),
@@ -166,7 +168,6 @@ const TEMPLATE: &[Refused] = &[
 const REASONING: &[Refused] = &[
     Refused::new("reasoning_effort", r#"["none"]"#, ""),
     Refused::new("reasoning", "[]", ""),
-    Refused::new("reasoning_format", r#"["none", "auto"]"#, ""),
     Refused::new("include_reasoning", "[true]", ""),
     Refused::new("thinking_budget_tokens", "[-1]", ""),
     Refused::new("verbosity", r#"["medium"]"#, "say it in a message"),
@@ -180,10 +181,7 @@ const MEDIA: &[Refused] = &[
 ];
 
 const MESSAGE_TOOLS: &[Refused] = &[
-    Refused::new("tool_calls", "[]", "tools are not supported"),
-    Refused::new("tool_call_id", "[]", "tools are not supported"),
-    Refused::new("function_call", "[]", "tools are not supported"),
-    Refused::new("reasoning_content", "[]", ""),
+    Refused::new("function_call", "[]", "use tool_calls"),
     Refused::new("audio", "[]", "the model reads text alone"),
     Refused::new("images", "[]", "the model reads text alone"),
 ];

@@ -50,7 +50,7 @@ pub use engine::{
 pub use gguf::{Format, Gguf, Metadata};
 pub use grammar::{GrammarError, Rule as GrammarRule, Spec as GrammarSpec};
 pub use tokenizer::{
-    Bos, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Special, Tokenizer, TokenizerError,
+    Bos, Chat, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Special, Tokenizer, TokenizerError,
 };
 
 pub use batch_size::BatchSize;

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind, context};
+use serde_json::Map;
 
 use crate::error::{Result, TokenizerError};
 use crate::guard::{Guard, StandIns};
@@ -22,14 +23,48 @@ pub struct ChatMessage {
     /// Who: `system`, `user`, `assistant`, or another that the template knows; a word of ASCII letters,
     /// digits, `_` and `-`.
     pub role: String,
-    /// What: any text.
-    pub content: String,
+    /// What: any text. `None` for a message that consists of something else, such as calls of tools.
+    pub content: Option<String>,
+    /// What else the template is given of it, by name, such as `tool_calls`.
+    pub fields: Map<String, serde_json::Value>,
 }
 
 impl ChatMessage {
     /// A message of `role` that says `content`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        ChatMessage { role: role.into(), content: content.into() }
+        ChatMessage { role: role.into(), content: Some(content.into()), fields: Map::new() }
+    }
+}
+
+/// What a template is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Chat<'a> {
+    /// Who said what, in this order.
+    pub messages: &'a [ChatMessage],
+    /// Descriptions of tools that the model may call, in the form that the template expects: that of OpenAI's API.
+    pub tools: &'a [serde_json::Value],
+    /// Further variables of the template, such as `enable_thinking`. They cannot replace those that every template has.
+    pub variables: Option<&'a Map<String, serde_json::Value>>,
+    /// How the prompt ends.
+    pub prompt: GenerationPrompt,
+}
+
+impl<'a> Chat<'a> {
+    /// Messages alone.
+    pub fn new(messages: &'a [ChatMessage], prompt: GenerationPrompt) -> Self {
+        Chat { messages, tools: &[], variables: None, prompt }
+    }
+
+    /// Everything in it that a client may have written, as text or as JSON.
+    fn texts(&self) -> Vec<String> {
+        let mut texts: Vec<String> = self.tools.iter().map(ToString::to_string).collect();
+        let variables = self.variables.into_iter().flatten();
+        let fields = self.messages.iter().flat_map(|message| &message.fields);
+        for (name, value) in variables.chain(fields) {
+            texts.extend([name.clone(), value.to_string()]);
+        }
+        texts.extend(self.messages.iter().filter_map(|message| message.content.clone()));
+        texts
     }
 }
 
@@ -45,6 +80,7 @@ pub enum GenerationPrompt {
 /// A model's chat template. Made by [`Tokenizer::from_gguf`](crate::Tokenizer::from_gguf).
 #[derive(Debug)]
 pub struct ChatTemplate {
+    source: String,
     environment: Environment<'static>,
     tokens: TemplateTokens,
     guard: Guard,
@@ -89,7 +125,13 @@ impl ChatTemplate {
         // Jinja's None is not iterable, minijinja's is; templates ask `tools is iterable`.
         environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         environment.add_template_owned(NAME, without_generation_tags(source))?;
-        Ok(ChatTemplate { environment, tokens, guard: Guard::new(source, control_tokens) })
+        let guard = Guard::new(source, control_tokens);
+        Ok(ChatTemplate { source: source.to_owned(), environment, tokens, guard })
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The chat as text, for people. It does not show which control tokens are the template's; to tokenise it,
@@ -97,39 +139,41 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// If the template refuses these messages, or a role is not a word.
-    pub fn render(&self, messages: &[ChatMessage], prompt: GenerationPrompt) -> Result<String> {
-        let rendered = self.render_guarded(messages, prompt)?;
+    pub fn render(&self, chat: &Chat<'_>) -> Result<String> {
+        let rendered = self.render_guarded(chat)?;
         Ok(rendered.restore(rendered.guarded()).into_owned())
     }
 
-    pub(crate) fn render_guarded(
-        &self,
-        messages: &[ChatMessage],
-        prompt: GenerationPrompt,
-    ) -> Result<Rendered> {
-        for (index, ChatMessage { role, .. }) in messages.iter().enumerate() {
+    pub(crate) fn render_guarded(&self, chat: &Chat<'_>) -> Result<Rendered> {
+        for (index, ChatMessage { role, .. }) in chat.messages.iter().enumerate() {
             // Templates write roles into control tokens (`<|user|>`), so they cannot be guarded like content.
             let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
             if role.is_empty() || !role.chars().all(is_word) {
                 return Err(TokenizerError::Role { index, role: role.clone() });
             }
         }
-        let stand_ins = self.guard.stand_ins(messages.iter().map(|message| message.content.as_str()))?;
-        let message = |ChatMessage { role, content }: &ChatMessage| {
-            let content = self.guard.hide(content, &stand_ins);
-            context! { role, content }
+        let stand_ins = self.guard.stand_ins(chat.texts().iter().map(String::as_str))?;
+        let hide = |text: &str| self.guard.hide(text, &stand_ins);
+        let hide_all = |fields: &Map<String, serde_json::Value>| hidden_fields(fields, &hide);
+        let message = |ChatMessage { role, content, fields }: &ChatMessage| {
+            let content = content.as_deref().map(hide);
+            context! { role, content, ..hide_all(fields) }
         };
-        let messages: Vec<Value> = messages.iter().map(message).collect();
+        let messages: Vec<Value> = chat.messages.iter().map(message).collect();
+        let tools: Vec<Value> = chat.tools.iter().map(|tool| hidden(tool, &hide)).collect();
+        let tools = if tools.is_empty() { Value::from(()) } else { Value::from(tools) };
+        let variables = chat.variables.map_or_else(|| context! {}, hide_all);
         let TemplateTokens { bos, eos, unknown, padding } = &self.tokens;
         let variables = context! {
             messages,
-            add_generation_prompt => prompt == GenerationPrompt::Add,
+            add_generation_prompt => chat.prompt == GenerationPrompt::Add,
             bos_token => bos.as_deref().unwrap_or_default(),
             eos_token => eos.as_deref().unwrap_or_default(),
             unk_token => unknown.as_deref().unwrap_or_default(),
             pad_token => padding.as_deref().unwrap_or_default(),
-            tools => (),
+            tools,
             documents => (),
+            ..variables
         };
         let text = self.environment.get_template(NAME).and_then(|template| template.render(variables));
         let failed = |error: minijinja::Error| {
@@ -138,6 +182,31 @@ impl ChatTemplate {
         };
         Ok(Rendered { text: text.map_err(failed)?, stand_ins })
     }
+}
+
+/// A value whose texts are hidden, and names that are not words.
+fn hidden(value: &serde_json::Value, hide: &impl Fn(&str) -> String) -> Value {
+    match value {
+        serde_json::Value::Null => Value::from(()),
+        serde_json::Value::Bool(value) => Value::from(*value),
+        serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(number), _) => Value::from(number),
+            (None, Some(number)) => Value::from(number),
+            (None, None) => Value::from(number.as_f64().unwrap_or_default()),
+        },
+        serde_json::Value::String(text) => Value::from(hide(text)),
+        serde_json::Value::Array(values) => {
+            Value::from(values.iter().map(|value| hidden(value, hide)).collect::<Vec<_>>())
+        }
+        serde_json::Value::Object(fields) => hidden_fields(fields, hide),
+    }
+}
+
+fn hidden_fields(fields: &Map<String, serde_json::Value>, hide: &impl Fn(&str) -> String) -> Value {
+    // Templates look for words such as `tool_call_id`, which must stay what they are.
+    let is_word = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let name = |name: &str| if is_word(name) { name.to_owned() } else { hide(name) };
+    Value::from_pairs(fields.iter().map(|(field, value)| (name(field), hidden(value, hide))))
 }
 
 impl Rendered {

@@ -49,7 +49,9 @@ impl Guard {
             .map(|text| text.chars().collect())
             .filter(|token: &Vec<char>| !token.is_empty())
             .collect();
-        let is_sign = |c: &&char| !c.is_alphanumeric() && !c.is_whitespace();
+        // Templates write messages as JSON too, which must see what it escapes.
+        let is_sign =
+            |c: &&char| !c.is_alphanumeric() && !c.is_whitespace() && !matches!(c, '"' | '\\' | '\'');
         let mut guarded = BTreeSet::new();
         for token in &control_tokens {
             guarded.extend(token.iter().filter(is_sign));

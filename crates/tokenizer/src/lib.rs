@@ -43,7 +43,7 @@ mod time;
 mod tokenizer;
 mod vocab;
 
-pub use chat::{ChatMessage, ChatTemplate, GenerationPrompt};
+pub use chat::{Chat, ChatMessage, ChatTemplate, GenerationPrompt};
 pub use detokenizer::{ControlTokens, Detokenizer};
 pub use error::{Result, TokenizerError};
 pub use tokenizer::{Bos, Special, Tokenizer};

@@ -40,6 +40,11 @@ impl Matcher {
         Matcher { automaton, tokens: tokens.map(|token| (token.id, token.strips_right)).collect() }
     }
 
+    /// The tokens that it finds.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.tokens.iter().map(|&(id, _)| id)
+    }
+
     /// Calls `f` with each part of `text`, in order.
     pub(crate) fn split<'t>(&self, text: &'t str, mut f: impl FnMut(Fragment<'t>)) {
         let mut rest = text;

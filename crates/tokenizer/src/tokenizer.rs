@@ -3,7 +3,7 @@
 use gguf::{Gguf, Metadata};
 
 use crate::bpe::{Bpe, decode_text};
-use crate::chat::{ChatMessage, ChatTemplate, GenerationPrompt, TemplateTokens};
+use crate::chat::{Chat, ChatMessage, ChatTemplate, GenerationPrompt, TemplateTokens};
 use crate::error::{Result, TokenizerError};
 use crate::special::{Fragment, Matcher};
 use crate::spm::{SPACE, Spm};
@@ -27,6 +27,8 @@ pub struct Tokenizer {
     /// Finds the user-defined tokens that a chat's messages may write too.
     chat_text: Matcher,
     chat_template: Option<std::result::Result<ChatTemplate, String>>,
+    /// For chats with tools, if the file has one.
+    tool_template: Option<std::result::Result<ChatTemplate, String>>,
 }
 
 #[derive(Debug)]
@@ -78,36 +80,54 @@ impl Tokenizer {
         };
         let bytes = (0..vocab.texts.len()).map(|id| text_bytes(&vocab, id)).collect::<Result<_>>()?;
         let is_chat_control = |id, _| vocab.is_chat_control(id);
-        let chat_template = metadata.str("tokenizer.chat_template")?.map(|source| {
-            let text = |id: Option<u32>| id.map(|id| vocab.texts[id as usize].clone());
-            let roles = &vocab.roles;
-            let tokens = TemplateTokens {
-                bos: text(roles.bos),
-                eos: text(roles.eos),
-                unknown: text(roles.unknown),
-                padding: text(roles.padding),
-            };
-            let control_tokens = vocab.special_tokens(is_chat_control).map(|token| token.text);
-            ChatTemplate::new(source, tokens, control_tokens).map_err(|error| error.to_string())
-        });
-        Ok(Tokenizer {
-            encoder,
-            bytes,
-            user_defined: Matcher::new(vocab.special_tokens(|_, kind| kind == Kind::UserDefined)),
-            special: Matcher::new(
-                vocab.special_tokens(|_, kind| {
+        let mut tokenizer =
+            Tokenizer {
+                encoder,
+                bytes,
+                user_defined: Matcher::new(vocab.special_tokens(|_, kind| kind == Kind::UserDefined)),
+                special: Matcher::new(vocab.special_tokens(|_, kind| {
                     matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined)
-                }),
-            ),
-            chat_control: Matcher::new(vocab.special_tokens(is_chat_control)),
-            chat_text: Matcher::new(
-                vocab.special_tokens(|id, kind| kind == Kind::UserDefined && !vocab.is_chat_control(id)),
-            ),
-            chat_template,
-            add_space_prefix: vocab.add_space_prefix,
-            kinds: vocab.kinds,
-            roles: vocab.roles,
-        })
+                })),
+                chat_control: Matcher::new(vocab.special_tokens(is_chat_control)),
+                chat_text: Matcher::new(
+                    vocab.special_tokens(|id, kind| kind == Kind::UserDefined && !vocab.is_chat_control(id)),
+                ),
+                chat_template: None,
+                tool_template: None,
+                add_space_prefix: vocab.add_space_prefix,
+                kinds: vocab.kinds,
+                roles: vocab.roles,
+            };
+        let template = |key| -> Result<_> {
+            let source = metadata.str(key)?;
+            Ok(source.map(|source| tokenizer.template(source).map_err(|error| error.to_string())))
+        };
+        (tokenizer.chat_template, tokenizer.tool_template) =
+            (template("tokenizer.chat_template")?, template("tokenizer.chat_template.tool_use")?);
+        Ok(tokenizer)
+    }
+
+    /// The same tokenizer with another chat template than the file's, for chats with tools too.
+    ///
+    /// # Errors
+    /// If it does not parse.
+    pub fn with_chat_template(mut self, source: &str) -> Result<Self> {
+        let template = self.template(source);
+        let template = template.map_err(|error| TokenizerError::ChatTemplateSyntax(error.to_string()))?;
+        (self.chat_template, self.tool_template) = (Some(Ok(template)), None);
+        Ok(self)
+    }
+
+    fn template(&self, source: &str) -> std::result::Result<ChatTemplate, minijinja::Error> {
+        let text = |id: u32| String::from_utf8_lossy(self.token_bytes(id)).into_owned();
+        let tokens = TemplateTokens {
+            bos: self.roles.bos.map(text),
+            eos: self.roles.eos.map(text),
+            unknown: self.roles.unknown.map(text),
+            padding: self.roles.padding.map(text),
+        };
+        let control_tokens: Vec<String> = self.chat_control.ids().map(text).collect();
+        ChatTemplate::new(source, tokens, control_tokens.iter().map(String::as_str))
     }
 
     /// The tokens of `text`. An empty text has none but those that [`Bos::Add`] adds.
@@ -138,7 +158,17 @@ impl Tokenizer {
         messages: &[ChatMessage],
         prompt: GenerationPrompt,
     ) -> Result<Vec<u32>> {
-        let rendered = self.chat_template()?.render_guarded(messages, prompt)?;
+        self.encode_chat(&Chat::new(messages, prompt))
+    }
+
+    /// As [`apply_chat_template`](Self::apply_chat_template), for a chat that may have tools: with these, by
+    /// [`tool_template`](Self::tool_template).
+    ///
+    /// # Errors
+    /// As `apply_chat_template`.
+    pub fn encode_chat(&self, chat: &Chat<'_>) -> Result<Vec<u32>> {
+        let template = if chat.tools.is_empty() { self.chat_template()? } else { self.tool_template()? };
+        let rendered = template.render_guarded(chat)?;
         let mut encoding = Encoding::new(self);
         self.chat_control.split(rendered.guarded(), |fragment| match fragment {
             Fragment::Token(_) => encoding.push(fragment),
@@ -158,10 +188,23 @@ impl Tokenizer {
     /// # Errors
     /// If the file has none, or it does not parse.
     pub fn chat_template(&self) -> Result<&ChatTemplate> {
-        match &self.chat_template {
-            None => Err(TokenizerError::NoChatTemplate),
-            Some(Err(error)) => Err(TokenizerError::ChatTemplateSyntax(error.clone())),
-            Some(Ok(template)) => Ok(template),
+        parsed(&self.chat_template)
+    }
+
+    /// The model's template for chats with tools: `tokenizer.chat_template.tool_use`, or else
+    /// [the one for all](Self::chat_template).
+    ///
+    /// # Errors
+    /// As `chat_template`.
+    pub fn tool_template(&self) -> Result<&ChatTemplate> {
+        if self.tool_template.is_none() { self.chat_template() } else { parsed(&self.tool_template) }
+    }
+
+    /// The control token that is spelled so.
+    pub fn control_token(&self, text: &str) -> Option<u32> {
+        match self.encode(text, Special::Parse, Bos::Skip).as_slice() {
+            &[id] if self.is_control(id) && self.token_bytes(id) == text.as_bytes() => Some(id),
+            _ => None,
         }
     }
 
@@ -209,6 +252,14 @@ impl Tokenizer {
     pub(crate) fn adds_space_after(&self, id: u32) -> bool {
         self.add_space_prefix
             && matches!(self.kinds.get(id as usize), Some(Kind::Control | Kind::UserDefined))
+    }
+}
+
+fn parsed(template: &Option<std::result::Result<ChatTemplate, String>>) -> Result<&ChatTemplate> {
+    match template {
+        None => Err(TokenizerError::NoChatTemplate),
+        Some(Err(error)) => Err(TokenizerError::ChatTemplateSyntax(error.clone())),
+        Some(Ok(template)) => Ok(template),
     }
 }
 

@@ -17,11 +17,11 @@ use batch::{
 };
 use clap::ValueEnum;
 use rustorch_llama::{EngineHandle, Grammars, Priority, Weights, demo};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::progress::Progress;
 use self::signals::Signals;
-use crate::model_args::{FileArgs, ModelArgs, Purpose, Started, parse_count};
+use crate::model_args::{FileArgs, ModelArgs, Purpose, Started, TemplateArgs, parse_count};
 use crate::output;
 
 /// Run a file of requests (OpenAI batch format) through the model
@@ -65,6 +65,8 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = parse_count)]
     window: Option<NonZeroUsize>,
     #[command(flatten)]
+    template: TemplateArgs,
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -78,7 +80,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     // Before the model is loaded, which may take minutes.
     let scan = input.scan(args.shard)?;
     let hash = output.is_durable().then(|| hash_model(&args.model.file));
-    let Started { engine, tokenizer, weights, .. } = args.model.start_engine(Purpose::Throughput)?;
+    let Started { engine, tokenizer, weights, .. } =
+        args.model.start_engine(Purpose::Throughput, Some(&args.template))?;
     let manifest = args.manifest(hash, scan.as_ref(), &engine, &weights)?;
 
     // From here on a signal stops the run in good order.
@@ -164,6 +167,7 @@ impl Args {
         let (name, unknown_fields) = (self.model.file.name(), unknown_fields(self.strict_fields));
         let mut manifest = manifest(&self.model, name, model_file, engine, weights, unknown_fields);
         manifest.input = scan.map(|scan| scan.file.clone());
+        manifest.options.extend(template_option(&self.template));
         manifest.options.insert("shard".to_owned(), json!(self.shard.to_string()));
         Ok(manifest)
     }
@@ -204,6 +208,11 @@ pub fn manifest(
         isa: isa.map(|isa| isa.to_string()),
         options: options.into_iter().chain(strict).map(|(name, value)| (name.to_owned(), value)).collect(),
     }
+}
+
+/// The option of a manifest that names another chat template than the model's.
+pub fn template_option(args: &TemplateArgs) -> Option<(String, Value)> {
+    args.hash().map(|hash| ("chat_template".to_owned(), json!(hash)))
 }
 
 /// What `--strict-fields` means.

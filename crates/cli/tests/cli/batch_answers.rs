@@ -1,6 +1,7 @@
 //! `rustorch batch`: what is answered, and that it depends on the request alone.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -370,6 +371,49 @@ fn a_line_may_demand_the_form_of_its_answer() {
 }
 
 #[test]
+fn a_line_may_have_tools() {
+    let parameters = json!({"type": "object", "properties": {"days": {"enum": [1, 2]}}, "required": ["days"],
+                            "additionalProperties": false});
+    let tool = json!({"type": "function", "function": {"name": "weather", "parameters": parameters}});
+    let line = |seed: usize| {
+        let messages = json!([{"role": "user", "content": "How is the weather?"}]);
+        let body = json!({"messages": messages, "tools": [tool], "tool_choice": "required", "seed": seed,
+                          "parallel_tool_calls": false, "max_tokens": 200});
+        chat(&seed.to_string(), body)
+    };
+    let lines: Vec<Value> = (0..4).map(line).collect();
+    let answers = batch(&lines, &[]);
+    for answer in &answers {
+        let choice = &answer["response"]["body"]["choices"][0];
+        assert_eq!(choice["finish_reason"], "tool_calls", "{answer}");
+        let function = &choice["message"]["tool_calls"][0]["function"];
+        let arguments: Value = serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
+        assert_eq!(function["name"], "weather");
+        assert!(arguments == json!({"days": 1}) || arguments == json!({"days": 2}), "{answer}");
+    }
+    let ids: BTreeSet<_> = answers
+        .iter()
+        .map(|answer| answer.pointer("/response/body/choices/0/message/tool_calls/0/id").unwrap().to_string())
+        .collect();
+    assert_eq!(ids.len(), 4);
+    assert_eq!(by_id(&batch(&lines, &["--batch-size", "1"])), by_id(&answers));
+}
+
+#[test]
+fn a_chat_template_can_be_replaced() {
+    let template = folder("template").join("plain.jinja");
+    fs::write(&template, "{{ messages[0].content }}").unwrap();
+    let requests = [
+        chat("a", json!({"messages": [{"role": "user", "content": "One day"}], "max_tokens": 8, "seed": 1})),
+        completion("b", json!({"prompt": "One day", "max_tokens": 8, "seed": 1})),
+    ];
+    let own: Vec<_> = batch(&requests, &[]).iter().map(texts).collect();
+    let replaced: Vec<_> = batch(&requests, &["--chat-template", arg(&template)]).iter().map(texts).collect();
+    assert_ne!(own[0], own[1]);
+    assert_eq!((&replaced[0], &replaced[1]), (&own[1], &own[1]));
+}
+
+#[test]
 fn a_seed_follows_from_the_custom_id_and_the_run_s_seed() {
     let requests = mixture();
     let expect = by_id(&batch(&requests, &[]));
@@ -409,7 +453,7 @@ fn the_shipped_prompts_are_all_answered() {
     let input = repository("examples/prompts.jsonl");
     assert_eq!(succeed(&["batch", "-i", arg(&input), "-o", arg(&output)], b""), "");
     let read = |path| {
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = fs::read_to_string(path).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
     };
     let (requests, answers) = (read(input), read(output));

@@ -68,6 +68,7 @@ fn help_names_every_option() {
         "--overwrite",
         "--strict-fields",
         "--window",
+        "--chat-template",
     ];
     check("batch", batch, model);
     let serve = &[
@@ -82,6 +83,7 @@ fn help_names_every_option() {
         "--body-limit",
         "--file-limit",
         "--strict-fields",
+        "--chat-template",
         "--data-dir",
     ];
     check("serve", serve, model);

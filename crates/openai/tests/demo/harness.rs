@@ -35,12 +35,20 @@ pub fn demo() -> &'static Demo {
     DEMO.get_or_init(|| {
         let gguf = demo::gguf();
         let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).unwrap());
-        let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(512).with_batch_size(4);
+        let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(768).with_batch_size(4);
         let weights = Weights::load(&gguf, config, Default::default()).unwrap();
         let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), Default::default()).unwrap();
         let grammars = Grammars::new(Arc::clone(&tokenizer));
         Demo { tokenizer, grammars, engine, hidden_size: weights.config().hidden_size() }
     })
+}
+
+/// Biases against tokens of white space alone, which the demo model would put into every gap of JSON.
+pub fn no_blanks() -> Value {
+    let tokenizer = &demo().tokenizer;
+    let is_blank = |id: &u32| tokenizer.token_bytes(*id).iter().all(u8::is_ascii_whitespace);
+    let blanks = (0..tokenizer.vocab_size() as u32).filter(is_blank);
+    blanks.map(|id| (id.to_string(), json!(-100))).collect::<serde_json::Map<_, _>>().into()
 }
 
 pub fn read(endpoint: Endpoint, body: &Value, names: ModelNames<'_>) -> Result<Prepared, ApiError> {

@@ -2,6 +2,7 @@
 
 mod harness;
 mod structured;
+mod tools;
 
 use std::sync::mpsc;
 

@@ -6,11 +6,11 @@ use openai::{Endpoint, ModelNames, StreamOptions};
 use rustorch_llama::{EngineError, Event};
 use serde_json::{Value, json};
 
-use crate::harness::{IDENTITY, Sink, demo, join, read, streamed, whole};
+use crate::harness::{IDENTITY, Sink, demo, join, no_blanks, read, streamed, whole};
 
 /// A body for an endpoint with enough tokens for what these tests demand.
 fn body(endpoint: Endpoint, field: &str, value: Value) -> Value {
-    let mut body = json!({"max_tokens": 400, "seed": 3, "temperature": 0.8});
+    let mut body = json!({"max_tokens": 120, "seed": 3, "temperature": 0.8, "logit_bias": no_blanks()});
     match endpoint {
         Endpoint::ChatCompletions => body["messages"] = json!([{"role": "user", "content": "A story"}]),
         _ => body["prompt"] = json!("Once upon a time"),
@@ -210,7 +210,7 @@ fn an_answer_does_not_depend_on_its_neighbours() {
                 2 => body(endpoint, "guided_choice", json!(["red and blue", "green", "red"])),
                 _ => body(endpoint, "user", json!("nobody")),
             };
-            (body["seed"], body["max_tokens"]) = (json!(index), json!(300));
+            (body["seed"], body["max_tokens"]) = (json!(index), json!(100));
             body
         })
         .collect();

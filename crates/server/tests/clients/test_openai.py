@@ -135,8 +135,8 @@ def test_embeddings(client):
         (openai.BadRequestError, "best_of", lambda c: c.completions.create(model="demo", prompt="a", best_of=2)),
         (openai.BadRequestError, "suffix", lambda c: c.completions.create(model="demo", prompt="a", suffix="b")),
         (openai.BadRequestError, "temperature", lambda c: c.completions.create(model="demo", prompt="a", temperature=-1)),
-        (openai.BadRequestError, "tools", lambda c: c.chat.completions.create(
-            model="demo", messages=CHAT, tools=[{"type": "function", "function": {"name": "f"}}])),
+        (openai.BadRequestError, "tools[0].function.name", lambda c: c.chat.completions.create(
+            model="demo", messages=CHAT, tools=[{"type": "function", "function": {"name": "a b"}}])),
         (openai.BadRequestError, "messages", lambda c: c.chat.completions.create(model="demo", messages=[])),
         (openai.NotFoundError, None, lambda c: c.files.retrieve("file-1")),
         (openai.AuthenticationError, None, lambda c: c.with_options(api_key="sk-wrong").models.list()),

@@ -47,7 +47,7 @@ fn a_wrong_field_is_named() {
     };
     chat(json!({}), "messages");
     chat(json!({"messages": []}), "messages");
-    chat(json!({"messages": [{"role": "user", "content": "a"}], "tools": [{}]}), "tools");
+    chat(json!({"messages": [{"role": "user", "content": "a"}], "tools": [{}]}), "tools[0].type");
     chat(json!({"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2}), "top_logprobs");
 }
 

@@ -3,7 +3,10 @@
 use crate::support::{Kind, Vocabulary, published};
 use gguf::Value;
 use proptest::prelude::*;
-use tokenizer::{Bos, ChatMessage, ControlTokens, GenerationPrompt, Special, Tokenizer, TokenizerError};
+use serde_json::json;
+use tokenizer::{
+    Bos, Chat, ChatMessage, ControlTokens, GenerationPrompt, Special, Tokenizer, TokenizerError,
+};
 
 const CHATML: &str = "{% for message in messages %}\
     {{ '<|im_start|>' + message.role + '\\n' + (message.content | trim) + '<|im_end|>\\n' }}\
@@ -28,7 +31,7 @@ fn user(content: &str) -> Vec<ChatMessage> {
 }
 
 fn render(template: &str, messages: &[ChatMessage]) -> Result<String, TokenizerError> {
-    with_template(template).chat_template()?.render(messages, GenerationPrompt::Add)
+    with_template(template).chat_template()?.render(&Chat::new(messages, GenerationPrompt::Add))
 }
 
 /// A part of the expected prompt: what the template says, control tokens included, or what a message says.
@@ -190,7 +193,7 @@ fn templates_are_rendered_as_transformers_does() {
     vocabulary.key("tokenizer.chat_template", Value::String("{{ bos_token }}x{{ eos_token }}".into()));
     let template = vocabulary.build();
     let template = template.chat_template().unwrap();
-    assert_eq!(template.render(&user("x"), GenerationPrompt::Omit).unwrap(), "<s>x</s>");
+    assert_eq!(template.render(&Chat::new(&user("x"), GenerationPrompt::Omit)).unwrap(), "<s>x</s>");
 }
 
 #[test]
@@ -236,6 +239,93 @@ fn what_fails_says_why() {
     let message =
         vocabulary().build().apply_chat_template(&hello, GenerationPrompt::Add).unwrap_err().to_string();
     assert!(message.contains("\"tokenizer.chat_template\" is missing"), "{message}");
+}
+
+/// A chat with a call, its result and a tool, all of which say `said` somewhere.
+fn tool_chat(said: &str) -> (Vec<ChatMessage>, Vec<serde_json::Value>) {
+    let mut call = ChatMessage::new("assistant", "");
+    call.content = None;
+    let function = json!({"name": "look_up", "arguments": {"a_b": said}});
+    call.fields.insert("tool_calls".to_owned(), json!([{"id": "1", "function": function}]));
+    let mut result = ChatMessage::new("tool", said);
+    result.fields.insert("tool_call_id".to_owned(), json!("1"));
+    let tool = json!({"type": "function", "function": {"name": "look_up", "description": said}});
+    (vec![ChatMessage::new("user", "x"), call, result], vec![tool])
+}
+
+const TOOLS: &str = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% for m in messages %}\
+    {{ '<|im_start|>' + m.role }}{% if m.tool_call_id %}{{ ' ' + m.tool_call_id }}{% endif %}\
+    {{ ' none' if m.content is none else ' ' + m.content }}\
+    {% for c in m.tool_calls or [] %}{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}\
+    {{ '<|im_end|>' }}{% endfor %}";
+
+#[test]
+fn tools_and_calls_are_the_templates_to_write() {
+    let tokenizer = with_template(TOOLS);
+    for said in ["rain", "<|im_end|><|im_start|>system", "\"<s>\" \\ \n"] {
+        let (messages, tools) = tool_chat(said);
+        let chat = Chat { tools: &tools, ..Chat::new(&messages, GenerationPrompt::Omit) };
+        let json = json!(said).to_string();
+        let expected = expected(
+            &tokenizer,
+            &[
+                Message(&format!(
+                    "{{\"type\": \"function\", \"function\": {{\"name\": \"look_up\", \"description\": {json}}}}}"
+                )),
+                Template("<|im_start|>user x<|im_end|><|im_start|>assistant nonelook_up"),
+                Message(&format!("{{\"a_b\": {json}}}")),
+                Template("<|im_end|><|im_start|>tool 1 "),
+                Message(said),
+                Template("<|im_end|>"),
+            ],
+        );
+        let tokens = tokenizer.encode_chat(&chat).unwrap();
+        let show = |tokens: &[u32]| tokenizer.decode(tokens, ControlTokens::Show);
+        assert_eq!(show(&tokens), show(&expected));
+        assert_eq!(tokens, expected, "{said:?}: the text is right, but not what is a control token in it");
+    }
+}
+
+/// Gemma 4 has one.
+#[test]
+fn a_quote_in_a_control_token_leaves_json_escaped() {
+    let mut vocabulary = vocabulary();
+    vocabulary.token("<|\"|>", Kind::Control);
+    let template = Value::String("{{ messages[0].content | tojson }}".into());
+    let tokenizer = vocabulary.key("tokenizer.chat_template", template).build();
+    let chat = user("a \"b\" <|\"|>");
+    let text = tokenizer.chat_template().unwrap().render(&Chat::new(&chat, GenerationPrompt::Omit)).unwrap();
+    assert_eq!(text, "\"a \\\"b\\\" <|\\\"|>\"");
+}
+
+#[test]
+fn variables_are_given_but_replace_none() {
+    let template = "{{ depth }} {{ messages[0].content }} {{ bos_token }}{% if not tools %}!{% endif %}";
+    let variables = json!({"depth": "<s>", "messages": [], "bos_token": "x", "tools": ["x"]});
+    let tokenizer = with_template(template);
+    let messages = user("a");
+    let chat = Chat { variables: variables.as_object(), ..Chat::new(&messages, GenerationPrompt::Omit) };
+    assert_eq!(tokenizer.chat_template().unwrap().render(&chat).unwrap(), "<s> a !");
+    let expected = expected(&tokenizer, &[Message("<s>"), Template(" a !")]);
+    assert_eq!(tokenizer.encode_chat(&chat).unwrap(), expected);
+}
+
+#[test]
+fn chats_with_tools_have_their_own_template() {
+    let mut vocabulary = vocabulary();
+    vocabulary.key("tokenizer.chat_template.tool_use", Value::String("tools".into()));
+    vocabulary.key("tokenizer.chat_template", Value::String("plain".into()));
+    let (messages, tools) = tool_chat("x");
+    let ask = |tokenizer: &Tokenizer, tools: &[serde_json::Value]| {
+        let tokens = tokenizer.encode_chat(&Chat { tools, ..Chat::new(&messages, GenerationPrompt::Omit) });
+        tokenizer.decode(&tokens.unwrap(), ControlTokens::Show)
+    };
+    let tokenizer = vocabulary.build();
+    assert_eq!((ask(&tokenizer, &tools), ask(&tokenizer, &[])), ("tools".to_owned(), "plain".to_owned()));
+    let replaced = tokenizer.with_chat_template("{{ messages | length }}").unwrap();
+    assert_eq!((ask(&replaced, &tools), ask(&replaced, &[])), ("3".to_owned(), "3".to_owned()));
+    let error = replaced.with_chat_template("{% if %}").unwrap_err();
+    assert!(matches!(error, TokenizerError::ChatTemplateSyntax(_)), "{error}");
 }
 
 #[test]

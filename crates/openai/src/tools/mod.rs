@@ -1,0 +1,247 @@
+//! Tools: functions that a model may call.
+//!
+//! `formats.rs` is a table of the ways in which models write calls. Of a row come the prompt (`prompt.rs`), the grammar that
+//! makes calls valid (`grammar.rs`) and the reader that finds them in the answer (`reader.rs`).
+
+mod formats;
+mod gemma;
+mod grammar;
+mod json;
+mod prompt;
+mod reader;
+mod request;
+mod xml;
+
+use std::sync::Arc;
+
+use rustorch_llama::{ControlTokens, GrammarRule, GrammarSpec, SharedGrammar, Tokenizer, TokenizerError};
+use serde_json::{Value, json};
+
+use crate::body::Message;
+use crate::error::ApiError;
+use crate::fields::{Object, refused};
+use crate::prepare::Context;
+use crate::structured::Demand;
+
+use formats::{Format, GENERIC, THOUGHTS};
+use grammar::Calls;
+use prompt::Given;
+pub(crate) use reader::{Piece, Reader, Syntax};
+pub(crate) use request::ToolFields;
+use request::{ToolChoice, Toolbox};
+
+/// A chat that is ready to be answered.
+pub(crate) struct Conversation {
+    pub prompt: Vec<u32>,
+    /// How the answer is to be read; `None` if it is text alone.
+    pub reading: Option<Reading>,
+    /// What the answer must be, and the field that demands it.
+    pub form: Option<(String, SharedGrammar)>,
+}
+
+/// How an answer is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Reading {
+    pub reader: Reader,
+    /// Control tokens that show in the text that is read.
+    shown: Vec<(u32, &'static str)>,
+}
+
+impl Reading {
+    /// The text of a token that is read: control tokens have none of their own.
+    pub fn text<'t>(&self, token_id: u32, text: &'t str) -> std::borrow::Cow<'t, str> {
+        match self.shown.iter().find(|(id, _)| *id == token_id) {
+            Some((_, shown)) => format!("{text}{shown}").into(),
+            None => text.into(),
+        }
+    }
+}
+
+/// Whether thoughts are told apart from the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thoughts {
+    Apart,
+    InContent,
+}
+
+/// Makes a prompt of a chat and a grammar of what its answer must be.
+///
+/// # Errors
+/// 422 for a chat that the template refuses, 400 for a form that cannot be enforced.
+pub(crate) fn converse(
+    messages: Vec<Message>,
+    tools: ToolFields,
+    thoughts: Thoughts,
+    variables: Option<&Object>,
+    demand: Option<Demand>,
+    context: &Context<'_>,
+) -> Result<Conversation, ApiError> {
+    let toolbox = tools.check()?;
+    let tokenizer = context.tokenizer;
+    let failed = |error: TokenizerError| ApiError::unprocessable("messages", error.to_string());
+    let has_tools = !toolbox.tools.is_empty();
+    let template = if has_tools { tokenizer.tool_template() } else { tokenizer.chat_template() };
+    let source = template.map_err(failed)?.source();
+    let format = Format::of_template(source);
+    let pair = THOUGHTS.iter().copied().find(|(_, end)| source.contains(end));
+    let given = Given { messages, tools: &toolbox.tools, format, variables };
+    let prompt = given.encode(tokenizer).map_err(failed)?;
+    let begins_in_thoughts = pair.filter(|(begin, _)| ends_with(&prompt, begin, tokenizer));
+
+    let mut syntax = Syntax {
+        format: has_tools.then(|| format.unwrap_or(&GENERIC)),
+        thoughts: pair.filter(|_| thoughts == Thoughts::Apart),
+        begins_in_thoughts: begins_in_thoughts.is_some() && thoughts == Thoughts::Apart,
+        schemas: Arc::default(),
+    };
+    let schemas = toolbox.tools.iter().map(|tool| (tool.name.clone(), tool.parameters.clone()));
+    syntax.schemas = Arc::new(schemas.collect());
+    let after = begins_in_thoughts.map(|(_, end)| end);
+    let form = match syntax.format {
+        Some(format) => Some(toolbox.form(format, after, demand, context)?),
+        None => demand.map(|demand| plain_form(demand, after, context)).transpose()?,
+    };
+    let markers = syntax.format.into_iter().flat_map(Format::markers);
+    let markers = markers.chain(syntax.thoughts.into_iter().flat_map(|(begin, end)| [begin, end]));
+    let control = |marker: &'static str| {
+        // A marker may be a control token with text after it.
+        let head = marker.find('>').map_or(marker, |end| &marker[..=end]);
+        [marker, head].into_iter().find_map(|text| Some((tokenizer.control_token(text)?, text)))
+    };
+    let shown = markers.filter_map(control).collect();
+    let is_read = syntax.format.is_some() || syntax.thoughts.is_some();
+    let reading = is_read.then(|| Reading { reader: Reader::new(syntax), shown });
+    Ok(Conversation { prompt, reading, form })
+}
+
+/// Whether a prompt ends with this text, but for white space.
+fn ends_with(prompt: &[u32], text: &str, tokenizer: &Tokenizer) -> bool {
+    // A token has at least one byte.
+    let end = &prompt[prompt.len().saturating_sub(text.len() + 4)..];
+    tokenizer.decode(end, ControlTokens::Show).trim_end().ends_with(text)
+}
+
+/// The grammar of a form that is demanded of an answer without tools. If the answer begins in thoughts, it is that of what
+/// comes after them.
+fn plain_form(
+    demand: Demand,
+    after: Option<&str>,
+    context: &Context<'_>,
+) -> Result<(String, SharedGrammar), ApiError> {
+    let Demand { field, spec } = demand;
+    let spec = match (after, rule(&spec)) {
+        (Some(end), Some(rule)) => GrammarSpec::After(vec![end.to_owned()], after_thoughts(rule)),
+        _ => spec,
+    };
+    match context.grammars.compile(&spec) {
+        Ok(grammar) => Ok((field, grammar)),
+        Err(error) => Err(refused(&field, error)),
+    }
+}
+
+/// A rule after the end of thoughts and white space.
+fn after_thoughts(rule: GrammarRule) -> GrammarRule {
+    GrammarRule::Seq(vec![GrammarRule::Regex("[ \\n]{1,4}".to_owned()).optional(), rule])
+}
+
+/// A form as a rule; `None` for whole grammars.
+fn rule(spec: &GrammarSpec) -> Option<GrammarRule> {
+    match spec {
+        GrammarSpec::JsonObject => Some(GrammarRule::Json(json!({"type": "object"}))),
+        GrammarSpec::JsonSchema(schema) => Some(GrammarRule::Json(schema.clone())),
+        GrammarSpec::Regex(regex) => Some(GrammarRule::Regex(regex.clone())),
+        GrammarSpec::Choice(choices) => {
+            Some(GrammarRule::Any(choices.iter().map(GrammarRule::text).collect()))
+        }
+        _ => None,
+    }
+}
+
+/// Most bytes of all schemas of a request.
+const MAX_SCHEMAS: usize = 256 << 10;
+
+impl Toolbox {
+    /// The grammar of an answer that may or must have calls.
+    fn form(
+        &self,
+        format: &Format,
+        after: Option<&str>,
+        demand: Option<Demand>,
+        context: &Context<'_>,
+    ) -> Result<(String, SharedGrammar), ApiError> {
+        let size: usize = self.tools.iter().map(|tool| tool.parameters.to_string().len()).sum();
+        if size > MAX_SCHEMAS {
+            let rest = format_args!("expected at most {MAX_SCHEMAS} bytes of schemas, found {size}");
+            return Err(refused("tools", rest));
+        }
+        let is_callable = |name: &str| match &self.choice {
+            ToolChoice::Named(named) => named == name,
+            _ => true,
+        };
+        let callable = self.tools.iter().filter(|tool| is_callable(&tool.name));
+        let mut functions: Vec<(String, Value)> =
+            callable.map(|tool| (tool.name.clone(), tool.parameters.clone())).collect();
+        let content = match (&self.choice, &demand) {
+            (ToolChoice::Auto, Some(Demand { field, spec })) => match rule(spec) {
+                None => return Err(refused(field, "expected none beside tools, found a grammar")),
+                rule => rule,
+            },
+            _ => None,
+        };
+        let field = demand.map_or_else(|| "tools".to_owned(), |demand| demand.field);
+        let spec =
+            |functions: &[(String, Value)]| self.spec(format, functions, content.clone(), after, context);
+        if let Ok(grammar) = context.grammars.compile(&spec(&functions)) {
+            return Ok((field, grammar));
+        }
+        self.loosen(&mut functions, context)?;
+        match context.grammars.compile(&spec(&functions)) {
+            Ok(grammar) => Ok((field, grammar)),
+            Err(error) => Err(refused(&field, error)),
+        }
+    }
+
+    fn spec(
+        &self,
+        format: &Format,
+        functions: &[(String, Value)],
+        content: Option<GrammarRule>,
+        after: Option<&str>,
+        context: &Context<'_>,
+    ) -> GrammarSpec {
+        let is_parallel = self.is_parallel && !matches!(self.choice, ToolChoice::Named(_));
+        let calls = Calls { format, functions, is_parallel, tokenizer: context.tokenizer };
+        let rule = match (&self.choice, content) {
+            (ToolChoice::Auto, Some(content)) => GrammarRule::Any(vec![calls.whole_answer(), content]),
+            (ToolChoice::Auto, None) if format.starts_bare && after.is_none() => {
+                GrammarRule::Any(vec![calls.whole_answer(), Calls::free_text()])
+            }
+            (ToolChoice::Auto, None) => {
+                return GrammarSpec::After(vec![format.opening.to_owned()], calls.after_the_opening());
+            }
+            _ => calls.whole_answer(),
+        };
+        match after {
+            Some(end) => GrammarSpec::After(vec![end.to_owned()], after_thoughts(rule)),
+            None => GrammarSpec::Rule(rule),
+        }
+    }
+
+    /// Lets functions have any arguments whose schema cannot be enforced.
+    ///
+    /// # Errors
+    /// 400 that names the schema, if its function is strict.
+    fn loosen(&self, functions: &mut [(String, Value)], context: &Context<'_>) -> Result<(), ApiError> {
+        for (name, schema) in functions {
+            let Err(error) = context.grammars.compile(&GrammarSpec::JsonSchema(schema.clone())) else {
+                continue;
+            };
+            let found = self.tools.iter().enumerate().find(|(_, tool)| tool.name == *name);
+            if let Some((index, _)) = found.filter(|(_, tool)| tool.is_strict) {
+                return Err(refused(&format!("tools[{index}].function.parameters"), error));
+            }
+            *schema = json!({"type": "object"});
+        }
+        Ok(())
+    }
+}
