@@ -135,10 +135,16 @@ impl Reader {
         {
             let raw = std::mem::take(&mut call.raw);
             self.state = State::Text;
-            raw.chars().for_each(|c| self.say(c));
+            // After calls it is the beginning of one more.
+            if self.num_calls == 0 {
+                raw.chars().for_each(|c| self.say(c));
+            }
         }
         let held = std::mem::take(&mut self.held);
-        held.chars().for_each(|c| self.say(c));
+        let opening = self.syntax.format.map_or("", |format| format.opening);
+        if self.num_calls == 0 || !opening.starts_with(&held) {
+            held.chars().for_each(|c| self.say(c));
+        }
         if self.num_calls == 0 && !matches!(self.state, State::Reasoning) {
             let blank = std::mem::take(&mut self.blank);
             self.emit(Piece::Content(blank));
@@ -530,5 +536,9 @@ mod tests {
     fn a_call_that_is_cut_off_is_shown_as_far_as_it_goes() {
         check(&syntax("Hermes"), "<tool_call>{\"name\": \"f\", \"arguments\": {\"ci", &call("f", "{\"ci"));
         check(&syntax("Mistral, name and arguments"), "[TOOL_CALLS]f[ARGS]{", &call("f", "{"));
+        for more in ["\n<tool_ca", "<tool_call>", "\n<tool_call>{\"na"] {
+            let text = format!("<tool_call>{{\"name\": \"f\"}}</tool_call>{more}");
+            check(&syntax("Hermes"), &text, &call("f", "{}"));
+        }
     }
 }
