@@ -6,9 +6,6 @@ use devices::{GpuChoice, GpuOptions};
 use gguf::Gguf;
 use gpu::{Adapters, check};
 
-/// The demo model stands in for the user's.
-const MODEL: &[u8] = include_bytes!("../../../models/demo/demo.gguf");
-
 #[test]
 #[allow(clippy::print_stderr)] // The report is the test's second result.
 fn every_kernel_on_this_device_is_right_and_batch_invariant() {
@@ -17,7 +14,8 @@ fn every_kernel_on_this_device_is_right_and_batch_invariant() {
         .choose(GpuChoice::Any)
         .or_else(|_| adapters.choose(GpuChoice::Index(0)))
         .expect("tests of kernels need a device, a software rasteriser at least");
-    let model = Gguf::from_vec(MODEL.to_vec()).expect("the demo model");
+    // A small model stands in for the user's: a software rasteriser takes minutes for a larger one.
+    let model = Gguf::from_vec(testkit::ModelSpec::default().to_gguf()).expect("a model");
     let report = check::run(adapter, GpuOptions::default(), &model, |finding| eprintln!("{finding}"));
     let report = report.expect("the device opens");
     assert_eq!(report.num_failed(), 0, "{report}");
