@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Replaces a file by one with these contents: a crash leaves the old or the new, whole.
 pub(crate) fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let temporary = with_suffix(path, ".tmp");
+    let temporary = temporary(path);
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(contents)?;
         file.sync_all()
@@ -34,6 +34,11 @@ pub(crate) fn sync_folder_of(path: &Path) -> io::Result<()> {
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
     }
     Ok(())
+}
+
+/// Where the new contents of a file are written before they replace the old.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    with_suffix(path, ".rustorch.tmp")
 }
 
 /// `path` with something after its name.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::sniff::Other;
+
 /// The result of preparing or running a batch.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -19,6 +21,32 @@ pub enum Error {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// The input is not made of lines of JSON.
+    #[error("{}: expected JSON lines, one object a line, found {found}\nhint: {hint}", input.display())]
+    NotJsonLines {
+        /// The input.
+        input: PathBuf,
+        /// What it is.
+        found: &'static str,
+        /// How it can be read.
+        hint: &'static str,
+    },
+    /// The output, or a file that is written beside it, is one that the run reads.
+    #[error("{}: expected an output file other than {}, found the same file", output.display(), other.display())]
+    SameFile {
+        /// The output.
+        output: PathBuf,
+        /// What the run reads.
+        other: PathBuf,
+    },
+    /// The output was removed, replaced or changed by someone else while the run wrote it.
+    #[error("{output}: expected to be its only writer, found {found}")]
+    OutputChanged {
+        /// The output.
+        output: String,
+        /// What has become of it.
+        found: String,
     },
     /// Two lines of the input have the same id.
     #[error(
@@ -110,6 +138,11 @@ impl Error {
     /// A failure with something of this name.
     pub(crate) fn named(name: &str) -> impl FnOnce(io::Error) -> Self {
         Self::failed(name.to_owned())
+    }
+
+    /// An input of another kind.
+    pub(crate) fn not_json_lines(input: &Path, other: Other) -> Self {
+        Self::NotJsonLines { input: input.to_owned(), found: other.found, hint: other.hint }
     }
 
     fn failed(what: String) -> impl FnOnce(io::Error) -> Self {

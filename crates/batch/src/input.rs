@@ -2,17 +2,21 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek, Take};
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::mpsc::Receiver;
 
+use openai::ApiError;
+
 use crate::error::{Error, Result};
-use crate::index::{IdHash, Index, Known};
+use crate::index::{IdHash, Index, Known, LineHash};
+use crate::ledger::Ledger;
 use crate::lines::{Line, Lines};
 use crate::manifest::{FileHash, Hasher};
-use crate::request::{LineError, custom_id, line_name};
+use crate::request::{custom_id, duplicate, invalid_json, line_name};
+use crate::sniff;
 
 /// Longest line that is read. A prompt of a million tokens takes a few megabytes. A longer line is no request: the file
 /// is not made of lines, and reading it whole could take all memory.
@@ -32,12 +36,14 @@ enum Source {
 }
 
 /// What a scan of the input found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Scan {
     /// What the file holds.
     pub file: FileHash,
     /// Lines of the shard that are not blank.
     pub lines: u64,
+    /// Their ids, and those of the other lines.
+    pub(crate) ids: Index,
 }
 
 /// Every `count`-th line: those whose number less `index` is a multiple of `count`. Blank lines count.
@@ -57,8 +63,10 @@ pub(crate) struct RawLine {
     pub consumed: u64,
     /// Its id, or `line-N` if it has none.
     pub custom_id: String,
+    /// Of its bytes.
+    pub hash: LineHash,
     /// Its bytes without the line ending, or why it cannot be used.
-    pub text: std::result::Result<Vec<u8>, LineError>,
+    pub text: std::result::Result<Vec<u8>, ApiError>,
 }
 
 impl Input {
@@ -83,67 +91,94 @@ impl Input {
         Ok(stream(Box::new(BufReader::new(file))))
     }
 
-    /// Reads a regular file to its end, and refuses it if two of its lines have the same id. Returns `None` for a stream.
+    /// Reads a regular file to its end, and refuses it if it is not made of JSON lines or if two of its lines have the same
+    /// id. Returns `None` for a stream.
     ///
     /// # Errors
-    /// [`Error::DuplicateId`], or a file that cannot be read.
+    /// [`Error::NotJsonLines`], [`Error::DuplicateId`], or a file that cannot be read.
     pub fn scan(&self, shard: Shard) -> Result<Option<Scan>> {
         let Source::File(file) = &self.source else { return Ok(None) };
-        let (mut index, mut lines) = (Index::new(), 0);
-        let mut hashed =
-            Hashed { input: rewound(file).map_err(Error::io(&self.path))?, hasher: Hasher::default() };
-        let second = each_line(BufReader::with_capacity(BUFFER, &mut hashed), |number, id| {
+        let failed = || Error::io(&self.path);
+        self.sniff(file)?;
+        let (mut ids, mut lines) = (Index::new(), 0);
+        let mut hashed = Hashed { input: rewound(file).map_err(failed())?, hasher: Hasher::default() };
+        let second = each_line(BufReader::with_capacity(BUFFER, &mut hashed), |number, id, text| {
             lines += u64::from(shard.contains(number));
-            if index.insert(IdHash::of(&id)) { None } else { Some((number, id)) }
+            if ids.insert(IdHash::of(&id), Some(LineHash::of(text))) { None } else { Some((number, id)) }
         });
-        let Some((second, custom_id)) = second.map_err(Error::io(&self.path))? else {
-            return Ok(Some(Scan { file: hashed.hasher.finish(), lines }));
+        let Some((second, custom_id)) = second.map_err(failed())? else {
+            return Ok(Some(Scan { file: hashed.hasher.finish(), lines, ids }));
         };
         // The index does not store line numbers, so the first line with this id is searched for.
-        drop(index);
-        let input = rewound(file).map_err(Error::io(&self.path))?;
-        let first = each_line(BufReader::new(input), |number, id| (id == custom_id).then_some(number));
-        let first = first.map_err(Error::io(&self.path))?.unwrap_or(second);
+        drop(ids);
+        let input = rewound(file).map_err(failed())?;
+        let first = each_line(BufReader::new(input), |number, id, _| (id == custom_id).then_some(number));
+        let first = first.map_err(failed())?.unwrap_or(second);
         Err(Error::DuplicateId { input: self.path.clone(), custom_id, first, second })
     }
 
-    /// Its name.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Refuses a file that is not made of JSON lines.
+    fn sniff(&self, file: &File) -> Result<()> {
+        let mut beginning = Vec::new();
+        let read = rewound(file).and_then(|file| file.take(BUFFER as u64).read_to_end(&mut beginning));
+        read.map_err(Error::io(&self.path))?;
+        match sniff::refuse(&beginning, beginning.len() < BUFFER) {
+            Some(other) => Err(Error::not_json_lines(&self.path, other)),
+            None => Ok(()),
+        }
     }
 
-    /// Reads lines of the shard that are not in `done`, one for each permit, and passes them to `send`: `None` after the
-    /// last. Ends after that, after an error, without permits, or when `send` returns false because nobody listens.
+    /// Reads lines of the shard that have no result, one for each permit, and passes them to `send`: `None` after the last.
+    /// Of a file that was scanned, `scanned` bytes are read; it must still be what it was. Ends after that, after an
+    /// error, without permits, or when `send` returns false because nobody listens.
     pub(crate) fn read(
         self,
         shard: Shard,
-        done: Index,
+        ledger: Ledger,
+        scanned: Option<FileHash>,
         permits: &Receiver<()>,
-        mut send: impl FnMut(io::Result<Option<RawLine>>) -> bool,
+        mut send: impl FnMut(Result<Option<RawLine>>) -> bool,
     ) {
-        let opened: io::Result<(Box<dyn BufRead>, Repeats)> = match self.source {
-            Source::File(file) => rewound(&file).map(|file| {
-                (Box::new(BufReader::with_capacity(BUFFER, file)) as Box<dyn BufRead>, Repeats::Never)
-            }),
-            Source::Stream(input) => Ok((input, Repeats::Possible)),
-        };
-        let mut reader = opened.map(|(input, repeats)| Reader {
-            lines: Lines::new(input, MAX_LINE_BYTES),
-            text: Vec::new(),
-            shard,
-            index: done,
-            repeats,
-        });
+        let path = self.path.clone();
+        let mut reader = self.reader(shard, ledger, scanned);
         while permits.recv().is_ok() {
             let line = match &mut reader {
-                Ok(reader) => reader.next(),
-                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+                Ok(reader) => reader.next().map_err(Error::io(&path)),
+                Err(error) => Err(error.take().unwrap_or(Error::EngineStopped)),
             };
             let is_last = !matches!(line, Ok(Some(_)));
             if !send(line) || is_last {
                 return;
             }
         }
+    }
+
+    /// A reader from the beginning, or why there is none.
+    fn reader(
+        self,
+        shard: Shard,
+        ledger: Ledger,
+        scanned: Option<FileHash>,
+    ) -> std::result::Result<Reader<Box<dyn BufRead>>, Option<Error>> {
+        let failed = |error| Some(Error::io(&self.path)(error));
+        let input: Box<dyn BufRead> = match (self.source, scanned) {
+            (Source::File(file), None) => {
+                Box::new(BufReader::with_capacity(BUFFER, rewound(&file).map_err(failed)?))
+            }
+            (Source::File(file), Some(scanned)) => {
+                let input = rewound(&file).map_err(failed)?.take(scanned.bytes);
+                let verified = Verified { input, hasher: Some(Hasher::default()), scanned };
+                Box::new(BufReader::with_capacity(BUFFER, verified))
+            }
+            (Source::Stream(mut input), _) => {
+                let beginning = input.fill_buf().map_err(failed)?;
+                if let Some(other) = sniff::refuse(beginning, beginning.is_empty()) {
+                    return Err(Some(Error::not_json_lines(&self.path, other)));
+                }
+                input
+            }
+        };
+        Ok(Reader { lines: Lines::new(input, MAX_LINE_BYTES), text: Vec::new(), shard, ledger })
     }
 }
 
@@ -171,15 +206,48 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-/// Visits the number and the id of every line that is not blank, until a visit returns something.
+/// Reads the part of a file that was scanned; at its end the file must be what it was.
+struct Verified {
+    input: Take<File>,
+    /// `None` once the end was reached.
+    hasher: Option<Hasher>,
+    scanned: FileHash,
+}
+
+impl Read for Verified {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.input.read(buffer)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..bytes]);
+        }
+        if bytes == 0
+            && !buffer.is_empty()
+            && let Some(hasher) = self.hasher.take()
+        {
+            let (expected, found) = (self.scanned.bytes, self.input.get_ref().metadata()?.len());
+            if expected != found {
+                let message = format!("expected the {expected} bytes of the start, found {found} at the end");
+                return Err(io::Error::other(message));
+            }
+            if hasher.finish() != self.scanned {
+                return Err(io::Error::other(
+                    "expected the contents of the start, found it changed meanwhile",
+                ));
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Visits the number, the id and the text of every line that is not blank, until a visit returns something.
 fn each_line<T>(
     input: impl BufRead,
-    mut visit: impl FnMut(u64, String) -> Option<T>,
+    mut visit: impl FnMut(u64, String, &[u8]) -> Option<T>,
 ) -> io::Result<Option<T>> {
     let (mut lines, mut text) = (Lines::new(input, MAX_LINE_BYTES), Vec::new());
     while let Some(line) = lines.next(&mut text)? {
         if let Some(id) = id(line, &mut text)
-            && let Some(found) = visit(line.number, id)
+            && let Some(found) = visit(line.number, id, &text)
         {
             return Ok(Some(found));
         }
@@ -203,21 +271,12 @@ fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
     Some(custom_id(text).unwrap_or_else(|| line_name(line.number)))
 }
 
-/// Whether an id may occur twice. The scan of a regular file excludes it; a stream is not scanned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Repeats {
-    Never,
-    Possible,
-}
-
 /// Finds the lines to answer.
 struct Reader<R> {
     lines: Lines<R>,
     text: Vec<u8>,
     shard: Shard,
-    /// The ids that are done. If ids may repeat, also the ids read so far, which are marked.
-    index: Index,
-    repeats: Repeats,
+    ledger: Ledger,
 }
 
 impl<R: BufRead> Reader<R> {
@@ -227,22 +286,22 @@ impl<R: BufRead> Reader<R> {
             consumed += line.bytes;
             let is_ours = self.shard.contains(line.number);
             // The ids of other shards' lines matter only if a line of this shard may repeat them.
-            if !is_ours && self.repeats == Repeats::Never {
+            if !is_ours && matches!(self.ledger, Ledger::File(_)) {
                 continue;
             }
             let Some(id) = id(line, &mut self.text) else { continue };
             if let Some((custom_id, repeated)) = self.admit(line.number, id)
                 && is_ours
             {
+                let hash = LineHash::of(&self.text);
                 let text = match repeated {
                     Some(error) => Err(error),
-                    None if line.is_too_long => {
-                        let message = format!("expected at most {MAX_LINE_BYTES} bytes, found a longer line");
-                        Err(LineError::new("invalid_json", message))
-                    }
+                    None if line.is_too_long => Err(invalid_json(format!(
+                        "expected at most {MAX_LINE_BYTES} bytes, found a longer line"
+                    ))),
                     None => Ok(mem::take(&mut self.text)),
                 };
-                return Ok(Some(RawLine { number: line.number, consumed, custom_id, text }));
+                return Ok(Some(RawLine { number: line.number, consumed, custom_id, hash, text }));
             }
         }
         Ok(None)
@@ -250,20 +309,22 @@ impl<R: BufRead> Reader<R> {
 
     /// The id under which this line is answered, and an error if its own id was used before. `None` if the line has been
     /// answered already.
-    fn admit(&mut self, number: u64, id: String) -> Option<(String, Option<LineError>)> {
-        if self.repeats == Repeats::Never {
-            return (!self.index.contains(IdHash::of(&id))).then_some((id, None));
-        }
-        match self.index.mark(IdHash::of(&id)) {
+    fn admit(&mut self, number: u64, id: String) -> Option<(String, Option<ApiError>)> {
+        let index = match &mut self.ledger {
+            // The scan found no id twice.
+            Ledger::File(index) => return (!index.is_marked(IdHash::of(&id))).then_some((id, None)),
+            Ledger::Stream(index) => index,
+        };
+        match index.mark(IdHash::of(&id)) {
             Known::New => return Some((id, None)),
             Known::Unmarked => return None,
             Known::Marked => {}
         }
         // A repeated id cannot be used. The line gets the id `line-N`, with as many `+` as it takes to be free.
-        let error = LineError::duplicate(&id);
+        let error = duplicate(&id);
         let mut name = line_name(number);
         loop {
-            match self.index.mark(IdHash::of(&name)) {
+            match index.mark(IdHash::of(&name)) {
                 Known::New => return Some((name, Some(error))),
                 Known::Unmarked => return None,
                 Known::Marked => name.push('+'),
@@ -311,14 +372,33 @@ impl fmt::Debug for Input {
 mod tests {
     use super::*;
 
-    fn reader(input: &[u8], shard: Shard, done: &[&str], repeats: Repeats) -> Reader<impl BufRead + use<>> {
-        let mut index = Index::new();
+    /// Whether the input can be scanned.
+    #[derive(Debug, Clone, Copy)]
+    enum Kind {
+        File,
+        Stream,
+    }
+
+    fn reader(input: &[u8], shard: Shard, done: &[&str], kind: Kind) -> Reader<impl BufRead + use<>> {
+        let scanned = match kind {
+            Kind::File => {
+                let mut ids = Index::new();
+                let visit = |_, id: String, text: &[u8]| -> Option<()> {
+                    ids.insert(IdHash::of(&id), Some(LineHash::of(text)));
+                    None
+                };
+                each_line(input, visit).unwrap();
+                Some(ids)
+            }
+            Kind::Stream => None,
+        };
+        let mut ledger = Ledger::new(scanned);
         for id in done {
-            index.insert(IdHash::of(id));
+            ledger.enter(IdHash::of(id), None);
         }
         let input = io::Cursor::new(input.to_vec());
         let lines = Lines::new(BufReader::with_capacity(7, input), MAX_LINE_BYTES);
-        Reader { lines, text: Vec::new(), shard, index, repeats }
+        Reader { lines, text: Vec::new(), shard, ledger }
     }
 
     /// Each line's number, bytes consumed, id and text or error.
@@ -328,7 +408,7 @@ mod tests {
         while let Some(line) = reader.next().unwrap() {
             let text = match line.text {
                 Ok(text) => String::from_utf8(text).unwrap(),
-                Err(error) => error.code.to_owned(),
+                Err(error) => error.code.unwrap().to_owned(),
             };
             found.push((line.number, line.consumed, line.custom_id, text));
         }
@@ -340,8 +420,8 @@ mod tests {
     #[test]
     fn blank_lines_are_counted_and_passed_over() {
         let check = |input: &str, expect: &[(u64, u64, &str, &str)]| {
-            for repeats in [Repeats::Never, Repeats::Possible] {
-                check(reader(input.as_bytes(), Shard::WHOLE, &[], repeats), expect);
+            for kind in [Kind::File, Kind::Stream] {
+                check(reader(input.as_bytes(), Shard::WHOLE, &[], kind), expect);
             }
         };
         check("", &[]);
@@ -356,10 +436,14 @@ mod tests {
     fn a_line_beyond_the_limit_costs_itself_alone() {
         let max = MAX_LINE_BYTES as usize;
         let input = format!("a\n{}\n{}\n{}\nb\n", "x".repeat(max), "y".repeat(max + 1), "z".repeat(2 * max));
-        let mut reader = reader(input.as_bytes(), Shard::WHOLE, &[], Repeats::Never);
+        let mut reader = reader(input.as_bytes(), Shard::WHOLE, &[], Kind::File);
         let mut found = Vec::new();
         while let Some(line) = reader.next().unwrap() {
-            found.push((line.number, line.consumed, line.text.map(|text| text.len()).map_err(|e| e.code)));
+            found.push((
+                line.number,
+                line.consumed,
+                line.text.map(|text| text.len()).map_err(|e| e.code.unwrap()),
+            ));
         }
         let bytes = MAX_LINE_BYTES;
         let expect = [
@@ -376,10 +460,10 @@ mod tests {
     fn what_is_done_is_passed_over() {
         let (a, b) = (r#"{"custom_id": "a"}"#, r#"{"custom_id": "b"}"#);
         let input = format!("{a}\nx\n{b}\ny\n");
-        for repeats in [Repeats::Never, Repeats::Possible] {
+        for kind in [Kind::File, Kind::Stream] {
             let done = &["a", "line-4", "c"];
             let expect = [(2, 21, "line-2", "x"), (3, 19, "b", b)];
-            check(reader(input.as_bytes(), Shard::WHOLE, done, repeats), &expect);
+            check(reader(input.as_bytes(), Shard::WHOLE, done, kind), &expect);
         }
     }
 
@@ -388,7 +472,7 @@ mod tests {
         let a = r#"{"custom_id": "a"}"#;
         let taken = r#"{"custom_id": "line-4"}"#;
         let input = format!("{a}\n{a}\n{taken}\n{a}\n");
-        let stream = |done: &[&str]| reader(input.as_bytes(), Shard::WHOLE, done, Repeats::Possible);
+        let stream = |done: &[&str]| reader(input.as_bytes(), Shard::WHOLE, done, Kind::Stream);
         let error = "duplicate_custom_id";
         let all =
             [(1, 19, "a", a), (2, 19, "line-2", error), (3, 24, "line-4", taken), (4, 19, "line-4+", error)];
@@ -404,12 +488,12 @@ mod tests {
         let a = r#"{"custom_id": "a"}"#;
         let input = format!("{a}\n\nx\ny\nz\n{a}\n");
         let shard = |text: &str| text.parse::<Shard>().unwrap();
-        let file = |text: &str| reader(input.as_bytes(), shard(text), &[], Repeats::Never);
+        let file = |text: &str| reader(input.as_bytes(), shard(text), &[], Kind::File);
         check(file("1/3"), &[(1, 19, "a", a), (4, 5, "line-4", "y")]);
         check(file("2/3"), &[(5, 26, "line-5", "z")]);
         check(file("3/3"), &[(3, 22, "line-3", "x"), (6, 23, "a", a)]);
         // In a stream, a line of another shard may be the one that has the id.
-        let stream = reader(input.as_bytes(), shard("3/3"), &[], Repeats::Possible);
+        let stream = reader(input.as_bytes(), shard("3/3"), &[], Kind::Stream);
         check(stream, &[(3, 22, "line-3", "x"), (6, 23, "line-6", "duplicate_custom_id")]);
         for wrong in ["", "1", "0/4", "5/4", "1/0", "a/b", "-1/4", "1/4/2"] {
             assert!(wrong.parse::<Shard>().is_err(), "{wrong}");

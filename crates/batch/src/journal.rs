@@ -6,10 +6,12 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use crate::durable;
-use crate::error::{Error, Result};
-use crate::index::{IdHash, Index};
+use crate::error::{Difference, Error, Result};
+use crate::index::IdHash;
+use crate::input::Scan;
+use crate::ledger::{Ledger, Verdict};
 use crate::lines::Lines;
-use crate::manifest::Manifest;
+use crate::manifest::{FileHash, Manifest};
 use crate::request::{OutputLine, ResultLine};
 
 /// Where results go. Nothing in the file changes before [`begin`](Self::begin).
@@ -58,6 +60,8 @@ pub struct Found {
     pub results: u64,
     /// Those that are errors.
     pub errors: u64,
+    /// Results that were removed, since their line was changed or removed.
+    pub stale: u64,
 }
 
 /// An output that results are appended to.
@@ -69,8 +73,9 @@ pub struct Journal {
     /// Lines to be written at the next flush.
     buffer: Vec<u8>,
     found: Found,
-    /// The ids that are done.
-    index: Index,
+    /// What the input was when it was scanned.
+    scanned: Option<FileHash>,
+    ledger: Ledger,
     order: LineOrder,
 }
 
@@ -141,21 +146,47 @@ impl Output {
         matches!(self.target, Target::File(_))
     }
 
-    /// Makes it ready for results of the run that `manifest` describes: repairs what a crash has left, or empties the
-    /// file. A stream is taken as it is, without a manifest.
+    /// Refuses an output that is a file which the run reads, whatever its name: it, or what is written beside it.
+    ///
+    /// # Errors
+    /// [`Error::SameFile`].
+    pub fn must_not_be(&self, other: &Path) -> Result<()> {
+        let Target::File(file) = &self.target else { return Ok(()) };
+        let manifest = Manifest::path(&self.path);
+        let beside = [durable::temporary(&self.path), durable::temporary(&manifest), manifest];
+        let is_same = is_still(file, other).map_err(Error::io(other))?;
+        let mut files = beside.iter().filter_map(|path| File::open(path).ok());
+        if is_same || files.any(|file| is_still(&file, other).unwrap_or(false)) {
+            return Err(Error::SameFile { output: self.path.clone(), other: other.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Makes it ready for results of the run that `manifest` describes, over the input that was scanned: repairs what a
+    /// crash has left, and removes results of lines that were changed; or replaces the file. A stream is taken as it is,
+    /// without a manifest.
     ///
     /// # Errors
     /// [`Error::OtherRun`], [`Error::NoManifest`] or [`Error::BadManifest`] if there are results and they are not to be
     /// replaced; a file that cannot be read or written.
-    pub fn begin(self, manifest: &Manifest, existing: Existing, errors: Errors) -> Result<Journal> {
+    pub fn begin(
+        self,
+        mut manifest: Manifest,
+        existing: Existing,
+        errors: Errors,
+        scan: Option<Scan>,
+    ) -> Result<Journal> {
         let Self { path, target } = self;
         let name = path.display().to_string();
+        let (scanned, ids) = scan.map(|scan| (scan.file, scan.ids)).unzip();
+        manifest.input.clone_from(&scanned);
         let empty = |name, sink| Journal {
             name,
             sink,
             buffer: Vec::new(),
             found: Found::default(),
-            index: Index::new(),
+            scanned,
+            ledger: Ledger::new(ids),
             order: LineOrder::EMPTY,
         };
         let file = match target {
@@ -166,17 +197,23 @@ impl Output {
             Target::Stream(stream) => return Ok(empty(name, Sink::Stream(stream))),
         };
         let len = file.metadata().map_err(Error::io(&path))?.len();
-        if len > 0 && existing == Existing::Resume {
-            manifest.check(&path)?;
-        } else {
-            // In this order: old results beside the new manifest would be taken for this run's.
-            file.set_len(0).and_then(|()| file.sync_all()).map_err(Error::writing(&name))?;
-            manifest.write(&path)?;
-        }
         let real = path.canonicalize().map_err(Error::io(&path))?;
-        durable::sync_folder_of(&real).map_err(Error::io(&path))?;
-        let mut journal = empty(name, Sink::File { path: real, file, len: 0, replaced: Vec::new() });
-        journal.recover(errors)?;
+        let mut journal = empty(name, Sink::File { path: real.clone(), file, len: 0, replaced: Vec::new() });
+        if len == 0 {
+            manifest.write(&path)?;
+            durable::sync_folder_of(&real).map_err(Error::io(&path))?;
+        } else if existing == Existing::Replace {
+            // The file may have other names, which keep their contents. In this order: old results beside the new manifest
+            // would be taken for this run's.
+            journal.rewrite(|_, _| Ok(()))?;
+            manifest.write(&path)?;
+        } else {
+            let differences = manifest.check(&path)?;
+            journal.recover(errors, &path, &differences)?;
+            if !differences.is_empty() {
+                manifest.write(&path)?;
+            }
+        }
         Ok(journal)
     }
 }
@@ -212,9 +249,9 @@ impl Journal {
         matches!(self.sink, Sink::File { .. })
     }
 
-    /// Takes the set of ids that are done, leaving an empty one.
-    pub(crate) fn take_index(&mut self) -> Index {
-        mem::replace(&mut self.index, Index::new())
+    /// Takes what it knows of the input, and what the input was when it was scanned.
+    pub(crate) fn take_ledger(&mut self) -> (Ledger, Option<FileHash>) {
+        (mem::replace(&mut self.ledger, Ledger::new(None)), self.scanned.take())
     }
 
     /// Adds the result of the input's line `number`, to be written at the next [`flush`](Self::flush).
@@ -236,6 +273,11 @@ impl Journal {
         }
         let written = match &mut self.sink {
             Sink::File { file, len, .. } => {
+                let found = file.metadata().map_err(Error::named(&self.name))?.len();
+                if found != *len {
+                    let found = format!("{found} bytes where {len} were written");
+                    return Err(Error::OutputChanged { output: self.name.clone(), found });
+                }
                 let written = file.write_all(&self.buffer).and_then(|()| file.sync_data());
                 match &written {
                     Ok(()) => *len += self.buffer.len() as u64,
@@ -251,6 +293,23 @@ impl Journal {
         };
         self.buffer.clear();
         written.map_err(Error::writing(&self.name))
+    }
+
+    /// Checks, at the end, that the results are where they were written.
+    pub(crate) fn verify(&self) -> Result<()> {
+        let Sink::File { path, file, len, .. } = &self.sink else { return Ok(()) };
+        let failed = Error::named(&self.name);
+        let check = || {
+            let found = file.metadata()?.len();
+            Ok(match is_still(file, path)? {
+                false => Some("it removed or replaced".to_owned()),
+                true => (found != *len).then(|| format!("{found} bytes where {len} were written")),
+            })
+        };
+        match check().map_err(failed)? {
+            Some(found) => Err(Error::OutputChanged { output: self.name.clone(), found }),
+            None => Ok(()),
+        }
     }
 
     /// Sorts the results by input line unless they are sorted. A run in input order leaves them sorted, except after a
@@ -284,24 +343,31 @@ impl Journal {
         Ok(())
     }
 
-    /// Reads which ids are done, and removes from the file all that is not a whole result: the end by truncating, the rest
-    /// by rewriting the file.
-    fn recover(&mut self, errors: Errors) -> Result<()> {
+    /// Reads which ids are done, and removes from the file all that is not a result of a line of the input: the end by
+    /// truncating, the rest by rewriting the file. `differences` are those of the input since the results were written.
+    fn recover(&mut self, errors: Errors, output: &Path, differences: &[Difference]) -> Result<()> {
         let Sink::File { file, len, .. } = &mut self.sink else { return Ok(()) };
         let failed = Error::named(&self.name);
-        let kept = Kept::find(file, errors, |_| Ok(())).map_err(failed)?;
+        let kept = Kept::find(file, errors, &mut self.ledger, |_| Ok(())).map_err(failed)?;
+        if !differences.is_empty() && kept.is_of_another_input() {
+            let (output, differences) = (output.to_owned(), differences.to_vec());
+            return Err(Error::OtherRun { output, differences });
+        }
+        let stale = kept.found.stale;
         let kept = if kept.has_gaps {
             // After a crash, pages of a write may have reached the disk in any order; errors to retry may be anywhere.
-            drop(kept.index);
+            let mut ledger = mem::replace(&mut self.ledger, Ledger::new(None));
+            ledger.reset();
             let mut again = None;
             self.rewrite(|file, out| {
-                let copied = Kept::find(file, errors, |text| {
+                let copied = Kept::find(file, errors, &mut ledger, |text| {
                     out.write_all(text)?;
                     out.write_all(b"\n")
                 });
                 again = Some(copied?);
                 Ok(())
             })?;
+            self.ledger = ledger;
             again.expect("a file that was rewritten was read")
         } else {
             let cut = |file: &mut File| {
@@ -314,7 +380,8 @@ impl Journal {
             *len = cut(file).map_err(Error::writing(&self.name))?;
             kept
         };
-        (self.found, self.index, self.order) = (kept.found, kept.index, kept.order);
+        self.order = kept.order;
+        self.found = Found { stale, ..kept.found };
         Ok(())
     }
 
@@ -322,7 +389,7 @@ impl Journal {
     /// file or the whole new one.
     fn rewrite(&mut self, fill: impl FnOnce(&File, &mut BufWriter<&File>) -> io::Result<()>) -> Result<()> {
         let Sink::File { path, file, len, replaced } = &mut self.sink else { return Ok(()) };
-        let temporary = durable::with_suffix(path, ".tmp");
+        let temporary = durable::temporary(path);
         let write = || {
             let mut options = File::options();
             let mut new = options.read(true).write(true).create(true).truncate(true).open(&temporary)?;
@@ -358,27 +425,44 @@ const BUFFER: usize = 1 << 16;
 /// The results of a file that count as done.
 struct Kept {
     found: Found,
-    index: Index,
     order: LineOrder,
     /// Where the last result ends.
     end: u64,
     /// Whether anything that does not count lies before `end`.
     has_gaps: bool,
+    /// Results that do not say which line they answer.
+    unhashed: u64,
+    /// Answers, no errors, that were taken out because their line was changed or removed.
+    lost_answers: u64,
 }
 
 impl Kept {
-    /// Reads a file and visits the results that count: whole ones, the first of each id, no errors if those are retried.
-    fn find(file: &File, errors: Errors, mut visit: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<Self> {
-        let (found, index, order) = (Found::default(), Index::new(), LineOrder::EMPTY);
-        let mut kept = Self { found, index, order, end: 0, has_gaps: false };
+    /// Reads a file and visits the results that count: whole ones, the first of each id, of lines of the input, no errors if
+    /// those are retried.
+    fn find(
+        file: &File,
+        errors: Errors,
+        ledger: &mut Ledger,
+        mut visit: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let (found, order) = (Found::default(), LineOrder::EMPTY);
+        let mut kept = Self { found, order, end: 0, has_gaps: false, unhashed: 0, lost_answers: 0 };
         let mut offset = 0;
         each_line(file, |line, text, bytes| {
             let begin = offset;
             offset += bytes;
             let line = line.filter(|line| !(line.is_error && errors == Errors::Retry));
-            let Some(line) = line.filter(|line| kept.index.insert(IdHash::of(&line.custom_id))) else {
-                return Ok(());
-            };
+            let Some(line) = line else { return Ok(()) };
+            kept.unhashed += u64::from(line.hash.is_none());
+            match ledger.enter(IdHash::of(&line.custom_id), line.hash) {
+                Verdict::Kept => {}
+                Verdict::Repeated => return Ok(()),
+                Verdict::Stale => {
+                    kept.found.stale += 1;
+                    kept.lost_answers += u64::from(!line.is_error);
+                    return Ok(());
+                }
+            }
             kept.has_gaps |= kept.end < begin;
             kept.end = offset;
             kept.found.results += 1;
@@ -387,6 +471,12 @@ impl Kept {
             visit(text)
         })?;
         Ok(kept)
+    }
+
+    /// Whether these are results of an input that was replaced and not mended: most answers would be lost, or nothing says
+    /// which line they answer.
+    fn is_of_another_input(&self) -> bool {
+        self.unhashed > 0 || self.lost_answers > self.found.results - self.found.errors
     }
 }
 

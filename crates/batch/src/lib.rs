@@ -19,10 +19,12 @@ mod error;
 mod index;
 mod input;
 mod journal;
+mod ledger;
 mod lines;
 mod manifest;
 mod request;
 mod run;
+mod sniff;
 
 pub use error::{Difference, Error, Result};
 pub use input::{Input, Scan, Shard};

@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use siphasher::sip::SipHasher13;
 
+use crate::index::LineHash;
+
 /// The model that answers, as far as reading lines depends on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Model<'a> {
@@ -18,8 +20,8 @@ pub struct Model<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Compiles the grammars that lines ask for.
     pub grammars: &'a Grammars,
-    /// The model's name in answers.
-    pub name: &'a str,
+    /// The model's names: answers have the first, requests may have any. There is at least one.
+    pub names: &'a [String],
     /// Length of its embeddings.
     pub hidden_size: usize,
     /// The run's seed. A request without a seed derives one from this and its `custom_id`, so it does not depend on the rest
@@ -29,29 +31,19 @@ pub struct Model<'a> {
     pub unknown_fields: UnknownFields,
 }
 
-/// Why a line was not served. Becomes an output line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LineError {
-    pub code: &'static str,
-    pub message: String,
+/// A line that cannot be read as a request.
+pub(crate) fn invalid_json(message: impl Into<String>) -> ApiError {
+    refusal(400, "invalid_json", message)
 }
 
-impl LineError {
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-
-    pub fn duplicate(custom_id: &str) -> Self {
-        let message = format!("custom_id: expected one that no line before has, found {custom_id:?}");
-        Self::new("duplicate_custom_id", message)
-    }
+/// A line with the id of an earlier one.
+pub(crate) fn duplicate(custom_id: &str) -> ApiError {
+    let message = format!("custom_id: expected one that no line before has, found {custom_id:?}");
+    ApiError { param: Some("custom_id".to_owned()), ..refusal(400, "duplicate_custom_id", message) }
 }
 
-impl From<ApiError> for LineError {
-    fn from(error: ApiError) -> Self {
-        let code = if error.is_invalid_request() { "invalid_request" } else { "server_error" };
-        Self::new(code, error.message)
-    }
+fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> ApiError {
+    ApiError { status, code: Some(code), ..ApiError::malformed(message) }
 }
 
 /// The `custom_id` of a line, if the line is a JSON object with a string of that name. The other fields may hold anything:
@@ -101,11 +93,10 @@ pub(crate) fn line_name(number: u64) -> String {
 }
 
 /// Parses a line, tokenises its prompts and resolves its parameters.
-pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result<Prepared, LineError> {
-    let mut object =
-        openai::parse_object(text).map_err(|error| LineError::new("invalid_json", error.message))?;
+pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result<Prepared, ApiError> {
+    let mut object = openai::parse_object(text).map_err(|error| invalid_json(error.message))?;
     if let Some(found) = object.get("custom_id").filter(|id| !(id.is_null() || id.is_string())) {
-        return Err(mistyped("invalid_request", "custom_id", "a string", found));
+        return Err(mistyped(400, None, "custom_id", "a string", found));
     }
     // A plain line has it among the body's fields.
     object.remove("custom_id");
@@ -113,22 +104,21 @@ pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result
     let context = Context {
         tokenizer: model.tokenizer,
         grammars: model.grammars,
-        model: model.name,
-        names: ModelNames::Any,
+        model: &model.names[0],
+        names: ModelNames::OneOf(model.names),
         hidden_size: model.hidden_size,
         seed: derive_seed(model.seed, custom_id),
         unknown_fields: model.unknown_fields,
     };
     let prepared = openai::prepare(endpoint, body, &context)?;
     if prepared.stream.is_some() {
-        let message = "stream: expected none (not supported), found true";
-        return Err(LineError::new("invalid_request", message));
+        return Err(ApiError::invalid("stream", "stream: expected none (not supported), found true"));
     }
     Ok(prepared)
 }
 
 /// The endpoint and body of a line: in OpenAI's envelope, or a plain body whose fields tell the endpoint.
-fn request(object: &Object) -> Result<(Endpoint, &Object), LineError> {
+fn request(object: &Object) -> Result<(Endpoint, &Object), ApiError> {
     if !(object.contains_key("url") || object.contains_key("body")) {
         let endpoint = match () {
             () if object.contains_key("messages") => Endpoint::ChatCompletions,
@@ -140,22 +130,23 @@ fn request(object: &Object) -> Result<(Endpoint, &Object), LineError> {
     let value = |name| object.get(name).unwrap_or(&Value::Null);
     let method = value("method");
     if !(method.is_null() || method == "POST") {
-        return Err(mistyped("invalid_method", "method", "\"POST\"", method));
+        return Err(mistyped(405, Some("invalid_method"), "method", "\"POST\"", method));
     }
     let endpoint = value("url").as_str().and_then(Endpoint::from_path).ok_or_else(|| {
         let [others @ .., last] = Endpoint::ALL.map(Endpoint::path);
         let expected = format!("{} or {last}", others.join(", "));
-        mistyped("invalid_url", "url", &expected, value("url"))
+        mistyped(404, Some("invalid_url"), "url", &expected, value("url"))
     })?;
     match value("body") {
         Value::Object(body) => Ok((endpoint, body)),
-        found => Err(mistyped("invalid_request", "body", "an object", found)),
+        found => Err(mistyped(400, None, "body", "an object", found)),
     }
 }
 
-fn mistyped(code: &'static str, name: &str, expected: &str, found: &Value) -> LineError {
+fn mistyped(status: u16, code: Option<&'static str>, name: &str, expected: &str, found: &Value) -> ApiError {
     let found = if found.is_null() { "none".to_owned() } else { openai::shown(found) };
-    LineError::new(code, format!("{name}: expected {expected}, found {found}"))
+    let message = format!("{name}: expected {expected}, found {found}");
+    ApiError { status, code, ..ApiError::invalid(name, message) }
 }
 
 /// SipHash-1-3 of the id, keyed by the run's seed: the same in every version and on every machine.
@@ -170,75 +161,100 @@ fn derive_seed(seed: u64, custom_id: &str) -> u64 {
 pub(crate) struct OutputLine {
     id: String,
     custom_id: String,
-    response: Option<Response>,
-    error: Option<ErrorBody>,
+    /// Of the input line. This field is not OpenAI's.
+    request_hash: String,
+    response: Response,
+    /// OpenAI's batches use it for requests that were not run; here each has a response.
+    error: Option<()>,
 }
 
 #[derive(Debug, Serialize)]
 struct Response {
     status_code: u16,
     request_id: String,
-    body: ResponseBody,
+    body: Body,
 }
 
 #[derive(Debug, Serialize)]
-struct ErrorBody {
-    code: &'static str,
-    message: String,
+#[serde(untagged)]
+enum Body {
+    Answer(ResponseBody),
+    Error(ApiError),
+}
+
+/// The input line that an output line answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// Counted from 1.
+    pub number: u64,
+    pub custom_id: String,
+    pub hash: LineHash,
 }
 
 impl OutputLine {
     /// The line of a request that was served.
-    pub fn success(
-        number: u64,
-        custom_id: String,
-        answer: Answer,
-        tokenizer: &Tokenizer,
-        created: u64,
-    ) -> Self {
-        let body = answer.body(&Identity { suffix: &number.to_string(), created }, tokenizer);
-        let response = Response { status_code: 200, request_id: format!("req-{number}"), body };
-        Self { id: result_id(number), custom_id, response: Some(response), error: None }
+    pub fn success(source: Source, answer: Answer, tokenizer: &Tokenizer, created: u64) -> Self {
+        let identity = Identity { suffix: &source.number.to_string(), created };
+        let body = answer.body(&identity, tokenizer);
+        Self::new(source, 200, Body::Answer(body))
     }
 
-    /// The line of a request that was not served.
-    pub fn error(number: u64, custom_id: String, error: LineError) -> Self {
-        let LineError { code, message } = error;
-        let error = ErrorBody { code, message: format!("line {number}: {message}") };
-        Self { id: result_id(number), custom_id, response: None, error: Some(error) }
+    /// The line of a request that was not served: the body that the server would answer, with the line's number in its
+    /// message.
+    pub fn error(source: Source, error: ApiError) -> Self {
+        let message = format!("line {}: {}", source.number, error.message);
+        Self::new(source, error.status, Body::Error(ApiError { message, ..error }))
+    }
+
+    fn new(Source { number, custom_id, hash }: Source, status_code: u16, body: Body) -> Self {
+        let response = Response { status_code, request_id: format!("req-{number}"), body };
+        let id = format!("{RESULT_ID}{number}");
+        Self { id, custom_id, request_hash: hash.to_string(), response, error: None }
     }
 }
 
 /// Prefix of every result's id; the number of its input line follows.
 const RESULT_ID: &str = "batch_req_";
 
-fn result_id(number: u64) -> String {
-    format!("{RESULT_ID}{number}")
-}
-
 /// What a journal needs to know of a line of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ResultLine {
     pub number: u64,
     pub custom_id: String,
+    /// `None` in outputs of versions that did not write it.
+    pub hash: Option<LineHash>,
     pub is_error: bool,
 }
 
 impl ResultLine {
-    /// `None` if the text is not a whole result.
+    /// `None` if the text is not a whole result. Earlier versions wrote `error` and no `response` for a request that was not
+    /// served.
     pub fn read(text: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Fields {
             id: String,
             custom_id: String,
-            response: Option<IgnoredAny>,
+            request_hash: Option<String>,
+            response: Option<Status>,
             error: Option<IgnoredAny>,
         }
+        #[derive(Deserialize)]
+        struct Status {
+            status_code: u16,
+        }
         let text = std::str::from_utf8(text).ok()?;
-        let Fields { id, custom_id, response, error } = serde_json::from_str(text).ok()?;
+        let Fields { id, custom_id, request_hash, response, error } = serde_json::from_str(text).ok()?;
         let number = id.strip_prefix(RESULT_ID)?.parse().ok()?;
-        let is_error = error.is_some();
-        (is_error != response.is_some()).then_some(Self { number, custom_id, is_error })
+        let hash = match request_hash {
+            Some(hash) => Some(LineHash::parse(&hash)?),
+            None => None,
+        };
+        let is_error = match (response, error) {
+            (Some(response), None) => response.status_code >= 400,
+            (None, Some(_)) => true,
+            _ => return None,
+        };
+        Some(Self { number, custom_id, hash, is_error })
     }
 }
 
@@ -283,22 +299,28 @@ mod tests {
 
     #[test]
     fn a_result_is_read_back() {
-        let line = OutputLine::error(7, "a".to_owned(), LineError::new("invalid_json", "b"));
+        let hash = LineHash::of(b"{}");
+        let source = Source { number: 7, custom_id: "a".to_owned(), hash };
+        let line = OutputLine::error(source, invalid_json("b"));
         let text = serde_json::to_vec(&line).unwrap();
-        let expect = ResultLine { number: 7, custom_id: "a".to_owned(), is_error: true };
+        let expect = ResultLine { number: 7, custom_id: "a".to_owned(), hash: Some(hash), is_error: true };
         assert_eq!(ResultLine::read(&text), Some(expect));
         for end in 0..text.len() {
             assert_eq!(ResultLine::read(&text[..end]), None);
         }
-        let check = |text: &str| ResultLine::read(text.as_bytes()).map(|line| line.is_error);
-        assert_eq!(
-            check(r#"{"id": "batch_req_1", "custom_id": "a", "response": {}, "error": null}"#),
-            Some(false)
-        );
-        assert_eq!(
-            check(r#"{"id": "batch_req_1", "custom_id": "a", "response": null, "error": null}"#),
-            None
-        );
-        assert_eq!(check(r#"{"id": "other_1", "custom_id": "a", "response": {}, "error": null}"#), None);
+        let check = |rest: &str, expect: Option<bool>| {
+            let text = format!(r#"{{"id": "batch_req_1", "custom_id": "a", {rest}}}"#);
+            let found = ResultLine::read(text.as_bytes());
+            assert_eq!(found.map(|line| (line.is_error, line.hash)), expect.map(|is_error| (is_error, None)));
+        };
+        check(r#""response": {"status_code": 200}, "error": null"#, Some(false));
+        check(r#""response": {"status_code": 400}, "error": null"#, Some(true));
+        check(r#""response": null, "error": {"code": "invalid_json"}"#, Some(true));
+        check(r#""response": null, "error": null"#, None);
+        check(r#""response": {"status_code": 200}, "error": {}"#, None);
+        check(r#""request_hash": "5", "response": {"status_code": 200}"#, None);
+        let other =
+            br#"{"id": "other_1", "custom_id": "a", "response": {"status_code": 200}, "error": null}"#;
+        assert_eq!(ResultLine::read(other), None);
     }
 }

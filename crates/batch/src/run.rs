@@ -5,22 +5,20 @@
 //! one write and waits until they are on disk. Only then do they count as done.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use openai::{Answer, Prepared};
+use openai::{Answer, ApiError, Prepared};
 use rustorch_llama::{EngineError, EngineHandle, Event, EventSink, Priority, Usage};
 
 use crate::error::{Error, Result};
 use crate::input::{Input, RawLine, Shard};
 use crate::journal::{Found, Journal};
-use crate::request::{LineError, Model, OutputLine, prepare};
+use crate::request::{Model, OutputLine, Source, prepare};
 
 /// How a batch is run.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +87,7 @@ pub enum End {
 /// What the calling thread receives.
 enum Message {
     /// From the reader: a line, the end of the input, or an error.
-    Input(io::Result<Option<RawLine>>),
+    Input(Result<Option<RawLine>>),
     /// From the engine.
     Event { job: u64, choice: usize, event: Event },
 }
@@ -115,18 +113,19 @@ pub fn run(
     for _ in 0..options.window.get() {
         let _ = permits.send(());
     }
-    let (lines, done, shard) = (messages.clone(), journal.take_index(), options.shard);
-    let path = input.path().to_owned();
+    let (lines, shard) = (messages.clone(), options.shard);
+    let (ledger, scanned) = journal.take_ledger();
     thread::Builder::new()
         .name("batch-reader".to_owned())
-        .spawn(move || input.read(shard, done, &allowed, |line| lines.send(Message::Input(line)).is_ok()))
+        .spawn(move || {
+            input.read(shard, ledger, scanned, &allowed, |line| lines.send(Message::Input(line)).is_ok());
+        })
         .map_err(Error::named("the reader's thread"))?;
 
     let totals = Totals { found: journal.found(), ..Totals::default() };
     let mut run = Run {
         engine,
         model,
-        input: path,
         journal,
         options,
         messages,
@@ -144,6 +143,7 @@ pub fn run(
     if end == End::Complete && options.order == Order::OfInput {
         run.journal.sort()?;
     }
+    run.journal.verify()?;
     Ok((run.totals, end))
 }
 
@@ -151,8 +151,6 @@ pub fn run(
 struct Run<'a> {
     engine: &'a EngineHandle,
     model: &'a Model<'a>,
-    /// In messages.
-    input: PathBuf,
     journal: &'a mut Journal,
     options: &'a Options,
     messages: Sender<Message>,
@@ -176,9 +174,8 @@ struct Run<'a> {
 /// An input line that is being answered. Job numbers count the lines of this run in input order.
 struct Place {
     job: u64,
-    number: u64,
     bytes: u64,
-    custom_id: String,
+    source: Source,
 }
 
 /// A request in flight.
@@ -256,16 +253,17 @@ impl Run<'_> {
                 Ok(())
             }
             Message::Input(Ok(None)) => Ok(()),
-            Message::Input(Err(error)) => Err(Error::io(&self.input)(error)),
+            Message::Input(Err(error)) => Err(error),
             Message::Event { job, choice, event } => self.on_event(job, choice, event),
         }
     }
 
     fn on_line(&mut self, line: RawLine) -> Result<()> {
-        let RawLine { number, consumed, custom_id, text } = line;
-        let place = Place { job: self.next_job, number, bytes: consumed, custom_id };
+        let RawLine { number, consumed, custom_id, hash, text } = line;
+        let source = Source { number, custom_id, hash };
+        let place = Place { job: self.next_job, bytes: consumed, source };
         self.next_job += 1;
-        match text.and_then(|text| prepare(&text, &place.custom_id, self.model)) {
+        match text.and_then(|text| prepare(&text, &place.source.custom_id, self.model)) {
             Ok(prepared) => {
                 self.note_ignored(&prepared, number);
                 self.submit(place, prepared)
@@ -298,7 +296,7 @@ impl Run<'_> {
         match submitted {
             Ok(()) => drop(self.jobs.insert(place.job, Flight { place, answer, dropped })),
             Err(error) if error.status == STOPPED => return Err(Error::EngineStopped),
-            Err(error) => self.refuse(place, error.into()),
+            Err(error) => self.refuse(place, error),
         }
         Ok(())
     }
@@ -321,23 +319,25 @@ impl Run<'_> {
             Ok(()) => self.answer(place, answer),
             Err(error) => {
                 dropped.store(true, Ordering::Relaxed);
-                self.refuse(place, error.into());
+                self.refuse(place, error);
             }
         }
         Ok(())
     }
 
     fn answer(&mut self, place: Place, answer: Answer) {
-        let Place { job, number, bytes, custom_id } = place;
+        let Place { job, bytes, source } = place;
+        let number = source.number;
         let usage = Some(answer.usage());
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let line = OutputLine::success(number, custom_id, answer, self.model.tokenizer, created);
+        let line = OutputLine::success(source, answer, self.model.tokenizer, created);
         self.complete(job, Done { number, bytes, line, usage });
     }
 
-    fn refuse(&mut self, place: Place, error: LineError) {
-        let Place { job, number, bytes, custom_id } = place;
-        let line = OutputLine::error(number, custom_id, error);
+    fn refuse(&mut self, place: Place, error: ApiError) {
+        let Place { job, bytes, source } = place;
+        let number = source.number;
+        let line = OutputLine::error(source, error);
         self.complete(job, Done { number, bytes, line, usage: None });
     }
 

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use batch::{
-    End, Error, Errors, Existing, FileHash, Found, Input, Manifest, Model, Options, Order, Output, Shard,
-    Totals,
+    End, Error, Errors, Existing, FileHash, Found, Input, Manifest, Model, Options, Order, Output, Report,
+    Shard, Totals,
 };
 use proptest::prelude::*;
 use rustorch_llama::{EngineHandle, Grammars, LlamaConfig, Priority, Tokenizer, Weights, demo};
@@ -41,7 +41,7 @@ fn manifest() -> Manifest {
         rustorch: "1".to_owned(),
         model: "demo".to_owned(),
         model_file: FileHash::of_bytes(b"model"),
-        input: Some(FileHash::of_bytes(b"input")),
+        input: None,
         device: "cpu".to_owned(),
         isa: None,
         options: Map::new(),
@@ -59,18 +59,31 @@ struct How {
 const PLAIN: How = How { order: Order::AsFinished, errors: Errors::Keep, stop: false };
 
 fn run(input: &Path, output: &Path, how: How) -> Result<(Totals, End), Error> {
+    run_beside(input, output, how, |_| {})
+}
+
+/// As [`run`], while something else is done: `beside` is called when the input was scanned, with totals of nothing, and each
+/// time that there are new totals.
+fn run_beside(
+    input: &Path,
+    output: &Path,
+    how: How,
+    mut beside: impl FnMut(&Totals),
+) -> Result<(Totals, End), Error> {
     let Demo { tokenizer, grammars, engine, hidden_size } = demo();
+    let names = ["demo".to_owned()];
     let model = Model {
         tokenizer,
         grammars,
-        name: "demo",
+        names: &names,
         hidden_size: *hidden_size,
         seed: 0,
         unknown_fields: Default::default(),
     };
     let input = Input::open(input)?;
-    input.scan(Shard::WHOLE)?;
-    let mut journal = Output::open(output)?.begin(&manifest(), Existing::Resume, how.errors)?;
+    let scan = input.scan(Shard::WHOLE)?;
+    let mut journal = Output::open(output)?.begin(manifest(), Existing::Resume, how.errors, scan)?;
+    beside(&Totals::default());
     let options = Options {
         window: NonZeroUsize::new(3).unwrap(),
         order: how.order,
@@ -78,7 +91,12 @@ fn run(input: &Path, output: &Path, how: How) -> Result<(Totals, End), Error> {
         priority: Priority::Low,
     };
     let stop = AtomicBool::new(how.stop);
-    batch::run(engine, &model, input, &mut journal, &options, &stop, &mut |_| {})
+    let mut report = |report: Report<'_>| {
+        if let Report::Totals(totals) = report {
+            beside(totals);
+        }
+    };
+    batch::run(engine, &model, input, &mut journal, &options, &stop, &mut report)
 }
 
 /// An empty folder with an input for one test.
@@ -187,7 +205,7 @@ fn results_in_a_wrong_place_are_put_in_order_or_left() {
     // One is there twice, which no run does.
     let twice = [&lines.concat()[..], lines[2]].concat();
     fs::write(&output, &twice).unwrap();
-    assert_eq!(run(&input, &output, PLAIN).unwrap().0.found, Found { results: 6, errors: 2 });
+    assert_eq!(run(&input, &output, PLAIN).unwrap().0.found, Found { results: 6, errors: 2, stale: 0 });
     assert_eq!(fs::read(&output).unwrap(), lines.concat());
     run(&input, &output, How { order: Order::OfInput, ..PLAIN }).unwrap();
     assert_eq!(fs::read(&output).unwrap(), text);
@@ -199,7 +217,10 @@ fn errors_are_replaced_by_what_comes_of_another_try() {
     let (input, output) = folder("errors");
     let (text, expect) = whole(&input, &output);
     let (totals, _) = run(&input, &output, How { errors: Errors::Retry, ..PLAIN }).unwrap();
-    assert_eq!((totals.found, totals.results, totals.errors), (Found { results: 4, errors: 0 }, 2, 2));
+    assert_eq!(
+        (totals.found, totals.results, totals.errors),
+        (Found { results: 4, errors: 0, stale: 0 }, 2, 2)
+    );
     assert_eq!(results(&output).0, expect);
     assert_ne!(fs::read(&output).unwrap(), text, "they were appended");
     run(&input, &output, How { order: Order::OfInput, errors: Errors::Retry, stop: false }).unwrap();
@@ -229,4 +250,154 @@ fn a_link_to_an_output_stays_one() {
         assert!(fs::symlink_metadata(&output).unwrap().is_symlink());
         assert_eq!(results(&target).0.len(), 6);
     }
+}
+
+/// The lines of the input, some of them changed.
+fn edit(input: &Path, edit: impl FnOnce(&mut Vec<String>)) {
+    let mut lines = fs::read_to_string(input).unwrap().lines().map(str::to_owned).collect();
+    edit(&mut lines);
+    fs::write(input, lines.join("\n")).unwrap();
+}
+
+#[test]
+fn lines_that_were_mended_added_or_removed_are_all_that_is_done_again() {
+    let (input, output) = folder("mended");
+    let (_, before) = whole(&input, &output);
+    edit(&input, |lines| {
+        lines[2] = r#"{"custom_id": "mended", "prompt": "One day", "max_tokens": 1}"#.to_owned();
+        lines[4] = r#"{"custom_id": "\u00e9 \" ☃", "prompt": "Five", "max_tokens": 2}"#.to_owned();
+        lines[0] = r#"{"custom_id": "a", "prompt": "One day", "max_tokens": 4}"#.to_owned();
+        lines.push(r#"{"custom_id": "added", "prompt": "The", "max_tokens": 1}"#.to_owned());
+    });
+    let (totals, end) = run(&input, &output, PLAIN).unwrap();
+    // Two that were mended and two that were errors under other ids or texts.
+    assert_eq!((totals.found, end), (Found { results: 3, errors: 0, stale: 3 }, End::Complete));
+    assert_eq!((totals.results, totals.errors), (4, 0));
+    let (found, _) = results(&output);
+    let (fresh_input, fresh_output) = folder("mended_fresh");
+    fs::copy(&input, &fresh_input).unwrap();
+    run(&fresh_input, &fresh_output, PLAIN).unwrap();
+    assert_eq!(found, results(&fresh_output).0, "as if the input had been so from the start");
+    for kept in ["\"b\"", "\"c\"", "\"line-2\""] {
+        assert_eq!(found[kept], before[kept]);
+    }
+    // Once more, there is nothing to do.
+    assert_eq!(run(&input, &output, PLAIN).unwrap().0.results, 0);
+}
+
+#[test]
+fn another_input_costs_no_results() {
+    let (input, output) = folder("other_input");
+    let (text, _) = whole(&input, &output);
+    edit(&input, |lines| {
+        lines.iter_mut().for_each(|line| *line = line.replace("max_tokens\": ", "max_tokens\": 1"))
+    });
+    let error = run(&input, &output, PLAIN).unwrap_err();
+    assert!(matches!(error, Error::OtherRun { .. }), "{error}");
+    assert_eq!(fs::read(&output).unwrap(), text);
+}
+
+/// Results of earlier versions do not say which line they answer, and have no response if they are errors.
+#[test]
+fn outputs_of_earlier_versions_go_on() {
+    let (input, output) = folder("earlier");
+    let (text, expect) = whole(&input, &output);
+    let earlier: String = String::from_utf8(text)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let mut result: Value = serde_json::from_str(line).unwrap();
+            result.as_object_mut().unwrap().remove("request_hash").unwrap();
+            if result["response"]["status_code"] != 200 {
+                result["error"] = serde_json::json!({"code": "invalid_request", "message": "line 1"});
+                result["response"] = Value::Null;
+            }
+            format!("{result}\n")
+        })
+        .collect();
+    let lines: Vec<&str> = earlier.lines().collect();
+    fs::write(&output, lines[..4].join("\n") + "\n").unwrap();
+    let (totals, _) = run(&input, &output, PLAIN).unwrap();
+    assert_eq!((totals.found, totals.results), (Found { results: 4, errors: 2, stale: 0 }, 2));
+    assert!(fs::read_to_string(&output).unwrap().starts_with(&lines[..4].join("\n")));
+    run(&input, &output, How { errors: Errors::Retry, ..PLAIN }).unwrap();
+    let (found, _) = results(&output);
+    assert_eq!(found.keys().collect::<Vec<_>>(), expect.keys().collect::<Vec<_>>());
+    // Nothing says whether they answer the lines of a changed input.
+    edit(&input, |lines| lines.push("{}".to_owned()));
+    let error = run(&input, &output, PLAIN).unwrap_err();
+    assert!(matches!(error, Error::OtherRun { .. }), "{error}");
+}
+
+#[test]
+fn an_input_that_changes_under_the_run_is_no_success() {
+    let check = |test: &str, says: &str, change: &dyn Fn(&Path)| {
+        let (input, output) = folder(test);
+        let mut is_scanned = false;
+        let error = run_beside(&input, &output, PLAIN, |_| {
+            if !std::mem::replace(&mut is_scanned, true) {
+                change(&input);
+            }
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        // The same command answers what is there now.
+        let (_, end) = run(&input, &output, PLAIN).unwrap();
+        assert_eq!(end, End::Complete);
+        let lines = fs::read_to_string(&input).unwrap();
+        assert_eq!(results(&output).0.len(), lines.lines().filter(|line| !line.is_empty()).count());
+    };
+    check("grown", "in.jsonl: expected the ", &|input| edit(input, |lines| lines.push("{}".to_owned())));
+    check("truncated", "in.jsonl: expected the ", &|input| edit(input, |lines| lines.truncate(5)));
+    check("changed", "in.jsonl: expected the contents of the start", &|input| {
+        edit(input, |lines| lines[1] = lines[1].replace("bird", "bear"));
+    });
+}
+
+#[test]
+fn an_output_that_changes_under_the_run_is_no_success() {
+    let check = |test: &str, says: &str, change: &dyn Fn(&Path)| {
+        let (input, output) = folder(test);
+        let mut is_changed = false;
+        let error = run_beside(&input, &output, PLAIN, |totals| {
+            if totals.results > 0 && !std::mem::replace(&mut is_changed, true) {
+                change(&output);
+            }
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        let (_, end) = run(&input, &output, PLAIN).unwrap();
+        assert_eq!((end, results(&output).0.len()), (End::Complete, 6));
+    };
+    check("output_truncated", "out.jsonl: expected to be its only writer, found 5 bytes where ", &|output| {
+        fs::OpenOptions::new().write(true).open(output).unwrap().set_len(5).unwrap();
+    });
+    #[cfg(unix)]
+    check("output_removed", "out.jsonl: expected to be its only writer, found it removed", &|output| {
+        fs::remove_file(output).unwrap();
+    });
+}
+
+#[test]
+#[cfg(unix)]
+fn an_output_that_is_replaced_keeps_its_other_names() {
+    let (input, output) = folder("replaced");
+    let other = output.with_file_name("other.jsonl");
+    fs::write(&output, "kept").unwrap();
+    fs::hard_link(&output, &other).unwrap();
+    let begin = |path: &Path| {
+        let scan = Input::open(&input).unwrap().scan(Shard::WHOLE).unwrap();
+        Output::open(path).unwrap().begin(manifest(), Existing::Replace, Errors::Keep, scan)
+    };
+    drop(begin(&output).unwrap());
+    assert_eq!((fs::read(&output).unwrap(), fs::read(&other).unwrap()), (Vec::new(), b"kept".to_vec()));
+    // The input under any name, and what is written beside an output.
+    let link = output.with_file_name("link.jsonl");
+    fs::hard_link(&input, &link).unwrap();
+    let refused = |path: &Path| Output::open(path).unwrap().must_not_be(&input).unwrap_err().to_string();
+    assert!(refused(&link).contains("expected an output file other than"), "{}", refused(&link));
+    let name = output.with_file_name("new.jsonl");
+    fs::hard_link(&input, Manifest::path(&name)).unwrap();
+    assert!(refused(&name).contains("expected an output file other than"));
+    assert!(Output::open(&output).unwrap().must_not_be(&input).is_ok());
 }

@@ -27,7 +27,8 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "rustorch", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = "Results go to standard output, everything else to standard error.\n\
-                        Exit status: 0 done, 1 the run failed, 2 wrong usage; of batch also 130 and 143 after SIGINT and SIGTERM.")]
+                        Exit status: 0 done, 1 the run failed, 2 wrong usage; of batch also 1 if a line has an error\n\
+                        (see --fail-on), and 130 and 143 after SIGINT and SIGTERM.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -48,18 +49,18 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        // A batch whose reader has closed the pipe is not complete, which its exit status says.
         Command::Batch(args) => batch::run(&args),
-        command => run(command).map(|()| ExitCode::SUCCESS),
+        command => match run(command) {
+            // The reader of our output, such as `head`, has closed the pipe.
+            Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+            result => result.map(|()| ExitCode::SUCCESS),
+        },
     };
-    match result {
-        Ok(code) => code,
-        // The reader of our output, such as `head`, has closed the pipe.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::error(&error);
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        output::error(&error);
+        ExitCode::FAILURE
+    })
 }
 
 fn run(command: Command) -> anyhow::Result<()> {

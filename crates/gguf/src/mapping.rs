@@ -1,7 +1,7 @@
 //! The bytes of a file: mapped from disk, embedded in the program, or in memory. The crate's only unsafe
 //! code.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::ops::{Deref, Range};
 use std::path::Path;
@@ -23,10 +23,14 @@ pub(crate) enum Mapping {
 impl Mapping {
     pub(crate) fn open(path: &Path) -> Result<Mapping> {
         let io_error = |source| GgufError::Io { path: path.to_owned(), source };
+        let refuse = |metadata: fs::Metadata| match metadata.is_file() {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        };
+        // Before the file is opened: a named pipe without a writer would be waited for.
+        fs::metadata(path).and_then(refuse).map_err(io_error)?;
         let file = File::open(path).map_err(io_error)?;
-        if !file.metadata().map_err(io_error)?.is_file() {
-            return Err(io_error(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
-        }
+        file.metadata().and_then(refuse).map_err(io_error)?;
         // SAFETY: nobody may shorten or overwrite the file while it is mapped. No program can rule that out;
         // it is the known price of mapping, that the user who replaces a model in place under a
         // running program pays.

@@ -1,8 +1,6 @@
 //! What all handlers share.
 
-use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +10,7 @@ use tokio::task::spawn_blocking;
 use crate::auth::ApiKey;
 use crate::batches::Batches;
 use crate::config::{ServedModel, ServerConfig};
+use crate::data_folder::DataFolder;
 use crate::drain::{Drain, Ticket};
 use crate::files::FileStore;
 use crate::metrics::Metrics;
@@ -33,8 +32,8 @@ pub(crate) struct App {
     pub files: Option<Arc<FileStore>>,
     pub batches: Option<Arc<Batches>>,
     pub api_key: Option<ApiKey>,
-    /// The lock file of the data folder.
-    lock: Option<File>,
+    /// `None` without a data folder.
+    data: Option<DataFolder>,
 }
 
 pub(crate) type AppState = Arc<App>;
@@ -53,16 +52,18 @@ pub(crate) struct Call {
 impl App {
     /// Opens the data folder, if one is configured.
     pub fn new(model: ServedModel, config: ServerConfig, drain: Drain) -> io::Result<Self> {
-        let lock = config.data.as_ref().map(|data| lock(&data.folder)).transpose()?;
-        let files = config.data.as_ref().map(|data| FileStore::open(data.folder.join("files")));
-        let files = files.transpose().map_err(io::Error::other)?.map(Arc::new);
-        let batches = match (&config.data, &files) {
-            (Some(data), Some(files)) => {
-                Some(Arc::new(Batches::open(data.folder.join("batches"), Arc::clone(files))?))
-            }
-            _ => None,
-        };
         let metrics = Arc::new(Metrics::default());
+        let data = config.data.as_ref().map(|data| DataFolder::open(&data.folder)).transpose()?;
+        let (files, batches) = match &data {
+            Some(data) => {
+                let files = Arc::new(FileStore::open(data.files()).map_err(io::Error::other)?);
+                let batches = Batches::open(data.batches(), Arc::clone(&files), Arc::clone(&metrics))?;
+                // All of the folder could be read.
+                files.remove_leftovers().map_err(io::Error::other)?;
+                (Some(files), Some(Arc::new(batches)))
+            }
+            None => (None, None),
+        };
         let batch_size = model.config.batch_size;
         Ok(Self {
             started: crate::clock::unix_seconds(),
@@ -71,7 +72,7 @@ impl App {
             metrics,
             drain,
             api_key: config.api_key.as_deref().map(ApiKey::new),
-            lock,
+            data,
             files,
             batches,
             model,
@@ -81,23 +82,9 @@ impl App {
 
     /// Unlocks the data folder for another server, even if a connection still holds this `App`.
     pub fn release_data(&self) {
-        if let Some(Err(error)) = self.lock.as_ref().map(File::unlock) {
-            tracing::warn!(%error, "the data folder stays locked");
+        if let Some(data) = &self.data {
+            data.release();
         }
-    }
-}
-
-/// Locks a data folder for this server. The system releases the lock when the process ends, however it ends.
-fn lock(folder: &Path) -> io::Result<File> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()));
-    fs::create_dir_all(folder).map_err(named)?;
-    let file = File::create(folder.join("lock")).map_err(named)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(named(io::Error::other("expected to be its only user, found it locked by another server")))
-        }
-        Err(TryLockError::Error(error)) => Err(named(error)),
     }
 }
 

@@ -14,6 +14,7 @@ mod batches;
 mod body;
 mod clock;
 mod config;
+mod data_folder;
 mod drain;
 mod events;
 mod files;

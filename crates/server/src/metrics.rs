@@ -31,6 +31,8 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     ignored_fields: Family<EndpointLabel, Counter>,
     connections: Gauge,
+    data_folder_failing: Gauge,
+    data_folder_failures: Counter,
     first_token: Histogram,
     per_token: Histogram,
 }
@@ -52,6 +54,8 @@ impl Default for Metrics {
             requests: Family::default(),
             ignored_fields: Family::default(),
             connections: Gauge::default(),
+            data_folder_failing: Gauge::default(),
+            data_folder_failures: Counter::default(),
             first_token: Histogram::new(FIRST_TOKEN_BUCKETS),
             per_token: Histogram::new(TOKEN_BUCKETS),
         }
@@ -78,6 +82,17 @@ impl Metrics {
         &self.connections
     }
 
+    /// Counts a failure to use the data folder.
+    pub fn data_folder_fails(&self) {
+        self.data_folder_failing.set(1);
+        self.data_folder_failures.inc();
+    }
+
+    /// The data folder can be used again.
+    pub fn data_folder_works(&self) {
+        self.data_folder_failing.set(0);
+    }
+
     /// Records the time of a token: `waited` since the token before or, for the first, since the request.
     pub fn token(&self, waited: Duration, has_predecessor: bool) {
         let histogram = if has_predecessor { &self.per_token } else { &self.first_token };
@@ -87,7 +102,7 @@ impl Metrics {
     /// A registry of these and of the engine's own figures.
     pub fn registry(&self, engine: EngineHandle) -> Registry {
         let mut registry = Registry::with_prefix("rustorch");
-        let Self { requests, ignored_fields, connections, first_token, per_token } = self;
+        let Self { requests, ignored_fields, connections, first_token, per_token, .. } = self;
         registry.register(
             "requests",
             "Requests answered, by route and status; 499 is a client that left first",
@@ -96,6 +111,16 @@ impl Metrics {
         let help = "Fields of requests that the server does not know and ignored";
         registry.register("ignored_fields", help, ignored_fields.clone());
         registry.register("connections", "Open connections", connections.clone());
+        registry.register(
+            "data_folder_failing",
+            "1 while batches pause because the data folder cannot be used",
+            self.data_folder_failing.clone(),
+        );
+        registry.register(
+            "data_folder_failures",
+            "Failures to use the data folder",
+            self.data_folder_failures.clone(),
+        );
         let help = "From a request's arrival to the first token of each of its sequences";
         registry.register("time_to_first_token_seconds", help, first_token.clone());
         registry.register(

@@ -4,15 +4,16 @@
 mod progress;
 mod signals;
 
+use std::fs;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use batch::{
-    End, Errors, Existing, FileHash, Input, Manifest, Model, Options, Order, Output, Report, Scan, Shard,
+    End, Errors, Existing, FileHash, Input, Manifest, Model, Options, Order, Output, Report, Shard, Totals,
     UnknownFields,
 };
 use clap::ValueEnum;
@@ -31,8 +32,9 @@ use crate::output;
 /// be served gives an output line with an error that names its number; the other lines are answered.
 ///
 /// A result is on disk before it counts as done. If a run was stopped, killed or cut off, the same command continues it: it
-/// repairs the output and answers the remaining lines. OUT.jsonl.run.json records everything the results depend on; a command
-/// that differs in any of it is refused. On SIGINT or SIGTERM the running step is finished and complete results are
+/// repairs the output and answers the remaining lines, and those that were changed or added since. OUT.jsonl.run.json records
+/// what else the results depend on; a command that differs in any of it is refused. The exit status is 1 if every
+/// line has an error (see --fail-on). On SIGINT or SIGTERM the running step is finished and complete results are
 /// written (exit status 130 or 143); a second signal ends the program at once.
 ///
 /// docs/serving.md lists the fields that have an effect; max_tokens is 16 without one, for chats what fits the context. A request
@@ -61,6 +63,12 @@ pub struct Args {
     /// Refuse lines with fields that nobody knows, instead of ignoring these
     #[arg(long)]
     strict_fields: bool,
+    /// When the exit status is 1 although every line has its result
+    #[arg(long, value_name = "WHEN", default_value = "all")]
+    fail_on: FailOn,
+    /// Name of the model, which requests may name; repeat for aliases, answers use the first [default: the file's name]
+    #[arg(long, visible_alias = "alias", value_name = "NAME")]
+    model_name: Vec<String>,
     /// Most lines in memory at once [default: 4 times the batch size]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     window: Option<NonZeroUsize>,
@@ -70,36 +78,51 @@ pub struct Args {
     model: ModelArgs,
 }
 
+/// Which errors of lines make a run fail.
+#[derive(ValueEnum, Clone, Copy)]
+enum FailOn {
+    /// A line has an error
+    Any,
+    /// Every line has an error
+    All,
+    /// Errors of lines do not matter
+    Never,
+}
+
 /// Lines in memory at once, as a multiple of the batch size: enough that a free slot never waits for a line.
 const WINDOW: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
 
 pub fn run(args: &Args) -> Result<ExitCode> {
+    note_pipe(&args.input_file, "writer");
     let input = Input::open(&args.input_file)?;
-    refuse_same_file(args)?;
+    note_pipe(&args.output_file, "reader");
     let output = Output::open(&args.output_file)?;
+    for read in [&args.input_file, &args.model.file.model] {
+        output.must_not_be(read)?;
+    }
     // Before the model is loaded, which may take minutes.
     let scan = input.scan(args.shard)?;
     let hash = output.is_durable().then(|| hash_model(&args.model.file));
     let Started { engine, tokenizer, weights, .. } =
         args.model.start_engine(Purpose::Throughput, Some(&args.template))?;
-    let manifest = args.manifest(hash, scan.as_ref(), &engine, &weights)?;
+    let manifest = args.manifest(hash, &engine, &weights)?;
 
     // From here on a signal stops the run in good order.
     let signals = Signals::watch().context("signals")?;
     let existing = if args.overwrite { Existing::Replace } else { Existing::Resume };
     let errors = if args.retry_errors { Errors::Retry } else { Errors::Keep };
-    let mut journal = output.begin(&manifest, existing, errors)?;
-    let name = args.model.file.name();
+    let mut progress = Progress::start(scan.as_ref().map(|scan| scan.file.bytes));
+    let mut journal = output.begin(manifest, existing, errors, scan)?;
+    let names = args.names();
     let model = Model {
         tokenizer: &tokenizer,
         grammars: &Grammars::new(Arc::clone(&tokenizer)),
-        name: &name,
+        names: &names,
         hidden_size: weights.config().hidden_size(),
         seed: args.model.run.seed,
         unknown_fields: unknown_fields(args.strict_fields),
     };
     let batch_size = NonZeroUsize::new(engine.stats().max_num_seqs).unwrap_or(NonZeroUsize::MIN);
-    let mut progress = Progress::start(scan.map(|scan| scan.file.bytes));
     let mut report = |report: Report<'_>| match report {
         Report::Totals(totals) => progress.update(totals),
         Report::IgnoredField { name, line } => {
@@ -121,7 +144,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Ok((totals, end)) => {
             output::note(&progress.finish(&totals, batch_size));
             if end == End::Complete {
-                return Ok(ExitCode::SUCCESS);
+                return Ok(args.fail_on.exit_code(&totals));
             }
             let (signal, code) = signals.received();
             let done = totals.found.results + totals.results;
@@ -139,6 +162,30 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
+/// Says what a run waits for that opens a named pipe.
+fn note_pipe(path: &Path, other_end: &str) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+            output::note(&format!("{} is a named pipe: waiting for its {other_end}", path.display()));
+        }
+    }
+}
+
+impl FailOn {
+    fn exit_code(self, totals: &Totals) -> ExitCode {
+        let errors = totals.found.errors + totals.errors;
+        let results = totals.found.results + totals.results;
+        let has_failed = match self {
+            Self::Any => errors > 0,
+            Self::All => errors > 0 && errors == results,
+            Self::Never => false,
+        };
+        if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+}
+
 impl Args {
     fn options(&self, batch_size: NonZeroUsize) -> Options {
         Options {
@@ -149,11 +196,15 @@ impl Args {
         }
     }
 
-    /// Everything the results depend on.
+    /// What the model is called.
+    fn names(&self) -> Vec<String> {
+        if self.model_name.is_empty() { vec![self.model.file.name()] } else { self.model_name.clone() }
+    }
+
+    /// Everything but the input that the results depend on.
     fn manifest(
         &self,
         hash: Option<JoinHandle<Result<FileHash>>>,
-        scan: Option<&Scan>,
         engine: &EngineHandle,
         weights: &Weights,
     ) -> Result<Manifest> {
@@ -164,9 +215,8 @@ impl Args {
             // A stream has no manifest.
             None => FileHash { bytes: 0, sha256: String::new() },
         };
-        let (name, unknown_fields) = (self.model.file.name(), unknown_fields(self.strict_fields));
+        let (name, unknown_fields) = (self.names().swap_remove(0), unknown_fields(self.strict_fields));
         let mut manifest = manifest(&self.model, name, model_file, engine, weights, unknown_fields);
-        manifest.input = scan.map(|scan| scan.file.clone());
         manifest.options.extend(template_option(&self.template));
         manifest.options.insert("shard".to_owned(), json!(self.shard.to_string()));
         Ok(manifest)
@@ -229,16 +279,4 @@ pub fn hash_model(file: &FileArgs) -> JoinHandle<Result<FileHash>> {
         }
         Ok(FileHash::of_files(file.open()?.paths())?)
     })
-}
-
-/// Refuses an output that is the input: the results would change it.
-fn refuse_same_file(args: &Args) -> Result<()> {
-    let (input, output) = (args.input_file.canonicalize(), args.output_file.canonicalize());
-    if let (Ok(input), Ok(output)) = (input, output)
-        && input == output
-        && input.is_file()
-    {
-        bail!("{}: expected an output file other than the input", args.output_file.display());
-    }
-    Ok(())
 }

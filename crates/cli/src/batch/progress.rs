@@ -44,10 +44,14 @@ impl Progress {
     /// Removes the bar and prints the summary.
     pub fn finish(self, totals: &Totals, batch_size: NonZeroUsize) -> String {
         self.bar.finish_and_clear();
-        let before = match totals.found.results {
+        let mut before = match totals.found.results {
             0 => String::new(),
             found => format!("; {} were done before", grouped(found)),
         };
+        if totals.found.stale > 0 {
+            let stale = grouped(totals.found.stale);
+            before += &format!("; {stale} older results were removed: their lines were changed or removed");
+        }
         format!(
             "{} requests, {} errors, {} prompt tokens ({} cached), {} generated in {:.1} s at batch size {batch_size}: {:.1} \
              tokens/s{before}",

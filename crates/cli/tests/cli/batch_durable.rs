@@ -157,10 +157,7 @@ fn a_finished_run_has_nothing_to_do() {
 fn another_run_s_results_are_left_alone() {
     let folder = folder("another_run");
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
-    let other = folder.join("other.jsonl");
-    let lines = requests(9);
-    write_lines(&input, &lines);
-    write_lines(&other, &lines[1..]);
+    write_lines(&input, &requests(9));
     let args = ["batch", "-i", arg(&input), "-o", arg(&output)];
     succeed(&args, b"");
     let before = fs::read(&output).unwrap();
@@ -191,6 +188,9 @@ fn another_run_s_results_are_left_alone() {
         &with(&["--isa", "portable"]),
         &["isa: expected ", "found portable", "hint: repeat that run's command"],
     );
+    let other = folder.join("other.jsonl");
+    let asks = |index: usize| json!({"custom_id": format!("request {index}"), "prompt": "Another"});
+    write_lines(&other, &(0..9).map(asks).collect::<Vec<_>>());
     let other_input = ["batch", "-i", arg(&other), "-o", arg(&output)];
     check(&other_input, &["input.bytes: expected ", "input.sha256: expected "]);
     check(&["batch", "-i", "-", "-o", arg(&output)], &["input.sha256: expected ", "found none"]);
@@ -215,8 +215,58 @@ fn another_run_s_results_are_left_alone() {
     fs::remove_file(folder.join("out.jsonl.run.json")).unwrap();
     fail(&args, b"", 1, "to tell what run its results are of, found no such file");
     assert_eq!(fs::read(&output).unwrap(), in_order);
-    succeed(&other_input.iter().copied().chain(["--overwrite"]).collect::<Vec<_>>(), b"");
-    assert_eq!(results(&output).len(), 8);
+    succeed(&with(&["--overwrite", "--seed", "5"]), b"");
+    assert_ne!(fs::read(&output).unwrap(), in_order);
+    assert_eq!(results(&output).len(), 9);
+}
+
+#[test]
+fn a_run_follows_changes_of_its_input() {
+    let folder = folder("changed_input");
+    let (input, output, fresh) =
+        (folder.join("in.jsonl"), folder.join("out.jsonl"), folder.join("fresh.jsonl"));
+    let mut lines = requests(9);
+    lines.truncate(6);
+    write_lines(&input, &lines);
+    let args = ["batch", "-i", arg(&input), "-o", arg(&output)];
+    succeed(&args, b"");
+    let first = results(&output);
+
+    let check = |lines: &[Value], asked: u64, done: &str| {
+        write_lines(&input, lines);
+        let ran = run(&args, b"");
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(ran.stderr.starts_with(&format!("{asked} requests, ")), "{}", ran.stderr);
+        assert!(ran.stderr.contains(done), "{}", ran.stderr);
+        succeed(&["batch", "-i", arg(&input), "-o", arg(&fresh), "--overwrite"], b"");
+        assert_eq!(results(&output), results(&fresh));
+    };
+    // One line is mended, one is taken away, two are new.
+    lines[0]["max_tokens"] = json!(3);
+    lines.pop();
+    lines.extend([json!({"custom_id": "new", "prompt": "The dog", "max_tokens": 4}), json!(7)]);
+    check(&lines, 3, "4 were done before");
+    assert_ne!(results(&output)["request 0"], first["request 0"]);
+    lines.push(json!({"custom_id": "last", "prompt": "A", "max_tokens": 1}));
+    check(&lines, 1, "7 were done before");
+}
+
+#[test]
+fn an_output_that_is_the_input_or_the_model_is_refused() {
+    let folder = folder("same_file");
+    let (input, link) = (folder.join("in.jsonl"), folder.join("link.jsonl"));
+    write_lines(&input, &requests(2));
+    fs::hard_link(&input, &link).unwrap();
+    let model = folder.join("model.gguf");
+    fs::write(&model, crate::harness::demo_bytes()).unwrap();
+    let before = (fs::read(&input).unwrap(), fs::read(&model).unwrap());
+    for output in [&input, &link, &model] {
+        let args = ["batch", "-i", arg(&input), "-o", arg(output), "-m", arg(&model), "--overwrite"];
+        let ran = run(&args, b"");
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        assert!(ran.stderr.contains("expected an output file other than"), "{}", ran.stderr);
+    }
+    assert_eq!((fs::read(&input).unwrap(), fs::read(&model).unwrap()), before);
 }
 
 #[test]

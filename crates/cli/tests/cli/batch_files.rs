@@ -36,7 +36,7 @@ fn files_and_standard_streams_are_the_same() {
     };
     // What was there before is replaced if that is what is wanted.
     fs::write(&output, "x".repeat(10_000)).unwrap();
-    let ran = run(&["batch", "-i", arg(&input), "-o", arg(&output), "--overwrite"], b"");
+    let ran = run(&["batch", "-i", arg(&input), "-o", arg(&output), "--overwrite", "--ordered"], b"");
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
     let summary = "2 requests, 1 errors, 3 prompt tokens (0 cached), 2 generated in ";
     assert!(ran.stderr.starts_with(summary) && ran.stderr.ends_with(" tokens/s\n"), "{}", ran.stderr);
@@ -44,9 +44,9 @@ fn files_and_standard_streams_are_the_same() {
     assert_eq!(expect.lines().count(), 2);
 
     let stdin = fs::read(&input).unwrap();
-    assert_eq!(without_time(succeed(&["batch", "-i", "-", "-o", "-"], &stdin)), expect);
-    assert_eq!(without_time(succeed(&["batch", "-i", arg(&input), "-o", "-"], b"")), expect);
-    succeed(&["batch", "-i", "-", "-o", arg(&output), "--overwrite"], &stdin);
+    assert_eq!(without_time(succeed(&["batch", "-i", "-", "-o", "-", "--ordered"], &stdin)), expect);
+    assert_eq!(without_time(succeed(&["batch", "-i", arg(&input), "-o", "-", "--ordered"], b"")), expect);
+    succeed(&["batch", "-i", "-", "-o", arg(&output), "--overwrite", "--ordered"], &stdin);
     assert_eq!(without_time(fs::read_to_string(&output).unwrap()), expect);
 }
 
@@ -64,7 +64,7 @@ fn files_that_cannot_be_used_end_the_run() {
     check(&["-i", arg(&folder), "-o", arg(&output)], &format!("error: {}: is a directory", folder.display()));
     check(&["-i", arg(&input), "-o", arg(&folder)], arg(&folder));
     check(&["-i", arg(&input), "-o", arg(&folder.join("no/out.jsonl"))], "out.jsonl: ");
-    let same = "expected an output file other than the input";
+    let same = "in.jsonl: expected an output file other than ";
     check(&["-i", arg(&input), "-o", arg(&input)], same);
     let detour = folder.join("..").join(folder.file_name().unwrap()).join("in.jsonl");
     check(&["-i", arg(&input), "-o", arg(&detour)], same);

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::batch_answers::{batch, batch_text, line_number};
+use crate::batch_answers::{batch, batch_text, error_of, line_number};
 use crate::harness::run;
 
-/// Refusals of lines: the line, its custom id, the error's code and what its message says after the line's number.
-fn check(cases: &[(&[u8], Option<&str>, &str, &str)]) {
+/// Refusals of lines: the line, its custom id, the error's code if it has one of its own, and what its message says after the
+/// line's number.
+fn check(cases: &[(&[u8], Option<&str>, Option<&str>, &str)]) {
     // A good line before and after each bad one.
     let good =
         |index: usize| json!({"custom_id": format!("good {index}"), "prompt": "One day", "max_tokens": 2});
@@ -36,12 +37,24 @@ fn check(cases: &[(&[u8], Option<&str>, &str, &str)]) {
     for (index, (answer, (line, custom_id, code, says))) in refused.iter().zip(cases).enumerate() {
         let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
         let number = line_number(answer);
-        assert_eq!(answer["response"], Value::Null, "{line}");
-        assert_eq!(answer["error"]["code"], *code, "{line}: {answer}");
+        let error = error_of(answer);
+        assert_eq!(answer["error"], Value::Null, "{line}: {answer}");
+        let status = match *code {
+            Some("invalid_url") => 404,
+            Some("invalid_method") => 405,
+            // The chat template refuses it.
+            _ if says.starts_with("message 0 has the role") => 422,
+            _ => 400,
+        };
+        assert_eq!(answer["response"]["status_code"], status, "{line}: {answer}");
+        assert_eq!(error["type"], "invalid_request_error", "{line}: {answer}");
+        if let Some(code) = code {
+            assert_eq!(error["code"], *code, "{line}: {answer}");
+        }
         let custom_id = custom_id
             .map_or(format!("line-{number}"), |id| id.replace('a', &char::from(id_of(index)).to_string()));
         assert_eq!(answer["custom_id"], custom_id, "{line}");
-        let message = answer["error"]["message"].as_str().unwrap();
+        let message = error["message"].as_str().unwrap();
         let rest = message.strip_prefix(&format!("line {number}: ")).unwrap_or_else(|| panic!("{message}"));
         assert!(rest.starts_with(says), "{line}\n{rest}\nexpected: {says}");
     }
@@ -55,7 +68,7 @@ fn id_of(index: usize) -> u8 {
 #[test]
 fn lines_that_are_not_json_objects() {
     let long = format!(r#"{{"custom_id": "a", "prompt": "{}"}}"#, "x".repeat(16 << 20));
-    let json = "invalid_json";
+    let json = Some("invalid_json");
     check(&[
         (b"once upon a time", None, json, "not JSON: expected value at column 1"),
         (br#"{"custom_id": "a", "prompt": }"#, None, json, "not JSON: expected value at column 30"),
@@ -84,7 +97,7 @@ fn lines_that_are_not_json_objects() {
 
 #[test]
 fn objects_that_are_not_requests() {
-    let request = "invalid_request";
+    let request = None;
     let prompt = "prompt: expected a string, a list of token ids, or a list of either, found none";
     check(&[
         (b"{}", None, request, prompt),
@@ -106,25 +119,25 @@ fn objects_that_are_not_requests() {
         (
             br#"{"custom_id": "a", "body": {"prompt": "b"}}"#,
             Some("a"),
-            "invalid_url",
+            Some("invalid_url"),
             "url: expected /v1/completions, /v1/chat/completions or /v1/embeddings, found none",
         ),
         (
             br#"{"custom_id": "a", "method": "POST", "url": "/v1/audio/speech", "body": {"input": "b"}}"#,
             Some("a"),
-            "invalid_url",
+            Some("invalid_url"),
             "url: expected /v1/completions, /v1/chat/completions or /v1/embeddings, found \"/v1/audio/speech\"",
         ),
         (
             br#"{"custom_id": "a", "method": "GET", "url": "/v1/completions", "body": {"prompt": "b"}}"#,
             Some("a"),
-            "invalid_method",
+            Some("invalid_method"),
             "method: expected \"POST\", found \"GET\"",
         ),
         (
             br#"{"custom_id": "a", "method": 1, "url": "/v1/completions", "body": {"prompt": "b"}}"#,
             Some("a"),
-            "invalid_method",
+            Some("invalid_method"),
             "method: expected \"POST\", found 1",
         ),
     ]);
@@ -148,7 +161,7 @@ fn check_fields(cases: &[(&str, Value, &str)]) {
     let cases: Vec<_> = lines
         .iter()
         .zip(cases)
-        .map(|(line, (_, _, says))| (line.as_slice(), Some("a"), "invalid_request", *says))
+        .map(|(line, (_, _, says))| (line.as_slice(), Some("a"), None, *says))
         .collect();
     check(&cases);
 }
@@ -274,8 +287,9 @@ fn one_prompt_refused_is_the_request_refused() {
     let requests = [request("a", json!([[1], [2], [5000]])), request("b", json!([1]))];
     let answers = batch(&requests, &["--batch-size", "1"]);
     assert_eq!(answers.len(), 2);
-    assert_eq!(answers[0]["response"], Value::Null);
-    assert_eq!(answers[1]["error"], Value::Null);
+    let statuses = [0, 1].map(|index: usize| answers[index]["response"]["status_code"].clone());
+    assert_eq!(statuses, [400, 200]);
+    assert_eq!(error_of(&answers[0])["param"], "prompt");
 }
 
 #[test]
@@ -298,10 +312,45 @@ fn unknown_fields_are_named_once_or_refused() {
         ]
     );
     let answers = batch(&lines, &["--strict-fields", "--ordered"]);
-    let message = |index: usize| answers[index]["error"]["message"].as_str().unwrap_or_default();
+    let message = |index: usize| error_of(&answers[index])["message"].as_str().unwrap_or_default();
     assert!(message(0).contains("unheard_of: expected only fields that the server knows"), "{}", message(0));
     assert!(message(3).ends_with("hint: the nearest known field is temperature"), "{}", message(3));
-    assert_eq!(answers[2]["error"], Value::Null);
+    assert_eq!(answers[2]["response"]["status_code"], 200);
+}
+
+#[test]
+fn a_line_names_the_model_that_runs() {
+    let line = |id: &str, model: &str| json!({"custom_id": id, "model": model, "prompt": "One day", "max_tokens": 2});
+    let lines = [line("a", "demo"), line("b", "gpt-4o"), line("c", "story")];
+    let answers = batch(&lines, &[]);
+    let statuses: Vec<_> = answers.iter().map(|answer| answer["response"]["status_code"].clone()).collect();
+    assert_eq!(statuses, [200, 404, 404]);
+    let error = error_of(&answers[1]);
+    assert_eq!((&error["code"], &error["param"]), (&json!("model_not_found"), &json!("model")));
+    // The first name is the one that answers have; the others are only understood.
+    let answers = batch(&lines, &["--model-name", "story", "--alias", "gpt-4o"]);
+    let statuses: Vec<_> = answers.iter().map(|answer| answer["response"]["status_code"].clone()).collect();
+    assert_eq!(statuses, [404, 200, 200]);
+    assert_eq!(answers[1]["response"]["body"]["model"], "story");
+}
+
+#[test]
+fn errors_of_lines_make_a_run_fail_as_wanted() {
+    let good = "{\"custom_id\": \"a\", \"prompt\": \"One day\", \"max_tokens\": 1}\n";
+    let bad = "{\"custom_id\": \"b\"}\n";
+    let code = |input: String, options: &[&str]| {
+        run(&[&["batch", "-i", "-", "-o", "-"], options].concat(), input.as_bytes()).code
+    };
+    let cases: [(&[&str], [i32; 4]); 4] = [
+        (&[], [0, 0, 1, 0]),
+        (&["--fail-on", "all"], [0, 0, 1, 0]),
+        (&["--fail-on", "any"], [0, 1, 1, 0]),
+        (&["--fail-on", "never"], [0, 0, 0, 0]),
+    ];
+    for (options, expect) in cases {
+        let inputs = [good.to_owned(), format!("{good}{bad}"), bad.to_owned(), String::new()];
+        assert_eq!(inputs.map(|input| code(input, options)), expect.map(Some), "{options:?}");
+    }
 }
 
 #[test]
@@ -310,7 +359,6 @@ fn fields_of_no_consequence_are_passed_over() {
         "custom_id": "a",
         "prompt": "One day",
         "max_tokens": 2,
-        "model": "gpt-4o",
         "user": "someone",
         "metadata": {"key": "value"},
         "tools": [],
@@ -320,7 +368,7 @@ fn fields_of_no_consequence_are_passed_over() {
     });
     let plain = json!({"custom_id": "a", "prompt": "One day", "max_tokens": 2});
     let answers = [request, plain].map(|line| batch(&[line], &[]).remove(0));
-    assert_eq!(answers[0]["error"], Value::Null);
+    assert_eq!(answers[0]["response"]["status_code"], 200);
     assert_eq!(answers[0]["response"]["body"]["choices"], answers[1]["response"]["body"]["choices"]);
 }
 
@@ -329,8 +377,8 @@ fn a_custom_id_that_was_there_before_is_refused() {
     let line = |id: &str| json!({"custom_id": id, "prompt": "One day", "max_tokens": 2});
     let answers = batch(&[line("a"), line("b"), line("a")], &[]);
     assert_eq!(answers[2]["custom_id"], "line-3");
-    assert_eq!(answers[2]["error"]["code"], "duplicate_custom_id");
+    assert_eq!(error_of(&answers[2])["code"], "duplicate_custom_id");
     let says = "line 3: custom_id: expected one that no line before has, found \"a\"";
-    assert_eq!(answers[2]["error"]["message"], says);
-    assert!(answers[..2].iter().all(|answer| answer["error"].is_null()), "{answers:?}");
+    assert_eq!(error_of(&answers[2])["message"], says);
+    assert!(answers[..2].iter().all(|answer| answer["response"]["status_code"] == 200), "{answers:?}");
 }

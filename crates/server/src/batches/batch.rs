@@ -50,7 +50,7 @@ pub(crate) struct Counts {
     pub failed: u64,
 }
 
-/// Why a batch failed, as a list.
+/// Why a batch failed or does not go on, as a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BatchErrors {
     object: String,
@@ -91,6 +91,11 @@ impl Batch {
     /// Changes the status to [`Status::Failed`], with the reason.
     pub fn fail(&mut self, code: &str, message: String) {
         self.enter(Status::Failed);
+        self.note(code, message);
+    }
+
+    /// Says why the batch failed or does not go on.
+    pub fn note(&mut self, code: &str, message: String) {
         let error = BatchError { code: code.to_owned(), message, param: None, line: None };
         self.errors = Some(BatchErrors { object: "list".to_owned(), data: vec![error] });
     }

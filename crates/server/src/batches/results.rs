@@ -5,7 +5,6 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::batches::Batch;
 use crate::files::{FileStore, NewFile};
@@ -13,7 +12,13 @@ use crate::files::{FileStore, NewFile};
 /// The fields of a result line that decide which file it goes to.
 #[derive(Deserialize)]
 struct Line {
-    response: Option<IgnoredAny>,
+    /// Versions before had none for a request that was not served.
+    response: Option<Response>,
+}
+
+#[derive(Deserialize)]
+struct Response {
+    status_code: u16,
 }
 
 /// Makes files of a journal's lines and records them in the batch. Their ids are derived from the batch's id, so that after a
@@ -37,7 +42,8 @@ pub(crate) fn publish(batch: &mut Batch, journal: &Path, files: &FileStore) -> i
         // If the run was cut off, the last line may be incomplete.
         let Ok(Line { response }) = serde_json::from_slice(&line) else { continue };
         line.push(b'\n');
-        if response.is_some() { &mut results } else { &mut errors }.write_all(&line)?;
+        let is_answer = response.is_some_and(|response| response.status_code == 200);
+        if is_answer { &mut results } else { &mut errors }.write_all(&line)?;
     }
     batch.output_file_id = add(files, results, format!("{}_output.jsonl", batch.id))?;
     batch.error_file_id = add(files, errors, format!("{}_error.jsonl", batch.id))?;

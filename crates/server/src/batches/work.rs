@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use batch::{
     End, Error, Errors, Existing, Input, Manifest, Model, Options, Order, Output, Report, Shard, Totals,
@@ -16,8 +17,10 @@ use rustorch_llama::Priority;
 
 use crate::batches::batch::{Batch, Counts, Status};
 use crate::batches::results::publish;
+use crate::batches::trouble::Trouble;
 use crate::config::{DataConfig, ServedModel};
 use crate::files::{FileStore, StoredFile, write_durably};
+use crate::metrics::Metrics;
 use crate::{clock, random};
 
 /// Lines in memory at once, as a multiple of the engine's batch size.
@@ -30,6 +33,7 @@ const JOURNAL: &str = "results.jsonl";
 pub(crate) struct Batches {
     folder: PathBuf,
     files: Arc<FileStore>,
+    metrics: Arc<Metrics>,
     state: Mutex<State>,
     changed: Condvar,
     /// Stops the running batch; a new one for each.
@@ -41,7 +45,16 @@ struct State {
     batches: BTreeMap<String, Batch>,
     /// The id of the running batch.
     running: Option<String>,
+    /// Why batches pause, if they do.
+    trouble: Option<Trouble>,
     going_down: bool,
+}
+
+const ID: &str = "batch_";
+
+/// Whether a folder of this name may be a batch's.
+pub(crate) fn is_batch_id(name: &str) -> bool {
+    name.strip_prefix(ID).is_some_and(random::is_id)
 }
 
 /// What a client gives to create a batch.
@@ -65,11 +78,16 @@ impl Batches {
     ///
     /// # Errors
     /// When it cannot be read or written, or a description in it is malformed.
-    pub fn open(folder: PathBuf, files: Arc<FileStore>) -> io::Result<Self> {
+    pub fn open(folder: PathBuf, files: Arc<FileStore>, metrics: Arc<Metrics>) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
         let mut batches = BTreeMap::new();
         for entry in fs::read_dir(&folder)? {
-            let path = entry?.path().join(DESCRIPTION);
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(is_batch_id) {
+                tracing::warn!(path = %entry.path().display(), "not a batch of this server; it is left alone");
+                continue;
+            }
+            let path = entry.path().join(DESCRIPTION);
             // After a crash a folder may have no description: its creation was never confirmed to the client.
             let text = match fs::read(&path) {
                 Ok(text) => text,
@@ -81,7 +99,7 @@ impl Batches {
             batches.insert(batch.id.clone(), batch);
         }
         let state = Mutex::new(State { batches, ..State::default() });
-        Ok(Self { folder, files, state, changed: Condvar::new(), stop: Mutex::default() })
+        Ok(Self { folder, files, metrics, state, changed: Condvar::new(), stop: Mutex::default() })
     }
 
     /// Creates a batch and writes it to disk before the client is answered.
@@ -91,7 +109,7 @@ impl Batches {
     pub fn create(&self, new: NewBatch) -> io::Result<Batch> {
         let NewBatch { input, endpoint, completion_window, metadata } = new;
         let batch = Batch {
-            id: format!("batch_{}", random::id()),
+            id: format!("{ID}{}", random::id()),
             object: "batch".to_owned(),
             endpoint,
             errors: None,
@@ -157,16 +175,53 @@ impl Batches {
         self.changed.notify_all();
     }
 
+    /// Why batches pause, if they do.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.state().trouble.clone()
+    }
+
     /// Runs batches until the server shuts down.
     pub fn work(&self, model: &ServedModel, data: &DataConfig, unknown_fields: UnknownFields) {
         while let Some((mut batch, stop)) = self.next() {
-            if let Err(error) = self.work_one(&mut batch, &stop, model, data, unknown_fields) {
-                // For example a full disk. The journal stays for the next start.
-                tracing::error!(%error, batch = batch.id, "a batch could not be written");
-                batch.fail("io_error", "the server could not write to its disk; its log says why".to_owned());
-                let _ = self.put(&mut self.state(), batch);
-            }
+            let worked = self.work_one(&mut batch, &stop, model, data, unknown_fields);
             self.state().running = None;
+            match worked {
+                Ok(()) => self.end_trouble(),
+                Err(error) => self.pause(&batch.id, &error),
+            }
+        }
+        self.end_trouble();
+    }
+
+    /// Waits before the disk is tried again. What a batch has on disk stays there, and the batch goes on from it.
+    fn pause(&self, id: &str, error: &io::Error) {
+        let mut state = self.state();
+        let trouble = Trouble::after(state.trouble.as_ref(), error);
+        if state.trouble.is_none() {
+            tracing::error!(%error, batch = id, "batches pause: the data folder cannot be used");
+        }
+        self.metrics.data_folder_fails();
+        if let Some(batch) = state.batches.get_mut(id) {
+            batch.note(
+                "disk_error",
+                format!("the server cannot use its disk and tries again: {}", trouble.reason),
+            );
+        }
+        let until = Instant::now() + trouble.pause();
+        state.trouble = Some(trouble);
+        while !state.going_down {
+            let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+            else {
+                return;
+            };
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn end_trouble(&self) {
+        if let Some(trouble) = self.state().trouble.take() {
+            self.metrics.data_folder_works();
+            tracing::info!(failures = trouble.failures, "batches go on: the data folder can be used");
         }
     }
 
@@ -182,7 +237,7 @@ impl Batches {
                 let stop = Arc::new(AtomicBool::new(false));
                 *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&stop);
                 state.running = Some(batch.id.clone());
-                return Some((batch, stop));
+                return Some((Batch { errors: None, ..batch }, stop));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -263,17 +318,16 @@ impl Batches {
             return Ok(Outcome::Stopped);
         }
 
-        let manifest = Manifest { input: scan.map(|scan| scan.file), ..data.manifest.clone() };
-        let opened =
-            Output::open(journal).and_then(|output| output.begin(&manifest, Existing::Resume, Errors::Keep));
+        let opened = Output::open(journal)
+            .and_then(|output| output.begin(data.manifest.clone(), Existing::Resume, Errors::Keep, scan));
         let mut journal = match opened {
             Ok(journal) => journal,
-            Err(error) => return Ok(failed(&error)),
+            Err(error) => return failed_or_disk(error),
         };
         let context = Model {
             tokenizer: &model.tokenizer,
             grammars: &model.grammars,
-            name: &model.names[0],
+            names: &model.names,
             hidden_size: model.config.hidden_size(),
             seed: data.seed,
             unknown_fields,
@@ -298,7 +352,7 @@ impl Batches {
                 Ok(if end == End::Complete { Outcome::Complete } else { Outcome::Stopped })
             }
             Err(Error::EngineStopped) => Ok(Outcome::Stopped),
-            Err(error) => Ok(failed(&error)),
+            Err(error) => failed_or_disk(error),
         }
     }
 
@@ -335,16 +389,28 @@ fn counts(total: u64, totals: &Totals) -> Counts {
     Counts { total, completed: totals.found.results + totals.results - failed, failed }
 }
 
+/// Why the runner failed; an error if it can be tried again.
+fn failed_or_disk(error: Error) -> io::Result<Outcome> {
+    match error {
+        Error::Io { source, .. } => Err(source),
+        // The next run repairs it.
+        Error::OutputChanged { .. } => Err(io::Error::other(error)),
+        error => Ok(failed(&error)),
+    }
+}
+
 /// Why the runner failed.
 fn failed(error: &Error) -> Outcome {
     let code = match error {
         Error::DuplicateId { .. } => "duplicate_custom_id",
         Error::OtherRun { .. } => "other_model",
+        Error::NotJsonLines { .. } => "invalid_file",
         _ => "batch_failed",
     };
     tracing::warn!(%error, "a batch failed");
     // Messages begin with a path on the server, which is removed.
     let message = match error {
+        Error::NotJsonLines { found, .. } => format!("input: expected JSON lines, found {found}"),
         Error::DuplicateId { custom_id, first, second, .. } => {
             format!("custom_id {custom_id:?}: expected it once, found it in lines {first} and {second}")
         }

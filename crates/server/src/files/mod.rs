@@ -5,4 +5,4 @@
 
 mod store;
 
-pub(crate) use store::{FileStore, NewFile, StoredFile, write_durably};
+pub(crate) use store::{FileStore, NewFile, StoredFile, is_own_name, write_durably};

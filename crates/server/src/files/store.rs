@@ -51,7 +51,7 @@ const DESCRIPTION: &str = "json";
 const PARTIAL: &str = "part";
 
 impl FileStore {
-    /// Opens a folder, creates it if necessary, and removes what a crash has left.
+    /// Opens a folder and creates it if necessary.
     ///
     /// # Errors
     /// When it cannot be read or written, or a description in it is malformed.
@@ -62,26 +62,38 @@ impl FileStore {
         };
         fs::create_dir_all(&folder).map_err(at(&folder))?;
         let mut index = BTreeMap::new();
-        let mut others = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(at(&folder))? {
-            let path = entry.map_err(at(&folder))?.path();
-            if path.extension().is_some_and(|extension| extension == DESCRIPTION) {
+        for (path, name) in own_files(&folder).map_err(at(&folder))? {
+            if name.extension == DESCRIPTION {
                 let text = fs::read(&path).map_err(at(&path))?;
                 let file: StoredFile =
                     serde_json::from_slice(&text).map_err(|error| at(&path)(error.into()))?;
                 index.insert(file.id.clone(), file);
-            } else {
-                others.push(path);
-            }
-        }
-        for path in others {
-            let described = path.extension().is_some_and(|extension| extension == CONTENT)
-                && path.file_stem().is_some_and(|id| index.contains_key(&*id.to_string_lossy()));
-            if !described {
-                fs::remove_file(&path).map_err(at(&path))?;
             }
         }
         Ok(Self { folder, index: Mutex::new(index) })
+    }
+
+    /// Removes what a crash has left: contents without a description, and files that were being written. Files with names
+    /// that no store gives are left alone.
+    ///
+    /// # Errors
+    /// When the folder cannot be read or written.
+    pub fn remove_leftovers(&self) -> Result<(), StoreError> {
+        let at = |path: &Path| {
+            let path = path.to_owned();
+            move |source| StoreError { path, source }
+        };
+        for (path, name) in own_files(&self.folder).map_err(at(&self.folder))? {
+            let is_kept = match name.extension {
+                DESCRIPTION => true,
+                CONTENT => self.get(&name.id).is_some(),
+                _ => false,
+            };
+            if !is_kept {
+                fs::remove_file(&path).map_err(at(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts a file with a new id.
@@ -168,6 +180,43 @@ impl FileStore {
     }
 }
 
+/// A name that a store gives.
+struct OwnName {
+    id: String,
+    extension: &'static str,
+}
+
+impl OwnName {
+    fn of(name: &str) -> Option<Self> {
+        let (id, extension) = name.split_once('.')?;
+        let extension = [CONTENT, DESCRIPTION, PARTIAL].into_iter().find(|own| *own == extension)?;
+        let rest = id.strip_prefix("file-")?;
+        let rest = rest.strip_suffix("-output").or(rest.strip_suffix("-errors")).unwrap_or(rest);
+        random::is_id(rest).then(|| Self { id: id.to_owned(), extension })
+    }
+}
+
+/// Whether a file of this name may be a store's.
+pub(crate) fn is_own_name(name: &str) -> bool {
+    OwnName::of(name).is_some()
+}
+
+/// The files of a folder that have a name which a store gives.
+fn own_files(folder: &Path) -> io::Result<Vec<(PathBuf, OwnName)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_str().and_then(OwnName::of);
+        match name {
+            Some(name) if entry.file_type()?.is_file() => files.push((entry.path(), name)),
+            _ => {
+                tracing::warn!(path = %entry.path().display(), "not a file of this server; it is left alone")
+            }
+        }
+    }
+    Ok(files)
+}
+
 impl NewFile {
     /// Bytes so far.
     pub fn len(&self) -> u64 {
@@ -235,13 +284,20 @@ mod tests {
         assert!(store.remove(&removed.id).unwrap());
         assert!(!store.remove(&removed.id).unwrap());
         // A crash during an upload, and one between content and description.
-        fs::write(folder.join("file-1.part"), "x").unwrap();
-        fs::write(folder.join("file-2.data"), "x").unwrap();
+        fs::write(folder.join(format!("file-{}.part", random::id())), "x").unwrap();
+        fs::write(folder.join(format!("file-{}.data", random::id())), "x").unwrap();
+        fs::write(folder.join(format!("file-{}-output.part", random::id())), "x").unwrap();
+        // Files of others, some of which look alike.
+        let others = ["holiday.jpg", "film.part", "file-1.part", "thesis.json", "disk.data", ".data"];
+        others.iter().for_each(|name| fs::write(folder.join(name), "x").unwrap());
 
         let store = FileStore::open(folder.clone()).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2 + 3 + others.len(), "opening removes nothing");
+        store.remove_leftovers().unwrap();
         assert_eq!(store.list(), std::slice::from_ref(&kept));
         assert_eq!(fs::read(store.content(&kept)).unwrap(), b"one");
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2 + others.len());
+        assert!(others.iter().all(|name| folder.join(name).exists()));
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -5,9 +5,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::app::AppState;
+use crate::batches::Trouble;
 use crate::metrics;
 use crate::refusal::Refusal;
 
@@ -21,12 +22,24 @@ pub(crate) async fn page() -> Response {
     ([(CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE)).into_response()
 }
 
-/// 200 while requests are accepted, 503 while the server drains.
+/// 200 while requests are accepted, 503 while the server drains. Says why batches pause, if they do.
 pub(crate) async fn health(State(app): State<AppState>) -> Response {
     if app.drain.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "shutting down"}))).into_response();
     }
-    Json(json!({"status": "ok"})).into_response()
+    match app.batches.as_ref().and_then(|batches| batches.trouble()) {
+        // Live requests are answered as ever.
+        Some(Trouble { since, reason, .. }) => {
+            Json(json!({"status": "ok", "batches": {"status": "paused", "since": since, "reason": reason}}))
+                .into_response()
+        }
+        None => Json(json!({"status": "ok"})).into_response(),
+    }
+}
+
+/// The version of the program.
+pub(crate) async fn version() -> Json<Value> {
+    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
 }
 
 pub(crate) async fn metrics(State(app): State<AppState>) -> Result<Response, Refusal> {

@@ -93,7 +93,9 @@ fn a_batch_becomes_results_and_errors() {
     assert_eq!(ids, ["r0", "r1", "r2", "r3", "r4"]);
     let errors = results(&served, &done["error_file_id"]);
     assert_eq!((errors.len(), &errors[0]["custom_id"]), (1, &json!("wrong")));
-    assert!(!errors[0]["error"].is_null());
+    let response = &errors[0]["response"];
+    assert_eq!((&response["status_code"], &errors[0]["error"]), (&json!(404), &Value::Null));
+    assert_eq!(response["body"]["error"]["code"], "invalid_url");
     assert_eq!(get(served.address, "/v1/batches").json()["data"], json!([done]));
     assert_eq!(cancel(&served, &created["id"]).status, 409);
 }
@@ -186,4 +188,62 @@ fn a_wrong_batch_is_refused_or_fails() {
             (&json!("failed"), &json!(code))
         );
     }
+}
+
+#[test]
+fn a_batch_waits_for_a_disk_that_fails() {
+    let folder = folder("disk");
+    let served = serve(&folder);
+    let first = create(&served, &endless())["id"].clone();
+    let id = create(&served, &lines(2, 2))["id"].clone();
+    let metrics = || get(served.address, "/metrics").text();
+    assert_eq!(get(served.address, "/health").json(), json!({"status": "ok"}));
+    assert!(metrics().contains("rustorch_data_folder_failing 0\n"));
+    // A folder in the place of its journal stands for a disk that cannot be written.
+    let journal = folder.join("batches").join(id.as_str().unwrap()).join("results.jsonl");
+    std::fs::create_dir(&journal).unwrap();
+    assert_eq!(cancel(&served, &first).status, 200);
+    let waiting = wait(&served, &id, |batch| !batch["errors"].is_null());
+    assert_eq!(waiting["status"], "in_progress", "{waiting}");
+    assert_eq!(waiting["errors"]["data"][0]["code"], "disk_error");
+    let health = get(served.address, "/health");
+    assert_eq!((health.status, &health.json()["batches"]["status"]), (200, &json!("paused")));
+    assert!(health.json()["batches"]["reason"].is_string(), "{}", health.text());
+    assert!(metrics().contains("rustorch_data_folder_failing 1\n"));
+    std::fs::remove_dir(&journal).unwrap();
+    let done = wait(&served, &id, is_final);
+    assert_eq!((&done["status"], &done["errors"]), (&json!("completed"), &Value::Null), "{done}");
+    assert_eq!(results(&served, &done["output_file_id"]).len(), 2);
+    while get(served.address, "/health").json() != json!({"status": "ok"}) {
+        std::thread::yield_now();
+    }
+    assert!(metrics().contains("rustorch_data_folder_failing 0\n"));
+    assert!(!metrics().contains("rustorch_data_folder_failures_total 0\n"));
+}
+
+#[test]
+fn a_folder_that_is_not_a_server_s_is_refused_and_left_alone() {
+    let check = |test: &str, foreign: &str| {
+        let folder = folder(test);
+        let path = folder.join(foreign);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "mine").unwrap();
+        let started = Served::try_with(|config| config.data = Some(data(folder.clone())));
+        let error = started.err().expect("the folder is refused").to_string();
+        assert!(error.contains("hint: choose another --data-dir"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+        let top = std::fs::read_dir(&folder).unwrap().count();
+        assert_eq!(top, 1, "nothing is added");
+    };
+    check("foreign_top", "notes.txt");
+    check("foreign_file", "files/notes.txt");
+    check("foreign_batch", "batches/notes/notes.txt");
+    check("foreign_kind", "batches");
+    // In a folder that is a server's, it leaves what it has not made.
+    let folder = folder("mixed");
+    drop(serve(&folder));
+    let path = folder.join("files/notes.tmp");
+    std::fs::write(&path, "mine").unwrap();
+    drop(serve(&folder));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
 }
