@@ -1,5 +1,6 @@
 //! `rustorch serve`: the model behind an OpenAI-compatible HTTP API.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use crate::output;
 /// Serve the model over HTTP, as OpenAI's API
 ///
 /// Routes: /v1/completions and /v1/chat/completions (whole or streaming), /v1/embeddings, /v1/models, with --data-dir
-/// /v1/files and /v1/batches, /tokenize, /detokenize, /health and /metrics, and a page at / that shows the batch at work. A
+/// /v1/files and /v1/batches, /tokenize, /detokenize, /tokenizer_info, /health, /version and /metrics, and a page at / that shows the batch at work. A
 /// request without a seed gets a random one.
 ///
 /// On SIGTERM or SIGINT the server finishes running requests, refuses new ones and ends; a second signal ends it at once.
@@ -32,8 +33,14 @@ pub struct Args {
     /// Key that requests must have; better set in the environment, which other users cannot see
     #[arg(long, value_name = "KEY", env = "RUSTORCH_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
+    /// File that holds the key in its only line
+    #[arg(long, value_name = "FILE", conflicts_with = "api_key")]
+    api_key_file: Option<PathBuf>,
+    /// Origin of web pages that may use the server, such as https://example.org; repeat for more, * for all
+    #[arg(long, value_name = "ORIGIN", value_parser = parse_origin)]
+    cors_origin: Vec<String>,
     /// Name of the model; repeat for aliases, answers use the first [default: the file's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "alias", value_name = "NAME")]
     model_name: Vec<String>,
     /// Sequences that may wait while the batch is full; further requests are answered 429
     #[arg(long, value_name = "N", default_value = "512", value_parser = parse_whole::<usize>)]
@@ -73,10 +80,44 @@ impl Args {
     }
 }
 
-pub fn run(args: &Args) -> Result<()> {
-    if args.api_key.as_deref().is_some_and(str::is_empty) {
-        bail!("--api-key: expected a key, found an empty one");
+/// An origin as browsers send it: scheme and host, perhaps a port, no path.
+fn parse_origin(text: &str) -> Result<String, String> {
+    let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty() && !host.is_empty() && host.chars().all(|c| c.is_ascii_graphic() && c != '/')
+    });
+    match is_origin || text == "*" || text == "null" {
+        true => Ok(text.to_ascii_lowercase()),
+        false => Err("expected a scheme and a host, such as https://example.org, or *".to_owned()),
     }
+}
+
+/// The key that requests must have.
+///
+/// # Errors
+/// A file that cannot be read, and a key that no header can hold.
+fn api_key(args: &Args) -> Result<Option<String>> {
+    let (key, from) = match (&args.api_key, &args.api_key_file) {
+        (Some(key), _) => (key.clone(), "--api-key".to_owned()),
+        (None, None) => return Ok(None),
+        (None, Some(file)) => {
+            let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            let key = text.strip_suffix('\n').map_or(text.as_str(), |line| line.trim_end_matches('\r'));
+            (key.to_owned(), file.display().to_string())
+        }
+    };
+    if key.is_empty() {
+        bail!("{from}: expected a key, found an empty one");
+    }
+    if !key.chars().all(|c| c.is_ascii_graphic()) {
+        bail!(
+            "{from}: expected a key of visible ASCII characters, found one with blanks, line breaks or others"
+        );
+    }
+    Ok(Some(key))
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let api_key = api_key(args)?;
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
     let address = SocketAddr::new(args.host, args.port);
     // Before the model is loaded, which may take minutes.
@@ -105,8 +146,10 @@ pub fn run(args: &Args) -> Result<()> {
     let config = weights.config().clone().with_batch_size(engine.stats().max_num_seqs);
     let grammars = Arc::new(Grammars::new(Arc::clone(&tokenizer)));
     let served = ServedModel { engine, tokenizer, grammars, config, names };
+    let is_open = api_key.is_none();
     let config = ServerConfig {
-        api_key: args.api_key.clone(),
+        api_key,
+        cors_origins: args.cors_origin.clone(),
         max_queue: args.max_queue,
         max_connections: args.max_connections.get(),
         request_timeout: Duration::from_secs(args.request_timeout.get() as u64),
@@ -117,7 +160,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let model_name = served.names[0].clone();
     let server = Server::new(listener, served, config, Signals::Heed)?;
-    if args.api_key.is_none() && !args.host.is_loopback() {
+    if is_open && !args.host.is_loopback() {
         output::note("warning: anyone who reaches this address can use the model; --api-key asks for a key");
     }
     output::note(&format!("serving {model_name} on {} at http://{address}", weights.device()));

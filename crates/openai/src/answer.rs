@@ -3,10 +3,9 @@
 use rustorch_llama::{Event, FinishReason, TokenEvent, Tokenizer, Usage};
 use serde::Serialize;
 
-use crate::body::Encoding;
-use crate::embeddings::EmbeddingList;
+use crate::embeddings::{EmbeddingFormat, EmbeddingList};
 use crate::error::ApiError;
-use crate::logprobs::{ChatLogprobs, CompletionLogprobs};
+use crate::logprobs::{ChatLogprobs, CompletionLogprobs, TextOffset};
 use crate::message::{Message, MessageBody, call_id};
 use crate::tools::Reading;
 
@@ -15,7 +14,7 @@ use crate::tools::Reading;
 pub(crate) enum Kind {
     Completion,
     Chat,
-    Embedding(Encoding),
+    Embedding(EmbeddingFormat),
 }
 
 /// A response that is being collected.
@@ -135,11 +134,9 @@ impl Answer {
         let object = match kind {
             Kind::Completion => "text_completion",
             Kind::Chat => "chat.completion",
-            Kind::Embedding(encoding) => {
+            Kind::Embedding(format) => {
                 let embeddings = choices.into_iter().map(|choice| choice.embedding);
-                return ResponseBody(Body::Embeddings(EmbeddingList::new(
-                    model, embeddings, encoding, usage,
-                )));
+                return ResponseBody(Body::Embeddings(EmbeddingList::new(model, embeddings, format, usage)));
             }
         };
         let choices = choices
@@ -243,7 +240,8 @@ fn content_body(
     tokens.retain(|token| !tokenizer.is_eog(token.token_id));
     match kind {
         Kind::Completion => {
-            let logprobs = has_logprobs.then(|| CompletionLogprobs::new(&tokens, tokenizer, &mut 0));
+            let logprobs =
+                has_logprobs.then(|| CompletionLogprobs::new(&tokens, tokenizer, &mut TextOffset::default()));
             ContentBody::Completion { text: message.into_text(), logprobs }
         }
         Kind::Chat | Kind::Embedding(_) => {

@@ -42,7 +42,7 @@ body! {
     pub struct EmbeddingBody {
         model: Option<String> = optional(TEXT), "one of the names in `/v1/models`";
         input: Prompt = required_prompt, "text or token ids, one input or a list of them";
-        dimensions: Option<usize> = optional(COUNT), "all that the model has";
+        dimensions: Option<usize> = optional(COUNT), "so many values, the first, scaled to length 1 again";
         encoding_format: Encoding = encoding, "`float` or `base64`";
         pooling: Pooling = pooling, "`last` or `mean`";
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::answer::{Answer, Identity, Kind, UsageBody, id};
 use crate::body::StreamOptions;
 use crate::error::ApiError;
-use crate::logprobs::{ChatLogprobs, CompletionLogprobs};
+use crate::logprobs::{ChatLogprobs, CompletionLogprobs, TextOffset};
 use crate::message::{Delta, call_id};
 
 /// Makes chunks of a request's events. After the last chunk the API sends `[DONE]`, which the caller writes.
@@ -18,8 +18,8 @@ pub struct Chunks {
     suffix: String,
     created: u64,
     options: StreamOptions,
-    /// `[choices]`: where the next token's text begins, in characters.
-    offsets: Vec<usize>,
+    /// `[choices]`: where the next token's text begins.
+    offsets: Vec<TextOffset>,
 }
 
 /// One piece of a response; serialises to the body of a server-sent event.
@@ -54,7 +54,7 @@ impl Answer {
     /// Streams the answer instead of collecting it. To be called before the first event is added.
     pub fn into_chunks(self, identity: &Identity<'_>, options: StreamOptions) -> Chunks {
         let (id, created) = (id(self.kind, identity), identity.created);
-        let offsets = vec![0; self.choices.len()];
+        let offsets = vec![TextOffset::default(); self.choices.len()];
         let suffix = identity.suffix.to_owned();
         Chunks { answer: self, id, suffix, created, options, offsets }
     }

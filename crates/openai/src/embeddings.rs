@@ -5,6 +5,31 @@ use serde::Serialize;
 
 use crate::body::Encoding;
 
+/// How embeddings are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EmbeddingFormat {
+    pub encoding: Encoding,
+    /// So many values, if fewer than all are wanted.
+    pub dimensions: Option<usize>,
+}
+
+impl EmbeddingFormat {
+    /// The first values, scaled to length 1 again, as models are trained whose embeddings may be cut.
+    fn cut(self, mut values: Vec<f32>) -> Vec<f32> {
+        let Some(dimensions) = self.dimensions.filter(|&dimensions| dimensions < values.len()) else {
+            return values;
+        };
+        values.truncate(dimensions);
+        let length = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+        if length > 0.0 {
+            for value in &mut values {
+                *value = (f64::from(*value) / length) as f32;
+            }
+        }
+        values
+    }
+}
+
 /// The body of a response.
 #[derive(Debug, Serialize)]
 pub(crate) struct EmbeddingList {
@@ -38,11 +63,12 @@ impl EmbeddingList {
     pub fn new(
         model: String,
         embeddings: impl Iterator<Item = Vec<f32>>,
-        encoding: Encoding,
+        format: EmbeddingFormat,
         usage: Usage,
     ) -> Self {
         let body = |(index, values): (usize, Vec<f32>)| {
-            let embedding = match encoding {
+            let values = format.cut(values);
+            let embedding = match format.encoding {
                 Encoding::Float => Values::Float(values),
                 Encoding::Base64 => {
                     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();

@@ -10,6 +10,7 @@ use rustorch_llama::{
 use crate::Endpoint;
 use crate::answer::{Answer, Kind};
 use crate::body::{ChatBody, Common, CompletionBody, EmbeddingBody, MaxTokens, Prompt, StreamOptions};
+use crate::embeddings::EmbeddingFormat;
 use crate::error::ApiError;
 use crate::field_list::UnknownFields;
 use crate::fields::{Object, refused};
@@ -183,8 +184,9 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
 
 fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiError> {
     check_model(body.model.as_deref(), context)?;
-    if let Some(found) = body.dimensions.filter(|&dimensions| dimensions != context.hidden_size) {
-        let rest = format!("expected {}, all that the model has, found {found}", context.hidden_size);
+    let all = 1..=context.hidden_size;
+    if let Some(found) = body.dimensions.filter(|dimensions| !all.contains(dimensions)) {
+        let rest = format!("expected 1 to {}, all that the model has, found {found}", context.hidden_size);
         return Err(refused("dimensions", rest));
     }
     let found = body.input.len();
@@ -197,7 +199,8 @@ fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiEr
         priority: Priority::default(),
     };
     let requests = body.input.tokens(context.tokenizer).into_iter().map(request).collect();
-    let answer = Answer::new(Kind::Embedding(body.encoding_format), context.model, found, 1, None);
+    let format = EmbeddingFormat { encoding: body.encoding_format, dimensions: body.dimensions };
+    let answer = Answer::new(Kind::Embedding(format), context.model, found, 1, None);
     Ok((Work { sequences: Sequences::Embed(requests), form_field: None }, answer, None))
 }
 

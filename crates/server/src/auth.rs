@@ -1,7 +1,7 @@
 //! The API key.
 
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use openai::ApiError;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -12,12 +12,15 @@ use crate::refusal::Refusal;
 #[derive(Debug)]
 pub(crate) struct ApiKey([u8; 32]);
 
+/// Where Anthropic's clients put the key.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
 impl ApiKey {
     pub fn new(key: &str) -> Self {
         Self(Sha256::digest(key).into())
     }
 
-    /// Checks a request's `Authorization: Bearer KEY`.
+    /// Checks a request's `Authorization: Bearer KEY` or `x-api-key: KEY`.
     ///
     /// # Errors
     /// 401 if there is no key or a wrong one.
@@ -25,12 +28,15 @@ impl ApiKey {
         let refuse = |message: &str| {
             Err(Refusal::new(StatusCode::UNAUTHORIZED, ApiError::INVALID_REQUEST, "invalid_api_key", message))
         };
-        let Some(value) = headers.get(AUTHORIZATION) else {
-            return refuse("authorization: expected \"Bearer\" and the API key, found no such header");
-        };
-        let found = match value.as_bytes() {
-            value if value.len() > 7 && value[..7].eq_ignore_ascii_case(b"bearer ") => &value[7..],
-            _ => return refuse("authorization: expected \"Bearer\" and the API key, found another scheme"),
+        let found = match (headers.get(AUTHORIZATION).map(HeaderValue::as_bytes), headers.get(X_API_KEY)) {
+            (Some(value), _) if value.len() > 7 && value[..7].eq_ignore_ascii_case(b"bearer ") => &value[7..],
+            (Some(_), _) => {
+                return refuse("authorization: expected \"Bearer\" and the API key, found another scheme");
+            }
+            (None, Some(value)) => value.as_bytes(),
+            (None, None) => {
+                return refuse("authorization: expected \"Bearer\" and the API key, found no such header");
+            }
         };
         if bool::from(Sha256::digest(found.trim_ascii()).as_slice().ct_eq(&self.0)) {
             Ok(())
@@ -42,8 +48,6 @@ impl ApiKey {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -62,5 +66,9 @@ mod tests {
             assert_eq!(check(Some(value)), Err(401), "{value}");
         }
         assert_eq!(check(None), Err(401));
+        let other = |value: &'static str| {
+            key.check(&[(X_API_KEY, HeaderValue::from_static(value))].into_iter().collect()).is_ok()
+        };
+        assert_eq!(["sk-a", "sk-b", ""].map(other), [true, false, false]);
     }
 }

@@ -1,13 +1,16 @@
 //! Request bodies, read within a limit.
 
+use std::io::Read;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::{Bytes, BytesMut};
+use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
 
-use crate::app::AppState;
+use crate::app::{AppState, blocking};
 use crate::refusal::Refusal;
 
 /// A body with a JSON content type, not parsed yet.
@@ -32,8 +35,46 @@ impl FromRequest<AppState> for JsonBytes {
                 format!("content-type: expected application/json, found {found}"),
             ));
         }
-        read(&head.headers, body, app.config.body_limit).await.map(Self)
+        let encoding = Encoding::of(&head.headers)?;
+        let limit = app.config.body_limit;
+        let body = read(&head.headers, body, limit).await?;
+        match encoding {
+            Encoding::Plain => Ok(Self(body)),
+            Encoding::Gzip => blocking(move || gunzip(&body, limit)).await.map(Self),
+        }
     }
+}
+
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Plain,
+    Gzip,
+}
+
+impl Encoding {
+    fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        match headers.get(CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase()).as_deref() {
+            None | Some(b"identity" | b"") => Ok(Self::Plain),
+            Some(b"gzip" | b"x-gzip") => Ok(Self::Gzip),
+            Some(found) => Err(Refusal::invalid(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_encoding",
+                format!(
+                    "content-encoding: expected gzip or none, found {:?}",
+                    String::from_utf8_lossy(found)
+                ),
+            )),
+        }
+    }
+}
+
+/// Decompresses a body to at most `limit` bytes.
+fn gunzip(body: &[u8], limit: usize) -> Result<Bytes, Refusal> {
+    let mut plain = Vec::new();
+    let read = MultiGzDecoder::new(body).take(limit as u64 + 1).read_to_end(&mut plain);
+    read.map_err(|error| Refusal(openai::ApiError::malformed(format!("body: not gzip data: {error}"))))?;
+    if plain.len() > limit { Err(too_large_body(limit as u64)) } else { Ok(plain.into()) }
 }
 
 /// Reads a whole body of at most `limit` bytes.

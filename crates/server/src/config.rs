@@ -37,6 +37,8 @@ pub struct ServerConfig {
     pub body_limit: usize,
     /// Most bytes of an uploaded file.
     pub file_limit: u64,
+    /// Origins whose pages may use the server, such as `https://example.org`; `*` for all.
+    pub cors_origins: Vec<String>,
     /// What is done with fields that the server does not know, of requests and of the lines of batches.
     pub unknown_fields: UnknownFields,
     /// Where files and batches are stored; without it the server has neither.
@@ -64,6 +66,7 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs(600),
             body_limit: 8 << 20,
             file_limit: 512 << 20,
+            cors_origins: Vec::new(),
             unknown_fields: UnknownFields::Report,
             data: None,
         }

@@ -42,11 +42,11 @@ pub(crate) struct Sink {
     /// When the sequence's latest token came or, before the first, its request.
     since: Instant,
     has_tokens: bool,
-    /// Released when the engine drops the sequence.
+    /// Released when the engine drops the sequence. `None` if its request had fewer places than sequences.
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Both ends of a request that arrived at `arrived` and holds `places`, one a sequence.
+/// Both ends of a request that arrived at `arrived` and holds `places`, at most one a sequence.
 pub(crate) fn channel(
     places: OwnedSemaphorePermit,
     metrics: Arc<Metrics>,
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_reader_that_falls_behind_is_cut_off_for_good() {
         let queue = Queue::new(1, 0);
-        let places = queue.reserve(1, "n").unwrap();
+        let places = queue.reserve(1).unwrap();
         let (mut sinks, mut events) = channel(places, Arc::new(Metrics::default()), Instant::now());
         let mut sink = sinks.sink(0);
         for _ in 0..MAX_BACKLOG {
@@ -150,13 +150,13 @@ mod tests {
     #[test]
     fn a_place_is_free_when_the_engine_drops_the_sequence() {
         let queue = Queue::new(2, 0);
-        let places = queue.reserve(2, "n").unwrap();
+        let places = queue.reserve(2).unwrap();
         let (mut sinks, events) = channel(places, Arc::new(Metrics::default()), Instant::now());
         let [first, second] = [sinks.sink(0), sinks.sink(1)];
         drop(sinks);
         assert!(queue.check().is_err());
         drop(first);
-        assert!(queue.reserve(1, "n").is_ok());
+        assert!(queue.reserve(1).is_ok());
         drop(events);
         assert!(second.is_closed(), "a reader that has gone");
     }

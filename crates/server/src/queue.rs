@@ -24,17 +24,15 @@ impl Queue {
         Self { places: Arc::new(Semaphore::new(capacity)), capacity }
     }
 
-    /// Takes `count` places, or none. `field` is the request's field that asks for this many.
+    /// Takes `count` places, or none.
     ///
     /// # Errors
     /// 429 if there are too few now; 400 if there are too few in all.
-    pub fn reserve(&self, count: usize, field: &str) -> Result<OwnedSemaphorePermit, Refusal> {
+    pub fn reserve(&self, count: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         if count > self.capacity {
             let capacity = self.capacity;
-            return Err(Refusal::field(
-                field,
-                format!("expected at most {capacity} sequences in one request, found {count}"),
-            ));
+            let rest = format!("expected at most {capacity} choices over all prompts, found {count}");
+            return Err(Refusal::field("n", rest));
         }
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         Arc::clone(&self.places).try_acquire_many_owned(count).map_err(|_| full())
@@ -63,12 +61,12 @@ mod tests {
         let queue = Queue::new(2, 1);
         let status =
             |result: Result<_, Refusal>| result.map(|_: OwnedSemaphorePermit| ()).map_err(|e| e.0.status);
-        let held = queue.reserve(2, "n").unwrap();
-        assert_eq!(status(queue.reserve(2, "n")), Err(429));
-        assert_eq!(status(queue.reserve(4, "n")), Err(400), "more than there are");
-        let last = queue.reserve(1, "n").unwrap();
+        let held = queue.reserve(2).unwrap();
+        assert_eq!(status(queue.reserve(2)), Err(429));
+        assert_eq!(status(queue.reserve(4)), Err(400), "more than there are");
+        let last = queue.reserve(1).unwrap();
         assert!(queue.check().is_err());
         drop((held, last));
-        assert_eq!(status(queue.reserve(3, "n")), Ok(()));
+        assert_eq!(status(queue.reserve(3)), Ok(()));
     }
 }

@@ -1,47 +1,84 @@
 //! The routes, and what is done around every request: its id, key, deadline and count.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::time::timeout_at;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::app::{App, AppState, Call};
 use crate::refusal::Refusal;
 use crate::routes::{batches, files, generate, health, models, tokens};
 
 /// Routes that need no key and are served while the server drains. They tell its state and nothing of the model.
-const OPEN: [&str; 2] = ["/", "/health"];
+const OPEN: [&str; 4] = ["/", "/health", "/v1/health", "/ping"];
 
-/// The service: all routes, wrapped by [`surround`].
+/// The service: all routes, wrapped by [`surround`], and by the rules for other origins if there are any.
 pub(crate) fn router(app: AppState) -> Router {
-    Router::new()
+    let origins = cors(&app.config.cors_origins);
+    let mut router = Router::new()
         .route("/", get(health::page))
         .route("/health", get(health::health))
+        .route("/v1/health", get(health::health))
+        .route("/ping", get(health::health).post(health::health))
+        .route("/version", get(health::version))
         .route("/metrics", get(health::metrics))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::get))
-        .route("/v1/completions", post(generate::completions))
-        .route("/v1/chat/completions", post(generate::chat_completions))
-        .route("/v1/embeddings", post(generate::embeddings))
-        .route("/v1/files", get(files::list).post(files::upload).layer(DefaultBodyLimit::disable()))
-        .route("/v1/files/{id}", get(files::get).delete(files::delete))
-        .route("/v1/files/{id}/content", get(files::content))
-        .route("/v1/batches", get(batches::list).post(batches::create))
-        .route("/v1/batches/{id}", get(batches::get))
-        .route("/v1/batches/{id}/cancel", post(batches::cancel))
+        .route("/tokenizer_info", get(tokens::info));
+    // Some clients are given the server's address without a path.
+    for prefix in ["/v1", ""] {
+        let route = |path: &str| format!("{prefix}{path}");
+        router = router
+            .route(&route("/models"), get(models::list))
+            .route(&route("/models/{id}"), get(models::get))
+            .route(&route("/completions"), post(generate::completions))
+            .route(&route("/chat/completions"), post(generate::chat_completions))
+            .route(&route("/embeddings"), post(generate::embeddings))
+            .route(&route("/files"), get(files::list).post(files::upload).layer(DefaultBodyLimit::disable()))
+            .route(&route("/files/{id}"), get(files::get).delete(files::delete))
+            .route(&route("/files/{id}/content"), get(files::content))
+            .route(&route("/batches"), get(batches::list).post(batches::create))
+            .route(&route("/batches/{id}"), get(batches::get))
+            .route(&route("/batches/{id}/cancel"), post(batches::cancel));
+    }
+    let router = router
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), surround))
-        .with_state(app)
+        .with_state(app);
+    // Outermost: a preflight request has no key, and a page must be able to read a refusal.
+    match origins {
+        Some(origins) => router.layer(origins),
+        None => router,
+    }
 }
+
+/// Which pages of other origins may use the server. `None`: none may.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let allowed = match origins.iter().any(|origin| origin == "*") {
+        true => AllowOrigin::any(),
+        false => AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())),
+    };
+    let exposed = [RETRY_AFTER, REQUEST_ID, generate::IGNORED_FIELDS];
+    let layer = CorsLayer::new().allow_origin(allowed).allow_methods(AllowMethods::mirror_request());
+    // Not `*`, which does not cover `authorization`.
+    Some(layer.allow_headers(AllowHeaders::mirror_request()).expose_headers(exposed).max_age(PREFLIGHT_AGE))
+}
+
+/// How long a browser may remember the answer to a preflight request.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 async fn unknown_route(request: Request) -> Refusal {
     let path: String = request.uri().path().chars().take(80).collect();
@@ -72,7 +109,7 @@ async fn surround(State(app): State<AppState>, mut request: Request, next: Next)
     let mut response = answered.unwrap_or_else(|_elapsed| timeout());
     counted.status = response.status().as_u16();
     if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+        response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }

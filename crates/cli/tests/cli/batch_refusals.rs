@@ -5,9 +5,12 @@ use serde_json::{Value, json};
 use crate::batch_answers::{batch, batch_text, error_of, line_number};
 use crate::harness::run;
 
+/// A line, its custom id, the error's code, and the beginning of its message.
+type Case<'a> = (&'a [u8], Option<&'a str>, Option<&'a str>, &'a str);
+
 /// Refusals of lines: the line, its custom id, the error's code if it has one of its own, and what its message says after the
 /// line's number.
-fn check(cases: &[(&[u8], Option<&str>, Option<&str>, &str)]) {
+fn check(cases: &[Case<'_>]) {
     // A good line before and after each bad one.
     let good =
         |index: usize| json!({"custom_id": format!("good {index}"), "prompt": "One day", "max_tokens": 2});

@@ -153,7 +153,7 @@ fn the_batch_size_is_given_or_chosen() {
 /// Steps that a prompt of 200 tokens takes.
 fn prompt_steps(options: &[&str]) -> u32 {
     let served = Served::start(options);
-    let body = json!({"prompt": vec![5; 200], "max_tokens": 1}).to_string();
+    let body = json!({"prompt": vec![5; 200], "max_tokens": 1, "ignore_eos": true}).to_string();
     has_status(&served.ask(&COMPLETIONS, &body), 200);
     // The engine tells its figures after the answer.
     let ends = |metrics: &String| metrics.contains("rustorch_sequences_total{end=\"length\"} 1\n");
@@ -194,8 +194,29 @@ fn a_connection_beyond_the_limit_waits() {
 }
 
 #[test]
+fn a_key_may_come_from_a_file() {
+    let file = folder("serve_key").join("key");
+    std::fs::write(&file, "secret\n").unwrap();
+    let served = Served::start(&["--api-key-file", arg(&file)]);
+    has_status(&served.ask(&[MODELS], ""), 401);
+    has_status(&served.ask(&[MODELS, "authorization: Bearer secret"], ""), 200);
+}
+
+#[test]
+fn a_page_of_another_origin_may_ask_if_that_is_wanted() {
+    let origin = "origin: https://example.org";
+    let allows = "access-control-allow-origin: https://example.org";
+    assert!(!Served::start(&[]).ask(&[MODELS, origin], "").to_ascii_lowercase().contains(allows));
+    let served = Served::start(&["--cors-origin", "https://example.org"]);
+    assert!(served.ask(&[MODELS, origin], "").to_ascii_lowercase().contains(allows));
+}
+
+#[test]
 fn what_cannot_be_served_is_refused() {
     fail(&["serve", "--port", "0", "--api-key", ""], b"", 1, "--api-key: expected a key, found an empty one");
+    fail(&["serve", "--port", "0", "--api-key", "a b"], b"", 1, "expected a key of visible ASCII characters");
+    fail(&["serve", "--port", "0", "--api-key-file", "/nowhere"], b"", 1, "/nowhere");
+    fail(&["serve", "--port", "0", "--cors-origin", "example.org"], b"", 2, "such as https://example.org");
     // An address that is nobody's.
     fail(&["serve", "--host", "192.0.2.1"], b"", 1, "192.0.2.1:8080");
     fail(&["serve", "--host", "nowhere"], b"", 2, "--host");

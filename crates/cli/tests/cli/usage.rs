@@ -67,6 +67,8 @@ fn help_names_every_option() {
         "--retry-errors",
         "--overwrite",
         "--strict-fields",
+        "--fail-on",
+        "--model-name",
         "--window",
         "--chat-template",
     ];
@@ -84,6 +86,8 @@ fn help_names_every_option() {
         "--file-limit",
         "--strict-fields",
         "--chat-template",
+        "--api-key-file",
+        "--cors-origin",
         "--data-dir",
     ];
     check("serve", serve, model);

@@ -68,14 +68,29 @@ fn refusals_name_the_field() {
     check(embed, json!({}), 400, Some("input"), "input: expected a string, a list of token ids");
     check(embed, json!({"input": []}), 400, Some("input"), "input: expected 1 to 2048 texts, found 0");
     check(embed, json!({"input": vec!["a"; 2049]}), 400, Some("input"), "found 2049");
-    let dimensions = json!({"input": "a", "dimensions": 3});
-    check(embed, dimensions, 400, Some("dimensions"), "all that the model has, found 3");
+    for found in [0, 100_000] {
+        let dimensions = json!({"input": "a", "dimensions": found});
+        let says = format!("all that the model has, found {found}");
+        check(embed, dimensions, 400, Some("dimensions"), &says);
+    }
     let format = json!({"input": "a", "encoding_format": "hex"});
     check(embed, format, 400, Some("encoding_format"), "expected \"float\" or \"base64\", found \"hex\"");
     let pooling = json!({"input": "a", "pooling": 1});
     check(embed, pooling, 400, Some("pooling"), "expected \"last\" or \"mean\", found 1");
     assert!(read(text, &json!({"prompt": "a", "model": "demo"}), ModelNames::OneOf(&served)).is_ok());
     assert!(read(text, &json!({"prompt": "a", "model": "gpt"}), ModelNames::Any).is_ok());
+}
+
+#[test]
+fn tokens_that_are_no_whole_characters_are_listed_by_their_bytes() {
+    let pieces = demo().tokenizer.encode("\u{1f980}", Special::Parse, Bos::Skip);
+    let first = pieces.iter().copied().find(|&id| demo().tokenizer.token_bytes(id) == [0xf0]).unwrap();
+    let request = |id: u32| json!({"prompt": "One day", "max_tokens": 2, "logit_bias": {id.to_string(): 100}, "logprobs": 20});
+    let logprobs = whole(Endpoint::Completions, &request(first))["choices"][0]["logprobs"].clone();
+    assert_eq!(logprobs["tokens"], json!(["bytes:\\xf0", "bytes:\\xf0"]));
+    assert!(logprobs["top_logprobs"][0]["bytes:\\xf0"].is_number(), "{logprobs}");
+    // No alternative shares its key with another.
+    assert!(logprobs["top_logprobs"][0].as_object().unwrap().len() >= 20, "{logprobs}");
 }
 
 #[test]
@@ -93,6 +108,12 @@ fn embeddings_are_vectors_of_length_one() {
         assert!((length - 1.0).abs() < 1e-5 && values(&list, index).len() == demo().hidden_size, "{length}");
     }
     assert_ne!(values(&list, 0), values(&list, 1));
+    let short = values(&ask(json!({"input": ["One day", "The bird sang"], "dimensions": 3})), 0);
+    let length = values(&list, 0)[..3].iter().map(|value| value * value).sum::<f32>().sqrt();
+    assert_eq!(short.len(), 3);
+    for (short, whole) in short.iter().zip(values(&list, 0)) {
+        assert!((short - whole / length).abs() < 1e-6, "{short} {whole} {length}");
+    }
     let tokens = |text: &str| demo().tokenizer.encode(text, Special::Parse, Bos::Add);
     let (first, second) = (tokens("One day"), tokens("The bird sang"));
     let prompt_tokens = first.len() + second.len();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use openai::{Endpoint, Object};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use crate::batches::{Batch, Batches, NewBatch, Status};
 use crate::body::JsonBytes;
 use crate::refusal::Refusal;
 use crate::routes::files::{PURPOSE, no_data};
-use crate::routes::pages::PageQuery;
+use crate::routes::parts::{Id, Paged};
 
 /// The only window of the API. A batch does not expire when it is over.
 const WINDOW: &str = "24h";
@@ -34,22 +34,16 @@ pub(crate) async fn create(
     .await
 }
 
-pub(crate) async fn list(
-    State(app): State<AppState>,
-    Query(query): Query<PageQuery>,
-) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn list(State(app): State<AppState>, Paged(query): Paged) -> Result<Json<Value>, Refusal> {
     query.page(batches(&app)?.list(), |batch| &batch.id, |batch| json!(batch)).map(Json)
 }
 
-pub(crate) async fn get(State(app): State<AppState>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn get(State(app): State<AppState>, Id(id): Id) -> Result<Json<Value>, Refusal> {
     let batch: Option<Batch> = batches(&app)?.get(&id);
     batch.map(|batch| Json(json!(batch))).ok_or_else(|| Refusal::no_such("batch", &id))
 }
 
-pub(crate) async fn cancel(
-    State(app): State<AppState>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn cancel(State(app): State<AppState>, Id(id): Id) -> Result<Json<Value>, Refusal> {
     let batches = batches(&app)?;
     blocking(move || {
         let cancelled = batches.cancel(&id).map_err(|error| Refusal::internal("storing a batch", &error))?;

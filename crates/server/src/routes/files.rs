@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::{FromRequest, Multipart, Path, Query, Request, State};
+use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
@@ -19,7 +19,7 @@ use crate::app::{App, AppState, blocking};
 use crate::body::too_large_body;
 use crate::files::{FileStore, NewFile, StoredFile};
 use crate::refusal::Refusal;
-use crate::routes::pages::PageQuery;
+use crate::routes::parts::{Id, Paged};
 
 /// The only supported purpose of a file.
 pub(crate) const PURPOSE: &str = "batch";
@@ -60,10 +60,7 @@ pub(crate) async fn upload(State(app): State<AppState>, request: Request) -> Res
     Ok(Json(body(&stored.await?)))
 }
 
-pub(crate) async fn list(
-    State(app): State<AppState>,
-    Query(query): Query<PageQuery>,
-) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn list(State(app): State<AppState>, Paged(query): Paged) -> Result<Json<Value>, Refusal> {
     let mut files = store(&app)?.list();
     if let Some(purpose) = &query.purpose {
         files.retain(|file| file.purpose == *purpose);
@@ -71,14 +68,11 @@ pub(crate) async fn list(
     query.page(files, |file| &file.id, body).map(Json)
 }
 
-pub(crate) async fn get(State(app): State<AppState>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn get(State(app): State<AppState>, Id(id): Id) -> Result<Json<Value>, Refusal> {
     Ok(Json(body(&find(&*store(&app)?, &id)?)))
 }
 
-pub(crate) async fn delete(
-    State(app): State<AppState>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn delete(State(app): State<AppState>, Id(id): Id) -> Result<Json<Value>, Refusal> {
     let store = store(&app)?;
     find(&store, &id)?;
     if app.batches.as_ref().is_some_and(|batches| batches.reads(&id)) {
@@ -92,10 +86,7 @@ pub(crate) async fn delete(
     .await
 }
 
-pub(crate) async fn content(
-    State(app): State<AppState>,
-    Path(id): Path<String>,
-) -> Result<Response, Refusal> {
+pub(crate) async fn content(State(app): State<AppState>, Id(id): Id) -> Result<Response, Refusal> {
     let store = store(&app)?;
     let stored = find(&store, &id)?;
     let file = tokio::fs::File::open(store.content(&stored)).await;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
@@ -78,7 +78,7 @@ async fn generate(app: AppState, endpoint: Endpoint, call: Call, body: Bytes) ->
 }
 
 /// The header that names the fields that had no effect.
-const IGNORED_FIELDS: &str = "x-ignored-fields";
+pub(crate) const IGNORED_FIELDS: HeaderName = HeaderName::from_static("x-ignored-fields");
 /// Most names in it.
 const MAX_NAMES: usize = 20;
 /// Most characters of a name in it.
@@ -114,8 +114,12 @@ fn start(
         unknown_fields: app.config.unknown_fields,
     };
     let openai::Prepared { work, answer, stream, ignored } = openai::prepare(endpoint, &object, &context)?;
-    let field = if endpoint == Endpoint::Embeddings { "input" } else { "n" };
-    let places = app.queue.reserve(work.len(), field)?;
+    let count = match endpoint {
+        // One request may have far more inputs than there are places. Each takes part of one pass.
+        Endpoint::Embeddings => work.len().min(app.model.config.batch_size),
+        _ => work.len(),
+    };
+    let places = app.queue.reserve(count)?;
     let (mut sinks, events) = events::channel(places, Arc::clone(&app.metrics), arrived);
     work.submit(&app.model.engine, |choice| sinks.sink(choice))?;
     app.metrics.ignored_fields(endpoint.path(), ignored.len());

@@ -6,4 +6,5 @@ pub(crate) mod generate;
 pub(crate) mod health;
 pub(crate) mod models;
 mod pages;
+mod parts;
 pub(crate) mod tokens;

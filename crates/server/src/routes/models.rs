@@ -1,19 +1,20 @@
 //! `/v1/models`: the one model under all of its names.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use openai::ApiError;
 use serde_json::{Value, json};
 
 use crate::app::{App, AppState};
 use crate::refusal::Refusal;
+use crate::routes::parts::Id;
 
 pub(crate) async fn list(State(app): State<AppState>) -> Json<Value> {
     let models: Vec<_> = app.model.names.iter().map(|name| model(&app, name)).collect();
     Json(json!({"object": "list", "data": models}))
 }
 
-pub(crate) async fn get(State(app): State<AppState>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn get(State(app): State<AppState>, Id(id): Id) -> Result<Json<Value>, Refusal> {
     match app.model.names.iter().find(|name| **name == id) {
         Some(name) => Ok(Json(model(&app, name))),
         None => Err(Refusal(ApiError::unknown_model(&id, &app.model.names))),

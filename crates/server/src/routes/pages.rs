@@ -8,7 +8,7 @@ use crate::refusal::Refusal;
 /// The query of a list.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct PageQuery {
-    limit: Option<usize>,
+    limit: Option<String>,
     after: Option<String>,
     order: Option<String>,
     /// Of files only.
@@ -35,10 +35,18 @@ impl PageQuery {
                 return Err(Refusal::field("order", format!("expected asc or desc, found {found:?}")));
             }
         };
-        let limit = self.limit.unwrap_or(MAX_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Refusal::field("limit", format!("expected 1 to {MAX_LIMIT}, found {limit}")));
-        }
+        let limit = match &self.limit {
+            None => MAX_LIMIT,
+            Some(found) => match found.parse() {
+                Ok(limit) if (1..=MAX_LIMIT).contains(&limit) => limit,
+                _ => {
+                    return Err(Refusal::field(
+                        "limit",
+                        format!("expected 1 to {MAX_LIMIT}, found {found:?}"),
+                    ));
+                }
+            },
+        };
         if newest_first {
             entries.reverse();
         }
@@ -77,8 +85,8 @@ mod tests {
             let page = query.page(entries, |id| id, |id| json!(id)).unwrap();
             assert_eq!((&page["data"], &page["has_more"]), (&json!(expect), &json!(has_more)), "{query:?}");
         };
-        let query = |limit, after: Option<&str>, order: Option<&str>| PageQuery {
-            limit,
+        let query = |limit: Option<i64>, after: Option<&str>, order: Option<&str>| PageQuery {
+            limit: limit.map(|limit| limit.to_string()),
             after: after.map(str::to_owned),
             order: order.map(str::to_owned),
             purpose: None,

@@ -44,6 +44,20 @@ pub(crate) async fn detokenize(
     .await
 }
 
+/// What a client needs that builds prompts itself, as in vLLM: special tokens and the chat template.
+pub(crate) async fn info(State(app): State<AppState>) -> Json<Value> {
+    let tokenizer = &app.model.tokenizer;
+    let text = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id], ControlTokens::Show));
+    Json(json!({
+        "bos_token": text(tokenizer.bos()),
+        "eos_token": text(tokenizer.eos()),
+        "pad_token": text(tokenizer.eos()),
+        "chat_template": tokenizer.chat_template().ok().map(|template| template.source()),
+        "vocab_size": tokenizer.vocab_size(),
+        "model_max_length": app.model.config.max_seq_len,
+    }))
+}
+
 #[derive(Deserialize)]
 struct Message {
     role: String,

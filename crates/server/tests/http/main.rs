@@ -6,6 +6,7 @@
 mod answers;
 mod batches;
 mod client;
+mod doors;
 mod draining;
 mod files;
 mod leaving;

@@ -4,7 +4,8 @@ use batch::UnknownFields;
 use serde_json::{Value, json};
 
 use crate::client::{JSON, get, post, send};
-use crate::served::Served;
+use crate::files::folder;
+use crate::served::{Served, data};
 
 #[test]
 fn a_wrong_field_is_named() {
@@ -104,7 +105,11 @@ fn what_is_no_request_is_refused() {
     let media = json!("unsupported_media_type");
     check(completions, &[], b"{}", 415, media.clone());
     check(completions, &[("content-type", "text/plain")], b"{}", 415, media.clone());
+    let encoded = |encoding: &'static str| [JSON, ("content-encoding", encoding)];
+    check(completions, &encoded("br"), b"{}", 415, json!("unsupported_encoding"));
+    check(completions, &encoded("gzip"), b"{}", 400, Value::Null);
     check("POST /v1/files", &[JSON], b"{}", 404, json!("no_data_dir"));
+    check("GET /v1/models/%ff", &[], b"", 400, Value::Null);
     check("GET /nowhere", &[], b"", 404, json!("unknown_route"));
     check("GET /v1/models/gpt", &[], b"", 404, json!("model_not_found"));
     let response = check("GET /v1/completions", &[], b"", 405, json!("method_not_allowed"));
@@ -123,12 +128,31 @@ fn a_key_is_asked_for_where_there_is_one() {
         assert_eq!(status(path, &[("authorization", "Bearer sk-2")]), 401, "{path}");
     }
     assert_eq!(status("/v1/models", &[("authorization", "Bearer sk-1")]), 200);
-    for path in ["/", "/health"] {
+    for path in ["/", "/health", "/v1/health", "/ping"] {
         assert_eq!(status(path, &[]), 200, "{path}");
     }
+    assert_eq!(status("/v1/models", &[("x-api-key", "sk-1")]), 200);
+    assert_eq!(status("/v1/models", &[("x-api-key", "sk-2")]), 401);
     let response = get(served.address, "/v1/models");
     assert_eq!(response.header("www-authenticate"), Some("Bearer"));
     assert_eq!(response.json()["error"]["code"], "invalid_api_key");
     // Nobody learns without the key whether a body would have been accepted.
     assert_eq!(send(served.address, "POST /v1/completions", &[], b"rubbish").status, 401);
+}
+
+#[test]
+fn what_is_wrong_in_an_address_is_named() {
+    let served = Served::with(|config| config.data = Some(data(folder("address"))));
+    for path in ["/v1/files", "/v1/batches"] {
+        for limit in ["abc", "0", "-1", "99999", ""] {
+            let response = get(served.address, &format!("{path}?limit={limit}"));
+            let error = &response.json()["error"];
+            assert_eq!((response.status, &error["param"]), (400, &json!("limit")), "{path} {limit}: {error}");
+        }
+        let response = get(served.address, &format!("{path}?limit=1&limit=2"));
+        assert_eq!(
+            (response.status, &response.json()["error"]["type"]),
+            (400, &json!("invalid_request_error"))
+        );
+    }
 }

@@ -1,0 +1,133 @@
+//! Ways in beside the usual ones: other paths, other origins, compressed bodies.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use crate::client::{JSON, Response, get, post, send};
+use crate::served::Served;
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// An answer without what names it and when.
+fn timeless(response: &Response) -> Value {
+    let mut body = response.json();
+    assert_eq!(response.status, 200, "{body}");
+    for field in ["id", "created", "usage"] {
+        body[field].take();
+    }
+    body
+}
+
+#[test]
+fn routes_without_their_version_answer_alike() {
+    let served = Served::start();
+    let completion = json!({"prompt": "One day", "max_tokens": 4, "temperature": 0});
+    let chat = json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, "temperature": 0});
+    let embedding = json!({"input": "One day"});
+    for (path, body) in
+        [("/completions", completion), ("/chat/completions", chat), ("/embeddings", embedding)]
+    {
+        let [with, without] =
+            ["/v1", ""].map(|prefix| timeless(&post(served.address, &format!("{prefix}{path}"), &body)));
+        assert_eq!(with, without, "{path}");
+    }
+    assert_eq!(get(served.address, "/models").json(), get(served.address, "/v1/models").json());
+    for path in ["/health", "/v1/health", "/ping"] {
+        assert_eq!(get(served.address, path).json(), json!({"status": "ok"}), "{path}");
+    }
+    assert_eq!(get(served.address, "/version").json(), json!({"version": env!("CARGO_PKG_VERSION")}));
+}
+
+#[test]
+fn clients_learn_how_to_build_prompts() {
+    let served = Served::start();
+    let info = get(served.address, "/tokenizer_info").json();
+    let bos = post(served.address, "/tokenize", &json!({"prompt": ""})).json()["tokens"].clone();
+    let text = post(served.address, "/detokenize", &json!({"tokens": bos})).json()["prompt"].clone();
+    assert_eq!(info["bos_token"], text);
+    assert!(info["eos_token"].is_string(), "{info}");
+    assert!(info["chat_template"].as_str().unwrap().contains("messages"), "{info}");
+    assert_eq!((&info["vocab_size"], &info["model_max_length"]), (&json!(2048), &json!(1024)));
+}
+
+#[test]
+fn a_compressed_body_is_read_within_the_limit() {
+    let served = Served::with(|config| config.body_limit = 10_000);
+    let body = json!({"prompt": "One day", "max_tokens": 4, "temperature": 0});
+    let plain = timeless(&post(served.address, "/v1/completions", &body));
+    let ask = |encoding: &str, body: &[u8]| {
+        send(served.address, "POST /v1/completions", &[JSON, ("content-encoding", encoding)], body)
+    };
+    let packed = gzip(body.to_string().as_bytes());
+    assert_eq!(timeless(&ask("gzip", &packed)), plain);
+    assert_eq!(timeless(&ask("GZIP", &packed)), plain);
+    assert_eq!(timeless(&ask("identity", body.to_string().as_bytes())), plain);
+    // Small as it is sent, large as it is read.
+    let bomb = gzip(&vec![b' '; 1 << 20]);
+    assert!(bomb.len() < 10_000);
+    let refused = ask("gzip", &bomb);
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (413, &json!("request_too_large")));
+    assert_eq!(ask("gzip", &packed[..packed.len() - 9]).status, 400);
+}
+
+#[test]
+fn pages_of_other_origins_are_let_in_if_that_is_wanted() {
+    let origin = ("origin", "https://example.org");
+    let preflight = |served: &Served, origin: (&str, &str)| {
+        let asks = ("access-control-request-method", "POST");
+        let headers = ("access-control-request-headers", "authorization,content-type");
+        send(served.address, "OPTIONS /v1/chat/completions", &[origin, asks, headers], b"")
+    };
+    let allowed = |response: &Response| response.header("access-control-allow-origin").map(str::to_owned);
+
+    let closed = Served::start();
+    let response = preflight(&closed, origin);
+    assert_eq!((response.status, allowed(&response)), (405, None));
+
+    let key = Some("sk-1".to_owned());
+    let open = Served::with(|config| {
+        config.api_key = key.clone();
+        config.cors_origins = vec![origin.1.to_owned()];
+    });
+    // A browser sends no key before it knows whether it may.
+    let response = preflight(&open, origin);
+    assert_eq!((response.status, allowed(&response).as_deref()), (200, Some(origin.1)));
+    assert_eq!(response.header("access-control-allow-headers"), Some("authorization,content-type"));
+    assert_eq!(response.header("access-control-allow-methods"), Some("POST"));
+    assert_eq!(allowed(&preflight(&open, ("origin", "https://example.com"))), None);
+    let body = json!({"prompt": "a", "max_tokens": 1}).to_string();
+    let bearer = ("authorization", "Bearer sk-1");
+    let answer = send(open.address, "POST /v1/completions", &[JSON, origin, bearer], body.as_bytes());
+    assert_eq!((answer.status, allowed(&answer).as_deref()), (200, Some(origin.1)));
+    // The page can read why it was refused.
+    let refused = send(open.address, "POST /v1/completions", &[JSON, origin], body.as_bytes());
+    assert_eq!((refused.status, allowed(&refused).as_deref()), (401, Some(origin.1)));
+    let exposed = answer.header("access-control-expose-headers").unwrap();
+    assert!(exposed.contains("x-request-id"), "{exposed}");
+
+    let any = Served::with(|config| config.cors_origins = vec!["*".to_owned()]);
+    assert_eq!(allowed(&preflight(&any, ("origin", "null"))).as_deref(), Some("*"));
+}
+
+#[test]
+fn embeddings_may_be_more_than_there_are_places() {
+    let served = Served::with(|config| config.max_queue = 2);
+    let texts: Vec<String> = (0..40).map(|index| format!("day {index}")).collect();
+    let all = post(served.address, "/v1/embeddings", &json!({"input": texts}));
+    assert_eq!(all.status, 200, "{}", all.text());
+    let all = all.json();
+    assert_eq!(all["data"].as_array().unwrap().len(), 40);
+    let alone = post(served.address, "/v1/embeddings", &json!({"input": texts[37]})).json();
+    assert_eq!(all["data"][37]["embedding"], alone["data"][0]["embedding"]);
+    // All places become free again, soon after the answer.
+    let completion = json!({"prompt": "a", "max_tokens": 1, "n": 6});
+    let mut statuses = std::iter::repeat_with(|| post(served.address, "/v1/completions", &completion).status);
+    assert_eq!(statuses.find(|&status| status != 429), Some(200));
+}
