@@ -177,7 +177,11 @@ proptest! {
         (0..running).for_each(|_| { simulation.engine.step(); });
         streams.iter_mut().for_each(|stream| { num_tokens(stream); });
 
-        let pending = simulation.engine.pending_prompts();
+        let mut pending = simulation.engine.pending_prompts();
+        if running == 0 {
+            // They still wait to begin.
+            pending.extend((0..).zip(long));
+        }
         let steps = |num_tokens: usize| num_tokens.min(prompt).div_ceil(LEAST_CHUNK);
         // What comes later may be shorter as well.
         let longest_wait: usize = pending.iter().map(|&(_, pending)| steps(pending)).sum::<usize>()
