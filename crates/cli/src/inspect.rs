@@ -55,6 +55,9 @@ fn describe_model(gguf: &Gguf, config: &LlamaConfig, out: &mut String) -> Result
     let scaling = match rope.map_or(RopeScaling::None, |rope| rope.scaling) {
         RopeScaling::None => "no scaling".to_owned(),
         RopeScaling::Linear { factor } => format!("linear scaling by {factor}"),
+        RopeScaling::LongRope { original_context, .. } => {
+            format!("LongRoPE from {original_context} tokens")
+        }
         RopeScaling::Yarn { factor, original_context, .. } => {
             format!("YaRN by {factor} from {original_context} tokens")
         }

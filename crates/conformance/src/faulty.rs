@@ -25,6 +25,8 @@ pub enum Fault {
     AttentionMissesOwnPosition,
     /// Attention ignores the scale and divides by the root of the head's width.
     AttentionIgnoresScale,
+    /// Queries are left as they are.
+    QueriesAreNotScaled,
     /// Every gate is a SiLU.
     GeluIsSilu,
     /// Scaling takes a row too many.
@@ -255,6 +257,12 @@ impl<B: Backend> Backend for Faulty<B> {
     ) {
         let rope = rope.map(|RopeOp { dim, style, table }| RopeOp { dim, style, table: &table.inner });
         self.inner.rope_store_kv(&plan.inner, op, rope, &mut qkv.inner, cache);
+    }
+
+    fn scale_queries(&self, plan: &Plan<B>, shape: QkvShape, factors: &Buffer<B>, qkv: &mut Buffer<B>) {
+        if self.fault != Fault::QueriesAreNotScaled {
+            self.inner.scale_queries(&plan.inner, shape, &factors.inner, &mut qkv.inner);
+        }
     }
 
     fn paged_attention(

@@ -126,6 +126,7 @@ pub fn row_checks<'a, S: Subject>(device: &S) -> Vec<Check<'a, S>> {
         Check::new("norm_heads", limit, rows::norm_heads),
         Check::new("add", 0.0, rows::add),
         Check::new("scale", 0.0, rows::scale),
+        Check::new("scale_queries", 0.0, rows::scale_queries),
         Check::new("softcap", limit, rows::softcap),
         Check::new("swiglu", limit, gated(Activation::Silu)),
         Check::new("geglu", limit, gated(Activation::GeluTanh)),

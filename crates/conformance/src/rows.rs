@@ -171,11 +171,11 @@ pub(crate) fn softcap<S: Subject>(backend: &S, tally: &mut Tally) -> Result<()> 
     Ok(())
 }
 
-/// A plan of one sequence of so many tokens.
-fn plan_of<S: Subject>(backend: &S, tokens: usize, shape: QkvShape) -> Result<S::Plan> {
-    let limits = BatchLimits { max_tokens: 16, max_seqs: 1, max_logit_rows: 1, max_blocks: 1, num_pages: 1 };
+/// A plan of one sequence of so many tokens, the first at position `start`.
+fn plan_of<S: Subject>(backend: &S, start: usize, tokens: usize, shape: QkvShape) -> Result<S::Plan> {
+    let limits = BatchLimits { max_tokens: 16, max_seqs: 1, max_logit_rows: 1, max_blocks: 2, num_pages: 2 };
     let mut batch = Batch::new(limits, 16);
-    batch.push(&vec![0; tokens], 0, &[0], Want::None);
+    batch.push(&vec![0; tokens], start, &[1, 0], Want::None);
     let mut plan = backend.alloc_plan(limits, &[shape])?;
     backend.plan(&batch, &mut plan)?;
     Ok(plan)
@@ -187,7 +187,7 @@ pub(crate) fn norm_heads<S: Subject>(backend: &S, tally: &mut Tally) -> Result<(
     for (num_heads, num_kv_heads, head_dim) in [(4, 2, 64), (3, 1, 18), (2, 2, 128), (6, 2, 256), (4, 2, 16)]
     {
         let shape = QkvShape { num_heads, num_kv_heads, head_dim };
-        let plan = plan_of(backend, TOKENS, shape)?;
+        let plan = plan_of(backend, 0, TOKENS, shape)?;
         let x = rows_of_sizes(12, TOKENS + 1, shape.cols());
         let [q_weight, k_weight] = [13, 14].map(|seed| random(seed, head_dim));
         let weights = (backend.upload(1, head_dim, &q_weight)?, backend.upload(1, head_dim, &k_weight)?);
@@ -206,6 +206,27 @@ pub(crate) fn norm_heads<S: Subject>(backend: &S, tally: &mut Tally) -> Result<(
             let want = normed(x, if head < num_heads { &q_weight } else { &k_weight });
             tally.each(case, got, &want, |i| want[i].abs());
         }
+    }
+    Ok(())
+}
+
+/// Queries are multiplied by the factors of their positions; keys, values and the row beyond stay.
+pub(crate) fn scale_queries<S: Subject>(backend: &S, tally: &mut Tally) -> Result<()> {
+    const TOKENS: usize = 5;
+    const POSITIONS: usize = 32;
+    for ((num_heads, num_kv_heads, head_dim), start) in [((4, 2, 64), 0), ((3, 1, 18), 14), ((20, 4, 16), 27)]
+    {
+        let shape = QkvShape { num_heads, num_kv_heads, head_dim };
+        let plan = plan_of(backend, start, TOKENS, shape)?;
+        let (factors, mut want) = (random(19, POSITIONS), random(20, (TOKENS + 1) * shape.cols()));
+        let factors_on = backend.upload(POSITIONS, 1, &factors)?;
+        let mut on_device = backend.upload(TOKENS + 1, shape.cols(), &want)?;
+        backend.scale_queries(&plan, shape, &factors_on, &mut on_device);
+        for (row, factor) in want.chunks_exact_mut(shape.cols()).zip(&factors[start..start + TOKENS]) {
+            row[..shape.q_cols()].iter_mut().for_each(|q| *q *= factor);
+        }
+        let case = || format!("{num_heads}/{num_kv_heads} heads of {head_dim} from position {start}");
+        tally.same(case, &read(backend, &on_device, want.len())?, &want);
     }
     Ok(())
 }
@@ -240,7 +261,7 @@ fn run<S: Subject>(backend: &S, operation: Operation, rows: usize, values: &[f32
             return read(backend, &out, rows * cols);
         }
         Operation::NormHeads => {
-            let plan = plan_of(backend, rows, HEADS)?;
+            let plan = plan_of(backend, 0, rows, HEADS)?;
             let weight = |seed| backend.upload(1, HEADS.head_dim, &random(seed, HEADS.head_dim));
             let (q_weight, k_weight) = (weight(16)?, weight(17)?);
             backend.norm_heads(&plan, HEADS, (&q_weight, &k_weight), EPS, &mut x);

@@ -367,6 +367,13 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn scale_queries(&self, plan: &CpuPlan, shape: QkvShape, factors: &CpuBuffer, qkv: &mut CpuBuffer) {
+        self.for_rows(plan.batch.num_tokens(), qkv, |row, qkv| {
+            let factor = factors.row(plan.batch.positions()[row] as usize)[0];
+            qkv[..shape.q_cols()].iter_mut().for_each(|q| *q *= factor);
+        });
+    }
+
     fn paged_attention(
         &self,
         plan: &CpuPlan,

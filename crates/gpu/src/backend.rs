@@ -46,6 +46,7 @@ struct RowKernels {
     scale: OnceLock<Arc<Kernel>>,
     softcap: OnceLock<Arc<Kernel>>,
     norm_heads: OnceLock<Arc<Kernel>>,
+    scale_queries: OnceLock<Arc<Kernel>>,
     /// SiLU and GELU, each without and with an f16 copy of the output.
     gated: [[OnceLock<Arc<Kernel>>; 2]; 2],
     gather_rows: OnceLock<Arc<Kernel>>,
@@ -407,6 +408,18 @@ impl Backend for GpuBackend {
         let items = num_heads * dim / 2 + num_kv_heads * head_dim;
         let grid = [items.div_ceil(64) as u32, plan.counts().num_tokens as u32, 1];
         self.dispatch(kernel, &[&plan.buffer, table, &qkv.values, k, v], &values, grid);
+    }
+
+    fn scale_queries(&self, plan: &GpuPlan, shape: QkvShape, factors: &GpuBuffer, qkv: &mut GpuBuffer) {
+        let counts = plan.counts();
+        qkv.check_rows(counts.num_tokens);
+        factors.check_rows(counts.max_context);
+        assert_eq!((qkv.cols, factors.cols), (shape.cols(), 1), "scale_queries: columns");
+        let spec = || self.kernels.get(&self.gpu, &KernelSpec::new("scale_queries"));
+        let kernel = self.rows.scale_queries.get_or_init(spec);
+        let values = [shape.q_cols() as u32, shape.cols() as u32];
+        let grid = [shape.q_cols().div_ceil(256) as u32, counts.num_tokens as u32, 1];
+        self.dispatch(kernel, &[&plan.buffer, &factors.values, &qkv.values], &values, grid);
     }
 
     fn paged_attention(

@@ -79,6 +79,7 @@ parts![
     "rms_norm_vectors",
     "rope_store_kv",
     "scale",
+    "scale_queries",
     "softcap",
     "to_half",
     "values_f16",

@@ -43,10 +43,19 @@ fn products() -> Vec<Case> {
 }
 
 fn row_kernels() -> Vec<Case> {
-    let mut specs: Vec<KernelSpec> =
-        ["add", "argmax", "copy", "gather_rows", "norm_heads", "scale", "softcap", "to_half"]
-            .map(KernelSpec::new)
-            .to_vec();
+    let mut specs: Vec<KernelSpec> = [
+        "add",
+        "argmax",
+        "copy",
+        "gather_rows",
+        "norm_heads",
+        "scale",
+        "scale_queries",
+        "softcap",
+        "to_half",
+    ]
+    .map(KernelSpec::new)
+    .to_vec();
     specs.extend([(false, false), (false, true), (true, false), (true, true)].map(|(gelu, half)| {
         let spec = KernelSpec::new("gated").with_flag("GELU", gelu);
         if half { spec.with("HALF", 2) } else { spec }

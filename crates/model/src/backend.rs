@@ -168,6 +168,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
         qkv: &mut Self::Buffer,
         cache: &mut Self::KvCache,
     );
+    /// Multiplies the queries of each row by the factor of its position. `factors: [max_seq_len, 1]`,
+    /// `qkv: [T, shape.cols()]`.
+    fn scale_queries(
+        &self,
+        plan: &Self::Plan,
+        shape: QkvShape,
+        factors: &Self::Buffer,
+        qkv: &mut Self::Buffer,
+    );
     /// Causal softmax attention of every row over its sequence's cached positions up to its own, scores scaled by
     /// `op.scale`. `out: [T, op.shape.q_cols()]`.
     fn paged_attention(

@@ -7,7 +7,7 @@ use gguf::Gguf;
 use crate::weights::{DecoderWeights, Layer};
 use crate::{
     AttentionOp, Backend, BufferShape, FfnSpec, Layout, LlamaConfig, Result, RopeConfig, RopeOp, RopeTable,
-    StepSize,
+    StepSize, Temperature,
 };
 
 /// A decoder-only transformer: weights on a device and the graph over them. Holds no state of any sequence.
@@ -16,6 +16,8 @@ pub struct Decoder<B: Backend> {
     weights: DecoderWeights<B>,
     /// The rotations of the model, each with its table, `[max_seq_len, dim]`.
     ropes: Vec<(RopeConfig, B::Buffer)>,
+    /// The factors on queries, each `[max_seq_len, 1]`.
+    temperatures: Vec<(Temperature, B::Buffer)>,
     /// Each layer's index among the layers of the KV cache.
     kv_layers: Vec<usize>,
 }
@@ -107,14 +109,19 @@ impl<B: Backend> Decoder<B> {
         let spec = &config.spec;
         spec.check_against(&config.family.read(gguf)?)?;
         backend.check_spec(spec)?;
-        let weights = DecoderWeights::load(backend, gguf, spec, &mut progress)?;
-        let table = |&rope: &RopeConfig| {
-            let table = RopeTable::new(&rope, weights.rope_factors.as_deref(), config.max_seq_len);
+        let weights = DecoderWeights::load(backend, gguf, &config, &mut progress)?;
+        let table = |(&rope, factors): (&RopeConfig, &Option<Vec<f32>>)| {
+            let table = RopeTable::new(&rope, factors.as_deref(), config.max_seq_len);
             Ok((rope, backend.upload(table.positions, table.dim, &table.values)?))
         };
-        let ropes = spec.ropes.iter().map(table).collect::<Result<_>>()?;
+        let ropes = spec.ropes.iter().zip(&weights.rope_factors).map(table).collect::<Result<_>>()?;
+        let factors = |temperature: Temperature| {
+            let factors = temperature.factors(config.max_seq_len);
+            Ok((temperature, backend.upload(factors.len(), 1, &factors)?))
+        };
+        let temperatures = spec.temperatures().into_iter().map(factors).collect::<Result<_>>()?;
         let kv_layers = spec.kv_layers();
-        Ok(Self { config, weights, ropes, kv_layers })
+        Ok(Self { config, weights, ropes, temperatures, kv_layers })
     }
 
     /// The configuration that the model was loaded with.
@@ -190,6 +197,10 @@ impl<B: Backend> Decoder<B> {
             RopeOp { dim: *dim, style: *style, table }
         });
         backend.rope_store_kv(plan, op, rope, qkv, cache);
+        let temperature = self.temperatures.iter().find(|(known, _)| Some(*known) == spec.attn.temperature);
+        if let Some((_, factors)) = temperature {
+            backend.scale_queries(plan, op.shape, factors, qkv);
+        }
         let attended = state.attended.get(op.shape.q_cols());
         match state.context {
             None => backend.paged_attention(plan, op, qkv, cache, attended),

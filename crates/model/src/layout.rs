@@ -155,6 +155,7 @@ mod tests {
             rope: None,
             qk_norm: None,
             scale: 1.0,
+            temperature: None,
             softcap: None,
             window: None,
             sinks: false,

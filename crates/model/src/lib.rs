@@ -29,4 +29,6 @@ pub use layout::{AttentionMode, BufferRole, BufferShape, Layout};
 pub use rope::{RopeConfig, RopeScaling, RopeStyle, RopeTable};
 pub use runner::{ModelRunner, Output, Runner, RunnerSpec, StepOutput};
 pub use shapes::{KvDtype, KvHeads, KvShape, QkvShape};
-pub use spec::{Activation, AttentionSpec, FfnSpec, LayerSpec, ModelSpec, NormSlots, QkNorm, TensorNames};
+pub use spec::{
+    Activation, AttentionSpec, FfnSpec, LayerSpec, ModelSpec, NormSlots, QkNorm, Temperature, TensorNames,
+};

@@ -40,6 +40,16 @@ pub enum RopeScaling {
         beta_fast: f32,
         /// Pairs that rotate less often than this are divided by `factor`.
         beta_slow: f32,
+        /// Weight of the logarithm by which the attention temperature is divided; 0 for one that is not.
+        log_multiplier: f32,
+    },
+    /// LongRoPE (arXiv 2402.13753): the file has divisors of the frequencies for contexts longer than the original one, and
+    /// others for the rest. The longest sequence that the model is loaded for decides.
+    LongRope {
+        /// Tokens of the context before stretching.
+        original_context: u32,
+        /// Factor on the length of rotated queries and keys.
+        attn_factor: f32,
     },
 }
 
@@ -71,13 +81,25 @@ impl RopeConfig {
         match self.scaling {
             RopeScaling::None => Ok(()),
             RopeScaling::Linear { factor } => positive("factor", factor),
-            RopeScaling::Yarn { factor, original_context, attn_factor, ext_factor, beta_fast, beta_slow } => {
+            RopeScaling::LongRope { attn_factor, .. } => positive("attn_factor", attn_factor),
+            RopeScaling::Yarn {
+                factor,
+                original_context,
+                attn_factor,
+                ext_factor,
+                beta_fast,
+                beta_slow,
+                log_multiplier,
+            } => {
                 positive("factor", factor)?;
                 positive("attn_factor", attn_factor)?;
                 positive("yarn_beta_fast", beta_fast)?;
                 positive("yarn_beta_slow", beta_slow)?;
                 let unit = (0.0..=1.0).contains(&ext_factor);
                 check(unit, "rope.scaling.yarn_ext_factor", "0 to 1", ext_factor)?;
+                let ok = log_multiplier.is_finite() && log_multiplier >= 0.0;
+                let field = "rope.scaling.yarn_log_multiplier";
+                check(ok, field, "a finite number, 0 or more", log_multiplier)?;
                 let field = "rope.scaling.original_context_length";
                 check(original_context > 0, field, "at least 1", original_context)
             }
@@ -126,7 +148,7 @@ fn frequencies(rope: &RopeConfig, factors: Option<&[f32]>) -> Vec<f64> {
             let plain =
                 base.powf(-2.0 * pair as f64 / rope.dim as f64) / factors.map_or(1.0, |f| f64::from(f[pair]));
             match rope.scaling {
-                RopeScaling::None => plain,
+                RopeScaling::None | RopeScaling::LongRope { .. } => plain,
                 RopeScaling::Linear { factor } => plain / f64::from(factor),
                 RopeScaling::Yarn { factor, original_context, ext_factor, beta_fast, beta_slow, .. } => {
                     let low = correction_dim(rope.dim, original_context, f64::from(beta_fast), base)
@@ -153,10 +175,16 @@ fn correction_dim(dim: usize, original_context: u32, rotations: f64, base: f64) 
 /// YaRN's attention temperature, folded into the rotation of both Q and K.
 fn magnitude(rope: &RopeConfig) -> f64 {
     match rope.scaling {
-        RopeScaling::Yarn { factor, attn_factor, ext_factor, .. } => {
-            let stretch = if ext_factor == 0.0 { 1.0 } else { 1.0 + 0.1 * f64::from(factor).max(1.0).ln() };
-            f64::from(attn_factor) * stretch
+        RopeScaling::Yarn { factor, attn_factor, ext_factor, log_multiplier, .. } => {
+            let stretch = |weight: f64| 1.0 + 0.1 * weight * f64::from(factor).max(1.0).ln();
+            let temperature = match ext_factor {
+                0.0 => 1.0,
+                _ if log_multiplier == 0.0 => stretch(1.0),
+                _ => stretch(1.0) / stretch(f64::from(log_multiplier)),
+            };
+            f64::from(attn_factor) * temperature
         }
+        RopeScaling::LongRope { attn_factor, .. } => f64::from(attn_factor),
         RopeScaling::None | RopeScaling::Linear { .. } => 1.0,
     }
 }
@@ -182,6 +210,7 @@ mod tests {
             ext_factor,
             beta_fast: 32.0,
             beta_slow: 1.0,
+            log_multiplier: 0.0,
         };
         check(RopeScaling::None, None);
         check(yarn(1.0, 64, 1.0), None);
@@ -226,6 +255,7 @@ mod tests {
                 ext_factor: 1.0,
                 beta_fast: 32.0,
                 beta_slow: 1.0,
+                log_multiplier: 0.0,
             },
         };
         let plain = RopeConfig { scaling: RopeScaling::None, ..config };

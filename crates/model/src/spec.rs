@@ -62,6 +62,8 @@ pub struct AttentionSpec {
     pub qk_norm: Option<QkNorm>,
     /// Scores are multiplied by it: `1 / sqrt(head_dim)` in most families.
     pub scale: f32,
+    /// Queries are multiplied by a factor that grows with their position.
+    pub temperature: Option<Temperature>,
     /// Scores become `cap * tanh(score / cap)`.
     pub softcap: Option<f32>,
     /// A row sees this many positions, its own included; all before it when `None`.
@@ -70,6 +72,26 @@ pub struct AttentionSpec {
     pub sinks: bool,
     /// The layer whose keys and values this one reads instead of storing its own.
     pub kv_from: Option<usize>,
+}
+
+/// A factor on queries: `1 + scale * ln(floor(position / length) + 1)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    /// Of the logarithm.
+    pub scale: f32,
+    /// Tokens after which the factor first grows.
+    pub length: u32,
+}
+
+impl Temperature {
+    /// The factors of the positions `0..positions`.
+    pub fn factors(&self, positions: usize) -> Vec<f32> {
+        let factor = |position: usize| {
+            let periods = position / self.length as usize;
+            (1.0 + f64::from(self.scale) * (periods as f64 + 1.0).ln()) as f32
+        };
+        (0..positions).map(factor).collect()
+    }
 }
 
 /// How queries and keys are normed before they are rotated.
@@ -123,10 +145,16 @@ pub struct TensorNames {
     pub output: &'static str,
     /// `[rope.dim / 2]` divisors of the rotation's frequencies; optional.
     pub rope_factors: &'static str,
+    /// As `rope_factors`, for contexts longer than the original one ([`RopeScaling::LongRope`](crate::RopeScaling::LongRope)).
+    pub rope_factors_long: &'static str,
+    /// As `rope_factors`, for contexts up to the original one.
+    pub rope_factors_short: &'static str,
     /// `[hidden]` norm before the attention.
     pub attn_norm: &'static str,
     /// `[q_dim + 2 kv_dim, hidden]`: queries, keys and values.
     pub qkv: &'static [&'static str],
+    /// The same as one tensor, which is read where a file has it.
+    pub fused_qkv: &'static str,
     /// `[head_dim]` norm of the queries ([`QkNorm::PerHead`]).
     pub q_norm: &'static str,
     /// `[head_dim]` norm of the keys.
@@ -154,8 +182,11 @@ impl TensorNames {
         output_norm: "output_norm",
         output: "output",
         rope_factors: "rope_freqs",
+        rope_factors_long: "rope_factors_long",
+        rope_factors_short: "rope_factors_short",
         attn_norm: "attn_norm",
         qkv: &["attn_q", "attn_k", "attn_v"],
+        fused_qkv: "attn_qkv",
         q_norm: "attn_q_norm",
         k_norm: "attn_k_norm",
         sinks: "attn_sinks",
@@ -231,6 +262,17 @@ impl ModelSpec {
         own
     }
 
+    /// The factors on queries that layers have, each once.
+    pub fn temperatures(&self) -> Vec<Temperature> {
+        let mut all: Vec<Temperature> = Vec::new();
+        for temperature in self.layers.iter().filter_map(|layer| layer.attn.temperature) {
+            if !all.contains(&temperature) {
+                all.push(temperature);
+            }
+        }
+        all
+    }
+
     /// Refuses attention with a soft cap, a window or sinks, for a device whose kernels have none of them.
     ///
     /// # Errors
@@ -282,6 +324,10 @@ impl ModelSpec {
         count("intermediate_size", ffn.inner())?;
         nonzero("residual_scale", *residual_scale)?;
         nonzero("attention scale", attn.scale)?;
+        if let Some(Temperature { scale, length }) = attn.temperature {
+            nonzero("attention temperature scale", scale)?;
+            count("attention temperature length", length as usize)?;
+        }
         if let Some(cap) = attn.softcap {
             positive("attention softcap", cap)?;
         }

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use gguf::{Gguf, TensorView};
 
-use crate::{Backend, Error, LayerSpec, Linear, ModelSpec, QkNorm, Result};
+use crate::{
+    Backend, Error, LayerSpec, Linear, LlamaConfig, ModelSpec, QkNorm, Result, RopeConfig, RopeScaling,
+};
 
 /// One transformer layer. Comments give the shapes as `[rows, cols]`.
 pub(crate) struct Layer<B: Backend> {
@@ -26,8 +28,8 @@ pub(crate) struct DecoderWeights<B: Backend> {
     pub layers: Vec<Layer<B>>,
     pub output_norm: B::Buffer, // [hidden]
     pub output: Linear<B>,      // [vocab, hidden]
-    /// One divisor per rotated pair (`rope_freqs.weight`, Llama 3.1 and later).
-    pub rope_factors: Option<Vec<f32>>,
+    /// For each rotation of the model, one divisor per rotated pair where the file has them.
+    pub rope_factors: Vec<Option<Vec<f32>>>,
     /// Bytes on the device.
     pub bytes: u64,
 }
@@ -37,9 +39,10 @@ impl<B: Backend> DecoderWeights<B> {
     pub fn load(
         backend: &B,
         gguf: &Gguf,
-        spec: &ModelSpec,
+        config: &LlamaConfig,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
+        let spec = &config.spec;
         let total = gguf.tensors().map(|t| t.data().len() as u64).sum();
         let mut loader = Loader { backend, gguf, read: HashSet::new(), done: 0, total, bytes: 0, progress };
         let (names, hidden, vocab) = (&spec.tensors, spec.hidden_size, spec.vocab_size);
@@ -51,11 +54,12 @@ impl<B: Backend> DecoderWeights<B> {
         };
         let layers = (0..spec.layers.len()).map(|idx| loader.layer(idx, spec)).collect::<Result<_>>()?;
         let output_norm = loader.vector(names.output_norm, hidden)?;
-        let output = loader.linear(&[head.to_owned()], &[vocab], hidden)?;
-        let rope_factors = match spec.ropes.first() {
-            Some(rope) => loader.find_values(&format!("{}.weight", names.rope_factors), rope.dim / 2)?,
-            None => None,
-        };
+        let mut output = loader.linear(&[head.to_owned()], &[vocab], hidden)?;
+        if is_tied && let Some(bias) = loader.find_values(&format!("{}.bias", names.output), vocab)? {
+            output.bias = Some(loader.upload(&bias)?);
+        }
+        let factors = |rope: &RopeConfig| loader.rope_factors(spec, rope, config.max_seq_len);
+        let rope_factors = spec.ropes.iter().map(factors).collect::<Result<_>>()?;
         loader.refuse_unread(spec.architecture)?;
         Ok(Self { embedding, layers, output_norm, output, rope_factors, bytes: loader.bytes })
     }
@@ -78,6 +82,9 @@ impl<'a, B: Backend> Loader<'a, B> {
         let (q, kv, inner) = (attn.q_dim(), attn.kv_dim(), ffn.inner());
         let name = |part: &str| format!("blk.{layer_idx}.{part}");
         let all = |parts: &[&str]| parts.iter().map(|part| name(part)).collect::<Vec<_>>();
+        let fused = std::slice::from_ref(&names.fused_qkv);
+        let is_fused = self.gguf.find_tensor(&format!("{}.weight", name(names.fused_qkv))).is_some();
+        let qkv = if is_fused { fused } else { names.qkv };
         let qk_norm = match attn.qk_norm {
             None => None,
             Some(QkNorm::PerHead) => Some((
@@ -87,7 +94,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         };
         Ok(Layer {
             attn_norm: self.vector(&name(names.attn_norm), hidden)?,
-            qkv: self.linear(&all(names.qkv), &[q, kv, kv], hidden)?,
+            qkv: self.linear(&all(qkv), &[q, kv, kv], hidden)?,
             qk_norm,
             attn_out: self.linear(&all(&[names.attn_out]), &[hidden], q)?,
             post_attn_norm: self.vector_if(norms.post_attn, &name(names.post_attn_norm), hidden)?,
@@ -144,6 +151,23 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn find_values(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
         let Some(tensor) = self.gguf.find_tensor(name) else { return Ok(None) };
         Ok(Some(self.checked(tensor, 1, len)?.dequantize()))
+    }
+
+    /// The divisors of a rotation's frequencies, in a model that is loaded for sequences of `max_seq_len` tokens.
+    fn rope_factors(
+        &mut self,
+        spec: &ModelSpec,
+        rope: &RopeConfig,
+        max_seq_len: usize,
+    ) -> Result<Option<Vec<f32>>> {
+        let names = &spec.tensors;
+        let mut find = |name: &str| self.find_values(&format!("{name}.weight"), rope.dim / 2);
+        let RopeScaling::LongRope { original_context, .. } = rope.scaling else {
+            return find(names.rope_factors);
+        };
+        // Both are part of the graph, whichever is used.
+        let (long, short) = (find(names.rope_factors_long)?, find(names.rope_factors_short)?);
+        Ok(if max_seq_len > original_context as usize { long } else { short })
     }
 
     fn upload(&mut self, values: &[f32]) -> Result<B::Buffer> {

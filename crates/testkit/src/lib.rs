@@ -15,12 +15,13 @@ pub mod reference;
 mod rope;
 mod soak;
 mod spec;
+mod traits;
 
 pub use gguf::random::{Rng, random_blocks};
 pub use peak_memory::peak_memory;
 pub use reference::Reference;
 pub use soak::soak;
-pub use spec::{Formats, ModelSpec, RopeScaling, YarnRamp};
+pub use spec::{Form, Formats, ModelSpec, RopeScaling, YarnRamp};
 
 /// `|got - want| / |want|`, in Euclidean norms.
 ///

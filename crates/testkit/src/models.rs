@@ -1,7 +1,7 @@
-//! The models that stand for all that files of the `llama` architecture hold: one for each block format, the mixtures
-//! that quantisers write, and one for each variation of the architecture; and the token sequences to run them on.
+//! The models that stand for all that files hold: of the `llama` architecture one for each block format, the mixtures that
+//! quantisers write, and one for each variation; one or more of every other family; and the token sequences to run them on.
 
-use gguf::Format;
+use gguf::{Array, Format, Value};
 
 use crate::{Formats, ModelSpec, Rng, RopeScaling, YarnRamp};
 
@@ -128,6 +128,77 @@ fn variations() -> Vec<TestModel> {
     ]
 }
 
+/// A small model of each family but `llama`, with what its files add; of widths that are no power of two, of heads that do
+/// not make up the hidden size, and of windows shorter than a sequence.
+pub fn families() -> Vec<TestModel> {
+    let family = |name: &str, architecture: &'static str, change: &dyn Fn(&mut ModelSpec)| {
+        model(name, |spec| {
+            (spec.hidden, spec.heads, spec.kv_heads, spec.head_dim) = (100, 6, 2, 18);
+            (spec.layers, spec.ffn, spec.vocab, spec.context) = (2, 75, 301, 128);
+            spec.form.architecture = architecture;
+            change(spec);
+        })
+    };
+    let qwen2 = |spec: &mut ModelSpec| spec.form.qkv_biases = true;
+    let qwen3 = |spec: &mut ModelSpec| spec.form.qk_norms = true;
+    let number = |value: f32| Value::F32(value);
+    let phi3 = |spec: &mut ModelSpec| {
+        (spec.form.fused_qkv, spec.form.fused_gate_up) = (true, true);
+    };
+    let long_phi3 = |spec: &mut ModelSpec, original_context: u32| {
+        phi3(spec);
+        (spec.form.rope_dim, spec.form.long_factors, spec.tied_embeddings) = (Some(12), true, true);
+        spec.form.keys = vec![
+            ("rope.scaling.type", Value::String("longrope".into())),
+            ("rope.scaling.original_context_length", Value::U32(original_context)),
+            ("rope.scaling.attn_factor", number(1.19)),
+        ];
+    };
+    let granite = |spec: &mut ModelSpec| {
+        spec.form.keys = vec![
+            ("embedding_scale", number(12.0)),
+            ("residual_scale", number(0.22)),
+            ("attention.scale", number(0.3)),
+            ("logit_scale", number(8.0)),
+        ];
+    };
+    vec![
+        family("qwen2", "qwen2", &qwen2),
+        family("qwen2_tied", "qwen2", &|spec| {
+            qwen2(spec);
+            (spec.tied_embeddings, spec.form.output_bias) = (true, true);
+        }),
+        family("qwen2vl", "qwen2vl", &|spec| {
+            qwen2(spec);
+            let sections = Array::I32(vec![3, 3, 3, 0]);
+            spec.form.keys = vec![("rope.dimension_sections", Value::Array(sections))];
+        }),
+        family("qwen3", "qwen3", &qwen3),
+        family("qwen3_layers", "qwen3", &|spec| {
+            qwen3(spec);
+            (spec.form.kv_heads, spec.form.ffn) = (vec![3, 1], vec![40, 91]);
+        }),
+        family("qwen3vl", "qwen3vl", &qwen3),
+        family("mistral3", "mistral3", &|spec| {
+            spec.rope_scaling =
+                RopeScaling::Yarn { factor: 8.0, original_context: Some(16), attn_factor: None, ramp: None };
+            spec.form.keys = vec![
+                ("attention.temperature_scale", number(0.4)),
+                ("rope.scaling.yarn_log_multiplier", number(0.6)),
+            ];
+        }),
+        family("smollm3", "smollm3", &|spec| (spec.layers, spec.tied_embeddings) = (5, true)),
+        family("granite", "granite", &granite),
+        family("granite_unrotated", "granite", &|spec| {
+            granite(spec);
+            spec.form.keys.push(("rope.scaling.finetuned", Value::Bool(false)));
+        }),
+        family("phi3", "phi3", &phi3),
+        family("phi3_long", "phi3", &|spec| long_phi3(spec, 64)),
+        family("phi3_short", "phi3", &|spec| long_phi3(spec, 128)),
+    ]
+}
+
 fn model(name: &str, change: impl FnOnce(&mut ModelSpec)) -> TestModel {
     // Weights of its own for each name, whatever comes before it in the list.
     let seed = name.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(257) + u64::from(byte));
@@ -147,7 +218,7 @@ mod tests {
     #[test]
     fn every_model_is_a_readable_file_under_a_name_and_with_weights_of_its_own() {
         let (mut names, mut weights) = (HashSet::new(), HashSet::new());
-        for TestModel { name, spec } in all() {
+        for TestModel { name, spec } in all().into_iter().chain(families()) {
             let gguf = Gguf::from_vec(spec.to_gguf()).unwrap();
             let norm = gguf.tensor("output_norm.weight").unwrap().data().to_vec();
             assert!(weights.insert(norm), "{name}: the weights of another model");

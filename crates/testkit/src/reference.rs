@@ -2,14 +2,15 @@
 //!
 //! Written to be read against the papers, one sequence at a time, every position from scratch: RMSNorm (arXiv
 //! 1910.07467), rotary position embedding (see `rope`), grouped-query attention (arXiv 2305.13245), SwiGLU (arXiv
-//! 2002.05202), put together as in Llama (arXiv 2302.13971). It panics on what it does not understand.
+//! 2002.05202), put together as in Llama (arXiv 2302.13971), with what other families add to it (see `traits`). It panics
+//! on what it does not understand.
 //!
 //! An independent check: llama.cpp, with F32 weights and an F32 cache, agrees to 2e-6 on every variation of
 //! `testkit::models` (figures in `crates/rustorch/tests/reference`).
 
 use gguf::{Gguf, TensorView};
 
-use crate::rope::Rope;
+use crate::traits::{LayerTraits, Traits};
 
 /// `[vocab]` logits of the last of `tokens`.
 pub fn logits(gguf: &Gguf, tokens: &[u32]) -> Vec<f64> {
@@ -23,53 +24,56 @@ pub fn all_logits(gguf: &Gguf, tokens: &[u32]) -> Vec<Vec<f64>> {
 
 /// A model with its weights in float64.
 pub struct Reference {
-    num_heads: usize,
-    num_kv_heads: usize,
-    head_dim: usize,
-    norm_eps: f64,
-    rope: Rope,
+    traits: Traits,
     embedding: Matrix, // [vocab, hidden]
     layers: Vec<Layer>,
     output_norm: Vec<f64>, // [hidden]
     /// `[vocab, hidden]`; the embedding table when absent.
     output: Option<Matrix>,
+    output_bias: Option<Vec<f64>>, // [vocab]
 }
 
 struct Layer {
-    attn_norm: Vec<f64>, // [hidden]
-    q: Matrix,           // [num_heads * head_dim, hidden]
-    k: Matrix,           // [num_kv_heads * head_dim, hidden]
-    v: Matrix,           // [num_kv_heads * head_dim, hidden]
-    attn_output: Matrix, // [hidden, num_heads * head_dim]
-    ffn_norm: Vec<f64>,  // [hidden]
-    gate: Matrix,        // [ffn, hidden]
-    up: Matrix,          // [ffn, hidden]
-    down: Matrix,        // [hidden, ffn]
+    attn_norm: Vec<f64>,                    // [hidden]
+    q: Matrix,                              // [num_heads * head_dim, hidden]
+    k: Matrix,                              // [num_kv_heads * head_dim, hidden]
+    v: Matrix,                              // [num_kv_heads * head_dim, hidden]
+    qk_norms: Option<(Vec<f64>, Vec<f64>)>, // [head_dim] each
+    attn_output: Matrix,                    // [hidden, num_heads * head_dim]
+    post_attn_norm: Option<Vec<f64>>,       // [hidden]
+    ffn_norm: Vec<f64>,                     // [hidden]
+    gate: Matrix,                           // [ffn, hidden]
+    up: Matrix,                             // [ffn, hidden]
+    down: Matrix,                           // [hidden, ffn]
+    post_ffn_norm: Option<Vec<f64>>,        // [hidden]
 }
 
 impl Reference {
-    /// Reads the metadata and dequantises the weights.
+    /// Reads the metadata and dequantises the weights, for sequences as long as the trained context.
     ///
     /// # Panics
-    /// When the file is not a complete model of the `llama` architecture.
+    /// When the file is not a complete model of an architecture that is understood.
     pub fn new(gguf: &Gguf) -> Self {
-        let metadata = gguf.metadata();
-        assert_eq!(metadata.architecture().unwrap(), "llama");
-        let find = |key: &str| metadata.u32(&format!("llama.{key}")).unwrap().map(|value| value as usize);
-        let count = |key: &str| find(key).unwrap_or_else(|| panic!("llama.{key} is missing"));
-        let num_heads = count("attention.head_count");
-        let head_dim = find("attention.key_length").unwrap_or_else(|| count("embedding_length") / num_heads);
-        let norm_eps = metadata.f32("llama.attention.layer_norm_rms_epsilon").unwrap();
+        let key = format!("{}.context_length", gguf.metadata().architecture().unwrap());
+        let context = gguf.metadata().u32(&key).unwrap().unwrap_or_else(|| panic!("{key} is missing"));
+        Self::for_context(gguf, context as usize)
+    }
+
+    /// As [`new`](Self::new), for sequences of up to `context` tokens.
+    ///
+    /// # Panics
+    /// As `new`.
+    pub fn for_context(gguf: &Gguf, context: usize) -> Self {
+        let traits = Traits::read(gguf, context);
+        let of_layer = |(idx, layer): (usize, &LayerTraits)| Layer::read(gguf, idx, layer, traits.head_dim);
+        let layers = traits.layers.iter().enumerate().map(of_layer).collect();
         Self {
-            num_heads,
-            num_kv_heads: find("attention.head_count_kv").unwrap_or(num_heads),
-            head_dim,
-            norm_eps: f64::from(norm_eps.expect("llama.attention.layer_norm_rms_epsilon")),
-            rope: Rope::from_gguf(gguf, head_dim),
+            traits,
             embedding: Matrix::read(gguf, "token_embd"),
-            layers: (0..count("block_count")).map(|layer| Layer::read(gguf, layer)).collect(),
+            layers,
             output_norm: vector(gguf.tensor("output_norm.weight").unwrap()),
             output: gguf.find_tensor("output.weight").map(|_| Matrix::read(gguf, "output")),
+            output_bias: gguf.find_tensor("output.bias").map(vector),
         }
     }
 
@@ -89,48 +93,78 @@ impl Reference {
     }
 
     fn head(&self, x: &[f64]) -> Vec<f64> {
-        self.output.as_ref().unwrap_or(&self.embedding).times(&self.rms_norm(x, &self.output_norm))
+        let normed = self.rms_norm(x, &self.output_norm);
+        let mut logits = match &self.output {
+            Some(output) => output.times(&normed),
+            None => {
+                let mut logits = self.embedding.times(&normed);
+                self.output_bias.iter().for_each(|bias| add(&mut logits, bias));
+                logits
+            }
+        };
+        for logit in &mut logits {
+            *logit = capped(*logit * self.traits.logit_scale, self.traits.final_cap);
+        }
+        logits
     }
 
     /// `[tokens.len()][hidden]`, after the last layer.
     fn hidden_states(&self, tokens: &[u32]) -> Vec<Vec<f64>> {
-        let mut states: Vec<Vec<f64>> =
-            tokens.iter().map(|&id| self.embedding.row(id as usize).to_vec()).collect();
-        for layer in &self.layers {
-            let attended = self.attention(layer, &states);
+        let embed = |&id: &u32| self.embedding.row(id as usize).iter().map(|x| x * self.traits.embed_scale);
+        let mut states: Vec<Vec<f64>> = tokens.iter().map(|id| embed(id).collect()).collect();
+        for (layer, traits) in self.layers.iter().zip(&self.traits.layers) {
+            let attended = self.attention(layer, traits, &states);
             for (x, attended) in states.iter_mut().zip(&attended) {
-                add(x, &layer.attn_output.times(attended));
+                self.add_branch(x, layer.attn_output.times(attended), layer.post_attn_norm.as_deref());
             }
             for x in &mut states {
-                let fed = layer.feed_forward(&self.rms_norm(x, &layer.ffn_norm));
-                add(x, &fed);
+                let fed = layer.feed_forward(&self.rms_norm(x, &layer.ffn_norm), self.traits.has_gelu);
+                self.add_branch(x, fed, layer.post_ffn_norm.as_deref());
             }
         }
         states
     }
 
-    /// `[tokens][num_heads * head_dim]`: causal attention of every position over itself and those before it.
-    fn attention(&self, layer: &Layer, states: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    fn add_branch(&self, x: &mut [f64], mut branch: Vec<f64>, norm: Option<&[f64]>) {
+        if let Some(norm) = norm {
+            branch = self.rms_norm(&branch, norm);
+        }
+        branch.iter_mut().for_each(|value| *value *= self.traits.residual_scale);
+        add(x, &branch);
+    }
+
+    /// `[tokens][num_heads * head_dim]`: causal attention of every position over itself and those before it that its window
+    /// holds.
+    fn attention(&self, layer: &Layer, traits: &LayerTraits, states: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        let head_dim = self.traits.head_dim;
         let normed: Vec<_> = states.iter().map(|x| self.rms_norm(x, &layer.attn_norm)).collect();
-        let rotated = |matrix: &Matrix| -> Vec<Vec<f64>> {
+        let rotated = |matrix: &Matrix, norm: Option<&Vec<f64>>| -> Vec<Vec<f64>> {
             let rows = normed.iter().enumerate().map(|(position, x)| {
                 let mut heads = matrix.times(x);
-                heads.chunks_exact_mut(self.head_dim).for_each(|head| self.rope.rotate(head, position));
+                for head in heads.chunks_exact_mut(head_dim) {
+                    if let Some(norm) = norm {
+                        head.copy_from_slice(&self.rms_norm(head, norm));
+                    }
+                    traits.rope.iter().for_each(|rope| rope.rotate(head, position));
+                }
                 heads
             });
             rows.collect()
         };
-        let (queries, keys) = (rotated(&layer.q), rotated(&layer.k));
+        let (q_norm, k_norm) = layer.qk_norms.as_ref().map(|(q, k)| (q, k)).unzip();
+        let (queries, keys) = (rotated(&layer.q, q_norm), rotated(&layer.k, k_norm));
         let values: Vec<_> = normed.iter().map(|x| layer.v.times(x)).collect();
-        let group = self.num_heads / self.num_kv_heads;
+        let group = traits.num_heads / traits.num_kv_heads;
         let attend = |position: usize| -> Vec<f64> {
-            let mut out = vec![0.0; self.num_heads * self.head_dim];
-            for (head, out) in out.chunks_exact_mut(self.head_dim).enumerate() {
-                let of_head = |head: usize| head * self.head_dim..(head + 1) * self.head_dim;
+            let mut out = vec![0.0; traits.num_heads * head_dim];
+            let first = traits.window.map_or(0, |window| (position + 1).saturating_sub(window));
+            let scale = traits.scale * temperature(traits, position);
+            for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                let of_head = |head: usize| head * head_dim..(head + 1) * head_dim;
                 let (query, kv) = (&queries[position][of_head(head)], of_head(head / group));
-                let scale = (self.head_dim as f64).sqrt();
-                let scores = keys[..=position].iter().map(|key| dot(query, &key[kv.clone()]) / scale);
-                for (weight, value) in softmax(scores.collect()).into_iter().zip(&values) {
+                let score = |key: &Vec<f64>| capped(dot(query, &key[kv.clone()]) * scale, traits.cap);
+                let scores = keys[first..=position].iter().map(score);
+                for (weight, value) in softmax(scores.collect()).into_iter().zip(&values[first..]) {
                     out.iter_mut().zip(&value[kv.clone()]).for_each(|(out, v)| *out += weight * v);
                 }
             }
@@ -140,35 +174,73 @@ impl Reference {
     }
 
     fn rms_norm(&self, x: &[f64], weight: &[f64]) -> Vec<f64> {
-        let scale = 1.0 / (dot(x, x) / x.len() as f64 + self.norm_eps).sqrt();
+        let scale = 1.0 / (dot(x, x) / x.len() as f64 + self.traits.norm_eps).sqrt();
         x.iter().zip(weight).map(|(x, weight)| x * scale * weight).collect()
     }
 }
 
 impl Layer {
-    fn read(gguf: &Gguf, layer: usize) -> Self {
-        let matrix = |name: &str| Matrix::read(gguf, &format!("blk.{layer}.{name}"));
-        let norm = |name: &str| vector(gguf.tensor(&format!("blk.{layer}.{name}.weight")).unwrap());
+    fn read(gguf: &Gguf, layer: usize, traits: &LayerTraits, head_dim: usize) -> Self {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let matrix = |part: &str| Matrix::read(gguf, &name(part));
+        let find_norm = |part: &str| gguf.find_tensor(&name(&format!("{part}.weight"))).map(vector);
+        let norm = |part: &str| find_norm(part).unwrap_or_else(|| panic!("{} is missing", name(part)));
+        let has = |part: &str| gguf.find_tensor(&name(&format!("{part}.weight"))).is_some();
+        let (q_rows, kv_rows) = (traits.num_heads * head_dim, traits.num_kv_heads * head_dim);
+        let (q, k, v) = if has("attn_qkv") {
+            let all = matrix("attn_qkv");
+            let (q, kv) = all.split(q_rows);
+            let (k, v) = kv.split(kv_rows);
+            (q, k, v)
+        } else {
+            (matrix("attn_q"), matrix("attn_k"), matrix("attn_v"))
+        };
+        let (gate, up) = if has("ffn_gate") {
+            (matrix("ffn_gate"), matrix("ffn_up"))
+        } else {
+            let both = matrix("ffn_up");
+            both.split(both.rows() / 2)
+        };
         Self {
             attn_norm: norm("attn_norm"),
-            q: matrix("attn_q"),
-            k: matrix("attn_k"),
-            v: matrix("attn_v"),
+            q,
+            k,
+            v,
+            qk_norms: find_norm("attn_q_norm").zip(find_norm("attn_k_norm")),
             attn_output: matrix("attn_output"),
+            post_attn_norm: find_norm("post_attention_norm"),
             ffn_norm: norm("ffn_norm"),
-            gate: matrix("ffn_gate"),
-            up: matrix("ffn_up"),
+            gate,
+            up,
             down: matrix("ffn_down"),
+            post_ffn_norm: find_norm("post_ffw_norm"),
         }
     }
 
-    /// SwiGLU.
-    fn feed_forward(&self, x: &[f64]) -> Vec<f64> {
+    /// SwiGLU, or GeGLU by the approximation with tanh (arXiv 1606.08415).
+    fn feed_forward(&self, x: &[f64], has_gelu: bool) -> Vec<f64> {
         let (gate, up) = (self.gate.times(x), self.up.times(x));
-        let inner: Vec<f64> =
-            gate.iter().zip(up).map(|(gate, up)| gate / (1.0 + (-gate).exp()) * up).collect();
+        let act = |x: f64| match has_gelu {
+            false => x / (1.0 + (-x).exp()),
+            true => {
+                let slope = (2.0 / std::f64::consts::PI).sqrt();
+                0.5 * x * (1.0 + (slope * (x + 0.044715 * x.powi(3))).tanh())
+            }
+        };
+        let inner: Vec<f64> = gate.into_iter().zip(up).map(|(gate, up)| act(gate) * up).collect();
         self.down.times(&inner)
     }
+}
+
+/// The factor on a position's queries.
+fn temperature(traits: &LayerTraits, position: usize) -> f64 {
+    let factor = |(beta, length): (f64, f64)| 1.0 + beta * ((position as f64 / length).floor() + 1.0).ln();
+    traits.temperature.map_or(1.0, factor)
+}
+
+/// `cap * tanh(x / cap)`, if there is a cap.
+fn capped(x: f64, cap: Option<f64>) -> f64 {
+    cap.map_or(x, |cap| cap * (x / cap).tanh())
 }
 
 /// Weights and, where the file has one, a bias.
@@ -183,6 +255,22 @@ impl Matrix {
         let weight = gguf.tensor(&format!("{name}.weight")).unwrap();
         let bias = gguf.find_tensor(&format!("{name}.bias")).map(vector);
         Self { cols: weight.cols(), values: vector(weight), bias }
+    }
+
+    fn rows(&self) -> usize {
+        self.values.len() / self.cols
+    }
+
+    /// The first rows, and the rest.
+    fn split(&self, rows: usize) -> (Self, Self) {
+        let (first, rest) = self.values.split_at(rows * self.cols);
+        let biases = self.bias.as_ref().map(|bias| bias.split_at(rows));
+        let of = |values: &[f64], bias: Option<&[f64]>| Self {
+            cols: self.cols,
+            values: values.to_vec(),
+            bias: bias.map(<[f64]>::to_vec),
+        };
+        (of(first, biases.map(|(first, _)| first)), of(rest, biases.map(|(_, rest)| rest)))
     }
 
     fn row(&self, row: usize) -> &[f64] {

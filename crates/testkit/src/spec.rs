@@ -1,7 +1,7 @@
-//! Random models of the `llama` architecture as GGUF files, with every variation that such files hold.
+//! Random models as GGUF files: of the `llama` architecture with every variation that such files hold, and of others.
 
 use gguf::random::{Rng, placeholder_vocabulary, random_blocks};
-use gguf::{Format, GgufWriter, Value};
+use gguf::{Array, Format, GgufWriter, Value};
 
 /// How the file says that positions are stretched. The names are those of the metadata keys under `rope.`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,6 +65,54 @@ impl From<Format> for Formats {
     }
 }
 
+/// What the files of an architecture have that those of `llama` have not. The default is `llama`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Form {
+    /// `general.architecture`, and the prefix of the keys.
+    pub architecture: &'static str,
+    /// Further keys, without the prefix; they replace those of the same name.
+    pub keys: Vec<(&'static str, Value)>,
+    /// `rope.dimension_count`; the head's width when `None`.
+    pub rope_dim: Option<usize>,
+    /// `attention.head_count_kv` of each layer, if they differ.
+    pub kv_heads: Vec<usize>,
+    /// `feed_forward_length` of each layer, if they differ.
+    pub ffn: Vec<usize>,
+    /// A bias of queries, keys and values.
+    pub qkv_biases: bool,
+    /// `output.bias`.
+    pub output_bias: bool,
+    /// `attn_q_norm` and `attn_k_norm`.
+    pub qk_norms: bool,
+    /// `post_attention_norm` and `post_ffw_norm`.
+    pub post_norms: bool,
+    /// `attn_qkv` instead of its three parts.
+    pub fused_qkv: bool,
+    /// `ffn_up` with the gate's rows before its own.
+    pub fused_gate_up: bool,
+    /// `rope_factors_long` and `rope_factors_short`.
+    pub long_factors: bool,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self {
+            architecture: "llama",
+            keys: Vec::new(),
+            rope_dim: None,
+            kv_heads: Vec::new(),
+            ffn: Vec::new(),
+            qkv_biases: false,
+            output_bias: false,
+            qk_norms: false,
+            post_norms: false,
+            fused_qkv: false,
+            fused_gate_up: false,
+            long_factors: false,
+        }
+    }
+}
+
 /// A model to make. Start from [`ModelSpec::default`] and change fields.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSpec {
@@ -96,6 +144,8 @@ pub struct ModelSpec {
     pub tied_embeddings: bool,
     /// A bias beside every matrix of the layers.
     pub biases: bool,
+    /// Its architecture.
+    pub form: Form,
     /// Formats of the matrices.
     pub formats: Formats,
     /// Of the weights.
@@ -120,6 +170,7 @@ impl Default for ModelSpec {
             rope_factors_to: None,
             tied_embeddings: false,
             biases: false,
+            form: Form::default(),
             formats: Format::F32.into(),
             seed: 1,
         }
@@ -143,34 +194,50 @@ impl ModelSpec {
     }
 
     fn write_metadata(&self, file: &mut GgufWriter) {
-        file.metadata("general.architecture", Value::String("llama".into()));
+        file.metadata("general.architecture", Value::String(self.form.architecture.into()));
         file.metadata("general.name", Value::String("random test model".into()));
         file.metadata("general.quantization_version", Value::U32(2));
-        let mut count = |name: &str, value: usize| {
-            file.metadata(&format!("llama.{name}"), Value::U32(value as u32));
+        let mut put = |name: &str, value: Value| {
+            if self.form.keys.iter().all(|(key, _)| *key != name) {
+                file.metadata(&format!("{}.{name}", self.form.architecture), value);
+            }
         };
+        let mut count = |name: &str, value: usize| put(name, Value::U32(value as u32));
         count("vocab_size", self.vocab);
         count("context_length", self.context);
         count("embedding_length", self.hidden);
         count("block_count", self.layers);
-        count("feed_forward_length", self.ffn);
+        if self.form.ffn.is_empty() {
+            count("feed_forward_length", self.ffn);
+        }
         count("attention.head_count", self.heads);
-        if self.kv_heads != self.heads {
+        if self.kv_heads != self.heads && self.form.kv_heads.is_empty() {
             count("attention.head_count_kv", self.kv_heads);
         }
         if self.head_dim * self.heads != self.hidden {
             count("attention.key_length", self.head_dim);
             count("attention.value_length", self.head_dim);
         }
-        count("rope.dimension_count", self.head_dim);
-        file.metadata("llama.attention.layer_norm_rms_epsilon", Value::F32(self.norm_eps));
-        file.metadata("llama.rope.freq_base", Value::F32(self.rope_base));
+        count("rope.dimension_count", self.form.rope_dim.unwrap_or(self.head_dim));
+        for (name, counts) in
+            [("feed_forward_length", &self.form.ffn), ("attention.head_count_kv", &self.form.kv_heads)]
+        {
+            if !counts.is_empty() {
+                let counts = counts.iter().map(|&count| count as i32).collect();
+                put(name, Value::Array(Array::I32(counts)));
+            }
+        }
+        put("attention.layer_norm_rms_epsilon", Value::F32(self.norm_eps));
+        put("rope.freq_base", Value::F32(self.rope_base));
+        for (name, value) in &self.form.keys {
+            file.metadata(&format!("{}.{name}", self.form.architecture), value.clone());
+        }
         self.write_rope_scaling(file);
     }
 
     fn write_rope_scaling(&self, file: &mut GgufWriter) {
         let mut put = |name: &str, value: Value| {
-            file.metadata(&format!("llama.rope.{name}"), value);
+            file.metadata(&format!("{}.rope.{name}", self.form.architecture), value);
         };
         match self.rope_scaling {
             RopeScaling::None => {}
@@ -197,39 +264,70 @@ impl ModelSpec {
         }
     }
 
+    /// Key and value heads of a layer.
+    fn kv_heads_of(&self, layer: usize) -> usize {
+        self.form.kv_heads.get(layer).copied().unwrap_or(self.kv_heads)
+    }
+
+    /// Width of a layer's feed-forward part.
+    fn ffn_of(&self, layer: usize) -> usize {
+        self.form.ffn.get(layer).copied().unwrap_or(self.ffn)
+    }
+
     fn write_tensors(&self, file: &mut GgufWriter) {
-        let (hidden, ffn) = (self.hidden, self.ffn);
-        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let hidden = self.hidden;
         let mut tensors = Tensors { file, formats: &self.formats, rng: Rng::new(self.seed) };
         tensors.matrix("token_embd", self.vocab, hidden);
         if let Some(last) = self.rope_factors_to {
-            let pairs = self.head_dim / 2;
-            let step = (last - 1.0) / (pairs - 1) as f32;
-            let factors: Vec<f32> = (0..pairs).map(|i| 1.0 + step * i as f32).collect();
-            tensors.vector("rope_freqs.weight", &factors);
+            tensors.rising("rope_freqs.weight", self.head_dim / 2, last);
+        }
+        if self.form.long_factors {
+            let pairs = self.form.rope_dim.unwrap_or(self.head_dim) / 2;
+            tensors.rising("rope_factors_long.weight", pairs, 9.0);
+            tensors.rising("rope_factors_short.weight", pairs, 1.4);
         }
         for layer in 0..self.layers {
-            let name = |part: &str| format!("blk.{layer}.{part}");
-            tensors.norm(&name("attn_norm"), hidden);
-            tensors.norm(&name("ffn_norm"), hidden);
-            for (part, rows, cols) in [
-                ("attn_q", q, hidden),
-                ("attn_k", kv, hidden),
-                ("attn_v", kv, hidden),
-                ("attn_output", hidden, q),
-                ("ffn_gate", ffn, hidden),
-                ("ffn_up", ffn, hidden),
-                ("ffn_down", hidden, ffn),
-            ] {
-                tensors.matrix(&name(part), rows, cols);
-                if self.biases {
-                    tensors.bias(&name(part), rows);
-                }
-            }
+            self.write_layer(&mut tensors, layer);
         }
         tensors.norm("output_norm", hidden);
         if !self.tied_embeddings {
             tensors.matrix("output", self.vocab, hidden);
+        }
+        if self.form.output_bias {
+            tensors.bias("output", self.vocab);
+        }
+    }
+
+    fn write_layer(&self, tensors: &mut Tensors<'_>, layer: usize) {
+        let (hidden, ffn, form) = (self.hidden, self.ffn_of(layer), &self.form);
+        let (q, kv) = (self.heads * self.head_dim, self.kv_heads_of(layer) * self.head_dim);
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        tensors.norm(&name("attn_norm"), hidden);
+        tensors.norm(&name("ffn_norm"), hidden);
+        let mut matrices: Vec<(&str, usize, usize)> = match form.fused_qkv {
+            true => vec![("attn_qkv", q + 2 * kv, hidden)],
+            false => vec![("attn_q", q, hidden), ("attn_k", kv, hidden), ("attn_v", kv, hidden)],
+        };
+        let num_of_qkv = matrices.len();
+        matrices.push(("attn_output", hidden, q));
+        match form.fused_gate_up {
+            true => matrices.push(("ffn_up", 2 * ffn, hidden)),
+            false => matrices.extend([("ffn_gate", ffn, hidden), ("ffn_up", ffn, hidden)]),
+        }
+        matrices.push(("ffn_down", hidden, ffn));
+        for (i, (part, rows, cols)) in matrices.into_iter().enumerate() {
+            tensors.matrix(&name(part), rows, cols);
+            if self.biases || (form.qkv_biases && i < num_of_qkv) {
+                tensors.bias(&name(part), rows);
+            }
+        }
+        if form.qk_norms {
+            tensors.norm(&name("attn_q_norm"), self.head_dim);
+            tensors.norm(&name("attn_k_norm"), self.head_dim);
+        }
+        if form.post_norms {
+            tensors.norm(&name("post_attention_norm"), hidden);
+            tensors.norm(&name("post_ffw_norm"), hidden);
         }
     }
 }
@@ -257,6 +355,13 @@ impl Tensors<'_> {
     fn bias(&mut self, name: &str, len: usize) {
         let values = self.rng.normals(len, 0.2);
         self.vector(&format!("{name}.bias"), &values);
+    }
+
+    /// Values that rise from 1 to `last`.
+    fn rising(&mut self, name: &str, len: usize, last: f32) {
+        let step = (last - 1.0) / (len - 1) as f32;
+        let values: Vec<f32> = (0..len).map(|i| 1.0 + step * i as f32).collect();
+        self.vector(name, &values);
     }
 
     fn vector(&mut self, name: &str, values: &[f32]) {

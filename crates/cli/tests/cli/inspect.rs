@@ -73,10 +73,10 @@ fn formats_are_listed_by_tensor() {
 
 #[test]
 fn files_that_cannot_be_run_are_described_too() {
-    let vocabulary = repository("crates/tokenizer/tests/vocab/ggml-vocab-phi-3.gguf");
-    check(&["-m", arg(&vocabulary)], &["architecture     phi3", "parameters       0"]);
+    let vocabulary = repository("crates/tokenizer/tests/vocab/ggml-vocab-gpt-2.gguf");
+    check(&["-m", arg(&vocabulary)], &["architecture     gpt2", "parameters       0"]);
     let text = succeed(&["inspect", "-m", arg(&vocabulary)], b"");
-    assert!(text.contains("not runnable") && text.contains("'phi3' is not supported"), "{text}");
+    assert!(text.contains("not runnable") && text.contains("'gpt2' is not supported"), "{text}");
 
     // Counts that no tensor confirms.
     let path = folder("inspect_counts").join("model.gguf");

@@ -51,10 +51,11 @@ fn products_that_split_when_there_are_several_rows_are_found() {
 
 #[test]
 fn each_fault_is_found_by_the_check_of_its_operation() {
-    let cases: [(Fault, &[&str]); 8] = [
+    let cases: [(Fault, &[&str]); 9] = [
         (Fault::NormWithoutEpsilon, &["rms_norm", "add_rms_norm", "norm_heads"]),
         (Fault::AttentionMissesOwnPosition, &["rope and attention", "long attention"]),
         (Fault::AttentionIgnoresScale, &["rope and attention, 4/2 heads of 64, not rotated"]),
+        (Fault::QueriesAreNotScaled, &["scale_queries"]),
         (Fault::GeluIsSilu, &["geglu"]),
         (Fault::ScaleTouchesRowBeyond, &["scale"]),
         (Fault::ArgmaxFromFirstRow, &["argmax"]),

@@ -1,10 +1,13 @@
 //! The metadata under one architecture's prefix, and what families read from it alike.
 
-use gguf::Gguf;
+use gguf::{Gguf, Value};
 
 use super::Family;
 use crate::check::{MAX_COUNT, check};
-use crate::{Error, Result, RopeScaling};
+use crate::{
+    Activation, AttentionSpec, Error, FfnSpec, LayerSpec, ModelSpec, NormSlots, Result, RopeConfig,
+    RopeScaling, RopeStyle,
+};
 
 /// A file's metadata as one family reads it. Names are given without the architecture's prefix.
 pub struct Keys<'a> {
@@ -41,6 +44,33 @@ impl<'a> Keys<'a> {
     /// When the file does not have it.
     pub fn count(&self, name: &str) -> Result<usize> {
         self.find_count(name)?.ok_or_else(|| self.missing(name, "a count"))
+    }
+
+    /// A count for each of `layers` layers, if the file has it: one number for all, or an array.
+    ///
+    /// # Errors
+    /// When the value is neither, or the array has another length.
+    pub fn find_counts(&self, name: &str, layers: usize) -> Result<Option<Vec<usize>>> {
+        let key = self.key(name);
+        if !matches!(self.gguf.metadata().get(&key), Some(Value::Array(_))) {
+            return Ok(self.find_count(name)?.map(|count| vec![count; layers]));
+        }
+        let counts = self.gguf.metadata().u32s(&key)?.unwrap_or_default();
+        check(counts.len() == layers, &key, format_args!("{layers} numbers, one a layer"), counts.len())?;
+        Ok(Some(counts.into_iter().map(|count| count as usize).collect()))
+    }
+
+    /// A yes or no, if the file has it.
+    ///
+    /// # Errors
+    /// When the value is neither.
+    pub fn find_bool(&self, name: &str) -> Result<Option<bool>> {
+        Ok(self.gguf.metadata().bool(&self.key(name))?)
+    }
+
+    /// Whether the file has a tensor `<name>.weight`.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.gguf.find_tensor(&format!("{name}.weight")).is_some()
     }
 
     /// The number of layers. Checked here, since a description has an entry for each.
@@ -109,6 +139,71 @@ impl<'a> Keys<'a> {
         Ok(head_dim)
     }
 
+    /// A decoder with grouped-query attention and SwiGLU, from the keys that most families have: what a family changes
+    /// where it differs. One rotation of this style for all layers.
+    ///
+    /// # Errors
+    /// A key that is missing, mistyped or out of range, by name; a mixture of experts.
+    pub fn standard_spec(&self, style: RopeStyle) -> Result<ModelSpec> {
+        // Mixtures of experts carry an architecture's name but another feed-forward layer.
+        let experts = self.find_count("expert_count")?.unwrap_or(0);
+        check(experts == 0, &self.key("expert_count"), "0 (mixtures of experts are not supported)", experts)?;
+        let num_layers = self.num_layers()?;
+        let missing = |name: &str| self.missing(name, "a count, or one for each layer");
+        let counts = |name: &str| self.find_counts(name, num_layers);
+        let hidden_size = self.count("embedding_length")?;
+        let heads = counts("attention.head_count")?.ok_or_else(|| missing("attention.head_count"))?;
+        let kv_heads = counts("attention.head_count_kv")?.unwrap_or_else(|| heads.clone());
+        let inner = counts("feed_forward_length")?.ok_or_else(|| missing("feed_forward_length"))?;
+        let head_dim = self.head_dim(hidden_size, heads.first().copied().unwrap_or(0))?;
+        let context_length = self.count("context_length")?;
+        let layer = |layer_idx: usize| LayerSpec {
+            attn: AttentionSpec {
+                num_heads: heads[layer_idx],
+                num_kv_heads: kv_heads[layer_idx],
+                head_dim,
+                rope: Some(0),
+                qk_norm: None,
+                scale: 1.0 / (head_dim as f32).sqrt(),
+                temperature: None,
+                softcap: None,
+                window: None,
+                sinks: false,
+                kv_from: None,
+            },
+            ffn: FfnSpec::Dense { inner: inner[layer_idx], act: Activation::Silu },
+            norms: NormSlots::default(),
+            residual_scale: 1.0,
+        };
+        Ok(ModelSpec {
+            architecture: self.family.architecture,
+            tensors: self.family.tensors,
+            vocab_size: self.vocab_size()?,
+            hidden_size,
+            context_length,
+            norm_eps: self.f32("attention.layer_norm_rms_epsilon")?,
+            embed_scale: 1.0,
+            logit_scale: 1.0,
+            final_softcap: None,
+            ropes: vec![RopeConfig {
+                base: self.find_f32("rope.freq_base")?.unwrap_or(10000.0),
+                dim: self.find_count("rope.dimension_count")?.unwrap_or(head_dim),
+                style,
+                scaling: self.rope_scaling(context_length)?,
+            }],
+            layers: (0..num_layers).map(layer).collect(),
+        })
+    }
+
+    /// Tokens of the context before stretching; the trained context if the file does not say.
+    ///
+    /// # Errors
+    /// A mistyped value.
+    pub fn original_context(&self, context_length: usize) -> Result<u32> {
+        let stated = self.find_count("rope.scaling.original_context_length")?;
+        Ok(stated.unwrap_or(context_length) as u32)
+    }
+
     /// How the file stretches a context of `context_length` trained tokens.
     ///
     /// # Errors
@@ -124,22 +219,22 @@ impl<'a> Keys<'a> {
         // A factor of 0 is how some converters write "no scaling".
         let factor = if factor == 0.0 { 1.0 } else { factor };
         match kind {
-            "none" => Ok(RopeScaling::None),
+            // The divisors of long and short contexts are tensors: the family that has them looks for them.
+            "none" | "longrope" => Ok(RopeScaling::None),
             "linear" if factor == 1.0 => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor }),
             "yarn" => Ok(RopeScaling::Yarn {
                 factor,
-                original_context: self
-                    .find_count("rope.scaling.original_context_length")?
-                    .unwrap_or(context_length) as u32,
+                original_context: self.original_context(context_length)?,
                 attn_factor: self.find_f32("rope.scaling.attn_factor")?.unwrap_or(1.0),
                 ext_factor: self.find_f32("rope.scaling.yarn_ext_factor")?.unwrap_or(1.0),
                 beta_fast: self.find_f32("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
                 beta_slow: self.find_f32("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                log_multiplier: self.find_f32("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0),
             }),
             other => Err(Error::InvalidValue {
                 what: kind_key,
-                expected: "none, linear or yarn".into(),
+                expected: "none, linear, yarn or longrope".into(),
                 found: other.to_owned(),
             }),
         }

@@ -3,20 +3,31 @@
 //! To add a family, write such a file and list it in [`FAMILIES`]. A caller can also bring one of its own
 //! ([`LlamaConfig::from_gguf_with`](crate::LlamaConfig::from_gguf_with)).
 
+mod granite;
 mod keys;
 mod llama;
+mod mistral3;
+mod phi3;
+mod qwen;
+mod smollm3;
 
 use std::fmt;
 
 use gguf::Gguf;
 
+pub use granite::GRANITE;
 pub use keys::Keys;
 pub use llama::LLAMA;
+pub use mistral3::MISTRAL3;
+pub use phi3::PHI3;
+pub use qwen::{QWEN2, QWEN2VL, QWEN3, QWEN3VL};
+pub use smollm3::SMOLLM3;
 
 use crate::{Error, ModelSpec, Result, TensorNames};
 
 /// The families that this crate knows.
-pub static FAMILIES: [&Family; 1] = [&LLAMA];
+pub static FAMILIES: [&Family; 9] =
+    [&LLAMA, &QWEN2, &QWEN2VL, &QWEN3, &QWEN3VL, &MISTRAL3, &SMOLLM3, &GRANITE, &PHI3];
 
 /// A model family: how a file describes a model of it.
 pub struct Family {

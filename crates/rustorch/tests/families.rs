@@ -1,0 +1,143 @@
+//! Every model family: logits against float64, and batch invariance, on small random models.
+
+use gguf::Gguf;
+use rustorch_llama::{
+    AttentionMode, CpuOptions, Device, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, families,
+};
+use testkit::models::{self, TestModel};
+use testkit::{Reference, relative_l2};
+
+/// F32 weights and cache: rounding in f32 alone.
+const F32_LIMIT: f64 = 2e-5;
+/// K and V rounded to 11 bits.
+const F16_CACHE_LIMIT: f64 = 2e-3;
+
+const CPU: Device = Device::Cpu(CpuOptions { threads: None, isa: None });
+
+/// A model, its file, and sequences with the right logits after each token.
+struct Case {
+    name: String,
+    gguf: Gguf,
+    sequences: Vec<Vec<u32>>,
+    want: Vec<Vec<Vec<f64>>>,
+}
+
+impl Case {
+    fn new(TestModel { name, spec }: TestModel) -> Self {
+        let gguf = Gguf::from_vec(spec.to_gguf()).unwrap();
+        let reference = Reference::new(&gguf);
+        let sequences = models::sequences(spec.vocab);
+        let want = sequences.iter().map(|tokens| reference.all_logits(tokens)).collect();
+        Self { name, gguf, sequences, want }
+    }
+
+    fn load(
+        &self,
+        kv_dtype: KvDtype,
+        options: LoadOptions<'_>,
+        (page_size, chunk): (usize, usize),
+    ) -> LlamaModel {
+        let config = LlamaConfig::from_gguf(&self.gguf)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.name))
+            .with_batch_size(self.sequences.len())
+            .with_page_size(page_size)
+            .with_prompt_chunk(chunk)
+            .with_kv_dtype(kv_dtype);
+        LlamaModel::load(&self.gguf, config, options).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// The last logits of all sequences in one batch.
+    fn together(&self, model: &mut LlamaModel) -> Vec<Vec<f32>> {
+        let sequences: Vec<&[u32]> = self.sequences.iter().map(Vec::as_slice).collect();
+        model.forward_batch(&sequences).unwrap()
+    }
+
+    /// The error of every position, one sequence at a time; the last logits of each.
+    fn check_alone(&self, model: &mut LlamaModel, limit: f64) -> Vec<Vec<f32>> {
+        let mut last = Vec::new();
+        for (tokens, want) in self.sequences.iter().zip(&self.want) {
+            let mut row = Vec::new();
+            let each = |position: usize, logits: &[f32]| {
+                let error = relative_l2(logits, &want[position]);
+                let place = format!("{}, position {position} of {}", self.name, tokens.len());
+                assert!(error <= limit, "{place}: error {error:e}, limit {limit:e}");
+                row = logits.to_vec();
+            };
+            model.forward_all(tokens, each).unwrap();
+            last.push(row);
+        }
+        last
+    }
+}
+
+fn assert_same(what: &str, got: &[Vec<f32>], want: &[Vec<f32>]) {
+    for (sequence, (got, want)) in got.iter().zip(want).enumerate() {
+        let same = got.iter().zip(want).all(|(got, want)| got.to_bits() == want.to_bits());
+        assert!(same, "{what}: other bits for sequence {sequence}");
+    }
+}
+
+/// The last logits of a model, each sequence alone and all of them together, which are the same bits.
+fn check(case: &Case, kv_dtype: KvDtype, options: LoadOptions<'_>, limit: f64) -> Vec<Vec<f32>> {
+    let mut model = case.load(kv_dtype, options, (32, 512));
+    let alone = case.check_alone(&mut model, limit);
+    assert_same(&format!("{}, {kv_dtype:?}, in a batch", case.name), &case.together(&mut model), &alone);
+    alone
+}
+
+#[test]
+fn every_family_is_right_and_batch_invariant() {
+    for model in models::families() {
+        let case = Case::new(model);
+        let exact = check(&case, KvDtype::F32, LoadOptions::on(CPU), F32_LIMIT);
+        check(&case, KvDtype::F16, LoadOptions::on(CPU), F16_CACHE_LIMIT);
+        let reference = LoadOptions { attention: AttentionMode::Reference, ..LoadOptions::on(CPU) };
+        check(&case, KvDtype::F32, reference, F32_LIMIT);
+        for (page_size, chunk) in [(7, 5), (1, 64)] {
+            let mut model = case.load(KvDtype::F32, LoadOptions::on(CPU), (page_size, chunk));
+            let what = format!("{}, pages of {page_size}, chunks of {chunk}", case.name);
+            assert_same(&what, &case.together(&mut model), &exact);
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_has_every_family() {
+    for model in models::families() {
+        let case = Case::new(model);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let device = Device::Cpu(CpuOptions { isa: Some(isa), ..CpuOptions::default() });
+            check(&case, KvDtype::F32, LoadOptions::on(device), F32_LIMIT);
+        }
+    }
+}
+
+/// A family without a model here would go untested.
+#[test]
+fn every_family_has_a_model() {
+    let models = models::families();
+    for family in families::FAMILIES.iter().filter(|family| family.architecture != "llama") {
+        let has = models.iter().any(|model| model.spec.form.architecture == family.architecture);
+        assert!(has, "testkit has no model of {}", family.architecture);
+    }
+}
+
+#[cfg(feature = "device-tests")]
+#[path = "common/gpu.rs"]
+mod gpu;
+
+#[cfg(feature = "device-tests")]
+mod device {
+    use super::*;
+
+    /// One model of each.
+    #[test]
+    fn every_family_runs_on_a_gpu() {
+        for family in families::FAMILIES.iter().filter(|family| family.architecture != "llama") {
+            let mut models = models::families().into_iter();
+            let model = models.find(|model| model.spec.form.architecture == family.architecture);
+            let case = Case::new(model.expect("a model of every family"));
+            check(&case, KvDtype::F16, LoadOptions::on(gpu::device()), F16_CACHE_LIMIT);
+        }
+    }
+}
