@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use rustorch_llama::{Format, Gguf, LlamaConfig, RopeScaling};
+use rustorch_llama::{
+    Activation, FfnSpec, Format, Gguf, LayerSpec, LlamaConfig, ModelSpec, RopeScaling, Temperature,
+};
 
 use crate::model_args::ModelArgs;
 use crate::output::{self, bytes, grouped};
@@ -49,10 +51,65 @@ fn describe_file(gguf: &Gguf, out: &mut String) -> Result<()> {
 
 fn describe_model(gguf: &Gguf, config: &LlamaConfig, out: &mut String) -> Result<()> {
     let trained = LlamaConfig::from_gguf(gguf)?.max_seq_len;
-    // The first layer stands for all: those of a family may differ.
-    let Some(layer) = config.spec.layers.first() else { return Ok(()) };
-    let rope = layer.attn.rope.and_then(|rope| config.spec.ropes.get(rope));
-    let scaling = match rope.map_or(RopeScaling::None, |rope| rope.scaling) {
+    let spec = &config.spec;
+    if spec.layers.is_empty() {
+        return Ok(());
+    }
+    // A figure that differs between layers is given as its least and its most.
+    let range = |of_layer: &dyn Fn(&LayerSpec) -> usize| {
+        let of_layers = || spec.layers.iter().map(of_layer);
+        let (least, most) = (of_layers().min().unwrap_or(0), of_layers().max().unwrap_or(0));
+        if least == most { most.to_string() } else { format!("{least} to {most}") }
+    };
+    writeln!(out, "layers           {}", config.num_layers())?;
+    writeln!(out, "hidden size      {}", config.hidden_size())?;
+    writeln!(out, "feed-forward     {}", range(&|layer| layer.ffn.inner()))?;
+    writeln!(
+        out,
+        "attention        {} heads of {}, {} KV heads",
+        range(&|layer| layer.attn.num_heads),
+        range(&|layer| layer.attn.head_dim),
+        range(&|layer| layer.attn.num_kv_heads)
+    )?;
+    describe_rotations(spec, out)?;
+    describe_traits(spec, out)?;
+    writeln!(out, "vocabulary       {}", grouped(config.vocab_size() as u64))?;
+    writeln!(out, "context          {} tokens here, {trained} trained", config.max_seq_len)?;
+    Ok(())
+}
+
+/// A line for each rotation, with the number of its layers where some have another.
+fn describe_rotations(spec: &ModelSpec, out: &mut String) -> Result<()> {
+    let rotations = spec.ropes.iter().map(Some).enumerate().map(|(idx, rope)| (Some(idx), rope));
+    for (idx, rope) in rotations.chain([(None, None)]) {
+        let layers = spec.layers.iter().filter(|layer| layer.attn.rope == idx).count();
+        let Some(share) = share(layers, spec.layers.len()) else { continue };
+        match rope {
+            Some(rope) => {
+                let scaling = scaling(rope.scaling);
+                writeln!(
+                    out,
+                    "RoPE             base {}, {} dimensions, {scaling}{share}",
+                    rope.base, rope.dim
+                )?;
+            }
+            None => writeln!(out, "RoPE             none{share}")?,
+        }
+    }
+    Ok(())
+}
+
+/// ` in 5 of 6 layers`, of all nothing; `None` of none.
+fn share(layers: usize, of: usize) -> Option<String> {
+    match layers {
+        0 => None,
+        _ if layers == of => Some(String::new()),
+        _ => Some(format!(" in {layers} of {of} layers")),
+    }
+}
+
+fn scaling(scaling: RopeScaling) -> String {
+    match scaling {
         RopeScaling::None => "no scaling".to_owned(),
         RopeScaling::Linear { factor } => format!("linear scaling by {factor}"),
         RopeScaling::LongRope { original_context, .. } => {
@@ -61,23 +118,51 @@ fn describe_model(gguf: &Gguf, config: &LlamaConfig, out: &mut String) -> Result
         RopeScaling::Yarn { factor, original_context, .. } => {
             format!("YaRN by {factor} from {original_context} tokens")
         }
-    };
-    writeln!(out, "layers           {}", config.num_layers())?;
-    writeln!(out, "hidden size      {}", config.hidden_size())?;
-    writeln!(out, "feed-forward     {}", layer.ffn.inner())?;
-    writeln!(
-        out,
-        "attention        {} heads of {}, {} KV heads",
-        layer.attn.num_heads, layer.attn.head_dim, layer.attn.num_kv_heads
-    )?;
-    match rope {
-        Some(rope) => {
-            writeln!(out, "RoPE             base {}, {} dimensions, {scaling}", rope.base, rope.dim)?;
-        }
-        None => writeln!(out, "RoPE             none")?,
     }
-    writeln!(out, "vocabulary       {}", grouped(config.vocab_size() as u64))?;
-    writeln!(out, "context          {} tokens here, {trained} trained", config.max_seq_len)?;
+}
+
+/// What the family adds: lines of windows, soft caps, norms, scales and the activation, where it has them.
+fn describe_traits(spec: &ModelSpec, out: &mut String) -> Result<()> {
+    let layers = spec.layers.len();
+    let first = &spec.layers[0];
+    let windows = spec.layers.iter().filter_map(|layer| layer.attn.window);
+    if let Some(window) = windows.clone().max() {
+        let share = share(windows.count(), layers).unwrap_or_default();
+        writeln!(out, "window           {window} tokens{share}")?;
+    }
+    let caps = [("scores", first.attn.softcap), ("logits", spec.final_softcap)];
+    list(out, "soft caps", caps.map(|(of, cap)| cap.map(|cap| format!("{cap} of {of}"))))?;
+    let norms = [
+        (first.attn.qk_norm.is_some(), "queries and keys"),
+        (first.norms.post_attn, "attention's output"),
+        (first.norms.post_ffn, "feed-forward output"),
+    ];
+    list(out, "further norms", norms.map(|(has, of)| has.then(|| of.to_owned())))?;
+    let usual = 1.0 / (first.attn.head_dim as f32).sqrt();
+    let scales = [
+        ("embeddings", spec.embed_scale, 1.0),
+        ("scores", first.attn.scale, usual),
+        ("branches", first.residual_scale, 1.0),
+        ("logits", spec.logit_scale, 1.0),
+    ];
+    let of_scale =
+        |(of, scale, usual): (&str, f32, f32)| (scale != usual).then(|| format!("{of} by {scale}"));
+    list(out, "scales", scales.map(of_scale))?;
+    if let Some(Temperature { scale, length }) = first.attn.temperature {
+        writeln!(out, "temperature      queries grow by {scale} ln after every {length} tokens")?;
+    }
+    if let FfnSpec::Dense { act: Activation::GeluTanh, .. } = first.ffn {
+        writeln!(out, "activation       GeGLU")?;
+    }
+    Ok(())
+}
+
+/// A line of those items that there are, if there are any.
+fn list(out: &mut String, name: &str, items: impl IntoIterator<Item = Option<String>>) -> Result<()> {
+    let items: Vec<String> = items.into_iter().flatten().collect();
+    if !items.is_empty() {
+        writeln!(out, "{name:<16} {}", items.join(", "))?;
+    }
     Ok(())
 }
 

@@ -18,6 +18,10 @@ pub struct Case {
     pub shape: QkvShape,
     /// Scores are multiplied by it.
     pub scale: f32,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// Positions that a row sees.
+    pub window: Option<usize>,
     /// Of the cache.
     pub dtype: KvDtype,
     /// Rotated dimensions and how they pair up; none are rotated when absent.
@@ -34,18 +38,21 @@ impl Case {
         page_size: usize,
     ) -> Self {
         let shape = QkvShape { num_heads, num_kv_heads, head_dim };
-        Self { shape, scale: 1.0 / (head_dim as f32).sqrt(), dtype, rope, page_size }
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        Self { shape, scale, softcap: None, window: None, dtype, rope, page_size }
     }
 
     /// The attention of a model's layer.
     pub fn of_model(op: AttentionOp, dtype: KvDtype) -> Self {
-        let rope = Some((op.shape.head_dim / 2 * 2, RopeStyle::Interleaved));
-        Self { shape: op.shape, scale: op.scale, dtype, rope, page_size: 32 }
+        let AttentionOp { shape, scale, softcap, window, .. } = op;
+        let rope = Some((shape.head_dim / 2 * 2, RopeStyle::Interleaved));
+        Self { shape, scale, softcap, window, dtype, rope, page_size: 32 }
     }
 
     /// The operation, on the second layer of a cache.
     pub fn op(&self) -> AttentionOp {
-        AttentionOp { shape: self.shape, kv_layer: 1, scale: self.scale }
+        let Self { shape, scale, softcap, window, .. } = *self;
+        AttentionOp { shape, kv_layer: 1, scale, softcap, window }
     }
 }
 
@@ -63,12 +70,18 @@ impl fmt::Display for Case {
             Some((dim, RopeStyle::Halves)) => write!(f, "{dim} halves rotated")?,
             None => write!(f, "not rotated")?,
         }
+        if let Some(cap) = self.softcap {
+            write!(f, ", capped at {cap}")?;
+        }
+        if let Some(window) = self.window {
+            write!(f, ", a window of {window}")?;
+        }
         write!(f, ", {dtype} in pages of {page_size}")
     }
 }
 
 /// Groups of one, of some, of 16 and of more heads; narrow, wide and odd ones; both rotations and none, both caches, another
-/// scale, and page sizes that divide nothing.
+/// scale, page sizes that divide nothing, a soft cap, and windows shorter and longer than what kernels take at a time.
 pub fn cases() -> Vec<Case> {
     let (neighbours, halves) = (RopeStyle::Interleaved, RopeStyle::Halves);
     vec![
@@ -82,6 +95,8 @@ pub fn cases() -> Vec<Case> {
         Case::new([4, 1, 128], KvDtype::F32, Some((128, halves)), 64),
         Case::new([2, 2, 16], KvDtype::F16, Some((6, neighbours)), 33),
         Case { scale: 0.3, ..Case::new([4, 2, 64], KvDtype::F16, None, 32) },
+        Case { window: Some(50), ..Case::new([4, 2, 64], KvDtype::F16, Some((64, halves)), 32) },
+        Case { softcap: Some(1.5), window: Some(300), ..Case::new([6, 2, 32], KvDtype::F32, None, 7) },
     ]
 }
 
@@ -271,13 +286,9 @@ impl<'a, B: Backend> Bench<'a, B> {
                 for head in 0..num_heads {
                     let kv = head / (num_heads / num_kv_heads);
                     let q = self.query(seq, position, head);
-                    let upto = position + 1;
-                    out.extend(attended(
-                        &q,
-                        &keys[kv][..upto],
-                        &values[kv][..upto],
-                        f64::from(self.case.scale),
-                    ));
+                    let first = self.case.window.map_or(0, |window| (position + 1).saturating_sub(window));
+                    let seen = first..position + 1;
+                    out.extend(attended(&q, &keys[kv][seen.clone()], &values[kv][seen], self.case));
                 }
             }
         }
@@ -285,9 +296,12 @@ impl<'a, B: Backend> Bench<'a, B> {
     }
 }
 
-fn attended(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], scale: f64) -> Vec<f64> {
-    let dot = |key: &Vec<f64>| q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * scale;
-    let scores: Vec<f64> = keys.iter().map(dot).collect();
+fn attended(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], case: Case) -> Vec<f64> {
+    let score = |key: &Vec<f64>| {
+        let score = q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(case.scale);
+        case.softcap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
+    };
+    let scores: Vec<f64> = keys.iter().map(score).collect();
     let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
     let sum: f64 = weights.iter().sum();

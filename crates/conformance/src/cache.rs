@@ -17,7 +17,7 @@ const HEADS: QkvShape = QkvShape { num_heads: 4, num_kv_heads: 2, head_dim: 16 }
 /// The heads of the cache's two layers; operations are those of the second.
 const LAYERS: [KvHeads; 2] =
     [KvHeads { num_kv_heads: 3, head_dim: 8 }, KvHeads { num_kv_heads: 2, head_dim: 16 }];
-const OP: AttentionOp = AttentionOp { shape: HEADS, kv_layer: 1, scale: 1.0 };
+const OP: AttentionOp = AttentionOp::plain(HEADS, 1, 1.0);
 const KV_COLS: usize = 32;
 
 /// A cache with pages of two sequences, in no order.
@@ -99,7 +99,7 @@ impl<'a, B: Backend> Bench<'a, B> {
         }
         let queries = self.backend.upload(1, shape.cols(), &queries)?;
         let mut scores = self.backend.alloc(1, shape.num_heads * slots, BufferRole::Values)?;
-        let op = AttentionOp { shape, kv_layer, scale: 1.0 };
+        let op = AttentionOp::plain(shape, kv_layer, 1.0);
         self.backend.attention_scores(&plan, op, &queries, &self.cache, &mut scores);
         let scores = read(self.backend, &scores, shape.num_heads * slots)?;
         let keys = (0..slots).flat_map(|slot| scores.iter().skip(slot).step_by(slots).copied()).collect();

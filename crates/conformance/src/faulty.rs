@@ -25,6 +25,10 @@ pub enum Fault {
     AttentionMissesOwnPosition,
     /// Attention ignores the scale and divides by the root of the head's width.
     AttentionIgnoresScale,
+    /// Attention takes no account of a window.
+    AttentionIgnoresWindow,
+    /// Attention does not cap scores.
+    AttentionIgnoresSoftcap,
     /// Queries are left as they are.
     QueriesAreNotScaled,
     /// Every gate is a SiLU.
@@ -103,6 +107,8 @@ impl<B: Backend> Faulty<B> {
             Fault::AttentionIgnoresScale => {
                 AttentionOp { scale: 1.0 / (op.shape.head_dim as f32).sqrt(), ..op }
             }
+            Fault::AttentionIgnoresWindow => AttentionOp { window: None, ..op },
+            Fault::AttentionIgnoresSoftcap => AttentionOp { softcap: None, ..op },
             _ => op,
         }
     }

@@ -118,7 +118,7 @@ pub(crate) enum Variant {
     FloatCache,
     /// It, with reference attention.
     ReferenceAttention,
-    /// Its weights with scales, a soft cap, GeGLU, and a layer without rotation.
+    /// Its weights with scales, soft caps, windows, GeGLU, and a layer without rotation.
     OtherConstants,
 }
 
@@ -132,10 +132,12 @@ impl Variant {
             for layer in &mut spec.layers {
                 layer.residual_scale = 0.6;
                 layer.attn.scale *= 1.1;
+                layer.attn.softcap = Some(3.0);
                 let FfnSpec::Dense { inner, .. } = layer.ffn else { continue };
                 layer.ffn = FfnSpec::Dense { inner, act: Activation::GeluTanh };
             }
             spec.layers[0].attn.rope = None;
+            spec.layers[1].attn.window = Some(11);
         }
         Ok(config)
     }

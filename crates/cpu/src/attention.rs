@@ -101,7 +101,7 @@ impl<E: KvElement> Attention<'_, E> {
         let head_dim = self.op.shape.head_dim;
         for first_head in (0..self.group()).step_by(MAX_HEADS) {
             let queries = self.queries(run, kv_head, first_head);
-            let splits = (queries.context + run.tokens - 1).div_ceil(SPLIT);
+            let splits = (queries.first_seen(0) / SPLIT, (queries.context + run.tokens - 1).div_ceil(SPLIT));
             let start =
                 run.first_row * self.op.shape.q_cols() + (kv_head * self.group() + first_head) * head_dim;
             let (stride, width) = (self.op.shape.q_cols(), queries.heads * head_dim);
@@ -109,7 +109,7 @@ impl<E: KvElement> Attention<'_, E> {
             // `CpuPlan::copy_from` cuts runs that share no row.
             let mut out = unsafe { out.columns(start, run.tokens, stride, width) };
             let mut running = Running::new();
-            self.kernels.attend(&queries, (0, splits), self.rows(run, kv_head), &mut running, &mut out);
+            self.kernels.attend(&queries, splits, self.rows(run, kv_head), &mut running, &mut out);
             for (t, sums) in running.sum[..run.tokens].iter().enumerate() {
                 divide(out.row(t), sums, head_dim);
             }
@@ -126,6 +126,8 @@ impl<E: KvElement> Attention<'_, E> {
             tokens: run.tokens,
             context: self.plan.batch.positions()[run.first_row] as usize + 1,
             scale: self.op.scale,
+            softcap: self.op.softcap,
+            window: self.op.window.unwrap_or(usize::MAX),
         }
     }
 
@@ -145,11 +147,15 @@ impl<E: KvElement> Attention<'_, E> {
     /// Decodes whose splits are shared by all threads, through `scratch: [run][cached head][split][partial]`.
     fn run_splits(&self, pool: &ThreadPool, splits: usize, scratch: &mut [f32], out: &Disjoint<'_, f32>) {
         let (runs, heads, partial_len) = (&self.plan.runs, self.op.shape.num_kv_heads, self.partial_len());
-        let splits_of = |run: &Run| (self.plan.batch.positions()[run.first_row] as usize + 1).div_ceil(SPLIT);
+        // Those that the row sees something of.
+        let splits_of = |run: &Run| {
+            let position = self.plan.batch.positions()[run.first_row] as usize;
+            self.op.first_seen(position) / SPLIT..(position + 1).div_ceil(SPLIT)
+        };
         let partials = Disjoint::new(scratch);
         pool.run(runs.len() * heads * splits, |task| {
             let (run, kv_head, split) = (&runs[task / splits / heads], task / splits % heads, task % splits);
-            if split < splits_of(run) {
+            if splits_of(run).contains(&split) {
                 // SAFETY: each task takes the floats of its own split, and a job runs each task once.
                 self.attend_split(run, kv_head, split, unsafe {
                     partials.slice(task * partial_len, partial_len)
@@ -162,8 +168,9 @@ impl<E: KvElement> Attention<'_, E> {
             let width = self.group() * self.op.shape.head_dim;
             // SAFETY: as in `attend_run`.
             let out = unsafe { out.slice(run.first_row * self.op.shape.q_cols() + kv_head * width, width) };
-            let partials = &scratch[task * splits * partial_len..][..splits_of(run) * partial_len];
-            self.merge(partials, out);
+            let of_run = splits_of(run);
+            let partials = &scratch[task * splits * partial_len..];
+            self.merge(&partials[of_run.start * partial_len..of_run.end * partial_len], out);
         });
     }
 

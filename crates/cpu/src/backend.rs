@@ -174,11 +174,11 @@ impl CpuBackend {
         (cache, pages): (&CpuKvCache, &LayerPages<E>),
         scores: &mut CpuBuffer,
     ) {
-        let AttentionOp { shape, kv_layer, scale } = op;
+        let AttentionOp { shape, kv_layer, .. } = op;
         let stride = scores.cols / shape.num_heads;
-        let input = (qkv, shape.q_cols() / shape.num_kv_heads, stride, scale);
+        let input = (qkv, shape.q_cols() / shape.num_kv_heads, stride);
         let k = (cache.layout(kv_layer), pages.k[kv_layer].as_slice());
-        self.reference_step(plan, shape, input, k, scores, |rows, k, out| self.kernels.scores(rows, k, out));
+        self.reference_step(plan, op, input, k, scores, |rows, k, out| self.kernels.scores(rows, k, out));
     }
 
     fn values<E: KvElement>(
@@ -191,9 +191,9 @@ impl CpuBackend {
     ) {
         let AttentionOp { shape, kv_layer, .. } = op;
         let stride = scores.cols / shape.num_heads;
-        let input = (scores, scores.cols / shape.num_kv_heads, stride, 1.0);
+        let input = (scores, scores.cols / shape.num_kv_heads, stride);
         let v = (cache.layout(kv_layer), pages.v[kv_layer].as_slice());
-        self.reference_step(plan, shape, input, v, out, |rows, v, out| self.kernels.values(rows, v, out));
+        self.reference_step(plan, op, input, v, out, |rows, v, out| self.kernels.values(rows, v, out));
     }
 
     /// Calls `step(input, cached rows, its slice of out)` for every row of the plan and cached head. The input of a row and
@@ -201,17 +201,19 @@ impl CpuBackend {
     fn reference_step<E: KvElement>(
         &self,
         plan: &Batch,
-        shape: QkvShape,
-        (input, group_cols, stride, scale): (&CpuBuffer, usize, usize, f32),
+        op: AttentionOp,
+        (input, group_cols, stride): (&CpuBuffer, usize, usize),
         (layout, layer): (PageLayout, &[E]),
         out: &mut CpuBuffer,
         step: impl Fn(&Reference<'_>, KvRows<'_, E>, &mut [f32]) + Sync,
     ) {
-        self.for_heads(plan, shape.num_kv_heads, out, |row, kv_head, out| {
+        let AttentionOp { scale, softcap, .. } = op;
+        self.for_heads(plan, op.shape.num_kv_heads, out, |row, kv_head, out| {
             let block_table = plan.block_table(plan.seq_of_row()[row] as usize);
-            let context = plan.positions()[row] as usize + 1;
+            let position = plan.positions()[row] as usize;
+            let (first, context) = (op.first_seen(position), position + 1);
             let rows = &input.row(row)[kv_head * group_cols..][..group_cols];
-            let rows = Reference { rows, context, stride, scale };
+            let rows = Reference { rows, first, context, stride, scale, softcap };
             step(&rows, KvRows { layer, block_table, layout, kv_head }, out);
         });
     }
@@ -224,7 +226,7 @@ impl Backend for CpuBackend {
     type Plan = CpuPlan;
 
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
-        spec.require_plain_attention("the CPU")?;
+        spec.require_no_sinks("the CPU")?;
         spec.layers.iter().try_for_each(|layer| check_head_dim(layer.attn.head_dim))
     }
 
@@ -317,7 +319,7 @@ impl Backend for CpuBackend {
     }
 
     fn softcap(&self, rows: usize, x: &mut CpuBuffer, cap: f32) {
-        self.for_rows(rows, x, |_, x| x.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh()));
+        self.for_rows(rows, x, |_, x| self.kernels.softcap(x, cap));
     }
 
     fn matmul(&self, rows: usize, x: &CpuBuffer, weight: &Linear<Self>, out: &mut CpuBuffer) {
@@ -428,7 +430,7 @@ impl Backend for CpuBackend {
             let (gate, up) = gate_up.row(row).split_at(inner);
             match act {
                 Activation::Silu => self.kernels.swiglu(gate, up, out),
-                Activation::GeluTanh => geglu(gate, &up[..inner], out),
+                Activation::GeluTanh => self.kernels.geglu(gate, &up[..inner], out),
             }
         });
     }
@@ -473,15 +475,6 @@ fn highest(values: &[f32]) -> u32 {
     }
     let first = values.iter().position(|&value| value >= highest.min(f32::MAX));
     first.map_or(NO_INDEX, |index| index as u32)
-}
-
-/// `out = gelu(gate) * up`, by the approximation with tanh.
-fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    // sqrt(2 / pi)
-    const SLOPE: f32 = 0.797_884_6;
-    for ((out, &x), &up) in out.iter_mut().zip(gate).zip(up) {
-        *out = 0.5 * x * (1.0 + (SLOPE * (x + 0.044_715 * x * x * x)).tanh()) * up;
-    }
 }
 
 fn check_head_dim(head_dim: usize) -> Result<()> {

@@ -663,7 +663,8 @@ struct main_Input {
             uint _e60 = split;
             uint split_end = metal::min(_e4.end, (_e60 + 1u) * SPLIT_LEN);
             uint _e66 = split;
-            first = _e66 * SPLIT_LEN;
+            uint begin = _e66 * SPLIT_LEN;
+            first = begin;
             uint2 loop_bound_6 = uint2(4294967295u);
             bool loop_init_6 = true;
             while(true) {

@@ -188,6 +188,8 @@ impl Attention {
 pub(crate) struct Specs {
     pub shape: QkvShape,
     pub scale: f32,
+    pub softcap: Option<f32>,
+    pub window: Option<usize>,
     pub dtype: KvDtype,
     /// Whether outputs are written as f16 too.
     pub has_half: bool,
@@ -200,7 +202,7 @@ pub(crate) struct Specs {
 impl Specs {
     /// What a device runs.
     fn new(gpu: &Gpu, op: AttentionOp, dtype: KvDtype) -> Self {
-        let AttentionOp { shape, scale, .. } = op;
+        let AttentionOp { shape, scale, softcap, window, .. } = op;
         let width = shape.head_dim;
         assert!(width <= MAX_HEAD_DIM && width.is_multiple_of(2), "attention: a head of {width} columns");
         let capabilities = gpu.capabilities();
@@ -209,6 +211,8 @@ impl Specs {
         Self {
             shape,
             scale,
+            softcap,
+            window,
             dtype,
             has_half: has_matrix_units && shape.q_cols() <= MAX_HALF_COLS,
             on_matrix_units: has_matrix_units && fits && Self::suit_matrix_units(shape, dtype),
@@ -242,7 +246,7 @@ impl Specs {
     /// The kernel that merges the partials of splits.
     pub fn merge(&self) -> KernelSpec {
         let spec = KernelSpec::new("attention_merge").with("HEAD_DIM", self.shape.head_dim);
-        spec.with("SPLIT_LEN", SPLIT_LEN).with_flag("HALF", self.has_half)
+        self.seen(spec.with("SPLIT_LEN", SPLIT_LEN).with_flag("HALF", self.has_half))
     }
 
     /// Step 1 of the reference.
@@ -256,11 +260,18 @@ impl Specs {
     }
 
     fn pages(&self, file: &'static str) -> KernelSpec {
-        KernelSpec::new(file)
+        let spec = KernelSpec::new(file)
             .with("HEAD_DIM", self.shape.head_dim)
             .with("NUM_HEADS", self.shape.num_heads)
             .with("NUM_KV_HEADS", self.shape.num_kv_heads)
             .with("SCALE", self.scale)
-            .with_flag("KV_F32", self.dtype == KvDtype::F32)
+            .with_flag("KV_F32", self.dtype == KvDtype::F32);
+        let spec = self.softcap.into_iter().fold(spec, |spec, cap| spec.with("SOFTCAP", cap));
+        self.seen(spec)
+    }
+
+    /// Adds the window.
+    fn seen(&self, spec: KernelSpec) -> KernelSpec {
+        self.window.into_iter().fold(spec, |spec, window| spec.with("WINDOW", window))
     }
 }

@@ -31,12 +31,28 @@ pub struct GpuBackend {
     pub(crate) kernels: Kernels,
     pub(crate) recorder: Arc<Recorder>,
     products: Mutex<HashMap<(Format, NumericPath), Arc<ProductKernels>>>,
-    /// By heads, bits of the scores' scale and the cache's element type.
-    attention: Mutex<HashMap<(QkvShape, u32, KvDtype), Arc<Attention>>>,
+    /// By what the kernels are compiled for.
+    attention: Mutex<HashMap<AttentionKey, Arc<Attention>>>,
     rows: RowKernels,
     /// Norms, by whether they add first, their columns, and whether they write an f16 copy of their output.
     norms: Mutex<HashMap<(bool, usize, bool), Arc<Kernel>>>,
     readback: Readback,
+}
+
+/// What attention kernels are compiled for, floats as their bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct AttentionKey {
+    shape: QkvShape,
+    scale: u32,
+    softcap: Option<u32>,
+    window: Option<usize>,
+    dtype: KvDtype,
+}
+
+impl AttentionKey {
+    fn new(AttentionOp { shape, scale, softcap, window, .. }: AttentionOp, dtype: KvDtype) -> Self {
+        Self { shape, scale: scale.to_bits(), softcap: softcap.map(f32::to_bits), window, dtype }
+    }
 }
 
 /// The kernels that work row by row, compiled when first asked for.
@@ -100,7 +116,7 @@ impl GpuBackend {
 
     pub(crate) fn attention(&self, op: AttentionOp, dtype: KvDtype) -> Arc<Attention> {
         let mut attention = self.attention.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_op = attention.entry((op.shape, op.scale.to_bits(), dtype));
+        let of_op = attention.entry(AttentionKey::new(op, dtype));
         Arc::clone(of_op.or_insert_with(|| Arc::new(Attention::new(&self.gpu, &self.kernels, op, dtype))))
     }
 
@@ -201,7 +217,7 @@ impl Backend for GpuBackend {
     type Plan = GpuPlan;
 
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
-        spec.require_plain_attention("a GPU")?;
+        spec.require_no_sinks("a GPU")?;
         spec.layers.iter().try_for_each(|layer| check_head_dim(layer.attn.head_dim))
     }
 

@@ -36,6 +36,7 @@ parts![
     "attention_softmax",
     "attention_tile",
     "attention_values",
+    "attention_window",
     "copy",
     "dequantize",
     "embed",

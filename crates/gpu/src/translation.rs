@@ -79,10 +79,15 @@ fn attention() -> Vec<Case> {
     let shapes = [(4, 4, 24), (32, 8, 128), (6, 2, 80), (32, 1, 64), (2, 1, 256)];
     for (num_heads, num_kv_heads, head_dim) in shapes {
         let shape = QkvShape { num_heads, num_kv_heads, head_dim };
-        for dtype in [KvDtype::F16, KvDtype::F32] {
+        let extras = [(None, None), (Some(30.0), Some(4096))];
+        for (dtype, (softcap, window)) in
+            [KvDtype::F16, KvDtype::F32].into_iter().flat_map(|dtype| extras.map(|extra| (dtype, extra)))
+        {
             let plain = Specs {
                 shape,
                 scale: 0.125,
+                softcap,
+                window,
                 dtype,
                 has_half: false,
                 on_matrix_units: false,
@@ -190,6 +195,8 @@ fn msl_snapshots_are_up_to_date() {
     let plain = Specs {
         shape,
         scale: 1.0 / (shape.head_dim as f32).sqrt(),
+        softcap: None,
+        window: None,
         dtype: KvDtype::F16,
         has_half: false,
         on_matrix_units: false,

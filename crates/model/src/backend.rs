@@ -22,12 +22,27 @@ pub struct AttentionOp {
     pub kv_layer: usize,
     /// Scores are multiplied by it.
     pub scale: f32,
+    /// Scores then become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// A row sees this many positions, its own included; all before it when `None`.
+    pub window: Option<usize>,
 }
 
 impl AttentionOp {
     /// The attention that a layer describes, whose keys and values are those of `kv_layer`.
     pub fn new(spec: &AttentionSpec, kv_layer: usize) -> Self {
-        Self { shape: spec.qkv(), kv_layer, scale: spec.scale }
+        let AttentionSpec { scale, softcap, window, .. } = *spec;
+        Self { shape: spec.qkv(), kv_layer, scale, softcap, window }
+    }
+
+    /// Attention over all positions, without a soft cap.
+    pub const fn plain(shape: QkvShape, kv_layer: usize, scale: f32) -> Self {
+        Self { shape, kv_layer, scale, softcap: None, window: None }
+    }
+
+    /// The first position that a row at `position` sees.
+    pub fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }
 
@@ -177,8 +192,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
         factors: &Self::Buffer,
         qkv: &mut Self::Buffer,
     );
-    /// Causal softmax attention of every row over its sequence's cached positions up to its own, scores scaled by
-    /// `op.scale`. `out: [T, op.shape.q_cols()]`.
+    /// Causal softmax attention of every row over its sequence's cached positions from [`AttentionOp::first_seen`] up to its
+    /// own, scores scaled and capped as `op` says. `out: [T, op.shape.q_cols()]`.
     fn paged_attention(
         &self,
         plan: &Self::Plan,
@@ -187,7 +202,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
         cache: &Self::KvCache,
         out: &mut Self::Buffer,
     );
-    /// Reference attention, step 1: `scores[t, h, p] = q[t, h] . k[p] * op.scale` for positions `p` up to the row's own.
+    /// Reference attention, step 1: `scores[t, h, p] = q[t, h] . k[p] * op.scale`, then capped, for positions `p` up to the
+    /// row's own; so low that their weight is 0 for those before the first that the row sees.
     /// `scores: [T, num_heads * context]`, `context` being its columns over `num_heads`.
     fn attention_scores(
         &self,

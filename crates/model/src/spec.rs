@@ -273,28 +273,18 @@ impl ModelSpec {
         all
     }
 
-    /// Refuses attention with a soft cap, a window or sinks, for a device whose kernels have none of them.
+    /// Refuses attention with sinks, for a device whose kernels have none.
     ///
     /// # Errors
-    /// Names the first layer that has one.
-    pub fn require_plain_attention(&self, device: &str) -> Result<()> {
-        for (layer_idx, LayerSpec { attn, .. }) in self.layers.iter().enumerate() {
-            let extras = [
-                ("soft cap", attn.softcap.map(|cap| cap.to_string())),
-                ("window", attn.window.map(|window| window.to_string())),
-                ("sinks", attn.sinks.then(|| "some".to_owned())),
-            ];
-            for (what, found) in extras {
-                if let Some(found) = found {
-                    return Err(Error::InvalidValue {
-                        what: format!("attention {what} of layer {layer_idx}"),
-                        expected: format!("none, as attention on {device} does not support it yet"),
-                        found,
-                    });
-                }
-            }
-        }
-        Ok(())
+    /// Names the first layer that has some.
+    pub fn require_no_sinks(&self, device: &str) -> Result<()> {
+        let with_sinks = self.layers.iter().position(|layer| layer.attn.sinks);
+        let Some(layer_idx) = with_sinks else { return Ok(()) };
+        Err(Error::InvalidValue {
+            what: format!("attention sinks of layer {layer_idx}"),
+            expected: format!("none, as attention on {device} does not support them yet"),
+            found: "some".to_owned(),
+        })
     }
 
     /// Checks the fields against each other.

@@ -37,7 +37,7 @@ mod weights;
 
 pub use ::model::{
     Activation, AttentionMode, AttentionSpec, FfnSpec, KvDtype, LayerSpec, LlamaConfig, ModelSpec, NormSlots,
-    Peaks, QkNorm, RopeConfig, RopeScaling, RopeStyle, TensorNames, families,
+    Peaks, QkNorm, RopeConfig, RopeScaling, RopeStyle, Temperature, TensorNames, families,
 };
 pub use conformance::{Finding, Report as DeviceReport};
 pub use cpu::{CpuOptions, Isa};

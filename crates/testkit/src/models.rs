@@ -162,6 +162,10 @@ pub fn families() -> Vec<TestModel> {
             ("logit_scale", number(8.0)),
         ];
     };
+    let gemma = |spec: &mut ModelSpec, window: u32| {
+        (spec.layers, spec.tied_embeddings, spec.form.post_norms) = (3, true, true);
+        spec.form.keys = vec![("attention.sliding_window", Value::U32(window))];
+    };
     vec![
         family("qwen2", "qwen2", &qwen2),
         family("qwen2_tied", "qwen2", &|spec| {
@@ -196,6 +200,25 @@ pub fn families() -> Vec<TestModel> {
         family("phi3", "phi3", &phi3),
         family("phi3_long", "phi3", &|spec| long_phi3(spec, 64)),
         family("phi3_short", "phi3", &|spec| long_phi3(spec, 128)),
+        family("gemma2", "gemma2", &|spec| {
+            gemma(spec, 24);
+            spec.form
+                .keys
+                .extend([("attn_logit_softcapping", number(1.5)), ("final_logit_softcapping", number(2.5))]);
+        }),
+        family("gemma3", "gemma3", &|spec| {
+            gemma(spec, 20);
+            (spec.form.qk_norms, spec.rope_base) = (true, 1e6);
+            spec.rope_scaling = RopeScaling::Linear { factor: 8.0 };
+            spec.form.keys.push(("attention.sliding_window_pattern", Value::U32(3)));
+        }),
+        family("gemma3_pattern", "gemma3", &|spec| {
+            gemma(spec, 70);
+            spec.form.qk_norms = true;
+            let pattern = Array::Bool(vec![false, true, false]);
+            spec.form.keys.push(("attention.sliding_window_pattern", Value::Array(pattern)));
+            spec.form.keys.push(("rope.freq_base_swa", number(500.0)));
+        }),
     ]
 }
 

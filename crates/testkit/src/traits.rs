@@ -3,7 +3,7 @@
 //! Written from the models' papers and llama.cpp's reading of their files: what a family adds to `llama` is a line of
 //! [`Traits::read`]. What only shows in the tensors (biases, norms of heads, fused matrices) the forward finds there.
 
-use gguf::{Gguf, Metadata, Value};
+use gguf::{Array, Gguf, Metadata, Value};
 
 use crate::rope::Rope;
 
@@ -64,10 +64,16 @@ impl Traits {
         // The last layer of each period sees everything.
         let period = match arch {
             "gemma2" => 2,
+            _ if keys.bools("attention.sliding_window_pattern").is_some() => 1,
             _ => keys.usize("attention.sliding_window_pattern").unwrap_or(6),
         };
+        let pattern = keys.bools("attention.sliding_window_pattern");
+        let is_local = |layer: usize| match &pattern {
+            Some(pattern) => pattern[layer],
+            None => layer % period < period - 1,
+        };
         let window = |layer: usize| match arch {
-            "gemma2" | "gemma3" if layer % period < period - 1 => keys.usize("attention.sliding_window"),
+            "gemma2" | "gemma3" if is_local(layer) => keys.usize("attention.sliding_window"),
             _ => None,
         };
         let largest = |layers: usize| num_layers == layers;
@@ -141,6 +147,13 @@ impl<'a> Keys<'a> {
 
     fn bool(&self, name: &str) -> Option<bool> {
         self.metadata.bool(&self.key(name)).unwrap()
+    }
+
+    fn bools(&self, name: &str) -> Option<&'a [bool]> {
+        match self.metadata.get(&self.key(name)) {
+            Some(Value::Array(Array::Bool(values))) => Some(values),
+            _ => None,
+        }
     }
 
     /// A number for each layer: of an array, or the same for all.

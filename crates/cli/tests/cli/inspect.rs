@@ -37,6 +37,41 @@ fn a_model_is_described() {
     );
 }
 
+/// What a family adds to `llama`, of the test kit's models.
+#[test]
+fn traits_of_families_are_described() {
+    let cases: [(&str, &[&str]); 5] = [
+        (
+            "gemma2",
+            &[
+                "window           24 tokens in 2 of 3 layers",
+                "soft caps        1.5 of scores, 2.5 of logits",
+                "further norms    attention's output, feed-forward output",
+                "scales           embeddings by 10",
+                "activation       GeGLU",
+            ],
+        ),
+        (
+            "gemma3",
+            &[
+                "RoPE             base 1000000, 18 dimensions, linear scaling by 8 in 1 of 3 layers",
+                "RoPE             base 10000, 18 dimensions, no scaling in 2 of 3 layers",
+                "further norms    queries and keys, attention's output, feed-forward output",
+            ],
+        ),
+        ("granite", &["scales           embeddings by 12, scores by 0.3, branches by 0.22, logits by 0.125"]),
+        ("qwen3_layers", &["attention        6 heads of 18, 1 to 3 KV heads", "feed-forward     40 to 91"]),
+        ("smollm3", &["RoPE             none in 1 of 5 layers"]),
+    ];
+    let dir = folder("inspect_families");
+    for (name, lines) in cases {
+        let mut models = testkit::models::families().into_iter();
+        let path = dir.join(format!("{name}.gguf"));
+        std::fs::write(&path, models.find(|model| model.name == name).unwrap().spec.to_gguf()).unwrap();
+        check(&["-m", arg(&path)], lines);
+    }
+}
+
 /// 5 layers, K and V, 2 heads of 64, 2 or 4 bytes: 2.5 or 5 KiB a token.
 #[test]
 fn memory_follows_the_options() {

@@ -4,14 +4,15 @@
 //! ```text
 //! for each split of 1024 absolute positions, independently:
 //!     for each block of 64 positions, in order:
-//!         s[p] = scale * q . k[p]                     for the block's positions up to the token's own
+//!         s[p] = scale * q . k[p]                     for the block's positions up to the token's own; then capped
 //!         m'   = max(m, max s);  c = exp(m - m')
 //!         l    = l * c + sum exp(s[p] - m')
 //!         out  = out * c + sum exp(s[p] - m') * v[p]  positions in order
 //! merge the splits' (m, l, out) in order;  out /= l
 //! ```
 //! The running softmax is that of arXiv 1805.02867. Threads may share the splits of a long context (arXiv 2311.01282).
-//! Blocks and splits are cut at absolute positions, whatever the page size, the prompt's chunks, the batch or the number of
+//! A token with a window starts at the split and the block of the first position that it sees, whose earlier positions have
+//! weight 0. Blocks and splits are cut at absolute positions, whatever the page size, the prompt's chunks, the batch or the number of
 //! threads. K and V are read from the cache alone, as rounded there. So a token's result depends on its sequence alone.
 //!
 //! A block's keys are transposed once for all tokens and heads of the run, `[dimension][16 positions]`, so that a register
@@ -24,7 +25,7 @@ use model::QkvShape;
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512::Avx512;
-use super::exp::exp;
+use super::exp::{exp, tanh};
 use super::half::f16_to_f32;
 use super::rows::{LANES, fold};
 #[cfg(target_arch = "x86_64")]
@@ -170,6 +171,18 @@ pub(crate) struct Queries<'a> {
     /// Positions that the first token attends to, its own included; each next one attends to one more.
     pub context: usize,
     pub scale: f32,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub softcap: Option<f32>,
+    /// Positions that a token sees, its own included.
+    pub window: usize,
+}
+
+impl Queries<'_> {
+    /// The first position that a token of the run sees.
+    #[inline(always)]
+    pub fn first_seen(&self, token: usize) -> usize {
+        (self.context + token).saturating_sub(self.window)
+    }
 }
 
 /// The running softmax of a run's queries: `[token][head]`.
@@ -246,8 +259,14 @@ fn attend_splits<E: KvElement, I: Inner, const KEYS: usize>(
         let mut partial_out = Columns::of(&mut values[..queries.tokens * width], width);
         attend_split::<E, I>(queries, split, k, v, &mut partial, &mut partial_out, &mut keys);
         for t in 0..queries.tokens {
-            // Tokens before the split attend to none of its positions.
-            if queries.context + t > split * SPLIT {
+            let first_split = queries.first_seen(t) / SPLIT;
+            // Tokens before the split, or with a window after it, attend to none of its positions.
+            if queries.context + t > split * SPLIT && first_split <= split {
+                if first_split == split {
+                    out.row(t).copy_from_slice(partial_out.row(t));
+                    (running.max[t], running.sum[t]) = (partial.max[t], partial.sum[t]);
+                    continue;
+                }
                 for head in 0..queries.heads {
                     let of_head = head * k.head_dim()..(head + 1) * k.head_dim();
                     let (max, sum) = (partial.max[t][head], partial.sum[t][head]);
@@ -296,7 +315,8 @@ fn attend_split<E: KvElement, I: Inner>(
     let width = k.head_dim();
     let end = (queries.context + queries.tokens - 1).min((split + 1) * SPLIT);
     let mut starts = [0; POSITIONS];
-    for first in (split * SPLIT..end).step_by(POSITIONS) {
+    let begin = (queries.first_seen(0) / POSITIONS * POSITIONS).max(split * SPLIT);
+    for first in (begin..end).step_by(POSITIONS) {
         let starts = &mut starts[..POSITIONS.min(end - first)];
         k.find_rows(first, starts);
         for (starts, keys) in starts.chunks(LANES).zip(keys.chunks_exact_mut(width)) {
@@ -304,8 +324,13 @@ fn attend_split<E: KvElement, I: Inner>(
         }
         for t in 0..queries.tokens {
             let Some(positions @ 1..) = (queries.context + t).checked_sub(first) else { continue };
-            let block =
-                Block { keys, starts: &starts[..positions.min(starts.len())], scale: queries.scale, v };
+            let unseen = queries.first_seen(t).saturating_sub(first);
+            if unseen >= POSITIONS {
+                continue;
+            }
+            let Queries { scale, softcap, .. } = *queries;
+            let starts = &starts[..positions.min(starts.len())];
+            let block = Block { keys, starts, unseen, scale, softcap, v };
             let of_token = &queries.values[t * queries.stride..][..queries.heads * width];
             let (max, sum) = (&mut running.max[t], &mut running.sum[t]);
             let out = out.row(t);
@@ -329,7 +354,10 @@ struct Block<'a, E> {
     keys: &'a TransposedKeys,
     /// The rows of the positions up to the token's own.
     starts: &'a [usize],
+    /// How many of them are before its window.
+    unseen: usize,
     scale: f32,
+    softcap: Option<f32>,
     v: KvRows<'a, E>,
 }
 
@@ -350,12 +378,16 @@ impl<E: KvElement> Block<'_, E> {
             let scores = I::scores::<N>(queries, &self.keys[first / LANES * width..][..width]);
             let positions = LANES.min(self.starts.len() - first);
             for n in 0..N {
+                let mut scores = scores[n].map(|score| self.scale * score);
+                if let Some(cap) = self.softcap {
+                    scores = scores.map(|score| cap * tanh(score / cap));
+                }
                 for i in 0..LANES {
-                    let score = if i < positions { self.scale * scores[n][i] } else { f32::NEG_INFINITY };
-                    weights[n][first + i] = score;
+                    weights[n][first + i] = if i < positions { scores[i] } else { f32::NEG_INFINITY };
                 }
             }
         }
+        weights.iter_mut().for_each(|weights| weights[..self.unseen].fill(f32::NEG_INFINITY));
         let mut correction = [0f32; N];
         for n in 0..N {
             let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -467,18 +499,26 @@ pub(super) fn add_tail_values<E: KvElement, const N: usize>(
 pub(crate) struct Reference<'a> {
     /// `[group, head_dim]` queries for the scores; `[group, stride]` weights for the values.
     pub rows: &'a [f32],
+    /// The first position that the token sees.
+    pub first: usize,
     pub context: usize,
     /// Columns between the scores of one head and the next.
     pub stride: usize,
     pub scale: f32,
+    /// As of [`Queries`].
+    pub softcap: Option<f32>,
 }
 
 /// Step 1; `out: [group, stride]`, of which the first `context` columns are written.
 #[inline(always)]
 pub(super) fn scores<E: KvElement>(rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
     for (q, out) in rows.rows.chunks_exact(k.head_dim()).zip(out.chunks_exact_mut(rows.stride)) {
-        for (position, score) in out[..rows.context].iter_mut().enumerate() {
+        out[..rows.first].fill(f32::NEG_INFINITY);
+        for (position, score) in out[..rows.context].iter_mut().enumerate().skip(rows.first) {
             *score = rows.scale * dot(q, k.row(position));
+            if let Some(cap) = rows.softcap {
+                *score = cap * tanh(*score / cap);
+            }
         }
     }
 }
@@ -500,7 +540,7 @@ fn dot<E: KvElement>(q: &[f32], k: &[E]) -> f32 {
 pub(super) fn values<E: KvElement>(rows: &Reference<'_>, v: KvRows<'_, E>, out: &mut [f32]) {
     for (weights, out) in rows.rows.chunks_exact(rows.stride).zip(out.chunks_exact_mut(v.head_dim())) {
         out.fill(0.0);
-        for (position, &weight) in weights[..rows.context].iter().enumerate() {
+        for (position, &weight) in weights[..rows.context].iter().enumerate().skip(rows.first) {
             add_scaled(out, weight, v.row(position));
         }
     }

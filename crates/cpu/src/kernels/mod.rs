@@ -174,6 +174,8 @@ pub(crate) struct Kernels {
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     add: unsafe fn(&mut [f32], &[f32]),
     swiglu: unsafe fn(&[f32], &[f32], &mut [f32]),
+    geglu: unsafe fn(&[f32], &[f32], &mut [f32]),
+    softcap: unsafe fn(&mut [f32], f32),
     softmax: unsafe fn(&mut [f32]),
     merge_partial: unsafe fn(&mut f32, &mut f32, &mut [f32], &Partial<'_>),
     f16: AttentionKernels<u16>,
@@ -212,6 +214,8 @@ macro_rules! isa_table {
                 rms_norm,
                 add,
                 swiglu,
+                geglu,
+                softcap,
                 softmax,
                 merge_partial,
                 f16: AttentionKernels { attend, scores, values },
@@ -251,6 +255,14 @@ macro_rules! isa_table {
             $(#[target_feature(enable = $feature)])?
             fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
                 rows::swiglu(gate, up, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+                rows::geglu(gate, up, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn softcap(x: &mut [f32], cap: f32) {
+                rows::softcap(x, cap);
             }
             $(#[target_feature(enable = $feature)])?
             fn softmax(x: &mut [f32]) {
@@ -369,6 +381,10 @@ entries! {
     add(x: &mut [f32], delta: &[f32]);
     /// `out = silu(gate) * up`.
     swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
+    /// `out = gelu(gate) * up`, by the approximation with tanh.
+    geglu(gate: &[f32], up: &[f32], out: &mut [f32]);
+    /// `x = cap * tanh(x / cap)`.
+    softcap(x: &mut [f32], cap: f32);
     /// `x = exp(x - max(x)) / sum(exp(x - max(x)))`.
     softmax(x: &mut [f32]);
     /// Merges one head's attention over a split, `partial`, into that over the splits before it: maximum, sum and values.

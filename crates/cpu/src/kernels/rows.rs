@@ -2,7 +2,7 @@
 //!
 //! Sums run in 16 lanes that are folded in a fixed tree, so their order depends on the row's length alone.
 
-use super::exp::exp;
+use super::exp::{exp, tanh};
 
 /// Lanes of a sum; a multiple of every vector's width in use.
 pub(super) const LANES: usize = 16;
@@ -54,6 +54,25 @@ pub(super) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == up.len() && gate.len() == out.len(), "swiglu: lengths differ");
     for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
         *out = gate / (1.0 + exp(-gate)) * up;
+    }
+}
+
+/// GeGLU (arXiv 2002.05202), gelu being `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`.
+#[inline(always)]
+pub(super) fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == up.len() && gate.len() == out.len(), "geglu: lengths differ");
+    // sqrt(2 / pi)
+    const SLOPE: f32 = 0.797_884_6;
+    for ((out, &x), &up) in out.iter_mut().zip(gate).zip(up) {
+        *out = 0.5 * x * (1.0 + tanh(SLOPE * (x + 0.044_715 * x * x * x))) * up;
+    }
+}
+
+/// `x = cap * tanh(x / cap)`.
+#[inline(always)]
+pub(super) fn softcap(x: &mut [f32], cap: f32) {
+    for x in x {
+        *x = cap * tanh(*x / cap);
     }
 }
 

@@ -51,10 +51,18 @@ fn products_that_split_when_there_are_several_rows_are_found() {
 
 #[test]
 fn each_fault_is_found_by_the_check_of_its_operation() {
-    let cases: [(Fault, &[&str]); 9] = [
+    let cases: [(Fault, &[&str]); 11] = [
         (Fault::NormWithoutEpsilon, &["rms_norm", "add_rms_norm", "norm_heads"]),
         (Fault::AttentionMissesOwnPosition, &["rope and attention", "long attention"]),
         (Fault::AttentionIgnoresScale, &["rope and attention, 4/2 heads of 64, not rotated"]),
+        (
+            Fault::AttentionIgnoresWindow,
+            &["rope and attention, 4/2 heads of 64, 64 halves rotated, a window of 50"],
+        ),
+        (
+            Fault::AttentionIgnoresSoftcap,
+            &["rope and attention, 6/2 heads of 32, not rotated, capped at 1.5"],
+        ),
         (Fault::QueriesAreNotScaled, &["scale_queries"]),
         (Fault::GeluIsSilu, &["geglu"]),
         (Fault::ScaleTouchesRowBeyond, &["scale"]),
@@ -64,7 +72,11 @@ fn each_fault_is_found_by_the_check_of_its_operation() {
     ];
     for (fault, names) in cases {
         for name in names {
-            let is_meant = |check: &str| check.starts_with(name) && !check.contains("alone as in");
+            // The name, alone or with a case.
+            let is_name = |check: &str| {
+                check.strip_prefix(name).is_some_and(|case| case.is_empty() || case.starts_with(','))
+            };
+            let is_meant = |check: &str| is_name(check) && !check.contains("alone as in");
             let (failed, run) = failing(fault, is_meant);
             assert!(failed.len() == run && run > 0, "{fault:?}: {failed:?} of {run} checks of {name}");
             // Nor is the wrapper found at fault.

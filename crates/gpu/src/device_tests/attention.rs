@@ -36,7 +36,7 @@ struct Case {
 
 impl Case {
     fn op(self) -> AttentionOp {
-        AttentionOp { shape: self.shape, kv_layer: 0, scale: 1.0 / (self.shape.head_dim as f32).sqrt() }
+        AttentionOp::plain(self.shape, 0, 1.0 / (self.shape.head_dim as f32).sqrt())
     }
 }
 

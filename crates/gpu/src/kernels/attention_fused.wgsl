@@ -3,7 +3,7 @@
 //   for each split of ${SPLIT_LEN} positions:
 //       m = -inf, l = 0, o = 0                          for each of up to 16 query rows (token, head of the group)
 //       for each block of 64 positions:
-//           s = q . k * scale, -inf past the row's own position
+//           s = q . k * scale, capped, -inf past the row's own position and before its window
 //           m' = max(m, s), p = exp(s - m'), l = l * exp(m - m') + sum(p), o = o * exp(m - m') + p . v
 //       (m, l, o) is merged with that of the splits before it
 //   out = o / l
@@ -72,7 +72,11 @@ fn take_block(before: Stats, first: u32, position: u32, lane: u32) -> Stats {
     let row = lane / 8u * BLOCK;
     var largest = before.largest;
     for (var p = lane % 8u; p < BLOCK; p += 8u) {
+        //@if WINDOW
+        if first + p <= position && first + p >= first_seen(position) {
+        //@else
         if first + p <= position {
+        //@end
             largest = max(largest, weights[row + p]);
         }
     }
@@ -84,7 +88,11 @@ fn take_block(before: Stats, first: u32, position: u32, lane: u32) -> Stats {
     var sum = 0.0;
     for (var p = lane % 8u; p < BLOCK; p += 8u) {
         var weight = 0.0;
+        //@if WINDOW
+        if first + p <= position && first + p >= first_seen(position) {
+        //@else
         if first + p <= position {
+        //@end
             weight = exp(weights[row + p] - largest);
         }
         weights[row + p] = weight;
@@ -113,8 +121,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if first_split * SPLIT_LEN >= tile.end {
         return;
     }
+    //@if WINDOW
+    if end_split * SPLIT_LEN <= first_seen(tile.first_position) {
+        return;
+    }
+    //@end
+    //@else
+    //@if WINDOW
+    let first_split = first_seen(tile.first_position) / SPLIT_LEN;
     //@else
     let first_split = 0u;
+    //@end
     let end_split = (tile.end + SPLIT_LEN - 1u) / SPLIT_LEN;
     //@end
     load_queries(tile, lane);
@@ -137,7 +154,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         //@end
         //@end
         let split_end = min(tile.end, (split + 1u) * SPLIT_LEN);
-        for (var first = split * SPLIT_LEN; first < split_end; first += BLOCK) {
+        //@if WINDOW
+        let begin = max(split * SPLIT_LEN, first_seen(tile.first_position) / BLOCK * BLOCK);
+        //@else
+        let begin = split * SPLIT_LEN;
+        //@end
+        for (var first = begin; first < split_end; first += BLOCK) {
             let count = min(BLOCK, split_end - first);
             find_rows(tile, first, lane);
             workgroupBarrier();
@@ -160,7 +182,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 workgroupBarrier();
             }
             //@for r in 8
+            //@if SOFTCAP
+            weights[(${r}u * 2u + lane / BLOCK) * BLOCK + lane % BLOCK] = capped(score${r} * SCALE);
+            //@else
             weights[(${r}u * 2u + lane / BLOCK) * BLOCK + lane % BLOCK] = score${r} * SCALE;
+            //@end
             //@end
             stage_piece1(count, 0u, lane);
             workgroupBarrier();
@@ -197,10 +223,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         }
         //@else
         var factors = vec2<f32>(1.0, 0.0);
+        //@if WINDOW
+        let row_split = first_seen(stats_position) / SPLIT_LEN;
+        if split == row_split {
+            factors = vec2<f32>(0.0, 1.0);
+            merged_max = stats.largest;
+        } else if split > row_split && stats_position >= split * SPLIT_LEN {
+        //@else
         if split == 0u {
             factors = vec2<f32>(0.0, 1.0);
             merged_max = stats.largest;
         } else if stats_position >= split * SPLIT_LEN {
+        //@end
             factors = merge_factors(merged_max, stats.largest);
             merged_max = max(merged_max, stats.largest);
         }

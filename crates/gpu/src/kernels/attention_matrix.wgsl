@@ -3,7 +3,8 @@
 //
 //   q16 = f16(q * scale)                                up to 16 query rows (token, head of the group)
 //   for each split of ${SPLIT_LEN} positions:
-//       s = q16 . k, -inf past the row's own position   blocks of 64 positions, 16 a subgroup
+//       s = q16 . k, capped, -inf past the row's own position and before its window
+//                                                       blocks of 64 positions, 16 a subgroup
 //       m = max(s), p = f16(exp(s - m)), l = sum(p)
 //       o = p . v                                       blocks of 64 positions, 16 columns at a time a subgroup
 //       (m, l, o) is merged with that of the splits before it
@@ -111,7 +112,17 @@ fn sum_of_row(value: f32) -> f32 {
 // Scores of the four positions from `first` on, as a row at `position` sees them.
 fn seen(quad: vec4<f32>, first: u32, position: u32) -> vec4<f32> {
     let positions = vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u);
-    return select(vec4<f32>(LOWEST), quad, positions <= vec4<u32>(position));
+    //@if SOFTCAP
+    let scores = vec4<f32>(capped(quad.x), capped(quad.y), capped(quad.z), capped(quad.w));
+    //@else
+    let scores = quad;
+    //@end
+    //@if WINDOW
+    let is_seen = (positions <= vec4<u32>(position)) & (positions >= vec4<u32>(first_seen(position)));
+    //@else
+    let is_seen = positions <= vec4<u32>(position);
+    //@end
+    return select(vec4<f32>(LOWEST), scores, is_seen);
 }
 
 @compute @workgroup_size(LANES)
@@ -123,11 +134,19 @@ fn main(
     let lane = subgroup * 32u + lane_of_subgroup;
     let tile = tile_of(group.x, group.y);
     //@if SPLIT
-    // Nothing past the end: matrices allow of no return.
+    // Nothing past the end or before the window: matrices allow of no return.
+    //@if WINDOW
+    let first_split = max(group.z, first_seen(tile.first_position) / SPLIT_LEN);
+    //@else
     let first_split = group.z;
+    //@end
     let end_split = min(group.z + 1u, (tile.end + SPLIT_LEN - 1u) / SPLIT_LEN);
     //@else
+    //@if WINDOW
+    let first_split = first_seen(tile.first_position) / SPLIT_LEN;
+    //@else
     let first_split = 0u;
+    //@end
     let end_split = (tile.end + SPLIT_LEN - 1u) / SPLIT_LEN;
     //@end
     stage_queries(tile, lane);
@@ -205,10 +224,18 @@ fn main(
         }
         //@else
         var row_factors = vec2<f32>(1.0, 0.0);
+        //@if WINDOW
+        let row_split = first_seen(stats_position) / SPLIT_LEN;
+        if split == row_split {
+            row_factors = vec2<f32>(0.0, 1.0);
+            merged_max = split_max;
+        } else if split > row_split && stats_position >= split * SPLIT_LEN {
+        //@else
         if split == 0u {
             row_factors = vec2<f32>(0.0, 1.0);
             merged_max = split_max;
         } else if stats_position >= split * SPLIT_LEN {
+        //@end
             row_factors = merge_factors(merged_max, split_max);
             merged_max = max(merged_max, split_max);
         }

@@ -12,6 +12,7 @@
 //@end
 //@include attention_partials
 
+//@include attention_window
 const HEAD_WORDS = ${HEAD_DIM}u / 2u;
 const PARTIAL_WORDS = HEAD_WORDS + 1u;
 
@@ -31,10 +32,16 @@ fn main(
     let head = group.y * groups.x + group.x;
     let first = head * imm.splits * PARTIAL_WORDS;
     for (var word = lane; word < HEAD_WORDS; word += 64u) {
-        var values = partials[first + word];
-        var largest = partials[first + HEAD_WORDS].x;
-        var sum = partials[first + HEAD_WORDS].y;
-        for (var split = 1u; split < splits; split++) {
+        //@if WINDOW
+        let first_split = first_seen(plan[plan[PLAN_POSITIONS] + group.y]) / ${SPLIT_LEN}u;
+        //@else
+        let first_split = 0u;
+        //@end
+        let start = first + first_split * PARTIAL_WORDS;
+        var values = partials[start + word];
+        var largest = partials[start + HEAD_WORDS].x;
+        var sum = partials[start + HEAD_WORDS].y;
+        for (var split = first_split + 1u; split < splits; split++) {
             let partial = first + split * PARTIAL_WORDS;
             let stats = partials[partial + HEAD_WORDS];
             let factors = merge_factors(largest, stats.x);

@@ -7,6 +7,15 @@ const GROUP = NUM_HEADS / NUM_KV_HEADS;
 const Q_COLS = NUM_HEADS * HEAD_DIM;
 const QKV_COLS = Q_COLS + 2u * NUM_KV_HEADS * HEAD_DIM;
 const SCALE = f32(${SCALE});
+//@include attention_window
+//@if SOFTCAP
+
+// cap * tanh(score / cap). Beyond 15 the hyperbolic tangent is 1 in f32.
+fn capped(score: f32) -> f32 {
+    let x = clamp(score / f32(${SOFTCAP}), -15.0, 15.0);
+    return f32(${SOFTCAP}) * (1.0 - 2.0 / (exp(2.0 * x) + 1.0));
+}
+//@end
 
 fn cached_row(seq: u32, kv_head: u32, position: u32) -> u32 {
     let page_size = plan[PLAN_PAGE_SIZE];

@@ -19,6 +19,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     if position > plan[plan[PLAN_POSITIONS] + row] {
         return;
     }
+    //@if WINDOW
+    if position < first_seen(plan[plan[PLAN_POSITIONS] + row]) {
+        for (var head = kv_head * GROUP; head < (kv_head + 1u) * GROUP; head++) {
+            // So low that its weight is zero.
+            scores[(row * NUM_HEADS + head) * imm.context + position] = -3.4028234e38;
+        }
+        return;
+    }
+    //@end
     let first = cached_row(plan[plan[PLAN_SEQ_OF_ROW] + row], kv_head, position) * HEAD_WORDS;
     for (var head = kv_head * GROUP; head < (kv_head + 1u) * GROUP; head++) {
         let q = row * QKV_COLS + head * HEAD_DIM;
@@ -28,6 +37,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             sum = fma(qkv[q + 2u * word], k.x, sum);
             sum = fma(qkv[q + 2u * word + 1u], k.y, sum);
         }
+        //@if SOFTCAP
+        scores[(row * NUM_HEADS + head) * imm.context + position] = capped(sum * SCALE);
+        //@else
         scores[(row * NUM_HEADS + head) * imm.context + position] = sum * SCALE;
+        //@end
     }
 }

@@ -1,6 +1,6 @@
 //! The metadata under one architecture's prefix, and what families read from it alike.
 
-use gguf::{Gguf, Value};
+use gguf::{Array, Gguf, Value};
 
 use super::Family;
 use crate::check::{MAX_COUNT, check};
@@ -58,6 +58,23 @@ impl<'a> Keys<'a> {
         let counts = self.gguf.metadata().u32s(&key)?.unwrap_or_default();
         check(counts.len() == layers, &key, format_args!("{layers} numbers, one a layer"), counts.len())?;
         Ok(Some(counts.into_iter().map(|count| count as usize).collect()))
+    }
+
+    /// Which layers have a window: as an array says, or all but the last of every `period`, which a number may replace.
+    ///
+    /// # Errors
+    /// When the value is neither, or the array has another length.
+    pub fn local_layers(&self, period: usize) -> Result<Vec<bool>> {
+        let (name, layers) = ("attention.sliding_window_pattern", self.num_layers()?);
+        let key = self.key(name);
+        if let Some(Value::Array(Array::Bool(pattern))) = self.gguf.metadata().get(&key) {
+            let expected = format_args!("{layers} values, one a layer").to_string();
+            check(pattern.len() == layers, &key, expected, pattern.len())?;
+            return Ok(pattern.clone());
+        }
+        let period = self.find_count(name)?.unwrap_or(period);
+        check(period > 0, &key, "at least 1", period)?;
+        Ok((0..layers).map(|layer_idx| layer_idx % period + 1 < period).collect())
     }
 
     /// A yes or no, if the file has it.

@@ -3,6 +3,7 @@
 //! To add a family, write such a file and list it in [`FAMILIES`]. A caller can also bring one of its own
 //! ([`LlamaConfig::from_gguf_with`](crate::LlamaConfig::from_gguf_with)).
 
+mod gemma;
 mod granite;
 mod keys;
 mod llama;
@@ -15,6 +16,7 @@ use std::fmt;
 
 use gguf::Gguf;
 
+pub use gemma::{GEMMA2, GEMMA3};
 pub use granite::GRANITE;
 pub use keys::Keys;
 pub use llama::LLAMA;
@@ -26,8 +28,8 @@ pub use smollm3::SMOLLM3;
 use crate::{Error, ModelSpec, Result, TensorNames};
 
 /// The families that this crate knows.
-pub static FAMILIES: [&Family; 9] =
-    [&LLAMA, &QWEN2, &QWEN2VL, &QWEN3, &QWEN3VL, &MISTRAL3, &SMOLLM3, &GRANITE, &PHI3];
+pub static FAMILIES: [&Family; 11] =
+    [&LLAMA, &QWEN2, &QWEN2VL, &QWEN3, &QWEN3VL, &MISTRAL3, &SMOLLM3, &GRANITE, &PHI3, &GEMMA2, &GEMMA3];
 
 /// A model family: how a file describes a model of it.
 pub struct Family {
