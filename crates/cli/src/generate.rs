@@ -6,14 +6,14 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use clap::builder::NonEmptyStringValueParser;
 use rustorch_llama::{
     Bos, ChatMessage, EngineHandle, Event, GenerationPrompt, LlamaConfig, Request, SamplingParams, Special,
     Tokenizer, Usage, Weights,
 };
 
-use crate::model_args::{ModelArgs, Purpose, Started, parse_count, parse_whole};
+use crate::model_args::{ModelArgs, Purpose, Started, parse_count};
 use crate::output;
+use crate::sampling_args::SamplingArgs;
 use crate::structure::StructureArgs;
 
 /// Generate text for one or more prompts, all in one batch
@@ -40,59 +40,6 @@ pub struct Args {
     structure: StructureArgs,
     #[command(flatten)]
     model: ModelArgs,
-}
-
-/// How tokens are chosen. Names and defaults are llama.cpp's.
-#[derive(clap::Args)]
-#[command(next_help_heading = "Sampling options", allow_negative_numbers = true)]
-struct SamplingArgs {
-    /// 0 takes the most likely token each time
-    #[arg(long, value_name = "X", default_value_t = 0.8)]
-    #[arg(value_parser = number("a number, 0 or more", |x| x >= 0.0))]
-    temperature: f32,
-    /// Sample among the K most likely tokens; 0 for all
-    #[arg(long, value_name = "K", default_value_t = 40, value_parser = parse_whole::<usize>)]
-    top_k: usize,
-    /// Sample among the most likely tokens that make up this probability
-    #[arg(long, value_name = "P", default_value_t = 0.95, value_parser = number(PROBABILITY, is_probability))]
-    top_p: f32,
-    /// Sample among tokens at least this likely relative to the most likely
-    #[arg(long, value_name = "P", default_value_t = 0.05, value_parser = number(PROBABILITY, is_probability))]
-    min_p: f32,
-    /// Divide the logits of tokens that occurred already; 1 for none
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    #[arg(value_parser = number("a number above 0", |x| x > 0.0))]
-    repeat_penalty: f32,
-    /// Subtract this from a token's logit for each time it was generated
-    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = number("a number", |_| true))]
-    frequency_penalty: f32,
-    /// Subtract this from a token's logit once it was generated
-    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = number("a number", |_| true))]
-    presence_penalty: f32,
-    /// End at this text, which is not printed; repeat for more
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    #[arg(value_parser = NonEmptyStringValueParser::new())]
-    stop: Vec<String>,
-    /// Do not end at the model's end-of-text token
-    #[arg(long)]
-    ignore_eos: bool,
-}
-
-const PROBABILITY: &str = "a number from 0 to 1";
-
-fn is_probability(x: f32) -> bool {
-    (0.0..=1.0).contains(&x)
-}
-
-/// A parser for finite numbers that `permits` lets pass.
-fn number(
-    expected: &'static str,
-    permits: fn(f32) -> bool,
-) -> impl Fn(&str) -> Result<f32, String> + Clone + Send + Sync + 'static {
-    move |text| {
-        let number = text.parse().ok().filter(|x: &f32| x.is_finite() && permits(*x));
-        number.ok_or_else(|| format!("expected {expected}"))
-    }
 }
 
 /// Tokens generated for a prompt by default, if they fit the context.
@@ -218,19 +165,9 @@ fn prompt_tokens(args: &Args, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec
 
 /// Each prompt has a seed of its own, or equal prompts would get equal answers.
 fn sampling_params(args: &Args, index: usize, max_tokens: usize) -> SamplingParams {
-    let sampling = &args.sampling;
     SamplingParams {
-        temperature: sampling.temperature,
-        top_k: sampling.top_k,
-        top_p: sampling.top_p,
-        min_p: sampling.min_p,
-        repetition_penalty: sampling.repeat_penalty,
-        frequency_penalty: sampling.frequency_penalty,
-        presence_penalty: sampling.presence_penalty,
         seed: args.model.run.seed.wrapping_add(index as u64),
-        stop: sampling.stop.clone(),
-        ignore_eos: sampling.ignore_eos,
         max_tokens: Some(max_tokens),
-        ..SamplingParams::default()
+        ..args.sampling.params()
     }
 }

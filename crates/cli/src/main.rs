@@ -12,6 +12,7 @@ mod logits;
 mod model_args;
 mod output;
 mod perplexity;
+mod sampling_args;
 mod serve;
 mod structure;
 mod text_input;

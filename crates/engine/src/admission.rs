@@ -52,7 +52,7 @@ impl Admission {
             max_tokens,
             stop_token_ids,
             constraint,
-            sampling: SamplingState::new(&params, &prompt_token_ids),
+            sampling: SamplingState::new(&params, &prompt_token_ids, self.tokenizer.as_ref()),
             text: self.tokenizer.as_ref().map(|tokenizer| TextStream::new(Arc::clone(tokenizer), stop)),
             params,
         };

@@ -93,7 +93,11 @@ impl Generation {
             (false, true) => Some(FinishReason::Length),
             (false, false) => None,
         };
-        Ok((TokenEvent { token_id, text, logprobs }, reason))
+        let num_in_text = match &self.text {
+            Some(text) => text.num_in_text(),
+            None => num_generated + usize::from(!stopped),
+        };
+        Ok((TokenEvent { token_id, text, logprobs, num_in_text }, reason))
     }
 
     /// The text that a generated token completes, and whether it ends the sequence.

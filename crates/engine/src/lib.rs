@@ -11,6 +11,7 @@
 mod admission;
 mod block_manager;
 mod constraint;
+mod dry;
 mod embedding;
 mod engine;
 mod error;
@@ -30,7 +31,9 @@ mod scheduler;
 mod sequence;
 mod stats;
 mod stop;
+mod strings;
 mod text;
+mod truncation;
 
 #[cfg(test)]
 mod testing;
@@ -48,5 +51,5 @@ pub use request::{
     Completion, Embedding, EmbeddingRequest, Event, FinishReason, Pooling, Priority, Request, TokenEvent,
     TokenLogprobs, Usage,
 };
-pub use sampling_params::SamplingParams;
+pub use sampling_params::{Dry, Mirostat, SamplingParams, Xtc};
 pub use stats::EngineStats;

@@ -81,6 +81,9 @@ pub struct TokenEvent {
     pub text: String,
     /// Log-probabilities, if the request asked for them.
     pub logprobs: Option<TokenLogprobs>,
+    /// How many of the tokens so far are certain to have a part in the text. A token that ends the sequence has none, nor
+    /// has one that is cut away by a stop string.
+    pub num_in_text: usize,
 }
 
 /// Natural logarithms of the model's own probabilities, before bias, penalties and temperature.

@@ -4,18 +4,21 @@
 //! here sorts a vocabulary: `top_k` and `top_p` find the least likely token to keep by selection. Equal logits are ordered
 //! by token id, so that every selection has one answer.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use tokenizer::Tokenizer;
 
 use crate::constraint::{MaskThreads, TokenMask};
+use crate::dry::DryState;
 use crate::request::TokenLogprobs;
-use crate::sampling_params::SamplingParams;
+use crate::sampling_params::{Mirostat, SamplingParams};
+use crate::truncation::{
+    Candidate, exclude_top, keep_near_highest, keep_typical, keep_unsurprising, keep_until, total,
+};
 
-/// Candidates that `top_p` is first taken to keep: most distributions are steep.
-const FIRST_GUESS: usize = 256;
 /// Scores of which the highest is found together, a cache line or two at a time.
 const BLOCK: usize = 64;
 
@@ -25,15 +28,27 @@ pub(crate) struct SamplingState {
     rng: Xoshiro256PlusPlus,
     /// How often each token that occurs was generated; 0 for one that is in the prompt only. Kept if penalties ask for it.
     num_generated: Option<HashMap<u32, u32>>,
+    dry: Option<DryState>,
+    /// The surprise in bits up to which Mirostat keeps tokens.
+    mirostat_limit: f64,
 }
 
 impl SamplingState {
-    pub fn new(params: &SamplingParams, prompt_token_ids: &[u32]) -> Self {
+    /// For a prompt; the text of its tokens matters to some rules, if there is a tokenizer.
+    pub fn new(
+        params: &SamplingParams,
+        prompt_token_ids: &[u32],
+        tokenizer: Option<&Arc<Tokenizer>>,
+    ) -> Self {
         Self {
             rng: Xoshiro256PlusPlus::seed_from_u64(params.seed),
             num_generated: params
                 .has_penalties()
                 .then(|| prompt_token_ids.iter().map(|&token_id| (token_id, 0)).collect()),
+            dry: (params.dry.multiplier > 0.0)
+                .then(|| DryState::new(&params.dry, prompt_token_ids, tokenizer)),
+            // As its authors begin.
+            mirostat_limit: params.mirostat.map_or(0.0, |mirostat| 2.0 * f64::from(mirostat.tau)),
         }
     }
 
@@ -41,6 +56,9 @@ impl SamplingState {
     pub fn count(&mut self, token_id: u32) {
         if let Some(num_generated) = &mut self.num_generated {
             *num_generated.entry(token_id).or_default() += 1;
+        }
+        if let Some(dry) = &mut self.dry {
+            dry.push(token_id);
         }
     }
 
@@ -63,21 +81,6 @@ pub(crate) struct Sampler {
     pub mask_threads: MaskThreads,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    token_id: u32,
-    score: f32,
-    /// Probability, times the same unknown for all candidates; 1 for the most likely one.
-    weight: f32,
-}
-
-impl Candidate {
-    /// Most likely first, equal ones by ascending id.
-    fn order(&self, other: &Self) -> Ordering {
-        other.score.total_cmp(&self.score).then(self.token_id.cmp(&other.token_id))
-    }
-}
-
 impl Sampler {
     /// Chooses the token that follows, of those in `mask` and none of `forbidden`. `None` if no token has a finite logit.
     pub fn sample(
@@ -97,15 +100,40 @@ impl Sampler {
         if params.temperature == 0.0 {
             return argmax(&self.scores);
         }
+        if let Some(mirostat) = params.mirostat {
+            self.select_candidates(0);
+            self.weigh_candidates(params.temperature)?;
+            return Some(self.draw_with_mirostat(mirostat, state));
+        }
+        if params.top_n_sigma > 0.0 {
+            keep_near_highest(&mut self.scores, params.top_n_sigma);
+        }
         self.select_candidates(params.top_k);
         self.weigh_candidates(params.temperature)?;
+        let Self { candidates, scratch, .. } = self;
+        if params.typical_p < 1.0 {
+            keep_typical(candidates, params.typical_p, scratch);
+        }
         if params.top_p < 1.0 {
-            self.keep_nucleus(params.top_p);
+            keep_until(candidates, params.top_p, scratch, Candidate::order);
         }
         if params.min_p > 0.0 {
-            self.candidates.retain(|candidate| candidate.weight >= params.min_p);
+            let most = candidates.iter().map(|candidate| candidate.weight).fold(0.0, f32::max);
+            candidates.retain(|candidate| candidate.weight >= params.min_p * most);
         }
-        Some(pick(&self.candidates, state.draw()))
+        if params.xtc.probability > 0.0 && state.draw() < f64::from(params.xtc.probability) {
+            exclude_top(candidates, params.xtc.threshold);
+        }
+        Some(pick(candidates, state.draw()).token_id)
+    }
+
+    /// Draws among the tokens that surprise no more than the limit, and moves that towards the surprise that is wanted.
+    fn draw_with_mirostat(&mut self, Mirostat { tau, eta }: Mirostat, state: &mut SamplingState) -> u32 {
+        keep_unsurprising(&mut self.candidates, state.mirostat_limit);
+        let picked = pick(&self.candidates, state.draw());
+        let surprise = -(f64::from(picked.weight) / total(&self.candidates)).log2();
+        state.mirostat_limit -= f64::from(eta) * (surprise - f64::from(tau));
+        picked.token_id
     }
 
     /// Log-probabilities by the model alone: of `token_id` and of the `num_top` most likely tokens.
@@ -174,30 +202,6 @@ impl Sampler {
         }
         Some(())
     }
-
-    /// Keeps the fewest most likely candidates whose probabilities reach `top_p`.
-    fn keep_nucleus(&mut self, top_p: f32) {
-        let wanted = f64::from(top_p) * total(&self.candidates);
-        self.scratch.clone_from(&self.candidates);
-        // The least likely candidate to keep is in `rest`, and those before it weigh `sum`.
-        let (mut rest, mut sum) = (self.scratch.as_mut_slice(), 0.0);
-        let mut guess = FIRST_GUESS;
-        while rest.len() > 1 {
-            let num_upper = guess.min(rest.len() / 2);
-            rest.select_nth_unstable_by(num_upper, Candidate::order);
-            let (upper, lower) = rest.split_at_mut(num_upper);
-            let sum_upper = total(upper);
-            if sum + sum_upper >= wanted {
-                (rest, guess) = (upper, usize::MAX);
-            } else {
-                (rest, guess) = (lower, guess.saturating_mul(8));
-                sum += sum_upper;
-            }
-        }
-        if let Some(least) = rest.first() {
-            self.candidates.retain(|candidate| candidate.order(least).is_le());
-        }
-    }
 }
 
 /// A logit that can be compared: NaN becomes minus infinity and plus infinity the greatest number.
@@ -206,7 +210,7 @@ fn sanitise(logit: f32) -> f32 {
 }
 
 /// Bias, penalties and prohibitions. Each touches only the tokens that it names.
-fn adjust(scores: &mut [f32], params: &SamplingParams, state: &SamplingState, forbidden: &[u32]) {
+fn adjust(scores: &mut [f32], params: &SamplingParams, state: &mut SamplingState, forbidden: &[u32]) {
     for &(token_id, bias) in &params.logit_bias {
         let score = &mut scores[token_id as usize];
         *score = sanitise(*score + bias);
@@ -221,6 +225,9 @@ fn adjust(scores: &mut [f32], params: &SamplingParams, state: &SamplingState, fo
         };
         let presence = if num_generated > 0 { params.presence_penalty } else { 0.0 };
         *score = sanitise(sanitise(repeated) - params.frequency_penalty * num_generated as f32 - presence);
+    }
+    if let Some(dry) = &mut state.dry {
+        dry.penalise(scores);
     }
     for &token_id in forbidden {
         if let Some(score) = scores.get_mut(token_id as usize) {
@@ -248,20 +255,17 @@ fn argmax(scores: &[f32]) -> Option<u32> {
     (highest > f32::NEG_INFINITY).then(first).flatten()
 }
 
-/// The candidate at `uniform`, in `[0, 1)`, of the cumulated weights.
-fn pick(candidates: &[Candidate], uniform: f64) -> u32 {
+/// The candidate at `uniform`, in `[0, 1)`, of the cumulated weights; the most likely one if all are too unlikely for a weight.
+fn pick(candidates: &[Candidate], uniform: f64) -> Candidate {
     let wanted = uniform * total(candidates);
     let mut sum = 0.0;
-    let reaches = |candidate: &&Candidate| {
+    let reaches = |candidate: &Candidate| {
         sum += f64::from(candidate.weight);
         sum > wanted
     };
-    candidates.iter().find(reaches).expect("the most likely candidate has weight 1").token_id
-}
-
-/// Sum of the weights, added in order.
-fn total(candidates: &[Candidate]) -> f64 {
-    candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
+    let mut all = candidates.iter().copied();
+    let picked = all.find(reaches).or_else(|| candidates.iter().copied().min_by(Candidate::order));
+    picked.expect("every rule leaves a candidate")
 }
 
 #[cfg(test)]
@@ -269,13 +273,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sampling_params::Xtc;
 
     const NAN: f32 = f32::NAN;
     const INF: f32 = f32::INFINITY;
 
     fn sample(logits: &[f32], params: &SamplingParams) -> (Option<u32>, Sampler) {
         let mut sampler = Sampler::default();
-        let token_id = sampler.sample(logits, params, &mut SamplingState::new(params, &[]), &[], None);
+        let token_id = sampler.sample(logits, params, &mut SamplingState::new(params, &[], None), &[], None);
         (token_id, sampler)
     }
 
@@ -290,7 +295,7 @@ mod tests {
 
     /// The scores that `params` make of `logits`, after the given prompt and generated tokens.
     fn adjusted(logits: &[f32], params: SamplingParams, prompt: &[u32], generated: &[u32]) -> Vec<f32> {
-        let mut state = SamplingState::new(&params, prompt);
+        let mut state = SamplingState::new(&params, prompt, None);
         generated.iter().for_each(|&token_id| state.count(token_id));
         let mut sampler = Sampler::default();
         sampler.sample(logits, &params, &mut state, &[], None);
@@ -401,7 +406,7 @@ mod tests {
         let logits = probabilities.map(f32::ln);
         for top_p in [1.0, 0.9999] {
             let params = SamplingParams { seed: 1, top_p, ..SamplingParams::default() };
-            let mut state = SamplingState::new(&params, &[]);
+            let mut state = SamplingState::new(&params, &[], None);
             let mut counts = [0; 6];
             for _ in 0..NUM_DRAWS {
                 let token_id = Sampler::default().sample(&logits, &params, &mut state, &[], None);
@@ -419,7 +424,8 @@ mod tests {
     #[test]
     fn a_token_takes_one_draw() {
         let params = SamplingParams { seed: 9, top_k: 2, ..SamplingParams::default() };
-        let (mut state, mut other) = (SamplingState::new(&params, &[]), SamplingState::new(&params, &[]));
+        let (mut state, mut other) =
+            (SamplingState::new(&params, &[], None), SamplingState::new(&params, &[], None));
         for _ in 0..10 {
             Sampler::default().sample(&[1.0, 2.0, 3.0], &params, &mut state, &[], None);
             other.draw();
@@ -431,9 +437,83 @@ mod tests {
     }
 
     #[test]
+    fn mirostat_keeps_to_the_surprise_that_is_wanted() {
+        // A flat distribution with a long tail, whose own entropy is 9.3 bits.
+        let logits: Vec<f32> = (0..2000).map(|i| -(i as f32) / 250.0).collect();
+        let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+        for tau in [3.0, 6.0] {
+            let mirostat = Some(Mirostat { tau, eta: 0.1 });
+            let params = SamplingParams { mirostat, seed: 1, ..SamplingParams::default() };
+            let mut state = SamplingState::new(&params, &[], None);
+            let (mut limit, mut expect) = (2.0 * f64::from(tau), SamplingState::new(&params, &[], None));
+            let mut surprises = 0.0;
+            for _ in 0..2000 {
+                // By the definition, in float64.
+                let kept = logits.iter().map(|&logit| f64::from(logit).exp());
+                let num_kept = kept.clone().take_while(|p| -(p / sum).log2() <= limit).count().max(1);
+                let total: f64 = kept.clone().take(num_kept).sum();
+                let wanted = expect.draw() * total;
+                let mut reached = 0.0;
+                let (idx, p) = kept
+                    .enumerate()
+                    .find(|(_, p)| {
+                        reached += p;
+                        reached > wanted
+                    })
+                    .unwrap();
+                let surprise = -(p / total).log2();
+                limit -= 0.1f32 as f64 * (surprise - f64::from(tau));
+                surprises += surprise;
+
+                let found = Sampler::default().sample(&logits, &params, &mut state, &[], None);
+                assert_eq!(found, Some(idx as u32));
+                assert!((state.mirostat_limit - limit).abs() < 1e-3);
+            }
+            assert!((surprises / 2000.0 - f64::from(tau)).abs() < 0.1, "{surprises}");
+        }
+    }
+
+    #[test]
+    fn top_choices_are_excluded_as_often_as_is_wanted() {
+        let logits = [0.5f32, 0.3, 0.15, 0.05].map(f32::ln);
+        for probability in [0.0, 0.3, 1.0] {
+            let xtc = Xtc { probability, threshold: 0.2 };
+            let params = SamplingParams { xtc, seed: 4, ..SamplingParams::default() };
+            let mut state = SamplingState::new(&params, &[], None);
+            let mut draw = || Sampler::default().sample(&logits, &params, &mut state, &[], None);
+            let count = (0..10_000).filter(|_| draw() == Some(0)).count() as f32;
+            // Half of the draws without exclusion; 5 standard deviations at most are 250.
+            assert!((count - 5_000.0 * (1.0 - probability)).abs() < 250.0, "{probability}: {count}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_may_have_no_weight() {
+        let xtc = Xtc { probability: 1.0, threshold: 0.0 };
+        let params = SamplingParams { xtc, temperature: 1e-6, ..SamplingParams::default() };
+        assert_eq!(sample(&[3.0, 1.0, 2.0], &params).0, Some(1));
+    }
+
+    #[test]
+    fn rules_apply_in_their_order() {
+        let probabilities = [0.3f32, 0.25, 0.2, 0.15, 0.1];
+        let logits = probabilities.map(f32::ln);
+        let xtc = Xtc { probability: 1.0, threshold: 0.31 };
+        // Among the three that top_k keeps, the first two are more likely than that; among all, none is.
+        let params = SamplingParams { top_k: 3, xtc, ..SamplingParams::default() };
+        assert_eq!(kept(&logits, &params), [1, 2]);
+        assert_eq!(kept(&logits, &SamplingParams { top_k: 0, ..params.clone() }), [0, 1, 2, 3, 4]);
+        // The typical ones are 1 and 2, and min_p is relative to the more likely of them.
+        let typical = SamplingParams { typical_p: 0.4, min_p: 0.7, ..SamplingParams::default() };
+        assert_eq!(kept(&logits, &typical), [1, 2]);
+        let sigma = SamplingParams { top_n_sigma: 1.0, ..SamplingParams::default() };
+        assert_eq!(kept(&logits, &sigma), [0, 1]);
+    }
+
+    #[test]
     fn a_seed_gives_the_same_tokens_in_every_release() {
         let params = SamplingParams { seed: 42, ..SamplingParams::default() };
-        let mut state = SamplingState::new(&params, &[]);
+        let mut state = SamplingState::new(&params, &[], None);
         let draws = [(); 4].map(|()| (state.draw() * 1e6) as u32);
         // xoshiro256++ seeded through SplitMix64, as its authors advise.
         assert_eq!(draws, [814_305, 318_821, 983_894, 701_135]);

@@ -4,9 +4,11 @@ use crate::error::{EngineError, Result};
 
 /// How a request's tokens are chosen and when generation ends.
 ///
-/// The names, ranges and defaults are those of OpenAI's API and, where it has none, of vLLM. The operations apply to the
-/// logits in this order: `logit_bias`, `repetition_penalty`, `frequency_penalty`, `presence_penalty`, `temperature`,
-/// `top_k`, `top_p`, `min_p`; then one number is drawn from the request's own generator.
+/// The names, ranges and defaults are those of OpenAI's API and, where it has none, of vLLM or llama.cpp. The operations
+/// apply to the logits in this order: `logit_bias`, `repetition_penalty`, `frequency_penalty`, `presence_penalty`, `dry`,
+/// `top_n_sigma`, `temperature`, `top_k`, `typical_p`, `top_p`, `min_p`, `xtc`; then a number is drawn from the request's own
+/// generator. That is llama.cpp's order, but for the temperature, which comes first as in OpenAI's API and vLLM. `mirostat`
+/// takes the place of everything behind the temperature and of `top_n_sigma`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
     /// Divides the logits. 0 is greedy: the highest logit, of equal ones the lowest id, and nothing is drawn. At least 0.
@@ -18,6 +20,18 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Keeps the tokens at least this many times as likely as the most likely one. 0 to 1; 0 keeps all.
     pub min_p: f32,
+    /// Keeps the tokens whose probabilities are nearest to what is expected of one (locally typical sampling), as few as
+    /// reach this sum. 0 to 1; 1 keeps all.
+    pub typical_p: f32,
+    /// Keeps the tokens whose logits are at most so many standard deviations of all logits below the highest. 0 or less
+    /// keeps all.
+    pub top_n_sigma: f32,
+    /// Takes away the most likely tokens at times, so that others are chosen.
+    pub xtc: Xtc,
+    /// Keeps the text about as surprising as is wanted.
+    pub mirostat: Option<Mirostat>,
+    /// Penalises tokens that would continue a repetition.
+    pub dry: Dry,
     /// Divides the logit of a token that occurs in the prompt or was generated, if it is positive, and multiplies it
     /// otherwise. Greater than 0; 1 changes nothing.
     pub repetition_penalty: f32,
@@ -43,6 +57,61 @@ pub struct SamplingParams {
     pub logprobs: Option<usize>,
 }
 
+/// "Exclude top choices": with this probability, all tokens at least so likely are taken away but the least likely of them.
+/// One number is drawn for each token to decide that.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Xtc {
+    /// 0 to 1; 0 takes nothing away.
+    pub probability: f32,
+    /// 0 to 1; above 0.5 there can be no two such tokens.
+    pub threshold: f32,
+}
+
+impl Default for Xtc {
+    fn default() -> Self {
+        Self { probability: 0.0, threshold: 0.1 }
+    }
+}
+
+/// Mirostat, version 2 (Basu et al., 2021): tokens that surprise more than a limit are taken away, and the limit follows from
+/// how much those that were generated surprised.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mirostat {
+    /// The surprise that is wanted, in bits. At least 0.
+    pub tau: f32,
+    /// How fast the limit follows. At least 0.
+    pub eta: f32,
+}
+
+impl Default for Mirostat {
+    fn default() -> Self {
+        Self { tau: 5.0, eta: 0.1 }
+    }
+}
+
+/// "Don't repeat yourself": a token that would continue a repetition of n tokens loses `multiplier * base^(n - allowed_length)`
+/// of its logit, if n is at least `allowed_length`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dry {
+    /// At least 0; 0 penalises nothing.
+    pub multiplier: f32,
+    /// At least 1.
+    pub base: f32,
+    /// The shortest repetition that is penalised.
+    pub allowed_length: usize,
+    /// Tokens of prompt and answer, from the last one back, in which repetitions are looked for; all without it.
+    pub penalty_last_n: Option<usize>,
+    /// Strings that no repetition reaches over.
+    pub sequence_breakers: Vec<String>,
+}
+
+impl Default for Dry {
+    fn default() -> Self {
+        let sequence_breakers = ["\n", ":", "\"", "*"].map(str::to_owned).to_vec();
+        Self { multiplier: 0.0, base: 1.75, allowed_length: 2, penalty_last_n: None, sequence_breakers }
+    }
+}
+
 impl Default for SamplingParams {
     /// Draws from the model's own distribution until it ends the text.
     fn default() -> Self {
@@ -51,6 +120,11 @@ impl Default for SamplingParams {
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
+            typical_p: 1.0,
+            top_n_sigma: 0.0,
+            xtc: Xtc::default(),
+            mirostat: None,
+            dry: Dry::default(),
             repetition_penalty: 1.0,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
@@ -77,6 +151,7 @@ impl SamplingParams {
         self.temperature == 0.0
             && self.logprobs.is_none()
             && self.logit_bias.is_empty()
+            && self.dry.multiplier == 0.0
             && (self.repetition_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
     }
 
@@ -86,6 +161,7 @@ impl SamplingParams {
     /// [`EngineError::InvalidParam`] for the first field that is out of its range.
     pub fn validate(&self) -> Result<()> {
         let unit = 0.0..=1.0;
+        let Mirostat { tau, eta } = self.mirostat.unwrap_or_default();
         let floats = [
             ("temperature", self.temperature, self.temperature >= 0.0, "a number of at least 0"),
             ("top_p", self.top_p, unit.contains(&self.top_p), "0 to 1"),
@@ -96,6 +172,14 @@ impl SamplingParams {
                 self.repetition_penalty > 0.0,
                 "a number above 0",
             ),
+            ("typical_p", self.typical_p, unit.contains(&self.typical_p), "0 to 1"),
+            ("top_n_sigma", self.top_n_sigma, true, "a finite number"),
+            ("xtc_probability", self.xtc.probability, unit.contains(&self.xtc.probability), "0 to 1"),
+            ("xtc_threshold", self.xtc.threshold, unit.contains(&self.xtc.threshold), "0 to 1"),
+            ("mirostat_tau", tau, tau >= 0.0, "a number of at least 0"),
+            ("mirostat_eta", eta, eta >= 0.0, "a number of at least 0"),
+            ("dry_multiplier", self.dry.multiplier, self.dry.multiplier >= 0.0, "a number of at least 0"),
+            ("dry_base", self.dry.base, self.dry.base >= 1.0, "a number of at least 1"),
             ("frequency_penalty", self.frequency_penalty, true, "a finite number"),
             ("presence_penalty", self.presence_penalty, true, "a finite number"),
         ];
@@ -106,9 +190,11 @@ impl SamplingParams {
             let expected = "finite numbers, or minus infinity to forbid a token";
             check(bias < f32::INFINITY, "logit_bias", expected, || format!("{bias} for token {token_id}"))?;
         }
-        for (i, stop) in self.stop.iter().enumerate() {
-            check(!stop.is_empty(), "stop", "strings that are not empty", || {
-                format!("an empty one at index {i}")
+        for (name, strings) in [("stop", &self.stop), ("dry_sequence_breakers", &self.dry.sequence_breakers)]
+        {
+            let empty = strings.iter().position(String::is_empty);
+            check(empty.is_none(), name, "strings that are not empty", || {
+                format!("an empty one at index {}", empty.unwrap_or_default())
             })?;
         }
         if let Some(max_tokens) = self.max_tokens {

@@ -4,11 +4,15 @@
 //! complete first ends it (of those complete at the same character, the longest), and what could still become the
 //! beginning of one is withheld until that is decided.
 
+use crate::strings::Strings;
+
 /// The stop strings of one sequence and the text withheld because of them.
 #[derive(Debug, Clone)]
 pub(crate) struct StopMatcher {
-    stops: Vec<String>,
-    /// Text not passed on yet: a proper prefix of a stop string, or nothing.
+    stops: Strings,
+    /// The longest end of the text that is the beginning of a stop string.
+    state: usize,
+    /// Text not passed on yet: that end.
     withheld: String,
 }
 
@@ -24,8 +28,12 @@ pub(crate) enum Matched {
 impl StopMatcher {
     /// Looks for `stops`, none of which may be empty.
     pub fn new(stops: Vec<String>) -> Self {
-        debug_assert!(stops.iter().all(|stop| !stop.is_empty()));
-        Self { stops, withheld: String::new() }
+        Self { stops: Strings::new(stops), state: Strings::START, withheld: String::new() }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.stops.is_empty()
     }
 
     /// Takes the next piece of the text.
@@ -33,34 +41,23 @@ impl StopMatcher {
         if self.stops.is_empty() {
             return Matched::Continue(piece.to_owned());
         }
+        let num_before = self.withheld.len();
         self.withheld.push_str(piece);
-        if let Some(start) = self.first_match() {
-            self.withheld.truncate(start);
-            return Matched::Stop(self.take_withheld());
+        for (idx, byte) in piece.bytes().enumerate() {
+            self.state = self.stops.step(self.state, byte);
+            if let Some(len) = self.stops.found(self.state) {
+                self.withheld.truncate(num_before + idx + 1 - len);
+                return Matched::Stop(self.take_withheld());
+            }
         }
-        let certain = self.withheld.len() - self.longest_beginning();
+        let certain = self.withheld.len() - self.stops.len_of(self.state);
         Matched::Continue(self.withheld.drain(..certain).collect())
     }
 
     /// Ends the text: returns what was withheld.
     pub fn take_withheld(&mut self) -> String {
+        self.state = Strings::START;
         std::mem::take(&mut self.withheld)
-    }
-
-    /// Where the match begins that ends first, of several the longest.
-    fn first_match(&self) -> Option<usize> {
-        let matches = self.stops.iter().filter_map(|stop| {
-            let start = self.withheld.find(stop.as_str())?;
-            Some((start + stop.len(), start))
-        });
-        matches.min().map(|(_end, start)| start)
-    }
-
-    /// Bytes of the longest end of the withheld text that is the beginning of a stop string.
-    fn longest_beginning(&self) -> usize {
-        let ends = self.withheld.char_indices().map(|(start, _)| &self.withheld[start..]);
-        let begins = |end: &&str| self.stops.iter().any(|stop| stop.starts_with(end));
-        ends.into_iter().find(begins).map_or(0, str::len)
     }
 }
 
@@ -116,6 +113,18 @@ mod tests {
             assert_eq!(matcher.push(piece), Matched::Continue(expect.to_owned()), "{piece:?}");
         }
         assert_eq!(matcher.push(":"), Matched::Stop(String::new()));
+    }
+
+    #[test]
+    fn long_stop_strings_cost_what_the_text_reaches_of_them() {
+        let long = |last: &str| "ab".repeat(1_000_000) + last;
+        let mut matcher =
+            StopMatcher::new(vec![long("c"), long("d"), "x".repeat(2_000_000), "abc".to_owned()]);
+        for _ in 0..100 {
+            assert_eq!(matcher.push("ab"), Matched::Continue(String::new()));
+        }
+        assert!(matcher.stops.num_states() <= 2 * 100 + 2, "{}", matcher.stops.num_states());
+        assert_eq!(matcher.push("cd"), Matched::Stop("ab".repeat(99)));
     }
 
     proptest! {

@@ -35,6 +35,8 @@ pub struct Answer {
 pub(crate) struct Choice {
     pub message: Message,
     tokens: Vec<TokenEvent>,
+    /// Tokens, from the first on, that have a part in the text.
+    num_in_text: usize,
     embedding: Vec<f32>,
     pub end: Option<(FinishReason, Usage)>,
 }
@@ -95,6 +97,7 @@ impl Answer {
         match event {
             Event::Token(token) => {
                 choice.message.push(&token);
+                choice.num_in_text = token.num_in_text;
                 if token.logprobs.is_some() {
                     choice.tokens.push(token);
                 }
@@ -235,13 +238,12 @@ fn content_body(
     tokenizer: &Tokenizer,
     call_id: &dyn Fn(usize) -> String,
 ) -> ContentBody {
-    let Choice { message, mut tokens, .. } = choice;
-    // The end-of-generation token is not part of the text.
-    tokens.retain(|token| !tokenizer.is_eog(token.token_id));
+    let Choice { message, mut tokens, num_in_text, .. } = choice;
+    tokens.truncate(num_in_text);
     match kind {
         Kind::Completion => {
-            let logprobs =
-                has_logprobs.then(|| CompletionLogprobs::new(&tokens, tokenizer, &mut TextOffset::default()));
+            let logprobs = has_logprobs
+                .then(|| CompletionLogprobs::new(&tokens, tokenizer, &mut TextOffset::new(tokenizer)));
             ContentBody::Completion { text: message.into_text(), logprobs }
         }
         Kind::Chat | Kind::Embedding(_) => {

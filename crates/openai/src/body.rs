@@ -64,6 +64,18 @@ body! {
         top_k: Option<i64> = optional(INTEGER), "choose among so many most likely tokens; 0 or -1: all";
         top_p: Option<f32> = optional(NUMBER), "choose among the most likely tokens with this sum of probabilities";
         min_p: Option<f32> = optional(NUMBER), "choose among tokens at least so likely, as a share of the most likely";
+        typical_p: Option<f32> = optional(NUMBER), "choose among the tokens about as likely as is to be expected, with this sum";
+        top_n_sigma: Option<f32> = optional(NUMBER), "choose among tokens at most so many standard deviations below the highest logit; 0 or less: all";
+        xtc_probability: Option<f32> = optional(NUMBER), "how often the most likely tokens are excluded";
+        xtc_threshold: Option<f32> = optional(NUMBER), "of tokens at least so likely, all but the least likely";
+        mirostat: bool = mirostat, "2: choose among tokens that keep the surprise constant; 0: do not";
+        mirostat_tau: Option<f32> = optional(NUMBER), "that surprise, in bits (5)";
+        mirostat_eta: Option<f32> = optional(NUMBER), "how fast it is followed (0.1)";
+        dry_multiplier: Option<f32> = optional(NUMBER), "for tokens that would continue a repetition; 0: none";
+        dry_base: Option<f32> = optional(NUMBER), "factor for each token of the repetition (1.75)";
+        dry_allowed_length: Option<usize> = optional(COUNT), "the shortest repetition that is penalised (2)";
+        dry_penalty_last_n: Option<usize> = last_n, "tokens in which repetitions are looked for; -1: all";
+        dry_sequence_breakers: Option<Vec<String>> = optional("a list of strings"), "what no repetition reaches over";
         repetition_penalty or repeat_penalty: Option<f32> = optional(NUMBER), "for tokens of prompt and answer, as a factor";
         presence_penalty: Option<f32> = optional(NUMBER), "for tokens of the answer";
         frequency_penalty: Option<f32> = optional(NUMBER), "for tokens of the answer, for each time";
@@ -299,6 +311,26 @@ fn stop(body: &Object, name: &str) -> Result<Vec<String>, ApiError> {
     match body.get(name) {
         Some(Value::String(text)) => Ok(vec![text.clone()]),
         _ => Ok(field(body, name, "a string or a list of strings")?.unwrap_or_default()),
+    }
+}
+
+/// Mirostat's version, of which the second is served.
+fn mirostat(body: &Object, name: &str) -> Result<bool, ApiError> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(found) => match found.as_f64() {
+            Some(0.0) => Ok(false),
+            Some(2.0) => Ok(true),
+            _ => Err(mistyped(name, "0 or 2 (1 is not supported)", found)),
+        },
+    }
+}
+
+/// A number of tokens; -1 means all.
+fn last_n(body: &Object, name: &str) -> Result<Option<usize>, ApiError> {
+    match body.get(name) {
+        Some(found) if found.as_i64() == Some(-1) => Ok(None),
+        _ => field(body, name, "a whole number, 0 or more, or -1"),
     }
 }
 

@@ -1,5 +1,8 @@
 //! A response in pieces: the bodies of server-sent events.
 
+use std::collections::VecDeque;
+use std::mem;
+
 use rustorch_llama::{Event, TokenEvent, Tokenizer};
 use serde::Serialize;
 
@@ -18,8 +21,27 @@ pub struct Chunks {
     suffix: String,
     created: u64,
     options: StreamOptions,
-    /// `[choices]`: where the next token's text begins.
-    offsets: Vec<TextOffset>,
+    /// `[choices]`
+    unlisted: Vec<Unlisted>,
+}
+
+/// Tokens of a choice whose log-probabilities were not sent yet, as a stop string may yet cut them away.
+#[derive(Debug, Default)]
+struct Unlisted {
+    tokens: VecDeque<TokenEvent>,
+    /// Tokens before them.
+    num_listed: usize,
+    /// Where the text of the first begins.
+    offset: Option<TextOffset>,
+}
+
+impl Unlisted {
+    /// The tokens to be listed now that so many are certain to be in the text.
+    fn take(&mut self, num_in_text: usize) -> Vec<TokenEvent> {
+        let count = num_in_text.saturating_sub(self.num_listed).min(self.tokens.len());
+        self.num_listed += count;
+        self.tokens.drain(..count).collect()
+    }
 }
 
 /// One piece of a response; serialises to the body of a server-sent event.
@@ -54,9 +76,9 @@ impl Answer {
     /// Streams the answer instead of collecting it. To be called before the first event is added.
     pub fn into_chunks(self, identity: &Identity<'_>, options: StreamOptions) -> Chunks {
         let (id, created) = (id(self.kind, identity), identity.created);
-        let offsets = vec![TextOffset::default(); self.choices.len()];
+        let unlisted = self.choices.iter().map(|_| Unlisted::default()).collect();
         let suffix = identity.suffix.to_owned();
-        Chunks { answer: self, id, suffix, created, options, offsets }
+        Chunks { answer: self, id, suffix, created, options, unlisted }
     }
 }
 
@@ -119,29 +141,38 @@ impl Chunks {
         Some(Chunk { choices: Vec::new(), usage: Some(usage), ..self.frame() })
     }
 
-    /// The content of a token's chunk. `None` if its text is held back and no log-probabilities were asked for.
-    fn content(&mut self, choice: usize, token: TokenEvent, tokenizer: &Tokenizer) -> Option<ChunkContent> {
-        // The end-of-generation token is not part of the text, but it may release text that was held back.
-        let listed = self.answer.has_logprobs && !tokenizer.is_eog(token.token_id);
-        Some(match self.answer.kind {
+    /// The content of a token's chunk. `None` if its text is held back and no log-probabilities are to be listed.
+    fn content(
+        &mut self,
+        choice: usize,
+        mut token: TokenEvent,
+        tokenizer: &Tokenizer,
+    ) -> Option<ChunkContent> {
+        let (kind, num_in_text) = (self.answer.kind, token.num_in_text);
+        let (text, delta) = match kind {
+            Kind::Completion => (mem::take(&mut token.text), Delta::default()),
+            Kind::Chat | Kind::Embedding(_) => {
+                let (suffix, message) = (&self.suffix, &mut self.answer.choices[choice].message);
+                (String::new(), message.push_delta(&token, &|call| call_id(suffix, choice, call)))
+            }
+        };
+        let unlisted = &mut self.unlisted[choice];
+        if self.answer.has_logprobs {
+            unlisted.tokens.push_back(token);
+        }
+        let tokens = unlisted.take(num_in_text);
+        let is_listed = !tokens.is_empty();
+        if text.is_empty() && delta.is_empty() && !is_listed {
+            return None;
+        }
+        Some(match kind {
             Kind::Completion => {
-                if token.text.is_empty() && !listed {
-                    return None;
-                }
-                let text = token.text.clone();
-                let tokens = [token];
-                let offset = &mut self.offsets[choice];
-                let logprobs = listed.then(|| CompletionLogprobs::new(&tokens, tokenizer, offset));
+                let offset = unlisted.offset.get_or_insert_with(|| TextOffset::new(tokenizer));
+                let logprobs = is_listed.then(|| CompletionLogprobs::new(&tokens, tokenizer, offset));
                 ChunkContent::Completion { text, logprobs }
             }
             Kind::Chat | Kind::Embedding(_) => {
-                let suffix = &self.suffix;
-                let message = &mut self.answer.choices[choice].message;
-                let delta = message.push_delta(&token, &|call| call_id(suffix, choice, call));
-                if delta.is_empty() && !listed {
-                    return None;
-                }
-                let logprobs = listed.then(|| ChatLogprobs::new(&[token], tokenizer));
+                let logprobs = is_listed.then(|| ChatLogprobs::new(&tokens, tokenizer));
                 ChunkContent::Chat { delta, logprobs }
             }
         })

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use rustorch_llama::{
-    Bos, EmbeddingRequest, EngineHandle, EventSink, Grammars, Priority, Request, SamplingParams,
-    SharedGrammar, Special, Tokenizer,
+    Bos, Dry, EmbeddingRequest, EngineHandle, EventSink, Grammars, Mirostat, Priority, Request,
+    SamplingParams, SharedGrammar, Special, Tokenizer, Xtc,
 };
 
 use crate::Endpoint;
@@ -282,12 +282,32 @@ impl Form {
 }
 
 fn sampling_params(common: Common, default_seed: u64) -> SamplingParams {
+    let mirostat = Mirostat::default();
+    let mirostat = Mirostat {
+        tau: common.mirostat_tau.unwrap_or(mirostat.tau),
+        eta: common.mirostat_eta.unwrap_or(mirostat.eta),
+    };
+    let (xtc, dry) = (Xtc::default(), Dry::default());
     SamplingParams {
         temperature: common.temperature.unwrap_or(1.0),
         // vLLM writes "all" as -1 as well as 0.
         top_k: common.top_k.map_or(0, |k| usize::try_from(k).unwrap_or(0)),
         top_p: common.top_p.unwrap_or(1.0),
         min_p: common.min_p.unwrap_or(0.0),
+        typical_p: common.typical_p.unwrap_or(1.0),
+        top_n_sigma: common.top_n_sigma.unwrap_or(0.0),
+        xtc: Xtc {
+            probability: common.xtc_probability.unwrap_or(xtc.probability),
+            threshold: common.xtc_threshold.unwrap_or(xtc.threshold),
+        },
+        mirostat: common.mirostat.then_some(mirostat),
+        dry: Dry {
+            multiplier: common.dry_multiplier.unwrap_or(dry.multiplier),
+            base: common.dry_base.unwrap_or(dry.base),
+            allowed_length: common.dry_allowed_length.unwrap_or(dry.allowed_length),
+            penalty_last_n: common.dry_penalty_last_n,
+            sequence_breakers: common.dry_sequence_breakers.unwrap_or(dry.sequence_breakers),
+        },
         repetition_penalty: common.repetition_penalty.unwrap_or(1.0),
         frequency_penalty: common.frequency_penalty.unwrap_or(0.0),
         presence_penalty: common.presence_penalty.unwrap_or(0.0),

@@ -71,30 +71,20 @@ const BOOKKEEPING: &[Field] = &[
 ];
 
 /// Parameters of samplers that are refused themselves.
-const SAMPLING_DETAILS: &[Field] = &[
-    accepted("mirostat_tau", "only beside `mirostat`"),
-    accepted("mirostat_eta", "only beside `mirostat`"),
-    accepted("dry_base", "only beside `dry_multiplier`"),
-    accepted("dry_allowed_length", "only beside `dry_multiplier`"),
-    accepted("dry_penalty_last_n", "only beside `dry_multiplier`"),
-    accepted("dry_sequence_breakers", "only beside `dry_multiplier`"),
-    accepted("xtc_threshold", "only beside `xtc_probability`"),
-    accepted("dynatemp_exponent", "only beside `dynatemp_range`"),
-];
+const SAMPLING_DETAILS: &[Field] = &[accepted("dynatemp_exponent", "only beside `dynatemp_range`")];
 
 /// Ways to choose tokens.
 const SAMPLING: &[Refused] = &[
-    Refused::new("mirostat", "[0]", ""),
-    Refused::new("dry_multiplier", "[0]", ""),
-    Refused::new("xtc_probability", "[0]", ""),
-    Refused::new("typical_p", "[1]", ""),
-    Refused::new("top_n_sigma", "[-1, 0]", ""),
     Refused::new("top_a", "[0]", "min_p is similar"),
     Refused::new("tfs_z", "[1]", ""),
     Refused::new("dynatemp_range", "[0]", ""),
     Refused::new("repeat_last_n", "[-1]", "repetition_penalty counts all tokens"),
     Refused::new("penalize_nl", "[true]", "repetition_penalty counts all tokens"),
-    Refused::new("samplers", "[]", "the order is fixed: penalties, temperature, top_k, top_p, min_p"),
+    Refused::new(
+        "samplers",
+        "[]",
+        "the order is fixed: penalties, dry, top_n_sigma, temperature, top_k, typical_p, top_p, min_p, xtc",
+    ),
     Refused::new("min_keep", "[0, 1]", "one token is always kept"),
     Refused::new("allowed_token_ids", "[]", "logit_bias can favour tokens"),
     Refused::new("bad_words", "[]", "logit_bias can forbid tokens"),

@@ -125,7 +125,7 @@ mod tests {
     use crate::queue::Queue;
 
     fn token() -> Event {
-        Event::Token(TokenEvent { token_id: 1, text: "a".into(), logprobs: None })
+        Event::Token(TokenEvent { token_id: 1, text: "a".into(), logprobs: None, num_in_text: 1 })
     }
 
     #[test]

@@ -88,6 +88,50 @@ fn sampling_options_do_what_they_say() {
 }
 
 #[test]
+fn truncating_options_do_what_they_say() {
+    let all = ["-n", "40", "--top-k", "0", "--top-p", "1", "--min-p", "0"];
+    let with = |options: &[&str]| generate(&[FOX], &[&all[..], options].concat());
+    let greedy = with(&["--temperature", "0"]);
+    let drawn = with(&[]);
+    assert_ne!(drawn, greedy);
+    // Where one token is left, the seed does not matter.
+    assert_eq!(with(&["--top-nsigma", "0.001"]), greedy);
+    assert_eq!(with(&["--typical", "0", "--seed", "1"]), with(&["--typical", "0", "--seed", "2"]));
+    assert_ne!(with(&["--typical", "0"]), greedy);
+
+    assert_eq!(with(&["--xtc-probability", "0", "--xtc-threshold", "0"]), drawn);
+    let excluded = |threshold| with(&["--xtc-probability", "1", "--xtc-threshold", threshold]);
+    assert_eq!(excluded("0.6"), excluded("0.9"), "no two tokens are so likely");
+    assert_ne!(excluded("0.05"), excluded("0.9"));
+
+    assert_eq!(with(&["--mirostat", "0", "--mirostat-ent", "0"]), drawn);
+    assert_eq!(with(&["--mirostat", "2", "--mirostat-ent", "0"]), greedy);
+    assert_ne!(with(&["--mirostat", "2", "--mirostat-ent", "9"]), greedy);
+    let mirostat = |rate| with(&["--mirostat", "2", "--mirostat-ent", "1", "--mirostat-lr", rate]);
+    assert_ne!(mirostat("0"), mirostat("1"));
+}
+
+#[test]
+fn repetitions_are_penalised() {
+    // Says the same again and again.
+    let loops = ["-n", "60", "--temperature", "0", "--frequency-penalty", "-20"];
+    let with = |options: &[&str]| generate(&[FOX], &[&loops[..], options].concat());
+    let repeating = with(&[]);
+    let dry = ["--dry-multiplier", "100"];
+    let also = |options: &[&str]| with(&[&dry[..], options].concat());
+    let penalised = also(&[]);
+    assert_ne!(penalised, repeating);
+    assert_ne!(also(&["--dry-base", "1"]), penalised);
+    assert_ne!(also(&["--dry-allowed-length", "9"]), penalised);
+    assert_eq!(also(&["--dry-allowed-length", "100"]), repeating);
+    assert_eq!(also(&["--dry-penalty-last-n", "0"]), repeating);
+    assert_eq!(also(&["--dry-penalty-last-n", "1000"]), penalised);
+    let word = repeating.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(also(&["--dry-sequence-breaker", word]), repeating);
+    assert_eq!(also(&["--dry-sequence-breaker", "\n", "--dry-sequence-breaker", "none"]), penalised);
+}
+
+#[test]
 fn a_story_ends_by_itself_unless_told_not_to() {
     let count = |options: &[&str]| {
         let ran = run(&[&["generate", "-p", FOX, "-n", "600"], options].concat(), b"");

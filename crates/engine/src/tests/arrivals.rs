@@ -34,7 +34,7 @@ pub struct Arrival {
 
 #[derive(Debug, Clone)]
 pub enum Work {
-    Generate(Request),
+    Generate(Box<Request>),
     Embed(EmbeddingRequest),
 }
 
@@ -179,7 +179,7 @@ fn any_work() -> impl Strategy<Value = Work> {
                 let (seed, num_free) = (params.seed, params.seed as usize / 2 % 4);
                 let grammar = Toy { seed, num_free, len: num_free + 12 };
                 let grammar = (seed % 2 == 0).then(|| grammar.shared());
-                Work::Generate(Request { prompt_token_ids, params, grammar, priority })
+                Work::Generate(Box::new(Request { prompt_token_ids, params, grammar, priority }))
             }
             Some(pooling) => Work::Embed(EmbeddingRequest { prompt_token_ids, pooling, priority }),
         },
@@ -253,7 +253,7 @@ pub fn run(setting: &Setting, arrivals: &[Arrival]) -> Outcome {
         for (arrival, stream) in arrivals.iter().zip(&mut streams) {
             if arrival.arrives == step {
                 let (seq, new) = match arrival.work.clone() {
-                    Work::Generate(request) => sequence(*spec, Some(&tokenizer()), request),
+                    Work::Generate(request) => sequence(*spec, Some(&tokenizer()), *request),
                     Work::Embed(request) => embedding_sequence(*spec, request),
                 }
                 .expect("a request that fits");
@@ -340,7 +340,7 @@ pub fn compare_with_alone(
                 if is_over && got != Ok(want.clone()) { differs(&want, &events) } else { Ok(()) }
             }
             Work::Generate(request) => {
-                let want = generate_alone(setting.spec, Some(&tokenizer()), request.clone());
+                let want = generate_alone(setting.spec, Some(&tokenizer()), (**request).clone());
                 let tokens: Vec<u32> = events.iter().filter_map(token_id).collect();
                 let is_same = match is_over {
                     true => Completion::collect(events.clone()) == Ok(want.clone()),

@@ -20,11 +20,11 @@ fn an_embedding_is_as_alone_whatever_the_chunks() {
     let prompt: Vec<u32> = (0..14).collect();
     let arrivals = [
         Arrival::now(Work::Embed(request(prompt.clone(), Pooling::Mean))),
-        Arrival::now(Work::Generate(Request {
+        Arrival::now(Work::Generate(Box::new(Request {
             prompt_token_ids: vec![5, 6],
             params: SamplingParams { max_tokens: Some(6), ignore_eos: true, ..SamplingParams::default() },
             ..Request::default()
-        })),
+        }))),
         Arrival::now(Work::Embed(request(prompt, Pooling::Last))),
     ];
     for max_chunk in [1, 3, 5, 16] {

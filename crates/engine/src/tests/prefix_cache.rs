@@ -24,7 +24,7 @@ fn prompt(pages: &str, rest: &[u32]) -> Vec<u32> {
 fn generate(prompt_token_ids: Vec<u32>, max_tokens: usize) -> Work {
     let params =
         SamplingParams { max_tokens: Some(max_tokens), ignore_eos: true, ..SamplingParams::default() };
-    Work::Generate(Request { prompt_token_ids, params, ..Request::default() })
+    Work::Generate(Box::new(Request { prompt_token_ids, params, ..Request::default() }))
 }
 
 fn embed(prompt_token_ids: Vec<u32>, pooling: Pooling) -> Work {
@@ -80,7 +80,7 @@ fn generated_tokens_are_found() {
     let answer = crate::testing::generate_alone(spec(), None, first.clone()).token_ids;
     // 7 tokens of the prompt and 5 of the answer were run: three pages.
     let next = [&first.prompt_token_ids[..], &answer, &[1, 2]].concat();
-    check_found(spec(), [Work::Generate(first), generate(next, 1)], &[0, 12]);
+    check_found(spec(), [Work::Generate(Box::new(first)), generate(next, 1)], &[0, 12]);
 }
 
 #[test]
@@ -118,7 +118,11 @@ fn sequences_share_pages_while_they_run() {
     let long = |seed| {
         let params =
             SamplingParams { seed, max_tokens: Some(20), ignore_eos: true, ..SamplingParams::default() };
-        Work::Generate(Request { prompt_token_ids: prompt("ABC", &[1]), params, ..Request::default() })
+        Work::Generate(Box::new(Request {
+            prompt_token_ids: prompt("ABC", &[1]),
+            params,
+            ..Request::default()
+        }))
     };
     // 8 pages are not enough for two sequences of 33 tokens unless they share three.
     let spec = RunnerSpec { max_seq_len: 48, ..with_pages(13) };

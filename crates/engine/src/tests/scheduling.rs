@@ -51,7 +51,8 @@ fn crowd() -> (RunnerSpec, Vec<Request>) {
 #[test]
 fn a_preemption_does_not_show_in_sampled_text() {
     let (spec, requests) = crowd();
-    let arrivals: Vec<Arrival> = requests.into_iter().map(Work::Generate).map(Arrival::now).collect();
+    let arrivals: Vec<Arrival> =
+        requests.into_iter().map(Box::new).map(Work::Generate).map(Arrival::now).collect();
     for prefix_cache in [PrefixCache::On, PrefixCache::Off] {
         let mut setting = Setting::new(spec);
         setting.options.prefix_cache = prefix_cache;

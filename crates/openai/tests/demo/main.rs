@@ -37,6 +37,102 @@ fn chunks_joined_are_the_whole_answer() {
     check(text, json!({"prompt": "One day", "logit_bias": {"3": 100}, "logprobs": 1}), "text_completion");
 }
 
+/// The log-probabilities of a completion, which are the same streamed.
+fn completion_logprobs(body: Value) -> (String, Value) {
+    let whole = whole(Endpoint::Completions, &body);
+    assert_eq!(join(&streamed(Endpoint::Completions, &body), &whole), whole, "{body}");
+    let choice = &whole["choices"][0];
+    (choice["text"].as_str().unwrap().to_owned(), choice["logprobs"].clone())
+}
+
+#[test]
+fn tokens_are_listed_that_have_a_part_in_the_text() {
+    let count = |logprobs: &Value| logprobs["tokens"].as_array().unwrap().len();
+    // Token 3 ends a text, unless it is told not to.
+    let ends = json!({"prompt": "One day", "logit_bias": {"3": 100}, "logprobs": 1, "max_tokens": 8});
+    assert_eq!(count(&completion_logprobs(ends.clone()).1), 0);
+    let mut goes_on = ends;
+    goes_on["ignore_eos"] = json!(true);
+    assert_eq!(count(&completion_logprobs(goes_on).1), 8);
+
+    let body = json!({"prompt": "Once upon a time", "temperature": 0, "logprobs": 1, "max_tokens": 40});
+    let (text, _) = completion_logprobs(body.clone());
+    // A stop string for each place that it may begin at.
+    for (start, _) in text.char_indices().take(30) {
+        let stop: String = text[start..].chars().take(9).collect();
+        let mut body = body.clone();
+        body["stop"] = json!([stop]);
+        let (cut, logprobs) = completion_logprobs(body);
+        let length = cut.chars().count() as u64;
+        let offsets: Vec<u64> =
+            logprobs["text_offset"].as_array().unwrap().iter().map(|o| o.as_u64().unwrap()).collect();
+        assert!(offsets.iter().all(|&offset| offset < length), "{stop:?}: {offsets:?} of {length}");
+        let tokens: String =
+            logprobs["tokens"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+        assert!(tokens.starts_with(&cut), "{stop:?}: {tokens:?} is not {cut:?}");
+    }
+}
+
+#[test]
+fn samplers_have_their_effect() {
+    let text = |fields: &[(&str, Value)]| {
+        let mut body = json!({"prompt": "Once upon a time, there was a little fox", "max_tokens": 40});
+        fields.iter().for_each(|(name, value)| body[*name] = value.clone());
+        whole(Endpoint::Completions, &body)["choices"][0]["text"].as_str().unwrap().to_owned()
+    };
+    let (drawn, greedy) = (text(&[]), text(&[("temperature", json!(0))]));
+    assert_eq!(text(&[("top_n_sigma", json!(0.001))]), greedy);
+    assert_eq!(text(&[("top_n_sigma", json!(-1))]), drawn);
+    let typical = |seed| text(&[("typical_p", json!(0)), ("seed", json!(seed))]);
+    assert_eq!(typical(1), typical(2));
+    let xtc = |threshold| text(&[("xtc_probability", json!(1)), ("xtc_threshold", json!(threshold))]);
+    assert_eq!(xtc(0.6), xtc(0.9));
+    assert_ne!(xtc(0.05), xtc(0.9));
+    let mirostat = |version: u32, tau: u32, eta: u32| {
+        text(&[("mirostat", json!(version)), ("mirostat_tau", json!(tau)), ("mirostat_eta", json!(eta))])
+    };
+    assert_eq!(mirostat(0, 0, 0), drawn);
+    assert_eq!(mirostat(2, 0, 0), greedy);
+    assert_ne!(mirostat(2, 1, 0), mirostat(2, 1, 1));
+
+    // Says the same again and again.
+    let loops = [("temperature", json!(0)), ("frequency_penalty", json!(-20))];
+    let repeating = text(&loops);
+    let dry = |fields: &[(&'static str, Value)]| {
+        text(&[&loops[..], &[("dry_multiplier", json!(100))], fields].concat())
+    };
+    let penalised = dry(&[]);
+    assert_ne!(penalised, repeating);
+    assert_ne!(dry(&[("dry_base", json!(1))]), penalised);
+    assert_eq!(dry(&[("dry_allowed_length", json!(100))]), repeating);
+    assert_eq!(dry(&[("dry_penalty_last_n", json!(0))]), repeating);
+    assert_eq!(dry(&[("dry_penalty_last_n", json!(-1))]), penalised);
+    let word = repeating.trim_end().rsplit(' ').next().unwrap();
+    assert_eq!(dry(&[("dry_sequence_breakers", json!([word]))]), repeating);
+
+    let refused = |name: &str, value: Value, expect: &str| {
+        let mut body = json!({"prompt": "a"});
+        body[name] = value;
+        let error = read(Endpoint::Completions, &body, ModelNames::Any).map(|_| ()).unwrap_err();
+        assert_eq!(error.message, format!("{name}: {expect}"));
+    };
+    refused("mirostat", json!(1), "expected 0 or 2 (1 is not supported), found 1");
+    refused("dry_penalty_last_n", json!(-2), "expected a whole number, 0 or more, or -1, found -2");
+}
+
+#[test]
+fn tokens_that_are_no_whole_character_have_keys_of_their_own() {
+    let tokenizer = &demo().tokenizer;
+    let is_partial = |&id: &u32| str::from_utf8(tokenizer.token_bytes(id)).is_err();
+    let id = (0..tokenizer.vocab_size() as u32).find(is_partial).unwrap();
+    let body =
+        json!({"prompt": "One day", "logit_bias": {id.to_string(): 100}, "logprobs": 0, "max_tokens": 2});
+    let key = format!("bytes:\\x{:02x}", tokenizer.token_bytes(id)[0]);
+    let (_, logprobs) = completion_logprobs(body);
+    assert_eq!(logprobs["tokens"], json!([key, key]));
+    assert!(logprobs["top_logprobs"][0].get(&key).is_some(), "{logprobs}");
+}
+
 #[test]
 fn refusals_name_the_field() {
     let served = ["demo".to_owned()];
@@ -79,18 +175,6 @@ fn refusals_name_the_field() {
     check(embed, pooling, 400, Some("pooling"), "expected \"last\" or \"mean\", found 1");
     assert!(read(text, &json!({"prompt": "a", "model": "demo"}), ModelNames::OneOf(&served)).is_ok());
     assert!(read(text, &json!({"prompt": "a", "model": "gpt"}), ModelNames::Any).is_ok());
-}
-
-#[test]
-fn tokens_that_are_no_whole_characters_are_listed_by_their_bytes() {
-    let pieces = demo().tokenizer.encode("\u{1f980}", Special::Parse, Bos::Skip);
-    let first = pieces.iter().copied().find(|&id| demo().tokenizer.token_bytes(id) == [0xf0]).unwrap();
-    let request = |id: u32| json!({"prompt": "One day", "max_tokens": 2, "logit_bias": {id.to_string(): 100}, "logprobs": 20});
-    let logprobs = whole(Endpoint::Completions, &request(first))["choices"][0]["logprobs"].clone();
-    assert_eq!(logprobs["tokens"], json!(["bytes:\\xf0", "bytes:\\xf0"]));
-    assert!(logprobs["top_logprobs"][0]["bytes:\\xf0"].is_number(), "{logprobs}");
-    // No alternative shares its key with another.
-    assert!(logprobs["top_logprobs"][0].as_object().unwrap().len() >= 20, "{logprobs}");
 }
 
 #[test]
@@ -182,7 +266,7 @@ fn no_field_is_silently_ignored() {
     let prompt = json!({"prompt": "a"});
     let messages = json!({"messages": [{"role": "user", "content": "a"}]});
     for (name, value) in [
-        ("mirostat", json!(2)),
+        ("mirostat", json!(1)),
         ("use_beam_search", json!(true)),
         ("truncate_prompt_tokens", json!(5)),
         ("n_keep", json!(4)),

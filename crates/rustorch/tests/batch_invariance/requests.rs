@@ -7,8 +7,8 @@ use engine::{Engine, EngineOptions};
 use model::{Backend, BatchLimits, ModelRunner, Runner};
 use proptest::prelude::*;
 use rustorch_llama::{
-    Bos, Completion, EngineHandle, EngineStats, PrefixCache, Request, SamplingParams, Special, TokenLogprobs,
-    Tokenizer, demo,
+    Bos, Completion, Dry, EngineHandle, EngineStats, Mirostat, PrefixCache, Request, SamplingParams, Special,
+    TokenLogprobs, Tokenizer, Xtc, demo,
 };
 use testkit::Rng;
 
@@ -81,8 +81,20 @@ pub fn params() -> impl Strategy<Value = SamplingParams> {
         (1..40usize, any::<bool>(), 0..10usize, prop::sample::subsequence(vec![".", " the ", "said"], 0..3));
     let logit_bias = prop::collection::vec((0..2048u32, -3.0..3.0f32), 0..4);
     let logprobs = prop::option::weighted(0.8, 0..4usize);
-    (temperature, kept, penalties, ending, logit_bias, logprobs, any::<u64>()).prop_map(
-        |(temperature, kept, penalties, ending, logit_bias, logprobs, seed)| SamplingParams {
+    let rules = (
+        prop_oneof![Just(1.0f32), Just(0.8)],
+        prop_oneof![Just(0.0f32), Just(1.5)],
+        prop_oneof![Just(0.0f32), Just(0.5)],
+        prop::option::weighted(0.3, Just(Mirostat::default())),
+        prop_oneof![Just(0.0f32), Just(0.7)],
+    );
+    (temperature, kept, penalties, ending, logit_bias, logprobs, any::<u64>(), rules).prop_map(
+        |(temperature, kept, penalties, ending, logit_bias, logprobs, seed, rules)| SamplingParams {
+            typical_p: rules.0,
+            top_n_sigma: rules.1,
+            xtc: Xtc { probability: rules.2, ..Xtc::default() },
+            mirostat: rules.3,
+            dry: Dry { multiplier: rules.4, ..Dry::default() },
             temperature,
             top_k: kept.0,
             top_p: kept.1,
