@@ -1,5 +1,6 @@
 //! Long prompts stop nobody: bounds in steps and in simulated time.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -202,7 +203,9 @@ proptest! {
         }
     }
 
-    /// Once costs are known, steps take as long as they may at most, and not much less while there are prompts.
+    /// Once costs are known, steps take as long as they may at most, and not much less while there are prompts. Known are those
+    /// of steps with a number of head rows that was there before: what a step costs and what its head rows cost cannot be told
+    /// apart while their number is the same.
     #[test]
     fn steps_keep_to_the_target(
         costs in any_costs(),
@@ -215,14 +218,17 @@ proptest! {
         let _streams: Vec<_> = (0..num_streams).map(|_| simulation.add(5, 1000)).collect();
         (0..10).for_each(|_| { simulation.engine.step(); });
         let _prompts: Vec<_> = (0..num_prompts).map(|_| simulation.add(900, 3)).collect();
+        let mut num_seen = HashMap::new();
         for i in 0.. {
             let step = simulation.step();
+            let seen: &mut usize = num_seen.entry(step.work.head_rows as usize).or_default();
+            *seen += 1;
             let pending = simulation.engine.pending_prompts();
             if pending.is_empty() {
                 break;
             }
             let (seconds, most) = (costs.seconds(step.work), simulation.most_seconds(step));
-            if i >= KNOWN_AFTER {
+            if i >= KNOWN_AFTER && *seen > KNOWN_AFTER {
                 prop_assert!(seconds <= most * 1.15, "step {i} takes {seconds} s, more than {most}: {step:?}");
                 let is_full = step.work.tokens >= BUDGET as f64 - 1.0;
                 prop_assert!(is_full || seconds >= target * 0.8, "step {i} takes {seconds} s of {target}: {step:?}");
