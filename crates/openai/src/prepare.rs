@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rustorch_llama::{
     Bos, Dry, EmbeddingRequest, EngineHandle, EventSink, Grammars, Mirostat, Priority, Request,
-    SamplingParams, SharedGrammar, Special, Tokenizer, Xtc,
+    SamplingParams, Special, Tokenizer, Xtc,
 };
 
 use crate::Endpoint;
@@ -14,7 +14,7 @@ use crate::embeddings::EmbeddingFormat;
 use crate::error::ApiError;
 use crate::field_list::UnknownFields;
 use crate::fields::{Object, refused};
-use crate::structured::{Demand, Structured};
+use crate::structured::{Form, Structured};
 use crate::tools::{ToolFields, converse};
 
 /// OpenAI's default for completions.
@@ -153,7 +153,7 @@ fn completion(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     params.logprobs = body.logprobs;
     let prompts = body.prompt.tokens(context.tokenizer);
     let answer = Answer::new(Kind::Completion, context.model, prompts.len(), n, params.logprobs);
-    let form = form.map(|form| Form::compile(form, context)).transpose()?;
+    let form = form.map(|form| form.compile(context.grammars)).transpose()?;
     Ok((
         work(&prompts, n, &params, form.as_ref()),
         answer.with_form_field(form.map(|form| form.field)),
@@ -176,7 +176,7 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     let tools = ToolFields::read(fields)?;
     let variables = chat_template_kwargs.as_ref();
     let conversation = converse(messages, tools, reasoning_format, variables, form, context)?;
-    let form = conversation.form.map(|(field, grammar)| Form { field, grammar });
+    let form = conversation.form;
     let work = work(&[conversation.prompt], n, &params, form.as_ref());
     let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs);
     Ok((work, answer.with_form_field(form.map(|form| form.field)).read_by(conversation.reading), stream))
@@ -259,26 +259,6 @@ fn work(prompts: &[Vec<u32>], n: usize, params: &SamplingParams, form: Option<&F
     };
     let sequences = Sequences::Generate((0..).zip(prompts).map(request).collect());
     Work { sequences, form_field: form.map(|form| form.field.clone()) }
-}
-
-/// A compiled demand.
-#[derive(Debug)]
-struct Form {
-    field: String,
-    grammar: SharedGrammar,
-}
-
-impl Form {
-    /// Compiles a grammar, on the caller's thread.
-    ///
-    /// # Errors
-    /// 400 that names the field, for a grammar that is wrong, would not be enforced or is beyond the limits.
-    fn compile(Demand { field, spec }: Demand, context: &Context<'_>) -> Result<Self, ApiError> {
-        match context.grammars.compile(&spec) {
-            Ok(grammar) => Ok(Self { field, grammar }),
-            Err(error) => Err(refused(&field, error)),
-        }
-    }
 }
 
 fn sampling_params(common: Common, default_seed: u64) -> SamplingParams {

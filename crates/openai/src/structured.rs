@@ -1,6 +1,6 @@
 //! What an answer must be: `response_format` and the fields of vLLM and llama.cpp, as a grammar.
 
-use rustorch_llama::GrammarSpec;
+use rustorch_llama::{GrammarSpec, Grammars, SharedGrammar};
 use serde_json::Value;
 
 use crate::error::ApiError;
@@ -63,6 +63,27 @@ pub struct Demand {
     /// With the path of nested fields.
     pub field: String,
     pub spec: GrammarSpec,
+}
+
+/// A demand whose grammar is compiled.
+#[derive(Debug)]
+pub(crate) struct Form {
+    pub field: String,
+    pub grammar: SharedGrammar,
+}
+
+impl Demand {
+    /// Compiles the grammar, on the caller's thread.
+    ///
+    /// # Errors
+    /// 400 that names the field, for a grammar that is wrong, would not be enforced or is beyond the limits.
+    pub(crate) fn compile(self, grammars: &Grammars) -> Result<Form, ApiError> {
+        let Self { field, spec } = self;
+        match grammars.compile(&spec) {
+            Ok(grammar) => Ok(Form { field, grammar }),
+            Err(error) => Err(refused(&field, error)),
+        }
+    }
 }
 
 impl Structured {

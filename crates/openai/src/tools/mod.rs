@@ -14,14 +14,14 @@ mod xml;
 
 use std::sync::Arc;
 
-use rustorch_llama::{ControlTokens, GrammarRule, GrammarSpec, SharedGrammar, Tokenizer, TokenizerError};
+use rustorch_llama::{ControlTokens, GrammarRule, GrammarSpec, Tokenizer, TokenizerError};
 use serde_json::{Value, json};
 
 use crate::body::Message;
 use crate::error::ApiError;
 use crate::fields::{Object, refused};
 use crate::prepare::Context;
-use crate::structured::Demand;
+use crate::structured::{Demand, Form};
 
 use formats::{Format, GENERIC, THOUGHTS};
 use grammar::Calls;
@@ -35,8 +35,8 @@ pub(crate) struct Conversation {
     pub prompt: Vec<u32>,
     /// How the answer is to be read; `None` if it is text alone.
     pub reading: Option<Reading>,
-    /// What the answer must be, and the field that demands it.
-    pub form: Option<(String, SharedGrammar)>,
+    /// What the answer must be.
+    pub form: Option<Form>,
 }
 
 /// How an answer is read.
@@ -88,14 +88,13 @@ pub(crate) fn converse(
     let prompt = given.encode(tokenizer).map_err(failed)?;
     let begins_in_thoughts = pair.filter(|(begin, _)| ends_with(&prompt, begin, tokenizer));
 
-    let mut syntax = Syntax {
+    let schemas = toolbox.tools.iter().map(|tool| (tool.name.clone(), tool.parameters.clone()));
+    let syntax = Syntax {
         format: has_tools.then(|| format.unwrap_or(&GENERIC)),
         thoughts: pair.filter(|_| thoughts == Thoughts::Apart),
         begins_in_thoughts: begins_in_thoughts.is_some() && thoughts == Thoughts::Apart,
-        schemas: Arc::default(),
+        schemas: Arc::new(schemas.collect()),
     };
-    let schemas = toolbox.tools.iter().map(|tool| (tool.name.clone(), tool.parameters.clone()));
-    syntax.schemas = Arc::new(schemas.collect());
     let after = begins_in_thoughts.map(|(_, end)| end);
     let form = match syntax.format {
         Some(format) => Some(toolbox.form(format, after, demand, context)?),
@@ -123,20 +122,13 @@ fn ends_with(prompt: &[u32], text: &str, tokenizer: &Tokenizer) -> bool {
 
 /// The grammar of a form that is demanded of an answer without tools. If the answer begins in thoughts, it is that of what
 /// comes after them.
-fn plain_form(
-    demand: Demand,
-    after: Option<&str>,
-    context: &Context<'_>,
-) -> Result<(String, SharedGrammar), ApiError> {
+fn plain_form(demand: Demand, after: Option<&str>, context: &Context<'_>) -> Result<Form, ApiError> {
     let Demand { field, spec } = demand;
     let spec = match (after, rule(&spec)) {
         (Some(end), Some(rule)) => GrammarSpec::After(vec![end.to_owned()], after_thoughts(rule)),
         _ => spec,
     };
-    match context.grammars.compile(&spec) {
-        Ok(grammar) => Ok((field, grammar)),
-        Err(error) => Err(refused(&field, error)),
-    }
+    Demand { field, spec }.compile(context.grammars)
 }
 
 /// A rule after the end of thoughts and white space.
@@ -168,7 +160,7 @@ impl Toolbox {
         after: Option<&str>,
         demand: Option<Demand>,
         context: &Context<'_>,
-    ) -> Result<(String, SharedGrammar), ApiError> {
+    ) -> Result<Form, ApiError> {
         let size: usize = self.tools.iter().map(|tool| tool.parameters.to_string().len()).sum();
         if size > MAX_SCHEMAS {
             let rest = format_args!("expected at most {MAX_SCHEMAS} bytes of schemas, found {size}");
@@ -192,13 +184,10 @@ impl Toolbox {
         let spec =
             |functions: &[(String, Value)]| self.spec(format, functions, content.clone(), after, context);
         if let Ok(grammar) = context.grammars.compile(&spec(&functions)) {
-            return Ok((field, grammar));
+            return Ok(Form { field, grammar });
         }
         self.loosen(&mut functions, context)?;
-        match context.grammars.compile(&spec(&functions)) {
-            Ok(grammar) => Ok((field, grammar)),
-            Err(error) => Err(refused(&field, error)),
-        }
+        Demand { field, spec: spec(&functions) }.compile(context.grammars)
     }
 
     fn spec(
