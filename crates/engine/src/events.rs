@@ -47,8 +47,8 @@ impl EventSender {
         self.sink.send(Event::Token(token));
     }
 
-    pub fn finish(&mut self, reason: FinishReason, usage: Usage) {
-        self.end(Ending::Finished(reason), Event::Finished { reason, usage });
+    pub fn finish(&mut self, reason: FinishReason, usage: Usage, stop_string: Option<String>) {
+        self.end(Ending::Finished(reason), Event::Finished { reason, usage, stop_string });
     }
 
     pub fn embedding(&mut self, values: Vec<f32>, usage: Usage) {

@@ -59,6 +59,8 @@ pub enum Event {
         reason: FinishReason,
         /// What it took.
         usage: Usage,
+        /// The stop string that ended the text, if one did.
+        stop_string: Option<String>,
     },
     /// An [`EmbeddingRequest`] was served.
     Embedding {
@@ -155,7 +157,7 @@ impl Completion {
                     text.push_str(&token.text);
                     logprobs.extend(token.logprobs);
                 }
-                Event::Finished { reason, usage } => {
+                Event::Finished { reason, usage, .. } => {
                     return Ok(Self { token_ids, text, logprobs, reason, usage });
                 }
                 Event::Embedding { .. } => {}

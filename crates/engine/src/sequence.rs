@@ -132,7 +132,9 @@ impl Sequence {
         self.token_ids.push(token.token_id);
         self.events.token(token);
         if let Some(reason) = reason {
-            self.events.finish(reason, self.usage());
+            let stop_string = generation.text.as_ref().and_then(|text| text.stop_string());
+            let stop_string = stop_string.map(str::to_owned);
+            self.events.finish(reason, self.usage(), stop_string);
         }
     }
 

@@ -14,6 +14,8 @@ pub(crate) struct StopMatcher {
     state: usize,
     /// Text not passed on yet: that end.
     withheld: String,
+    /// The stop string that is complete.
+    found: Option<String>,
 }
 
 /// What a piece of text led to.
@@ -28,7 +30,7 @@ pub(crate) enum Matched {
 impl StopMatcher {
     /// Looks for `stops`, none of which may be empty.
     pub fn new(stops: Vec<String>) -> Self {
-        Self { stops: Strings::new(stops), state: Strings::START, withheld: String::new() }
+        Self { stops: Strings::new(stops), state: Strings::START, withheld: String::new(), found: None }
     }
 
     /// Whether there are none.
@@ -46,12 +48,19 @@ impl StopMatcher {
         for (idx, byte) in piece.bytes().enumerate() {
             self.state = self.stops.step(self.state, byte);
             if let Some(len) = self.stops.found(self.state) {
-                self.withheld.truncate(num_before + idx + 1 - len);
+                let (start, end) = (num_before + idx + 1 - len, num_before + idx + 1);
+                self.found = Some(self.withheld[start..end].to_owned());
+                self.withheld.truncate(start);
                 return Matched::Stop(self.take_withheld());
             }
         }
         let certain = self.withheld.len() - self.stops.len_of(self.state);
         Matched::Continue(self.withheld.drain(..certain).collect())
+    }
+
+    /// The stop string that has ended the text.
+    pub fn found(&self) -> Option<&str> {
+        self.found.as_deref()
     }
 
     /// Ends the text: returns what was withheld.
@@ -74,7 +83,13 @@ mod tests {
         for piece in pieces {
             match matcher.push(piece) {
                 Matched::Continue(text) => passed += &text,
-                Matched::Stop(text) => return passed + &text + "!",
+                Matched::Stop(text) => {
+                    let found = matcher.found().unwrap();
+                    assert!(
+                        stops.contains(&found) && pieces.concat().contains(&(passed.clone() + &text + found))
+                    );
+                    return passed + &text + "!";
+                }
             }
         }
         passed + &matcher.take_withheld() + "."

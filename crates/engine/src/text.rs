@@ -41,6 +41,11 @@ impl TextStream {
         self.num_in_text
     }
 
+    /// The stop string that has ended the text.
+    pub fn stop_string(&self) -> Option<&str> {
+        self.stop.found()
+    }
+
     /// The text that a token completes, without looking for stop strings in it.
     pub fn push_unstopped(&mut self, token_id: u32) -> String {
         let piece = self.detokenize(token_id);
