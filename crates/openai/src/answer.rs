@@ -3,10 +3,12 @@
 use rustorch_llama::{Event, FinishReason, TokenEvent, Tokenizer, Usage};
 use serde::Serialize;
 
+use crate::blocks::{Blocks, Change};
 use crate::embeddings::{EmbeddingFormat, EmbeddingList};
 use crate::error::ApiError;
 use crate::logprobs::{ChatLogprobs, CompletionLogprobs, TextOffset};
 use crate::message::{Message, MessageBody, call_id};
+use crate::stream::{Style, Styled};
 use crate::tools::Reading;
 
 /// Which API answers.
@@ -29,6 +31,8 @@ pub struct Answer {
     pub(crate) has_logprobs: bool,
     /// The field that demands a form of the answer.
     pub(crate) form_field: Option<String>,
+    /// How its one choice is answered in blocks; `None` if it is answered in choices.
+    pub(crate) styled: Option<Styled>,
 }
 
 #[derive(Debug, Default)]
@@ -72,12 +76,20 @@ impl Answer {
     ) -> Self {
         let choices = (0..num_prompts * n).map(|_| Choice::default()).collect();
         let has_logprobs = logprobs.is_some();
-        Self { model: model.to_owned(), kind, choices, n, has_logprobs, form_field: None }
+        Self { model: model.to_owned(), kind, choices, n, has_logprobs, form_field: None, styled: None }
     }
 
     /// The answer to a body whose field of this name demands a form.
     pub(crate) fn with_form_field(self, form_field: Option<String>) -> Self {
         Self { form_field, ..self }
+    }
+
+    /// The answer to a chat of one choice in blocks.
+    pub(crate) fn styled_by(mut self, style: Box<dyn Style>, num_prompt_tokens: usize) -> Self {
+        let reading = self.choices.first_mut().and_then(|choice| choice.message.take_reading());
+        let blocks = Blocks::new(reading);
+        self.styled = Some(Styled { style, blocks, num_prompt_tokens, stop_string: None });
+        self
     }
 
     /// The answer to a chat that is read in this way.
@@ -93,6 +105,9 @@ impl Answer {
     /// # Errors
     /// An error event. The request has then failed, although its other sequences may still run.
     pub fn add(&mut self, choice: usize, event: Event) -> Result<(), ApiError> {
+        if self.styled.is_some() {
+            return self.add_to_blocks(choice, event).map(drop);
+        }
         let choice = &mut self.choices[choice];
         match event {
             Event::Token(token) => {
@@ -102,7 +117,7 @@ impl Answer {
                     choice.tokens.push(token);
                 }
             }
-            Event::Finished { reason, usage } => {
+            Event::Finished { reason, usage, .. } => {
                 choice.message.finish();
                 choice.end = Some((reason, usage));
             }
@@ -113,6 +128,24 @@ impl Answer {
             Event::Error(error) => return Err(ApiError::of_engine(error, self.form_field.as_deref())),
         }
         Ok(())
+    }
+
+    /// As [`add`](Self::add) for an answer in blocks; what changes in them.
+    ///
+    /// # Errors
+    /// An error event.
+    pub(crate) fn add_to_blocks(&mut self, choice: usize, event: Event) -> Result<Vec<Change>, ApiError> {
+        let Some(styled) = &mut self.styled else { return Ok(Vec::new()) };
+        match event {
+            Event::Token(token) => Ok(styled.blocks.push(&token)),
+            Event::Finished { reason, usage, stop_string } => {
+                self.choices[choice].end = Some((reason, usage));
+                styled.stop_string = stop_string;
+                Ok(styled.blocks.finish())
+            }
+            Event::Embedding { .. } => Ok(Vec::new()),
+            Event::Error(error) => Err(ApiError::of_engine(error, self.form_field.as_deref())),
+        }
     }
 
     /// Whether every sequence has ended.
@@ -131,7 +164,10 @@ impl Answer {
     }
 
     /// The response, once [`is_complete`](Self::is_complete).
-    pub fn body(self, identity: &Identity<'_>, tokenizer: &Tokenizer) -> ResponseBody {
+    pub fn body(mut self, identity: &Identity<'_>, tokenizer: &Tokenizer) -> ResponseBody {
+        if let Some((style, said)) = self.said(identity.suffix, identity.created) {
+            return ResponseBody(Body::Blocks(style.body(&said)));
+        }
         let usage = self.usage();
         let Answer { model, kind, choices, has_logprobs, .. } = self;
         let object = match kind {
@@ -178,6 +214,7 @@ pub struct ResponseBody(Body);
 enum Body {
     Completion(CompletionBody),
     Embeddings(EmbeddingList),
+    Blocks(serde_json::Value),
 }
 
 #[derive(Debug, Serialize)]

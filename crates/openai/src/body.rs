@@ -55,8 +55,16 @@ body! {
         n: Option<u32> = optional(COUNT), "choices for each prompt";
         max_tokens or n_predict: MaxTokens = max_tokens,
             "most tokens to generate; -1 or null: what the context holds";
-        min_tokens: Option<usize> = optional(COUNT), "tokens before which nothing ends the text";
         stop: Vec<String> = stop, "strings that end the text";
+        stream: bool = flag, "send the answer as server-sent events";
+        stream_options: Option<StreamOptions> = stream_options, "beside `stream`";
+    }
+}
+
+body! {
+    /// How tokens are chosen.
+    pub struct Sampling {
+        min_tokens: Option<usize> = optional(COUNT), "tokens before which nothing ends the text";
         stop_token_ids: Option<Vec<u32>> = optional("a list of token ids"), "tokens that end the text";
         ignore_eos: bool = flag, "generate on after an end-of-generation token";
         seed: Option<u64> = seed, "the same seed gives the same answer; -1 or none: random";
@@ -80,8 +88,6 @@ body! {
         presence_penalty: Option<f32> = optional(NUMBER), "for tokens of the answer";
         frequency_penalty: Option<f32> = optional(NUMBER), "for tokens of the answer, for each time";
         logit_bias: Vec<(u32, f32)> = logit_bias, "numbers added to the logits of tokens, by id";
-        stream: bool = flag, "send the answer as server-sent events";
-        stream_options: Option<StreamOptions> = stream_options, "beside `stream`";
     }
 }
 

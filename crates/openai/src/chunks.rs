@@ -110,7 +110,7 @@ impl Chunks {
                 let content = self.content(choice, token, tokenizer);
                 Ok(content.map(|content| self.chunk(choice, content, None)))
             }
-            Event::Finished { reason, usage } => {
+            Event::Finished { reason, usage, .. } => {
                 let ended = &mut self.answer.choices[choice];
                 ended.end = Some((reason, usage));
                 let content = match self.answer.kind {

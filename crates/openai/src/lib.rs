@@ -4,7 +4,8 @@
 //! request's life: [`parse_object`] reads its JSON; [`prepare`] returns the [`Work`] for an engine and an empty [`Answer`].
 //! [`Work::submit`] queues all of its sequences or none. [`Answer::add`] collects the events; when
 //! [`Answer::is_complete`], [`Answer::body`] is the response. To stream instead, [`Answer::into_chunks`] makes bodies of
-//! server-sent events.
+//! server-sent events, and [`Answer::into_stream`] their text. Bodies of `/v1/responses` and of Anthropic's `/v1/messages` are converted
+//! to chats, and their answers are the same text as a list of blocks.
 //!
 //! Whatever is wrong with a request is an [`ApiError`]: a status, and OpenAI's own JSON.
 //!
@@ -57,8 +58,11 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod anthropic;
+mod blocks;
 mod body;
 mod chunks;
+mod convert;
 mod embeddings;
 mod error;
 mod field_list;
@@ -67,16 +71,20 @@ mod logprobs;
 mod message;
 mod prepare;
 mod refusals;
+mod responses;
+mod stream;
 mod structured;
 mod tools;
 
 pub use answer::{Answer, Identity, ResponseBody, UsageBody};
+pub use anthropic::error_body as anthropic_error;
 pub use body::StreamOptions;
 pub use chunks::{Chunk, Chunks};
 pub use error::ApiError;
 pub use field_list::{Field, FieldList, Refused, UnknownFields, markdown};
 pub use fields::{Object, parse_object, shown};
-pub use prepare::{Context, ModelNames, Prepared, Work, prepare};
+pub use prepare::{Context, ModelNames, Prepared, Work, count_tokens, prepare};
+pub use stream::Stream;
 
 /// An endpoint of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,11 +95,16 @@ pub enum Endpoint {
     ChatCompletions,
     /// `/v1/embeddings`
     Embeddings,
+    /// `/v1/responses`
+    Responses,
+    /// `/v1/messages`, of Anthropic's API
+    Messages,
 }
 
 impl Endpoint {
     /// Every endpoint, in the order in which messages list them.
-    pub const ALL: [Self; 3] = [Self::Completions, Self::ChatCompletions, Self::Embeddings];
+    pub const ALL: [Self; 5] =
+        [Self::Completions, Self::ChatCompletions, Self::Embeddings, Self::Responses, Self::Messages];
 
     /// The path of its URL.
     pub fn path(self) -> &'static str {
@@ -99,6 +112,8 @@ impl Endpoint {
             Self::Completions => "/v1/completions",
             Self::ChatCompletions => "/v1/chat/completions",
             Self::Embeddings => "/v1/embeddings",
+            Self::Responses => "/v1/responses",
+            Self::Messages => "/v1/messages",
         }
     }
 
@@ -108,6 +123,8 @@ impl Endpoint {
             Self::Completions => &refusals::COMPLETIONS,
             Self::ChatCompletions => &refusals::CHAT,
             Self::Embeddings => &refusals::EMBEDDINGS,
+            Self::Responses => &responses::RESPONSES,
+            Self::Messages => &anthropic::MESSAGES,
         }
     }
 

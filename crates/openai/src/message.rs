@@ -26,6 +26,11 @@ impl Message {
         Self { reading, ..Self::default() }
     }
 
+    /// How it is read, for another reader.
+    pub fn take_reading(&mut self) -> Option<Reading> {
+        self.reading.take()
+    }
+
     /// Takes a token's text.
     pub fn push(&mut self, token: &TokenEvent) {
         let pieces = self.read(token);

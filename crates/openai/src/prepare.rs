@@ -9,13 +9,17 @@ use rustorch_llama::{
 
 use crate::Endpoint;
 use crate::answer::{Answer, Kind};
-use crate::body::{ChatBody, Common, CompletionBody, EmbeddingBody, MaxTokens, Prompt, StreamOptions};
+use crate::body::{
+    ChatBody, Common, CompletionBody, EmbeddingBody, MaxTokens, Prompt, Sampling, StreamOptions,
+};
 use crate::embeddings::EmbeddingFormat;
 use crate::error::ApiError;
 use crate::field_list::UnknownFields;
 use crate::fields::{Object, refused};
+use crate::stream::Style;
 use crate::structured::{Form, Structured};
 use crate::tools::{ToolFields, converse};
+use crate::{anthropic, responses};
 
 /// OpenAI's default for completions.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -89,6 +93,14 @@ impl Work {
         }
     }
 
+    /// Tokens of the first prompt.
+    fn num_prompt_tokens(&self) -> usize {
+        match &self.sequences {
+            Sequences::Generate(requests) => requests.first().map_or(0, |r| r.prompt_token_ids.len()),
+            Sequences::Embed(requests) => requests.first().map_or(0, |r| r.prompt_token_ids.len()),
+        }
+    }
+
     /// The same work with another priority than [`Priority::Normal`].
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {
@@ -131,6 +143,14 @@ pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Resu
         Endpoint::Completions => completion(body, context)?,
         Endpoint::ChatCompletions => chat(body, context)?,
         Endpoint::Embeddings => embeddings(EmbeddingBody::read(body)?, context)?,
+        Endpoint::Responses => {
+            let (chat_body, style) = responses::convert(body)?;
+            in_blocks(&chat_body, Box::new(style), context).map_err(responses::renamed)?
+        }
+        Endpoint::Messages => {
+            let chat_body = anthropic::convert(body, MaxTokens::Unset)?;
+            in_blocks(&chat_body, Box::new(anthropic::Style), context).map_err(anthropic::renamed)?
+        }
     };
     Ok(Prepared { work, answer, stream, ignored })
 }
@@ -140,13 +160,14 @@ type Asked = (Work, Answer, Option<StreamOptions>);
 
 fn completion(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     let (common, form) = (Common::read(body)?, Structured::read(body)?.demand()?);
+    let sampling = Sampling::read(body)?;
     let body = CompletionBody::read(body)?;
     check_model(common.model.as_deref(), context)?;
     let n = checked_n(common.n, body.prompt.len())?;
     body.check(common.n.unwrap_or(1))?;
     let stream = common.streaming()?;
     let unset = common.max_tokens == MaxTokens::Unset;
-    let mut params = sampling_params(common, context.seed);
+    let mut params = sampling_params(common, sampling, context.seed);
     if unset {
         params.max_tokens = Some(DEFAULT_MAX_TOKENS);
     }
@@ -163,6 +184,7 @@ fn completion(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
 
 fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     let (mut common, form) = (Common::read(fields)?, Structured::read(fields)?.demand()?);
+    let sampling = Sampling::read(fields)?;
     let body = ChatBody::read(fields)?;
     check_model(common.model.as_deref(), context)?;
     if body.max_completion_tokens != MaxTokens::Unset {
@@ -170,7 +192,7 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     }
     let n = checked_n(common.n, 1)?;
     let stream = common.streaming()?;
-    let mut params = sampling_params(common, context.seed);
+    let mut params = sampling_params(common, sampling, context.seed);
     params.logprobs = body.alternatives()?;
     let ChatBody { messages, chat_template_kwargs, reasoning_format, .. } = body;
     let tools = ToolFields::read(fields)?;
@@ -180,6 +202,25 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     let work = work(&[conversation.prompt], n, &params, form.as_ref());
     let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs);
     Ok((work, answer.with_form_field(form.map(|form| form.field)).read_by(conversation.reading), stream))
+}
+
+/// A chat whose answer is a list of blocks.
+fn in_blocks(fields: &Object, style: Box<dyn Style>, context: &Context<'_>) -> Result<Asked, ApiError> {
+    let (work, answer, stream) = chat(fields, context)?;
+    let num_prompt_tokens = work.num_prompt_tokens();
+    Ok((work, answer.styled_by(style, num_prompt_tokens), stream))
+}
+
+/// Number of tokens of the prompt that a body of `/v1/messages` makes, and the names of its fields that nobody knows.
+/// `max_tokens` may be missing.
+///
+/// # Errors
+/// Those of [`prepare`].
+pub fn count_tokens(body: &Object, context: &Context<'_>) -> Result<(usize, BTreeSet<String>), ApiError> {
+    let ignored = Endpoint::Messages.fields().check(body, context.unknown_fields)?;
+    let chat_body = anthropic::convert(body, MaxTokens::Context)?;
+    let (work, ..) = chat(&chat_body, context).map_err(anthropic::renamed)?;
+    Ok((work.num_prompt_tokens(), ignored))
 }
 
 fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiError> {
@@ -261,46 +302,46 @@ fn work(prompts: &[Vec<u32>], n: usize, params: &SamplingParams, form: Option<&F
     Work { sequences, form_field: form.map(|form| form.field.clone()) }
 }
 
-fn sampling_params(common: Common, default_seed: u64) -> SamplingParams {
+fn sampling_params(common: Common, sampling: Sampling, default_seed: u64) -> SamplingParams {
     let mirostat = Mirostat::default();
     let mirostat = Mirostat {
-        tau: common.mirostat_tau.unwrap_or(mirostat.tau),
-        eta: common.mirostat_eta.unwrap_or(mirostat.eta),
+        tau: sampling.mirostat_tau.unwrap_or(mirostat.tau),
+        eta: sampling.mirostat_eta.unwrap_or(mirostat.eta),
     };
     let (xtc, dry) = (Xtc::default(), Dry::default());
     SamplingParams {
-        temperature: common.temperature.unwrap_or(1.0),
+        temperature: sampling.temperature.unwrap_or(1.0),
         // vLLM writes "all" as -1 as well as 0.
-        top_k: common.top_k.map_or(0, |k| usize::try_from(k).unwrap_or(0)),
-        top_p: common.top_p.unwrap_or(1.0),
-        min_p: common.min_p.unwrap_or(0.0),
-        typical_p: common.typical_p.unwrap_or(1.0),
-        top_n_sigma: common.top_n_sigma.unwrap_or(0.0),
+        top_k: sampling.top_k.map_or(0, |k| usize::try_from(k).unwrap_or(0)),
+        top_p: sampling.top_p.unwrap_or(1.0),
+        min_p: sampling.min_p.unwrap_or(0.0),
+        typical_p: sampling.typical_p.unwrap_or(1.0),
+        top_n_sigma: sampling.top_n_sigma.unwrap_or(0.0),
         xtc: Xtc {
-            probability: common.xtc_probability.unwrap_or(xtc.probability),
-            threshold: common.xtc_threshold.unwrap_or(xtc.threshold),
+            probability: sampling.xtc_probability.unwrap_or(xtc.probability),
+            threshold: sampling.xtc_threshold.unwrap_or(xtc.threshold),
         },
-        mirostat: common.mirostat.then_some(mirostat),
+        mirostat: sampling.mirostat.then_some(mirostat),
         dry: Dry {
-            multiplier: common.dry_multiplier.unwrap_or(dry.multiplier),
-            base: common.dry_base.unwrap_or(dry.base),
-            allowed_length: common.dry_allowed_length.unwrap_or(dry.allowed_length),
-            penalty_last_n: common.dry_penalty_last_n,
-            sequence_breakers: common.dry_sequence_breakers.unwrap_or(dry.sequence_breakers),
+            multiplier: sampling.dry_multiplier.unwrap_or(dry.multiplier),
+            base: sampling.dry_base.unwrap_or(dry.base),
+            allowed_length: sampling.dry_allowed_length.unwrap_or(dry.allowed_length),
+            penalty_last_n: sampling.dry_penalty_last_n,
+            sequence_breakers: sampling.dry_sequence_breakers.unwrap_or(dry.sequence_breakers),
         },
-        repetition_penalty: common.repetition_penalty.unwrap_or(1.0),
-        frequency_penalty: common.frequency_penalty.unwrap_or(0.0),
-        presence_penalty: common.presence_penalty.unwrap_or(0.0),
-        seed: common.seed.unwrap_or(default_seed),
-        logit_bias: common.logit_bias,
+        repetition_penalty: sampling.repetition_penalty.unwrap_or(1.0),
+        frequency_penalty: sampling.frequency_penalty.unwrap_or(0.0),
+        presence_penalty: sampling.presence_penalty.unwrap_or(0.0),
+        seed: sampling.seed.unwrap_or(default_seed),
+        logit_bias: sampling.logit_bias,
         stop: common.stop,
-        stop_token_ids: common.stop_token_ids.unwrap_or_default(),
-        ignore_eos: common.ignore_eos,
+        stop_token_ids: sampling.stop_token_ids.unwrap_or_default(),
+        ignore_eos: sampling.ignore_eos,
         max_tokens: match common.max_tokens {
             MaxTokens::Tokens(tokens) => Some(tokens),
             MaxTokens::Unset | MaxTokens::Context => None,
         },
-        min_tokens: common.min_tokens.unwrap_or(0),
+        min_tokens: sampling.min_tokens.unwrap_or(0),
         logprobs: None,
     }
 }

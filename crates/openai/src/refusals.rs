@@ -1,14 +1,14 @@
 //! The known fields that are refused or have no effect: plain data. A field moves from here to the type that reads it when
 //! it is served.
 
-use crate::body::{ChatBody, Common, CompletionBody, EmbeddingBody, Message, StreamOptions};
+use crate::body::{ChatBody, Common, CompletionBody, EmbeddingBody, Message, Sampling, StreamOptions};
 use crate::field_list::{Field, FieldList, Refused};
 use crate::structured::{self, STRUCTURED_OUTPUTS, Structured};
 use crate::tools::ToolFields;
 
 /// The fields of `/v1/completions`.
 pub const COMPLETIONS: FieldList = FieldList {
-    served: &[CompletionBody::FIELDS, Common::FIELDS, Structured::FIELDS],
+    served: &[CompletionBody::FIELDS, Common::FIELDS, Sampling::FIELDS, Structured::FIELDS],
     refused: &[PROMPT, TOOLS, FUNCTIONS, SAMPLING, structured::REFUSED, OUTPUT, ADAPTERS],
     accepted: &[BOOKKEEPING, SAMPLING_DETAILS, structured::DETAILS],
     nested: NESTED,
@@ -16,7 +16,7 @@ pub const COMPLETIONS: FieldList = FieldList {
 
 /// The fields of `/v1/chat/completions`.
 pub const CHAT: FieldList = FieldList {
-    served: &[ChatBody::FIELDS, Common::FIELDS, Structured::FIELDS, ToolFields::FIELDS],
+    served: &[ChatBody::FIELDS, Common::FIELDS, Sampling::FIELDS, Structured::FIELDS, ToolFields::FIELDS],
     refused: &[FUNCTIONS, TEMPLATE, REASONING, MEDIA, SAMPLING, structured::REFUSED, OUTPUT, ADAPTERS],
     accepted: &[BOOKKEEPING, SAMPLING_DETAILS, structured::DETAILS],
     nested: &[NESTED[0], NESTED[1], ("messages", &MESSAGE)],
@@ -52,12 +52,12 @@ const STREAM_OPTIONS: FieldList = FieldList {
     nested: &[],
 };
 
-const fn accepted(name: &'static str, doc: &'static str) -> Field {
+pub(crate) const fn accepted(name: &'static str, doc: &'static str) -> Field {
     Field { name, aliases: &[], doc }
 }
 
 /// What the API's providers keep for themselves, and hints that change how fast an answer is but not the answer.
-const BOOKKEEPING: &[Field] = &[
+pub(crate) const BOOKKEEPING: &[Field] = &[
     accepted("user", "nothing is kept of who asks"),
     accepted("safety_identifier", "nothing is kept of who asks"),
     accepted("metadata", "nothing is kept"),
@@ -71,10 +71,11 @@ const BOOKKEEPING: &[Field] = &[
 ];
 
 /// Parameters of samplers that are refused themselves.
-const SAMPLING_DETAILS: &[Field] = &[accepted("dynatemp_exponent", "only beside `dynatemp_range`")];
+pub(crate) const SAMPLING_DETAILS: &[Field] =
+    &[accepted("dynatemp_exponent", "only beside `dynatemp_range`")];
 
 /// Ways to choose tokens.
-const SAMPLING: &[Refused] = &[
+pub(crate) const SAMPLING: &[Refused] = &[
     Refused::new("top_a", "[0]", "min_p is similar"),
     Refused::new("tfs_z", "[1]", ""),
     Refused::new("dynatemp_range", "[0]", ""),

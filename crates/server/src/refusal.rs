@@ -88,6 +88,7 @@ impl IntoResponse for Refusal {
             }
             _ => {}
         }
+        response.extensions_mut().insert(self.0);
         response
     }
 }

@@ -15,7 +15,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::app::{App, AppState, Call};
 use crate::refusal::Refusal;
-use crate::routes::{batches, files, generate, health, models, tokens};
+use crate::routes::{anthropic, batches, files, generate, health, models, tokens};
 
 /// Routes that need no key and are served while the server drains. They tell its state and nothing of the model.
 const OPEN: [&str; 4] = ["/", "/health", "/v1/health", "/ping"];
@@ -42,6 +42,9 @@ pub(crate) fn router(app: AppState) -> Router {
             .route(&route("/completions"), post(generate::completions))
             .route(&route("/chat/completions"), post(generate::chat_completions))
             .route(&route("/embeddings"), post(generate::embeddings))
+            .route(&route("/responses"), post(generate::responses))
+            .route(&route("/messages"), post(generate::messages))
+            .route(&route("/messages/count_tokens"), post(generate::count_tokens))
             .route(&route("/files"), get(files::list).post(files::upload).layer(DefaultBodyLimit::disable()))
             .route(&route("/files/{id}"), get(files::get).delete(files::delete))
             .route(&route("/files/{id}/content"), get(files::content))
@@ -107,6 +110,9 @@ async fn surround(State(app): State<AppState>, mut request: Request, next: Next)
     };
     let timeout = || Refusal::timed_out(app.config.request_timeout.as_secs()).into_response();
     let mut response = answered.unwrap_or_else(|_elapsed| timeout());
+    if anthropic::is_route(&endpoint) {
+        response = anthropic::in_its_form(response, &id);
+    }
     counted.status = response.status().as_u16();
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);

@@ -123,13 +123,13 @@ fn objects_that_are_not_requests() {
             br#"{"custom_id": "a", "body": {"prompt": "b"}}"#,
             Some("a"),
             Some("invalid_url"),
-            "url: expected /v1/completions, /v1/chat/completions or /v1/embeddings, found none",
+            "url: expected /v1/completions, /v1/chat/completions, /v1/embeddings, /v1/responses or /v1/messages, found none",
         ),
         (
             br#"{"custom_id": "a", "method": "POST", "url": "/v1/audio/speech", "body": {"input": "b"}}"#,
             Some("a"),
             Some("invalid_url"),
-            "url: expected /v1/completions, /v1/chat/completions or /v1/embeddings, found \"/v1/audio/speech\"",
+            "url: expected /v1/completions, /v1/chat/completions, /v1/embeddings, /v1/responses or /v1/messages, found \"/v1/audio/speech\"",
         ),
         (
             br#"{"custom_id": "a", "method": "GET", "url": "/v1/completions", "body": {"prompt": "b"}}"#,

@@ -84,6 +84,7 @@ pub(crate) fn converse(
     let source = template.map_err(failed)?.source();
     let format = Format::of_template(source);
     let pair = THOUGHTS.iter().copied().find(|(_, end)| source.contains(end));
+    let messages = known_roles(messages, source);
     let given = Given { messages, tools: &toolbox.tools, format, variables };
     let prompt = given.encode(tokenizer).map_err(failed)?;
     let begins_in_thoughts = pair.filter(|(begin, _)| ends_with(&prompt, begin, tokenizer));
@@ -111,6 +112,15 @@ pub(crate) fn converse(
     let is_read = syntax.format.is_some() || syntax.thoughts.is_some();
     let reading = is_read.then(|| Reading { reader: Reader::new(syntax), shown });
     Ok(Conversation { prompt, reading, form })
+}
+
+/// The newer name of the role `system` means nothing to templates that do not have it.
+fn known_roles(mut messages: Vec<Message>, template: &str) -> Vec<Message> {
+    if !template.contains("developer") {
+        let newer = messages.iter_mut().filter(|message| message.role == "developer");
+        newer.for_each(|message| "system".clone_into(&mut message.role));
+    }
+    messages
 }
 
 /// Whether a prompt ends with this text, but for white space.

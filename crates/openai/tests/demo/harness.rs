@@ -69,7 +69,7 @@ pub fn read(endpoint: Endpoint, body: &Value, names: ModelNames<'_>) -> Result<P
 }
 
 /// Submits a body; what it waits for.
-fn submit(endpoint: Endpoint, body: &Value) -> (Answer, Receiver<(usize, Event)>) {
+pub fn submit(endpoint: Endpoint, body: &Value) -> (Answer, Receiver<(usize, Event)>) {
     let Prepared { work, answer, .. } = read(endpoint, body, ModelNames::Any).unwrap();
     let (events, received) = mpsc::channel();
     work.submit(&demo().engine, |choice| Sink(choice, events.clone())).unwrap();

@@ -1,5 +1,6 @@
 //! Bodies against the demo model: a stream adds up to the whole answer, and refusals name their field.
 
+mod blocks;
 mod harness;
 mod structured;
 mod tools;
@@ -317,4 +318,15 @@ fn aliases_have_the_effect_of_the_field() {
         error.message,
         "repeat_penalty: expected the same as repetition_penalty, which is 1, found 1.5"
     );
+}
+
+#[test]
+fn the_newer_name_of_the_system_role_is_known() {
+    let text = |role: &str| {
+        let messages = json!([{"role": role, "content": "Be brief."}, {"role": "user", "content": "Hi"}]);
+        let body = json!({"messages": messages, "max_tokens": 4, "temperature": 0});
+        let answer = whole(Endpoint::ChatCompletions, &body);
+        (answer["choices"].clone(), answer["usage"]["prompt_tokens"].clone())
+    };
+    assert_eq!(text("developer"), text("system"));
 }

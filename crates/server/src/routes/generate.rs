@@ -1,4 +1,4 @@
-//! `/v1/completions`, `/v1/chat/completions` and `/v1/embeddings`: whole answers and streams.
+//! The endpoints that the engine answers: whole answers and streams.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -13,7 +13,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use openai::{Answer, ApiError, Chunks, Context, Endpoint, Identity, ModelNames, StreamOptions};
+use openai::{Answer, ApiError, Context, Endpoint, Identity, ModelNames, StreamOptions};
 use rustorch_llama::Event;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
@@ -48,6 +48,37 @@ pub(crate) async fn embeddings(
     generate(app, Endpoint::Embeddings, call, body).await
 }
 
+pub(crate) async fn responses(
+    State(app): State<AppState>,
+    Extension(call): Extension<Call>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Refusal> {
+    generate(app, Endpoint::Responses, call, body).await
+}
+
+pub(crate) async fn messages(
+    State(app): State<AppState>,
+    Extension(call): Extension<Call>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Refusal> {
+    generate(app, Endpoint::Messages, call, body).await
+}
+
+/// Tokens of the prompt that a body of `/v1/messages` would make.
+pub(crate) async fn count_tokens(
+    State(app): State<AppState>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Refusal> {
+    blocking(move || {
+        let object = openai::parse_object(&body)?;
+        let (count, ignored) = openai::count_tokens(&object, &context(&app))?;
+        let mut response = json(&serde_json::json!({"input_tokens": count}));
+        name_ignored(&mut response, &ignored);
+        Ok(response)
+    })
+    .await
+}
+
 /// How long a stream may be silent before it sends a comment to keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -69,8 +100,8 @@ async fn generate(app: AppState, endpoint: Endpoint, call: Call, body: Bytes) ->
     let mut response = match started.stream {
         None => whole(&app, started.answer, started.events, &identity).await?,
         Some(options) => {
-            let chunks = started.answer.into_chunks(&identity, options);
-            streamed(app, call, chunks, started.events)
+            let answer = started.answer.into_stream(&identity, options);
+            streamed(app, call, answer, started.events)
         }
     };
     name_ignored(&mut response, &started.ignored);
@@ -97,14 +128,9 @@ fn name_ignored(response: &mut Response, ignored: &BTreeSet<String>) {
     }
 }
 
-fn start(
-    app: &App,
-    endpoint: Endpoint,
-    body: &[u8],
-    arrived: std::time::Instant,
-) -> Result<Started, Refusal> {
-    let object = openai::parse_object(body)?;
-    let context = Context {
+/// What bodies are read with.
+fn context(app: &App) -> Context<'_> {
+    Context {
         tokenizer: &app.model.tokenizer,
         grammars: &app.model.grammars,
         model: &app.model.names[0],
@@ -112,8 +138,18 @@ fn start(
         hidden_size: app.model.config.hidden_size(),
         seed: random::u64(),
         unknown_fields: app.config.unknown_fields,
-    };
-    let openai::Prepared { work, answer, stream, ignored } = openai::prepare(endpoint, &object, &context)?;
+    }
+}
+
+fn start(
+    app: &App,
+    endpoint: Endpoint,
+    body: &[u8],
+    arrived: std::time::Instant,
+) -> Result<Started, Refusal> {
+    let object = openai::parse_object(body)?;
+    let openai::Prepared { work, answer, stream, ignored } =
+        openai::prepare(endpoint, &object, &context(app))?;
     let count = match endpoint {
         // One request may have far more inputs than there are places. Each takes part of one pass.
         Endpoint::Embeddings => work.len().min(app.model.config.batch_size),
@@ -152,7 +188,7 @@ const MAX_EVENTS_PER_WRITE: usize = 64;
 struct Streaming {
     app: AppState,
     call: Call,
-    chunks: Chunks,
+    answer: openai::Stream,
     events: Events,
     phase: Phase,
 }
@@ -164,8 +200,8 @@ enum Phase {
     Ended,
 }
 
-fn streamed(app: AppState, call: Call, chunks: Chunks, events: Events) -> Response {
-    let streaming = Streaming { app, call, chunks, events, phase: Phase::Opening };
+fn streamed(app: AppState, call: Call, answer: openai::Stream, events: Events) -> Response {
+    let streaming = Streaming { app, call, answer, events, phase: Phase::Opening };
     let frames = stream::unfold(streaming, |mut streaming| async {
         let frame = streaming.next_frame().await?;
         Some((Ok::<_, Infallible>(frame), streaming))
@@ -186,7 +222,7 @@ impl Streaming {
             Phase::Opening => {
                 self.phase = Phase::Running;
                 let mut frame = Vec::new();
-                self.chunks.opening().iter().for_each(|chunk| write_event(&mut frame, chunk));
+                self.answer.open(&mut frame);
                 // A completion has no opening chunk, and an empty frame would end the body.
                 if frame.is_empty() { self.events_frame().await } else { Some(frame.into()) }
             }
@@ -221,24 +257,17 @@ impl Streaming {
     }
 
     fn write(&mut self, frame: &mut Vec<u8>, choice: usize, event: Event) {
-        match self.chunks.add(choice, event, &self.app.model.tokenizer) {
-            Ok(None) => {}
-            Ok(Some(chunk)) => write_event(frame, &chunk),
-            Err(_) if self.events.has_overflowed() => return self.fail(frame, &too_slow()),
-            Err(error) => return self.fail(frame, &error),
-        }
-        if self.chunks.is_complete() {
-            if let Some(chunk) = self.chunks.closing() {
-                write_event(frame, &chunk);
-            }
-            frame.extend_from_slice(b"data: [DONE]\n\n");
-            self.phase = Phase::Ended;
+        match self.answer.add(choice, event, &self.app.model.tokenizer, frame) {
+            Ok(()) if self.answer.is_complete() => self.phase = Phase::Ended,
+            Ok(()) => {}
+            Err(_) if self.events.has_overflowed() => self.fail(frame, &too_slow()),
+            Err(error) => self.fail(frame, &error),
         }
     }
 
     /// Writes an error and ends the stream, without `[DONE]`.
     fn fail(&mut self, frame: &mut Vec<u8>, error: &ApiError) {
-        write_event(frame, error);
+        self.answer.fail(error, frame);
         self.phase = Phase::Ended;
     }
 }
@@ -254,11 +283,4 @@ fn too_slow() -> ApiError {
             events::MAX_BACKLOG
         ),
     }
-}
-
-fn write_event(frame: &mut Vec<u8>, body: &impl Serialize) {
-    frame.extend_from_slice(b"data: ");
-    // Bodies of strings and numbers always serialise, and writing to a vector never fails.
-    let _ = serde_json::to_writer(&mut *frame, body);
-    frame.extend_from_slice(b"\n\n");
 }

@@ -1,5 +1,6 @@
 //! The handlers, one module for each part of the API.
 
+pub(crate) mod anthropic;
 pub(crate) mod batches;
 pub(crate) mod files;
 pub(crate) mod generate;

@@ -131,3 +131,50 @@ fn embeddings_may_be_more_than_there_are_places() {
     let mut statuses = std::iter::repeat_with(|| post(served.address, "/v1/completions", &completion).status);
     assert_eq!(statuses.find(|&status| status != 429), Some(200));
 }
+
+#[test]
+fn the_newer_apis_answer_what_a_chat_does() {
+    let served = Served::start();
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let chat = json!({"messages": messages, "max_tokens": 6, "temperature": 0});
+    let chat = post(served.address, "/v1/chat/completions", &chat).json();
+    let text = &chat["choices"][0]["message"]["content"];
+    let response = json!({"input": "Hi", "max_output_tokens": 6, "temperature": 0, "mood": 1});
+    let found = post(served.address, "/v1/responses", &response);
+    assert_eq!(&found.json()["output"][0]["content"][0]["text"], text);
+    assert_eq!(found.header("x-ignored-fields"), Some("mood"));
+    let message = json!({"messages": messages, "max_tokens": 6, "temperature": 0});
+    let found = post(served.address, "/messages", &message);
+    assert_eq!(&found.json()["content"][0]["text"], text);
+    assert!(found.header("request-id").is_some());
+    let count = post(served.address, "/v1/messages/count_tokens", &json!({"messages": messages})).json();
+    assert_eq!(count, json!({"input_tokens": chat["usage"]["prompt_tokens"]}));
+    let mut streamed = message;
+    streamed["stream"] = json!(true);
+    let found = post(served.address, "/v1/messages", &streamed).text();
+    assert!(found.starts_with("event: message_start\ndata: {"), "{found}");
+    assert!(found.ends_with("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"), "{found}");
+}
+
+#[test]
+fn anthropic_s_api_has_its_own_errors() {
+    let served = Served::with(|config| config.api_key = Some("sk-a".to_owned()));
+    let check = |path: &str, headers: &[(&str, &str)], body: &str, status: u16, kind: &str| {
+        let found = send(served.address, &format!("POST {path}"), headers, body.as_bytes());
+        let error = found.json();
+        assert_eq!(
+            (found.status, &error["type"], &error["error"]["type"]),
+            (status, &json!("error"), &json!(kind))
+        );
+        assert_eq!(error["request_id"].as_str(), found.header("request-id"));
+        error["error"]["message"].as_str().unwrap().to_owned()
+    };
+    let key = ("x-api-key", "sk-a");
+    check("/v1/messages", &[JSON], "{}", 401, "authentication_error");
+    let message = check("/v1/messages", &[JSON, key], "{}", 400, "invalid_request_error");
+    assert_eq!(message, "messages: expected a list of messages, found none");
+    check("/v1/messages/count_tokens", &[JSON, key], "[]", 400, "invalid_request_error");
+    check("/messages", &[key], "{}", 415, "invalid_request_error");
+    let unknown = r#"{"model": "x", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}"#;
+    check("/messages", &[JSON, key], unknown, 404, "not_found_error");
+}
