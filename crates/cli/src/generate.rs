@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Result<()> {
                 usage.prompt_tokens += used.prompt_tokens;
                 usage.completion_tokens += used.completion_tokens;
             }
-            Event::Embedding { .. } => {}
+            Event::Prompt(_) | Event::Embedding { .. } => {}
             Event::Error(error) => return Err(anyhow!(error).context(prompt_name(index as usize))),
         }
         print_ready(&mut lanes, &mut current, &mut out).context(STDOUT)?;

@@ -13,6 +13,7 @@ use crate::generation::Generation;
 use crate::request::{EmbeddingRequest, Priority, Request};
 use crate::sampler::SamplingState;
 use crate::sampling_params::SamplingParams;
+use crate::scoring::Scoring;
 use crate::sequence::{Sequence, Task};
 use crate::text::TextStream;
 
@@ -52,12 +53,13 @@ impl Admission {
             max_tokens,
             stop_token_ids,
             constraint,
+            scoring: params.prompt_logprobs.map(Scoring::new),
             sampling: SamplingState::new(&params, &prompt_token_ids, self.tokenizer.as_ref()),
             text: self.tokenizer.as_ref().map(|tokenizer| TextStream::new(Arc::clone(tokenizer), stop)),
             params,
         };
         // The last token generated is not run.
-        let max_cached_tokens = prompt_token_ids.len() + max_tokens - 1;
+        let max_cached_tokens = prompt_token_ids.len() + max_tokens.saturating_sub(1);
         let task = Task::Generate(Box::new(generation));
         Ok(Self::sequence(prompt_token_ids, priority, max_cached_tokens, task, sink))
     }
@@ -119,7 +121,7 @@ impl Admission {
     /// The most tokens that the request, the context and the pool allow.
     fn resolve_max_tokens(&self, prompt: usize, params: &SamplingParams) -> Result<usize> {
         let room = self.most_tokens().saturating_sub(prompt);
-        let max_tokens = params.max_tokens.unwrap_or(room).max(params.min_tokens).max(1);
+        let max_tokens = params.max_tokens.unwrap_or(room.max(1)).max(params.min_tokens);
         self.check_length(prompt, max_tokens).map(|()| max_tokens)
     }
 

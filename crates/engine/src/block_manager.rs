@@ -203,10 +203,13 @@ impl BlockManager {
     }
 
     /// The names by which a sequence looks for pages. Never for those of all its tokens: the last must be run, as something
-    /// is wanted of it. The mean of all tokens' states needs all of them to be run.
+    /// is wanted of it. The mean of all tokens' states needs all of them to be run, and a prompt that is
+    /// scored those that were not scored yet.
     fn wanted_names<'a>(&self, seq: &'a Sequence) -> &'a [PageName] {
-        let needs_all = matches!(&seq.task, Task::Embed(pooler) if pooler.pooling() == Pooling::Mean);
-        let most = if needs_all { 0 } else { (seq.token_ids.len() - 1) / self.page_size };
+        let most = match &seq.task {
+            Task::Embed(pooler) if pooler.pooling() == Pooling::Mean => 0,
+            _ => seq.num_scored_rows().unwrap_or(usize::MAX).min(seq.token_ids.len() - 1) / self.page_size,
+        };
         &seq.page_names[..most.min(seq.page_names.len())]
     }
 

@@ -32,7 +32,7 @@ pub enum EngineError {
     ContextTooLong {
         /// Tokens of the prompt.
         prompt: usize,
-        /// Tokens to generate: at least 1, or 0 of an embedding.
+        /// Tokens to generate.
         max_tokens: usize,
         /// The context.
         max_seq_len: usize,
@@ -45,7 +45,7 @@ pub enum EngineError {
     PoolTooSmall {
         /// Tokens of the prompt.
         prompt: usize,
-        /// Tokens to generate: at least 1, or 0 of an embedding.
+        /// Tokens to generate.
         max_tokens: usize,
         /// Tokens that all pages together hold.
         pool: usize,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use crate::error::{EngineError, Result};
-use crate::request::{Completion, Embedding, Event, FinishReason, TokenEvent, Usage};
+use crate::request::{Completion, Embedding, Event, FinishReason, TokenEvent, TokenLogprobs, Usage};
 
 /// Where a request's events go.
 ///
@@ -45,6 +45,11 @@ impl EventSender {
     pub fn token(&mut self, token: TokenEvent) {
         debug_assert!(self.ending.is_none(), "a token after the end");
         self.sink.send(Event::Token(token));
+    }
+
+    pub fn prompt(&mut self, logprobs: Vec<TokenLogprobs>) {
+        debug_assert!(self.ending.is_none(), "a prompt after the end");
+        self.sink.send(Event::Prompt(logprobs));
     }
 
     pub fn finish(&mut self, reason: FinishReason, usage: Usage, stop_string: Option<String>) {

@@ -6,6 +6,7 @@ use crate::constraint::Constrained;
 use crate::request::{FinishReason, TokenEvent};
 use crate::sampler::{Sampler, SamplingState};
 use crate::sampling_params::SamplingParams;
+use crate::scoring::Scoring;
 use crate::stop::Matched;
 use crate::text::TextStream;
 
@@ -18,6 +19,8 @@ pub(crate) struct Generation {
     pub stop_token_ids: Vec<u32>,
     pub params: SamplingParams,
     pub sampling: SamplingState,
+    /// The prompt's log-probabilities, until they are known.
+    pub scoring: Option<Scoring>,
     /// What the text must be.
     pub constraint: Option<Constrained>,
     /// None if the engine has no tokenizer.

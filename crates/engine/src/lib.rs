@@ -28,6 +28,7 @@ mod request;
 mod sampler;
 mod sampling_params;
 mod scheduler;
+mod scoring;
 mod sequence;
 mod stats;
 mod stop;

@@ -22,6 +22,8 @@ pub(crate) struct Prompt {
     start: usize,
     /// Tokens to run until it can generate.
     num_pending: usize,
+    /// Of those, how many, from the first on, need no row of the LM head; `None` if only the last needs one.
+    num_headless: Option<usize>,
     /// The part of them that this step runs.
     pub num_tokens: usize,
 }
@@ -32,27 +34,54 @@ pub(crate) struct Room {
     pub num_tokens: usize,
     /// Most tokens of one sequence.
     pub max_chunk: usize,
+    /// Rows of the LM head beside one of each sequence.
+    pub num_rows: usize,
     /// Whether the step has a chunk of another prompt, of a higher priority, so that these may have to wait.
     pub has_prompts: bool,
 }
 
 impl Prompt {
     pub fn new(seq_idx: usize, start: usize, num_pending: usize) -> Self {
-        Self { seq_idx, start, num_pending, num_tokens: 0 }
+        Self { seq_idx, start, num_pending, num_headless: None, num_tokens: 0 }
+    }
+
+    /// The same if the tokens from this position on need rows of the LM head.
+    pub fn with_rows_from(self, first: Option<usize>) -> Self {
+        Self { num_headless: first.map(|first| first.saturating_sub(self.start)), ..self }
+    }
+
+    fn rows(&self) -> HeadRows {
+        if self.num_headless.is_some() { HeadRows::All } else { HeadRows::Last }
+    }
+
+    /// Rows that so many tokens need beside the one that every sequence has.
+    fn spare_rows(&self, num_tokens: usize) -> usize {
+        let num_headless = self.num_headless.unwrap_or(usize::MAX);
+        num_tokens.saturating_sub(num_headless).saturating_sub(1)
+    }
+
+    /// The most tokens that it could have in all, as far as there are rows for them.
+    fn most_with_rows(&self, room: &Room) -> usize {
+        match self.num_headless {
+            None => usize::MAX,
+            Some(num_headless) => num_headless + 1 + self.spare_rows(self.num_tokens) + room.num_rows,
+        }
     }
 
     /// Gives it up to `most` tokens, of what is left.
     fn give(&mut self, most: usize, room: &mut Room, allowance: &mut Allowance) {
-        let wanted = self.num_pending.min(room.max_chunk) - self.num_tokens;
+        let wanted = self.num_pending.min(room.max_chunk).min(self.most_with_rows(room)) - self.num_tokens;
         let num_tokens = wanted.min(most).min(room.num_tokens);
-        allowance.take(num_tokens, self.start + self.num_tokens, HeadRows::Last);
+        allowance.take(num_tokens, self.start + self.num_tokens, self.rows());
+        let num_rows = self.spare_rows(self.num_tokens + num_tokens) - self.spare_rows(self.num_tokens);
+        room.num_rows -= num_rows;
         room.num_tokens -= num_tokens;
         self.num_tokens += num_tokens;
     }
 
     /// Tokens that a share of the time suffices for.
     fn affordable(&self, share: f64, allowance: &Allowance) -> usize {
-        allowance.tokens(share, self.start + self.num_tokens, HeadRows::Last)
+        allowance.tokens(share, self.start + self.num_tokens, self.rows())
     }
 }
 

@@ -48,9 +48,11 @@ pub enum Priority {
     Low,
 }
 
-/// What happens to a request: any number of tokens, then exactly one `Finished` or `Error`; or one `Embedding` or `Error`.
+/// What happens to a request: its prompt's log-probabilities if it asked for them, any number of tokens, then exactly one `Finished` or `Error`; or one `Embedding` or `Error`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// The log-probabilities of the prompt's tokens from the second on, if the request asked for them: before any token.
+    Prompt(Vec<TokenLogprobs>),
     /// A token was generated.
     Token(TokenEvent),
     /// Generation ended as the request wanted it to.
@@ -91,9 +93,11 @@ pub struct TokenEvent {
 /// Natural logarithms of the model's own probabilities, before bias, penalties and temperature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprobs {
-    /// That of the generated token.
+    /// That of the token.
     pub logprob: f32,
-    /// The most likely tokens with theirs, most likely first, equal ones by ascending id. The generated token is in this
+    /// Its place among all, 1 for the most likely; of equal ones the lowest id comes first.
+    pub rank: usize,
+    /// The most likely tokens with theirs, most likely first, equal ones by ascending id. The token itself is in this
     /// list only if it belongs there.
     pub top: Vec<(u32, f32)>,
 }
@@ -137,6 +141,8 @@ pub struct Completion {
     pub text: String,
     /// Of each token, if asked for; otherwise empty.
     pub logprobs: Vec<TokenLogprobs>,
+    /// Of the prompt's tokens from the second on, if asked for.
+    pub prompt_logprobs: Option<Vec<TokenLogprobs>>,
     /// Why the sequence ended.
     pub reason: FinishReason,
     /// What it took.
@@ -150,15 +156,17 @@ impl Completion {
     /// The error that ended the request; [`EngineError::Stopped`] if the events end before it does.
     pub fn collect(events: impl IntoIterator<Item = Event>) -> Result<Self> {
         let (mut token_ids, mut text, mut logprobs) = (Vec::new(), String::new(), Vec::new());
+        let mut prompt_logprobs = None;
         for event in events {
             match event {
+                Event::Prompt(logprobs) => prompt_logprobs = Some(logprobs),
                 Event::Token(token) => {
                     token_ids.push(token.token_id);
                     text.push_str(&token.text);
                     logprobs.extend(token.logprobs);
                 }
                 Event::Finished { reason, usage, .. } => {
-                    return Ok(Self { token_ids, text, logprobs, reason, usage });
+                    return Ok(Self { token_ids, text, logprobs, prompt_logprobs, reason, usage });
                 }
                 Event::Embedding { .. } => {}
                 Event::Error(error) => return Err(error),
@@ -187,7 +195,7 @@ impl Embedding {
             match event {
                 Event::Embedding { values, usage } => return Ok(Self { values, usage }),
                 Event::Error(error) => return Err(error),
-                Event::Token(_) | Event::Finished { .. } => {}
+                Event::Prompt(_) | Event::Token(_) | Event::Finished { .. } => {}
             }
         }
         Err(EngineError::Stopped)

@@ -144,14 +144,18 @@ impl Sampler {
         let sum: f64 = self.scores.iter().map(|&score| f64::from(score - max).exp()).sum();
         let log_sum = sum.ln();
         let logprob = |score: f32| (f64::from(score - max) - log_sum) as f32;
-        let of_token = logprob(self.scores[token_id as usize]);
+        let score = self.scores[token_id as usize];
+        let of_token = logprob(score);
+        let before = self.scores[..token_id as usize].iter().filter(|&&other| other >= score).count();
+        let behind = self.scores[token_id as usize..].iter().filter(|&&other| other > score).count();
+        let rank = 1 + before + behind;
         if num_top == 0 {
-            return TokenLogprobs { logprob: of_token, top: Vec::new() };
+            return TokenLogprobs { logprob: of_token, rank, top: Vec::new() };
         }
         self.select_candidates(num_top);
         self.candidates.sort_unstable_by(Candidate::order);
         let top = self.candidates.iter().map(|c| (c.token_id, logprob(c.score))).collect();
-        TokenLogprobs { logprob: of_token, top }
+        TokenLogprobs { logprob: of_token, rank, top }
     }
 
     /// Makes candidates of the `top_k` highest scores, or of all that are possible if it is 0.
@@ -524,19 +528,20 @@ mod tests {
         let logits = [1.0, 3.0, NAN, 3.0, 2.0];
         let sum: f64 = [1.0f64, 3.0, 3.0, 2.0].map(f64::exp).iter().sum();
         let logprob = |logit: f64| (logit - sum.ln()) as f32;
-        let check = |token_id, num_top, expect: (f32, &[(u32, f32)])| {
+        let check = |token_id, num_top, expect: (f32, &[(u32, f32)], usize)| {
             let found = Sampler::default().logprobs(&logits, token_id, num_top);
             let close = |a: f32, b: f32| (a - b).abs() < 1e-6;
             assert!(close(found.logprob, expect.0), "{found:?}");
+            assert_eq!(found.rank, expect.2);
             assert_eq!(found.top.len(), expect.1.len(), "{found:?}");
             for (found, expect) in found.top.iter().zip(expect.1) {
                 assert!(found.0 == expect.0 && close(found.1, expect.1), "{found:?} {expect:?}");
             }
         };
         let all = [(1, logprob(3.0)), (3, logprob(3.0)), (4, logprob(2.0)), (0, logprob(1.0))];
-        check(0, 0, (logprob(1.0), &[]));
-        check(4, 1, (logprob(2.0), &all[..1]));
-        check(3, 3, (logprob(3.0), &all[..3]));
-        check(3, 100, (logprob(3.0), &all));
+        check(0, 0, (logprob(1.0), &[], 4));
+        check(4, 1, (logprob(2.0), &all[..1], 3));
+        check(3, 3, (logprob(3.0), &all[..3], 2));
+        check(1, 100, (logprob(3.0), &all, 1));
     }
 }

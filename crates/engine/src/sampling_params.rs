@@ -49,12 +49,15 @@ pub struct SamplingParams {
     pub stop_token_ids: Vec<u32>,
     /// Generates on after an end-of-generation token, as after any other.
     pub ignore_eos: bool,
-    /// Most tokens to generate; at least 1. Without it the context, or the whole page pool if that is smaller, is filled.
+    /// Most tokens to generate; with 0 the prompt is run alone. Without it the context, or the whole page pool if that is smaller, is filled.
     pub max_tokens: Option<usize>,
     /// The first tokens, so many, end nothing: stop tokens are not sampled and stop strings not looked for in them.
     pub min_tokens: usize,
     /// Asks for log-probabilities: of each generated token and of so many of the most likely ones.
     pub logprobs: Option<usize>,
+    /// Asks for log-probabilities of the prompt: of each token but the first and of so many of the most likely ones. Such a
+    /// prompt finds nothing in the prefix cache, and its chunks are as short as the rows of the LM head are few.
+    pub prompt_logprobs: Option<usize>,
 }
 
 /// "Exclude top choices": with this probability, all tokens at least so likely are taken away but the least likely of them.
@@ -136,6 +139,7 @@ impl Default for SamplingParams {
             max_tokens: None,
             min_tokens: 0,
             logprobs: None,
+            prompt_logprobs: None,
         }
     }
 }
@@ -198,7 +202,6 @@ impl SamplingParams {
             })?;
         }
         if let Some(max_tokens) = self.max_tokens {
-            check(max_tokens >= 1, "max_tokens", "at least 1", || max_tokens.to_string())?;
             let expected = format!("at most max_tokens, which is {max_tokens}");
             check(self.min_tokens <= max_tokens, "min_tokens", &expected, || self.min_tokens.to_string())?;
         }

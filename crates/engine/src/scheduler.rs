@@ -259,14 +259,14 @@ impl Scheduler {
 
     /// Appends drafted tokens to a sequence that is about to generate: as many as fit the step, and the pages that are free.
     fn draft(&mut self, seq_idx: usize, batch: &Batch) {
-        let (budget, rows) = (self.limits.token_budget - batch.num_tokens(), self.limits.max_head_rows);
-        // Every sequence behind this one keeps a token and a page, and whatever may yet begin in this step a row.
+        let budget = self.limits.token_budget - batch.num_tokens();
+        // Every sequence behind this one keeps a token and a page.
         let others = self.running.len() - seq_idx - 1;
-        let rows_kept = self.limits.max_num_seqs - self.scheduled.len();
+        let rows = self.num_spare_rows(batch);
         let seq = &mut self.running[seq_idx];
         let num_tokens = seq.token_ids.len();
         let most = (budget.saturating_sub(1 + others))
-            .min(rows.saturating_sub(batch.size().head_rows() + rows_kept))
+            .min(rows)
             .min(seq.max_cached_tokens.saturating_sub(num_tokens))
             .min(self.limits.max_chunk - 1)
             .min(self.blocks.max_tokens(seq, others).saturating_sub(num_tokens));
@@ -301,16 +301,24 @@ impl Scheduler {
         prompts.extend(self.of_priority(priority).filter_map(|seq_idx| {
             let seq = &self.running[seq_idx];
             let is_prompt = seq.num_pending_tokens() > 1 || seq_idx >= num_running;
-            is_prompt.then(|| Prompt::new(seq_idx, seq.num_cached_tokens, seq.num_pending_tokens()))
+            let prompt = Prompt::new(seq_idx, seq.num_cached_tokens, seq.num_pending_tokens());
+            is_prompt.then(|| prompt.with_rows_from(seq.num_scored_rows()))
         }));
         let room = Room {
             num_tokens: self.limits.token_budget - batch.num_tokens(),
             max_chunk: self.limits.max_chunk,
+            num_rows: self.num_spare_rows(batch),
             has_prompts: self.has_prompts(),
         };
         prompts::divide(&mut prompts, room, allowance);
         prompts.iter().for_each(|prompt| self.push(prompt.seq_idx, prompt.num_tokens, batch));
         self.prompts = prompts;
+    }
+
+    /// Rows of the LM head that are left if every sequence that may yet have a part in the step keeps one.
+    fn num_spare_rows(&self, batch: &Batch) -> usize {
+        let rows_kept = self.limits.max_num_seqs - self.scheduled.len();
+        self.limits.max_head_rows.saturating_sub(batch.size().head_rows() + rows_kept)
     }
 
     /// Whether the step has taken a chunk of a prompt already.

@@ -10,8 +10,9 @@ use crate::error::EngineError;
 use crate::events::EventSender;
 use crate::generation::{Generation, Stuck};
 use crate::prefix_index::PageName;
-use crate::request::{Pooling, Priority, Usage};
+use crate::request::{FinishReason, Pooling, Priority, Usage};
 use crate::sampler::Sampler;
+use crate::scoring::Scoring;
 
 /// A prompt and what was generated so far, with the pages that hold their K and V.
 ///
@@ -69,6 +70,13 @@ impl Sequence {
     pub fn want(&self, num_tokens: usize) -> Want {
         let is_last = num_tokens == self.num_pending_tokens() + self.drafts.len();
         let rows = if self.drafts.is_empty() { Rows::Last } else { Rows::LastN(1 + self.drafts.len()) };
+        if let Some(num_scored) = self.num_scored_rows() {
+            let end = self.num_cached_tokens + num_tokens;
+            return match end.saturating_sub(num_scored.max(self.num_cached_tokens)) {
+                0 => Want::None,
+                num_rows => Want::Logits(Rows::LastN(num_rows)),
+            };
+        }
         match &self.task {
             Task::Embed(pooler) if pooler.pooling() == Pooling::Mean => Want::Hidden(Rows::All),
             _ if !is_last => Want::None,
@@ -88,7 +96,7 @@ impl Sequence {
     /// sequence ends by it. Returns how many tokens were generated.
     pub fn advance(&mut self, num_tokens: usize, output: Output<'_>, sampler: &mut Sampler) -> usize {
         match (&mut self.task, output) {
-            (Task::Generate(_), output) => return self.check_drafts(output, sampler),
+            (Task::Generate(_), output) => return self.advance_generation(num_tokens, output, sampler),
             (Task::Embed(pooler), Output::Hidden(hidden_states)) => {
                 if num_tokens == self.num_cached_tokens {
                     pooler.restart();
@@ -101,6 +109,46 @@ impl Sequence {
             (task, output) => unreachable!("{output:?} for {task:?}"),
         }
         0
+    }
+
+    /// Scores the prompt's tokens, if that is wanted, and generates what follows the last.
+    fn advance_generation(&mut self, num_tokens: usize, output: Output<'_>, sampler: &mut Sampler) -> usize {
+        let end = self.num_cached_tokens;
+        let mut output = output;
+        if let Some(first) = self.num_scored_rows() {
+            let first = first.max(end - num_tokens);
+            for row in first..end {
+                self.score(output.row(row - first, end - first), sampler);
+            }
+            if self.events.has_ended() || self.num_pending_tokens() > 0 {
+                return 0;
+            }
+            output = output.row(end - 1 - first, end - first);
+        }
+        self.check_drafts(output, sampler)
+    }
+
+    /// Rows of the prompt, from the first on, whose next tokens were scored; `None` if that is done or nobody wants it.
+    pub fn num_scored_rows(&self) -> Option<usize> {
+        match &self.task {
+            Task::Generate(generation) => generation.scoring.as_ref().map(Scoring::num_rows),
+            Task::Embed(_) => None,
+        }
+    }
+
+    /// Scores the token behind the next row of the prompt, unless that is the last.
+    pub fn score(&mut self, row: Output<'_>, sampler: &mut Sampler) {
+        let Task::Generate(generation) = &mut self.task else { unreachable!("a score for {:?}", self.task) };
+        let Some(scoring) = &mut generation.scoring else { return };
+        let num_rows = scoring.num_rows();
+        if num_rows + 1 < self.num_prompt_tokens && !scoring.push(row, self.token_ids[num_rows + 1], sampler)
+        {
+            return self.events.fail(EngineError::NoFiniteLogit { position: num_rows + 1 });
+        }
+        if scoring.num_rows() + 1 == self.num_prompt_tokens {
+            let logprobs = generation.scoring.take().map(Scoring::into_logprobs);
+            self.events.prompt(logprobs.unwrap_or_default());
+        }
     }
 
     /// Generates a token from each row, as long as the drafts that were run are the tokens that are generated.
@@ -122,6 +170,9 @@ impl Sequence {
     pub fn generate(&mut self, output: Output<'_>, sampler: &mut Sampler) {
         let num_generated = self.num_generated_tokens();
         let Task::Generate(generation) = &mut self.task else { unreachable!("a token for {:?}", self.task) };
+        if generation.max_tokens == 0 {
+            return self.events.finish(FinishReason::Length, self.usage(), None);
+        }
         let (token, reason) = match generation.advance(num_generated, output, sampler) {
             Ok(generated) => generated,
             Err(Stuck::NoFiniteLogit) => {

@@ -218,6 +218,10 @@ pub(crate) fn generate_from(
 ) -> Completion {
     let (mut seq, stream) = sequence(spec, tokenizer, request).expect("a request that fits");
     let mut sampler = Sampler::default();
+    while let Some(row) = seq.num_scored_rows() {
+        let logits = logits(&seq.token_ids[..=row]);
+        seq.score(Output::Logits(&logits), &mut sampler);
+    }
     while !seq.events.has_ended() {
         seq.generate(Output::Logits(&logits(&seq.token_ids)), &mut sampler);
     }

@@ -1,13 +1,14 @@
 //! Collects a request's events into its response.
 
-use rustorch_llama::{Event, FinishReason, TokenEvent, Tokenizer, Usage};
+use rustorch_llama::{Event, FinishReason, TokenEvent, TokenLogprobs, Tokenizer, Usage};
 use serde::Serialize;
 
 use crate::blocks::{Blocks, Change};
 use crate::embeddings::{EmbeddingFormat, EmbeddingList};
 use crate::error::ApiError;
-use crate::logprobs::{ChatLogprobs, CompletionLogprobs, TextOffset};
+use crate::logprobs::{ChatLogprobs, CompletionLogprobs, Echo, PromptLogprobs, TextOffset};
 use crate::message::{Message, MessageBody, call_id};
+use crate::rerank::{Compared, Comparison};
 use crate::stream::{Style, Styled};
 use crate::tools::Reading;
 
@@ -17,6 +18,7 @@ pub(crate) enum Kind {
     Completion,
     Chat,
     Embedding(EmbeddingFormat),
+    Comparison(Comparison),
 }
 
 /// A response that is being collected.
@@ -28,17 +30,35 @@ pub struct Answer {
     pub(crate) choices: Vec<Choice>,
     /// Choices of each prompt.
     n: usize,
-    pub(crate) has_logprobs: bool,
+    /// Alternatives for each token, if log-probabilities are wanted.
+    pub(crate) logprobs: Option<usize>,
+    pub(crate) prompts: Prompts,
     /// The field that demands a form of the answer.
     pub(crate) form_field: Option<String>,
     /// How its one choice is answered in blocks; `None` if it is answered in choices.
     pub(crate) styled: Option<Styled>,
 }
 
+/// The prompts, and what an answer tells of them beside its own text.
+#[derive(Debug, Default)]
+pub(crate) struct Prompts {
+    pub token_ids: Vec<Vec<u32>>,
+    /// The prompts as texts, if they come before the answers.
+    pub texts: Vec<String>,
+    /// Alternatives for each token of the list of log-probabilities, if there is to be one.
+    pub listed: Option<usize>,
+    /// Whether the stop string that ends an answer belongs to it.
+    pub keeps_stop: bool,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Choice {
+    /// Of the prompt's tokens from the second on.
+    pub prompt_logprobs: Vec<TokenLogprobs>,
     pub message: Message,
     tokens: Vec<TokenEvent>,
+    /// Tokens generated so far, of a stream.
+    pub num_tokens: usize,
     /// Tokens, from the first on, that have a part in the text.
     num_in_text: usize,
     embedding: Vec<f32>,
@@ -75,8 +95,35 @@ impl Answer {
         logprobs: Option<usize>,
     ) -> Self {
         let choices = (0..num_prompts * n).map(|_| Choice::default()).collect();
-        let has_logprobs = logprobs.is_some();
-        Self { model: model.to_owned(), kind, choices, n, has_logprobs, form_field: None, styled: None }
+        let (model, prompts) = (model.to_owned(), Prompts::default());
+        Self { model, kind, choices, n, logprobs, prompts, form_field: None, styled: None }
+    }
+
+    /// The answer to these prompts.
+    pub(crate) fn to(self, prompts: Prompts) -> Self {
+        Self { prompts, ..self }
+    }
+
+    /// The prompt of a choice, if it comes before the answer.
+    pub(crate) fn echo(&self, choice: usize, tokenizer: &Tokenizer) -> Option<Echo> {
+        let prompt = choice / self.n;
+        let text = self.prompt_text(choice)?.to_owned();
+        let logprobs = self.logprobs.map(|num_top| {
+            let scored = &self.choices[choice].prompt_logprobs;
+            CompletionLogprobs::of_prompt(&self.prompts.token_ids[prompt], scored, num_top, tokenizer, &text)
+        });
+        Some(Echo { text, logprobs })
+    }
+
+    /// The text of a choice's prompt, if it comes before the answer.
+    pub(crate) fn prompt_text(&self, choice: usize) -> Option<&str> {
+        self.prompts.texts.get(choice / self.n).map(String::as_str)
+    }
+
+    /// The list of log-probabilities of a choice's prompt, if there is to be one.
+    fn listed_prompt(&self, choice: usize, tokenizer: &Tokenizer) -> Option<PromptLogprobs> {
+        let (num_top, token_ids) = (self.prompts.listed?, &self.prompts.token_ids[choice / self.n]);
+        Some(PromptLogprobs::new(token_ids, &self.choices[choice].prompt_logprobs, num_top, tokenizer))
     }
 
     /// The answer to a body whose field of this name demands a form.
@@ -110,6 +157,7 @@ impl Answer {
         }
         let choice = &mut self.choices[choice];
         match event {
+            Event::Prompt(logprobs) => choice.prompt_logprobs = logprobs,
             Event::Token(token) => {
                 choice.message.push(&token);
                 choice.num_in_text = token.num_in_text;
@@ -117,8 +165,9 @@ impl Answer {
                     choice.tokens.push(token);
                 }
             }
-            Event::Finished { reason, usage, .. } => {
-                choice.message.finish();
+            Event::Finished { reason, usage, stop_string } => {
+                let stop_string = stop_string.filter(|_| self.prompts.keeps_stop);
+                choice.message.finish(stop_string.as_deref());
                 choice.end = Some((reason, usage));
             }
             Event::Embedding { values, usage } => {
@@ -143,7 +192,7 @@ impl Answer {
                 styled.stop_string = stop_string;
                 Ok(styled.blocks.finish())
             }
-            Event::Embedding { .. } => Ok(Vec::new()),
+            Event::Prompt(_) | Event::Embedding { .. } => Ok(Vec::new()),
             Event::Error(error) => Err(ApiError::of_engine(error, self.form_field.as_deref())),
         }
     }
@@ -163,35 +212,60 @@ impl Answer {
         }
     }
 
+    /// Token counts of a choice so far.
+    pub(crate) fn usage_of(&self, choice: usize) -> Usage {
+        let &Choice { end, num_tokens, .. } = &self.choices[choice];
+        let so_far = || Usage {
+            prompt_tokens: self.prompts.token_ids.get(choice / self.n).map_or(0, Vec::len),
+            completion_tokens: num_tokens,
+            cached_tokens: 0,
+        };
+        end.map_or_else(so_far, |(_, usage)| usage)
+    }
+
     /// The response, once [`is_complete`](Self::is_complete).
     pub fn body(mut self, identity: &Identity<'_>, tokenizer: &Tokenizer) -> ResponseBody {
         if let Some((style, said)) = self.said(identity.suffix, identity.created) {
             return ResponseBody(Body::Blocks(style.body(&said)));
         }
         let usage = self.usage();
-        let Answer { model, kind, choices, has_logprobs, .. } = self;
+        let kind = self.kind;
         let object = match kind {
             Kind::Completion => "text_completion",
             Kind::Chat => "chat.completion",
             Kind::Embedding(format) => {
-                let embeddings = choices.into_iter().map(|choice| choice.embedding);
-                return ResponseBody(Body::Embeddings(EmbeddingList::new(model, embeddings, format, usage)));
+                let embeddings = self.choices.into_iter().map(|choice| choice.embedding);
+                return ResponseBody(Body::Embeddings(EmbeddingList::new(
+                    self.model, embeddings, format, usage,
+                )));
+            }
+            Kind::Comparison(comparison) => {
+                let embeddings: Vec<_> = self.choices.into_iter().map(|choice| choice.embedding).collect();
+                let texts = (&embeddings[..], &self.prompts.texts[..]);
+                let compared = Compared::new(comparison, identity, self.model, texts, usage);
+                return ResponseBody(Body::Comparison(compared));
             }
         };
-        let choices = choices
-            .into_iter()
-            .enumerate()
-            .map(|(index, choice)| ChoiceBody {
-                index,
-                finish_reason: choice.finish_reason(),
-                content: content_body(kind, choice, has_logprobs, tokenizer, &|call| {
-                    call_id(identity.suffix, index, call)
-                }),
-            })
-            .collect();
-        let (id, usage) = (id(kind, identity), usage.into());
+        // A chat has one prompt, and lists it beside its choices.
+        let mut prompts: Vec<_> =
+            (0..self.choices.len()).map(|choice| self.listed_prompt(choice, tokenizer)).collect();
+        let prompt_logprobs = if kind == Kind::Chat { prompts[0].take() } else { None };
+        let echoes: Vec<_> = (0..self.choices.len()).map(|choice| self.echo(choice, tokenizer)).collect();
+        let Answer { model, choices, logprobs, .. } = self;
+        let of_prompts = echoes.into_iter().zip(prompts);
+        let choices = choices.into_iter().zip(of_prompts).enumerate();
+        let choices = choices.map(|(index, (choice, (echo, prompt_logprobs)))| ChoiceBody {
+            index,
+            finish_reason: choice.finish_reason(),
+            content: content_body(kind, choice, logprobs.is_some(), echo, tokenizer, &|call| {
+                call_id(identity.suffix, index, call)
+            }),
+            prompt_logprobs: prompt_logprobs.filter(|_| kind == Kind::Completion),
+        });
+        let (id, usage, choices) = (id(kind, identity), usage.into(), choices.collect());
         let created = identity.created;
-        ResponseBody(Body::Completion(CompletionBody { id, object, created, model, choices, usage }))
+        let body = CompletionBody { id, object, created, model, choices, prompt_logprobs, usage };
+        ResponseBody(Body::Completion(body))
     }
 }
 
@@ -201,6 +275,7 @@ pub(crate) fn id(kind: Kind, identity: &Identity<'_>) -> String {
         Kind::Completion => "cmpl",
         Kind::Chat => "chatcmpl",
         Kind::Embedding(_) => "embd",
+        Kind::Comparison(_) => "score",
     };
     format!("{prefix}-{}", identity.suffix)
 }
@@ -215,6 +290,7 @@ enum Body {
     Completion(CompletionBody),
     Embeddings(EmbeddingList),
     Blocks(serde_json::Value),
+    Comparison(Compared),
 }
 
 #[derive(Debug, Serialize)]
@@ -224,6 +300,8 @@ struct CompletionBody {
     created: u64,
     model: String,
     choices: Vec<ChoiceBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
     usage: UsageBody,
 }
 
@@ -233,6 +311,8 @@ struct ChoiceBody {
     #[serde(flatten)]
     content: ContentBody,
     finish_reason: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
 }
 
 #[derive(Debug, Serialize)]
@@ -272,6 +352,7 @@ fn content_body(
     kind: Kind,
     choice: Choice,
     has_logprobs: bool,
+    echo: Option<Echo>,
     tokenizer: &Tokenizer,
     call_id: &dyn Fn(usize) -> String,
 ) -> ContentBody {
@@ -279,11 +360,18 @@ fn content_body(
     tokens.truncate(num_in_text);
     match kind {
         Kind::Completion => {
-            let logprobs = has_logprobs
-                .then(|| CompletionLogprobs::new(&tokens, tokenizer, &mut TextOffset::new(tokenizer)));
-            ContentBody::Completion { text: message.into_text(), logprobs }
+            let Echo { text, logprobs: prompt } = echo.unwrap_or_default();
+            let mut offset = TextOffset::after(&text, tokenizer);
+            let logprobs = has_logprobs.then(|| {
+                prompt.unwrap_or_default().followed_by(CompletionLogprobs::new(
+                    &tokens,
+                    tokenizer,
+                    &mut offset,
+                ))
+            });
+            ContentBody::Completion { text: text + &message.into_text(), logprobs }
         }
-        Kind::Chat | Kind::Embedding(_) => {
+        _ => {
             let logprobs = has_logprobs.then(|| ChatLogprobs::new(&tokens, tokenizer));
             ContentBody::Chat { message: message.into_body(call_id), logprobs }
         }

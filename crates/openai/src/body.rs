@@ -4,14 +4,15 @@
 
 use std::collections::BTreeMap;
 
-use rustorch_llama::Pooling;
+use rustorch_llama::{GenerationPrompt, Pooling};
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
 use crate::error::ApiError;
 use crate::field_list::body;
 use crate::fields::{
-    COUNT, INTEGER, NUMBER, Object, TEXT, field, flag, mistyped, optional, refused, required, required_text,
+    BOOL, COUNT, INTEGER, NUMBER, Object, TEXT, field, flag, mistyped, optional, refused, required,
+    required_text,
 };
 use crate::tools::Thoughts;
 
@@ -20,6 +21,7 @@ body! {
     pub struct CompletionBody {
         prompt: Prompt = required_prompt, "text or token ids, one prompt or a list of them";
         logprobs: Option<usize> = alternatives, "log-probabilities, with so many alternatives for each token";
+        echo: bool = flag, "the prompt before the answer, also in the log-probabilities";
         best_of: Option<u32> = optional(COUNT), "only as `n`";
     }
 }
@@ -32,6 +34,8 @@ body! {
         logprobs: bool = flag, "log-probabilities of the tokens";
         top_logprobs: Option<usize> = alternatives, "alternatives for each token, beside `logprobs`";
         chat_template_kwargs: Option<Object> = template_variables, "variables of the template, such as `enable_thinking`";
+        add_generation_prompt: Option<bool> = optional(BOOL), "false: the prompt ends as the chat does";
+        continue_final_message: bool = flag, "the model goes on with the last message";
         reasoning_format: Thoughts = thoughts,
             "`none` leaves the model's thoughts in the content; `auto`, `deepseek`: they are `reasoning_content`";
     }
@@ -45,6 +49,7 @@ body! {
         dimensions: Option<usize> = optional(COUNT), "so many values, the first, scaled to length 1 again";
         encoding_format: Encoding = encoding, "`float` or `base64`";
         pooling: Pooling = pooling, "`last` or `mean`";
+        truncate_prompt_tokens: Option<usize> = truncation, "only so many tokens of a prompt, the last";
     }
 }
 
@@ -54,8 +59,11 @@ body! {
         model: Option<String> = optional(TEXT), "one of the names in `/v1/models`";
         n: Option<u32> = optional(COUNT), "choices for each prompt";
         max_tokens or n_predict: MaxTokens = max_tokens,
-            "most tokens to generate; -1 or null: what the context holds";
+            "most tokens to generate, 0 for none; -1 or null: what the context holds";
         stop: Vec<String> = stop, "strings that end the text";
+        truncate_prompt_tokens: Option<usize> = truncation, "only so many tokens of a prompt, the last";
+        include_stop_str_in_output: bool = flag, "the stop string that ends the text is its end";
+        prompt_logprobs: Option<usize> = alternatives, "log-probabilities of the prompt, with so many alternatives for each token; not in a stream";
         stream: bool = flag, "send the answer as server-sent events";
         stream_options: Option<StreamOptions> = stream_options, "beside `stream`";
     }
@@ -93,9 +101,10 @@ body! {
 
 body! {
     /// How an answer is to be streamed.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
     pub struct StreamOptions {
         include_usage: bool = flag, "a last chunk counts the tokens";
+        continuous_usage_stats: bool = flag, "every chunk counts those of its choice so far";
     }
 }
 
@@ -175,6 +184,19 @@ impl CompletionBody {
 }
 
 impl ChatBody {
+    /// How the prompt ends.
+    pub fn ending(&self) -> Result<GenerationPrompt, ApiError> {
+        match (self.continue_final_message, self.add_generation_prompt) {
+            (true, Some(true)) => {
+                let rest = "expected false beside add_generation_prompt, found both true";
+                Err(refused("continue_final_message", rest))
+            }
+            (true, _) => Ok(GenerationPrompt::Continue),
+            (false, Some(false)) => Ok(GenerationPrompt::Omit),
+            (false, _) => Ok(GenerationPrompt::Add),
+        }
+    }
+
     /// Number of alternatives for each token, if log-probabilities are wanted.
     pub fn alternatives(&self) -> Result<Option<usize>, ApiError> {
         if let Some(found) = self.top_logprobs.filter(|&top| top > 0 && !self.logprobs) {
@@ -188,8 +210,14 @@ impl ChatBody {
 impl Common {
     /// How the answer is to be streamed, if it is.
     pub fn streaming(&self) -> Result<Option<StreamOptions>, ApiError> {
+        if let Some(found) = self.prompt_logprobs.filter(|_| self.stream) {
+            return Err(refused(
+                "prompt_logprobs",
+                format_args!("expected none beside stream, found {found}"),
+            ));
+        }
         match (self.stream, self.stream_options) {
-            (true, options) => Ok(Some(options.unwrap_or(StreamOptions { include_usage: false }))),
+            (true, options) => Ok(Some(options.unwrap_or(StreamOptions::default()))),
             (false, None) => Ok(None),
             (false, Some(_)) => {
                 Err(refused("stream_options", "expected \"stream\": true beside it, found none"))
@@ -292,7 +320,7 @@ fn encoding(body: &Object, name: &str) -> Result<Encoding, ApiError> {
     one_of(body, name, "\"float\" or \"base64\"", choices)
 }
 
-fn pooling(body: &Object, name: &str) -> Result<Pooling, ApiError> {
+pub(crate) fn pooling(body: &Object, name: &str) -> Result<Pooling, ApiError> {
     one_of(body, name, "\"last\" or \"mean\"", [("last", Pooling::Last), ("mean", Pooling::Mean)])
 }
 
@@ -360,6 +388,16 @@ fn alternatives(body: &Object, name: &str) -> Result<Option<usize>, ApiError> {
     match count.filter(|&count| count > MAX_ALTERNATIVES) {
         Some(found) => Err(refused(name, format_args!("expected at most {MAX_ALTERNATIVES}, found {found}"))),
         None => Ok(count),
+    }
+}
+
+/// A number of tokens to keep.
+pub(crate) fn truncation(body: &Object, name: &str) -> Result<Option<usize>, ApiError> {
+    let expected = "a whole number, 1 or more";
+    let most = field(body, name, expected)?;
+    match most.filter(|&most| most == 0) {
+        Some(_) => Err(mistyped(name, expected, &body[name])),
+        None => Ok(most),
     }
 }
 

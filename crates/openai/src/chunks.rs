@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::answer::{Answer, Identity, Kind, UsageBody, id};
 use crate::body::StreamOptions;
 use crate::error::ApiError;
-use crate::logprobs::{ChatLogprobs, CompletionLogprobs, TextOffset};
+use crate::logprobs::{ChatLogprobs, CompletionLogprobs, Echo, TextOffset};
 use crate::message::{Delta, call_id};
 
 /// Makes chunks of a request's events. After the last chunk the API sends `[DONE]`, which the caller writes.
@@ -83,10 +83,21 @@ impl Answer {
 }
 
 impl Chunks {
-    /// Chunks to send before any event: for a chat, the role of each choice.
+    /// Chunks to send before any event: for a chat the role of each choice, for a completion its prompt if that is wanted.
     pub fn opening(&self) -> Vec<Chunk<'_>> {
         if self.answer.kind != Kind::Chat {
-            return Vec::new();
+            // With log-probabilities it waits for those of the prompt.
+            let texts = if self.answer.logprobs.is_none() { &self.answer.prompts.texts[..] } else { &[] };
+            let echo = |(index, text): (usize, &String)| {
+                self.chunk(index, ChunkContent::Completion { text: text.clone(), logprobs: None }, None)
+            };
+            let n = self.answer.choices.len().checked_div(texts.len()).unwrap_or(0);
+            return texts
+                .iter()
+                .flat_map(|text| std::iter::repeat_n(text, n))
+                .enumerate()
+                .map(echo)
+                .collect();
         }
         let role = |index| {
             let delta = Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
@@ -106,18 +117,30 @@ impl Chunks {
         tokenizer: &Tokenizer,
     ) -> Result<Option<Chunk<'_>>, ApiError> {
         match event {
+            Event::Prompt(logprobs) => {
+                self.answer.choices[choice].prompt_logprobs = logprobs;
+                let echo = self.answer.echo(choice, tokenizer);
+                Ok(echo.map(|Echo { text, logprobs }| {
+                    self.chunk(choice, ChunkContent::Completion { text, logprobs }, None)
+                }))
+            }
             Event::Token(token) => {
+                self.answer.choices[choice].num_tokens += 1;
                 let content = self.content(choice, token, tokenizer);
                 Ok(content.map(|content| self.chunk(choice, content, None)))
             }
-            Event::Finished { reason, usage, .. } => {
+            Event::Finished { reason, usage, stop_string } => {
+                let end = stop_string.filter(|_| self.answer.prompts.keeps_stop);
                 let ended = &mut self.answer.choices[choice];
                 ended.end = Some((reason, usage));
                 let content = match self.answer.kind {
-                    Kind::Completion => ChunkContent::Completion { text: String::new(), logprobs: None },
-                    Kind::Chat | Kind::Embedding(_) => {
+                    Kind::Completion => {
+                        ChunkContent::Completion { text: end.unwrap_or_default(), logprobs: None }
+                    }
+                    _ => {
                         let suffix = &self.suffix;
-                        let delta = ended.message.finish_delta(&|call| call_id(suffix, choice, call));
+                        let delta =
+                            ended.message.finish_delta(end.as_deref(), &|call| call_id(suffix, choice, call));
                         ChunkContent::Chat { delta, logprobs: None }
                     }
                 };
@@ -151,13 +174,13 @@ impl Chunks {
         let (kind, num_in_text) = (self.answer.kind, token.num_in_text);
         let (text, delta) = match kind {
             Kind::Completion => (mem::take(&mut token.text), Delta::default()),
-            Kind::Chat | Kind::Embedding(_) => {
+            _ => {
                 let (suffix, message) = (&self.suffix, &mut self.answer.choices[choice].message);
                 (String::new(), message.push_delta(&token, &|call| call_id(suffix, choice, call)))
             }
         };
         let unlisted = &mut self.unlisted[choice];
-        if self.answer.has_logprobs {
+        if self.answer.logprobs.is_some() {
             unlisted.tokens.push_back(token);
         }
         let tokens = unlisted.take(num_in_text);
@@ -167,11 +190,13 @@ impl Chunks {
         }
         Some(match kind {
             Kind::Completion => {
-                let offset = unlisted.offset.get_or_insert_with(|| TextOffset::new(tokenizer));
+                let offset = unlisted.offset.get_or_insert_with(|| {
+                    TextOffset::after(self.answer.prompt_text(choice).unwrap_or_default(), tokenizer)
+                });
                 let logprobs = is_listed.then(|| CompletionLogprobs::new(&tokens, tokenizer, offset));
                 ChunkContent::Completion { text, logprobs }
             }
-            Kind::Chat | Kind::Embedding(_) => {
+            _ => {
                 let logprobs = is_listed.then(|| ChatLogprobs::new(&tokens, tokenizer));
                 ChunkContent::Chat { delta, logprobs }
             }
@@ -179,13 +204,18 @@ impl Chunks {
     }
 
     fn chunk(&self, index: usize, content: ChunkContent, finish_reason: Option<&'static str>) -> Chunk<'_> {
-        Chunk { choices: vec![ChunkChoice { index, content, finish_reason }], ..self.frame() }
+        let mut chunk =
+            Chunk { choices: vec![ChunkChoice { index, content, finish_reason }], ..self.frame() };
+        if self.options.continuous_usage_stats {
+            chunk.usage = Some(Some(self.answer.usage_of(index).into()));
+        }
+        chunk
     }
 
     fn frame(&self) -> Chunk<'_> {
         let object = match self.answer.kind {
             Kind::Completion => "text_completion",
-            Kind::Chat | Kind::Embedding(_) => "chat.completion.chunk",
+            _ => "chat.completion.chunk",
         };
         Chunk {
             id: &self.id,

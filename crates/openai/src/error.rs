@@ -79,7 +79,14 @@ impl ApiError {
                 let name = field.split('[').next().unwrap_or_default();
                 if name == "prompt_token_ids" { "prompt".into() } else { name.to_owned().into() }
             }
-            EngineError::ContextTooLong { .. } | EngineError::PoolTooSmall { .. } => {
+            EngineError::ContextTooLong { prompt, max_tokens, max_seq_len: most }
+            | EngineError::PoolTooSmall { prompt, max_tokens, pool: most } => {
+                // Clients look for these words.
+                let message = format!(
+                    "This model's maximum context length is {most} tokens. However, you requested {} tokens ({prompt} in the \
+                     prompt, {max_tokens} for the answer)",
+                    prompt.saturating_add(max_tokens)
+                );
                 let code = Some("context_length_exceeded");
                 return Self { code, ..Self::malformed(message) };
             }
@@ -153,7 +160,10 @@ mod tests {
         check(token("prompt_token_ids[1]"), 400, Some("prompt"), None);
         check(token("logit_bias[0]"), 400, Some("logit_bias"), None);
         let too_long = EngineError::ContextTooLong { prompt: 9, max_tokens: 1, max_seq_len: 8 };
-        check(too_long, 400, None, Some("context_length_exceeded"));
+        check(too_long.clone(), 400, None, Some("context_length_exceeded"));
+        let expect = "This model's maximum context length is 8 tokens. However, you requested 10 tokens (9 in the prompt, 1 \
+                      for the answer)";
+        assert_eq!(ApiError::from(too_long).message, expect);
         check(EngineError::Constraint("stuck".to_owned()), 400, Some("grammar"), None);
         check(EngineError::Stopped, 503, None, Some("stopped"));
         check(EngineError::NoFiniteLogit { position: 1 }, 500, None, None);

@@ -71,6 +71,7 @@ mod logprobs;
 mod message;
 mod prepare;
 mod refusals;
+mod rerank;
 mod responses;
 mod stream;
 mod structured;
@@ -83,7 +84,7 @@ pub use chunks::{Chunk, Chunks};
 pub use error::ApiError;
 pub use field_list::{Field, FieldList, Refused, UnknownFields, markdown};
 pub use fields::{Object, parse_object, shown};
-pub use prepare::{Context, ModelNames, Prepared, Work, count_tokens, prepare};
+pub use prepare::{Context, ModelNames, Prepared, Work, count_tokens, prepare, render};
 pub use stream::Stream;
 
 /// An endpoint of the API.
@@ -99,12 +100,23 @@ pub enum Endpoint {
     Responses,
     /// `/v1/messages`, of Anthropic's API
     Messages,
+    /// `/v1/rerank`, of Jina's and Cohere's APIs
+    Rerank,
+    /// `/v1/score`, of vLLM's
+    Score,
 }
 
 impl Endpoint {
     /// Every endpoint, in the order in which messages list them.
-    pub const ALL: [Self; 5] =
-        [Self::Completions, Self::ChatCompletions, Self::Embeddings, Self::Responses, Self::Messages];
+    pub const ALL: [Self; 7] = [
+        Self::Completions,
+        Self::ChatCompletions,
+        Self::Embeddings,
+        Self::Responses,
+        Self::Messages,
+        Self::Rerank,
+        Self::Score,
+    ];
 
     /// The path of its URL.
     pub fn path(self) -> &'static str {
@@ -114,6 +126,8 @@ impl Endpoint {
             Self::Embeddings => "/v1/embeddings",
             Self::Responses => "/v1/responses",
             Self::Messages => "/v1/messages",
+            Self::Rerank => "/v1/rerank",
+            Self::Score => "/v1/score",
         }
     }
 
@@ -125,7 +139,14 @@ impl Endpoint {
             Self::Embeddings => &refusals::EMBEDDINGS,
             Self::Responses => &responses::RESPONSES,
             Self::Messages => &anthropic::MESSAGES,
+            Self::Rerank => &rerank::RERANK,
+            Self::Score => &rerank::SCORE,
         }
+    }
+
+    /// Whether its texts are embedded rather than answered.
+    pub fn embeds(self) -> bool {
+        matches!(self, Self::Embeddings | Self::Rerank | Self::Score)
     }
 
     /// The endpoint of this path, if it is one.

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use rustorch_llama::{Detokenizer, TokenEvent, Tokenizer};
+use rustorch_llama::{ControlTokens, Detokenizer, TokenEvent, TokenLogprobs, Tokenizer};
 use serde::Serialize;
 
 /// Of a text completion: lists with an element for each token.
 #[derive(Debug, Serialize, Default)]
 pub(crate) struct CompletionLogprobs {
     tokens: Vec<String>,
-    token_logprobs: Vec<f32>,
-    top_logprobs: Vec<BTreeMap<String, f32>>,
+    /// Nothing precedes the first token of a prompt, so it has none.
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Vec<Option<BTreeMap<String, f32>>>,
     text_offset: Vec<usize>,
 }
 
@@ -41,16 +42,91 @@ impl CompletionLogprobs {
         let mut out = Self::default();
         for token in tokens {
             let Some(logprobs) = &token.logprobs else { continue };
-            let text = token_key(token.token_id, tokenizer);
-            // The API lists the sampled token too, whether or not it is among the most likely.
-            let listed = logprobs.top.iter().copied().chain([(token.token_id, logprobs.logprob)]);
-            out.top_logprobs.push(listed.map(|(id, logprob)| (token_key(id, tokenizer), logprob)).collect());
-            out.text_offset.push(offset.num_chars);
-            offset.advance(token.token_id, tokenizer);
-            out.tokens.push(text);
-            out.token_logprobs.push(logprobs.logprob);
+            out.push(token.token_id, Some(logprobs), logprobs.top.len(), tokenizer, offset);
         }
         out
+    }
+
+    /// Entries of a prompt's tokens with `num_top` alternatives each; `scored` begins with the second.
+    pub fn of_prompt(
+        token_ids: &[u32],
+        scored: &[TokenLogprobs],
+        num_top: usize,
+        tokenizer: &Tokenizer,
+        text: &str,
+    ) -> Self {
+        let mut out = Self::default();
+        let mut offset = TextOffset::of_prompt(token_ids, tokenizer, text);
+        let logprobs = std::iter::once(None).chain(scored.iter().map(Some));
+        for (&token_id, logprobs) in token_ids.iter().zip(logprobs) {
+            out.push(token_id, logprobs, num_top, tokenizer, &mut offset);
+        }
+        out
+    }
+
+    /// Both, one behind the other.
+    pub fn followed_by(mut self, other: Self) -> Self {
+        self.tokens.extend(other.tokens);
+        self.token_logprobs.extend(other.token_logprobs);
+        self.top_logprobs.extend(other.top_logprobs);
+        self.text_offset.extend(other.text_offset);
+        self
+    }
+
+    fn push(
+        &mut self,
+        token_id: u32,
+        logprobs: Option<&TokenLogprobs>,
+        num_top: usize,
+        tokenizer: &Tokenizer,
+        offset: &mut TextOffset,
+    ) {
+        // The API lists the token itself too, whether or not it is among the most likely.
+        let listed = |logprobs: &TokenLogprobs| {
+            let top = logprobs.top.iter().take(num_top).copied();
+            let listed = top.chain([(token_id, logprobs.logprob)]);
+            listed.map(|(id, logprob)| (token_key(id, tokenizer), logprob)).collect()
+        };
+        self.tokens.push(token_key(token_id, tokenizer));
+        self.token_logprobs.push(logprobs.map(|logprobs| logprobs.logprob));
+        self.top_logprobs.push(logprobs.map(listed));
+        self.text_offset.push(offset.num_chars);
+        offset.advance(token_id, tokenizer);
+    }
+}
+
+/// A prompt that comes before its answer.
+#[derive(Debug, Default)]
+pub(crate) struct Echo {
+    pub text: String,
+    pub logprobs: Option<CompletionLogprobs>,
+}
+
+/// Of a prompt, in vLLM's form: null for the first token, then for each an object of tokens.
+#[derive(Debug, Serialize)]
+pub(crate) struct PromptLogprobs(Vec<Option<BTreeMap<u32, PromptLogprob>>>);
+
+#[derive(Debug, Serialize)]
+struct PromptLogprob {
+    logprob: f32,
+    rank: usize,
+    decoded_token: String,
+}
+
+impl PromptLogprobs {
+    /// `num_top` alternatives for each token; `scored` begins with the second.
+    pub fn new(token_ids: &[u32], scored: &[TokenLogprobs], num_top: usize, tokenizer: &Tokenizer) -> Self {
+        let entry = |(&token_id, logprobs): (&u32, &TokenLogprobs)| {
+            let top =
+                logprobs.top.iter().take(num_top).zip(1..).map(|(&(id, logprob), rank)| (id, logprob, rank));
+            let listed = top.chain([(token_id, logprobs.logprob, logprobs.rank)]);
+            let entry = |(id, logprob, rank)| {
+                (id, PromptLogprob { logprob, rank, decoded_token: token_text(id, tokenizer) })
+            };
+            Some(listed.map(entry).collect())
+        };
+        let first = token_ids.first().map(|_| None);
+        Self(first.into_iter().chain(token_ids.iter().skip(1).zip(scored).map(entry)).collect())
     }
 }
 
@@ -59,16 +135,30 @@ impl CompletionLogprobs {
 pub(crate) struct TextOffset {
     num_chars: usize,
     detokenizer: Detokenizer,
+    /// Whether the next token has no part in the text.
+    hides_next: bool,
 }
 
 impl TextOffset {
-    /// The beginning of a choice.
-    pub fn new(tokenizer: &Tokenizer) -> Self {
-        Self { num_chars: 0, detokenizer: tokenizer.detokenizer().continuing() }
+    /// The beginning of a choice, after this text.
+    pub fn after(text: &str, tokenizer: &Tokenizer) -> Self {
+        let num_chars = text.chars().count();
+        Self { num_chars, detokenizer: tokenizer.detokenizer().continuing(), hides_next: false }
+    }
+
+    /// The beginning of a prompt. A token that begins every prompt is not in the text that was given.
+    fn of_prompt(token_ids: &[u32], tokenizer: &Tokenizer, text: &str) -> Self {
+        let bos = tokenizer.bos().filter(|bos| token_ids.first() == Some(bos));
+        let hides_next = bos.is_some_and(|bos| !text.as_bytes().starts_with(tokenizer.token_bytes(bos)));
+        let detokenizer = tokenizer.detokenizer().control_tokens(ControlTokens::Show);
+        Self { num_chars: 0, detokenizer, hides_next }
     }
 
     /// Goes on by the characters that a token completes.
     fn advance(&mut self, token_id: u32, tokenizer: &Tokenizer) {
+        if std::mem::take(&mut self.hides_next) {
+            return;
+        }
         self.num_chars += self.detokenizer.push(tokenizer, token_id).chars().count();
     }
 }

@@ -37,9 +37,9 @@ impl Message {
         self.collect(pieces);
     }
 
-    /// Ends the text.
-    pub fn finish(&mut self) {
-        let pieces = self.read_end();
+    /// Ends the text, with this at its end.
+    pub fn finish(&mut self, end: Option<&str>) {
+        let pieces = self.read_end(end);
         self.collect(pieces);
     }
 
@@ -50,8 +50,8 @@ impl Message {
     }
 
     /// The delta of the end, for a stream.
-    pub fn finish_delta(&mut self, call_id: &dyn Fn(usize) -> String) -> Delta {
-        let pieces = self.read_end();
+    pub fn finish_delta(&mut self, end: Option<&str>, call_id: &dyn Fn(usize) -> String) -> Delta {
+        let pieces = self.read_end(end);
         self.delta(pieces, call_id)
     }
 
@@ -92,8 +92,15 @@ impl Message {
         }
     }
 
-    fn read_end(&mut self) -> Vec<Piece> {
-        self.reading.as_mut().map_or_else(Vec::new, |reading| reading.reader.finish())
+    fn read_end(&mut self, end: Option<&str>) -> Vec<Piece> {
+        match &mut self.reading {
+            Some(reading) => {
+                let mut pieces = reading.reader.push(end.unwrap_or_default());
+                pieces.extend(reading.reader.finish());
+                pieces
+            }
+            None => end.map(|end| Piece::Content(end.to_owned())).into_iter().collect(),
+        }
     }
 
     fn collect(&mut self, pieces: Vec<Piece>) {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use rustorch_llama::{
-    Bos, Dry, EmbeddingRequest, EngineHandle, EventSink, Grammars, Mirostat, Priority, Request,
-    SamplingParams, Special, Tokenizer, Xtc,
+    Bos, ControlTokens, Dry, EmbeddingRequest, EngineHandle, EventSink, Grammars, Mirostat, Pooling,
+    Priority, Request, SamplingParams, Special, Tokenizer, Xtc,
 };
 
 use crate::Endpoint;
-use crate::answer::{Answer, Kind};
+use crate::answer::{Answer, Kind, Prompts};
 use crate::body::{
     ChatBody, Common, CompletionBody, EmbeddingBody, MaxTokens, Prompt, Sampling, StreamOptions,
 };
@@ -16,6 +16,7 @@ use crate::embeddings::EmbeddingFormat;
 use crate::error::ApiError;
 use crate::field_list::UnknownFields;
 use crate::fields::{Object, refused};
+use crate::rerank::{Comparison, RerankBody, ScoreBody};
 use crate::stream::Style;
 use crate::structured::{Form, Structured};
 use crate::tools::{ToolFields, converse};
@@ -143,6 +144,16 @@ pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Resu
         Endpoint::Completions => completion(body, context)?,
         Endpoint::ChatCompletions => chat(body, context)?,
         Endpoint::Embeddings => embeddings(EmbeddingBody::read(body)?, context)?,
+        Endpoint::Rerank => {
+            let body = RerankBody::read(body)?;
+            let (pooling, most) = (body.pooling, body.truncate_prompt_tokens);
+            compare(body.model.as_deref(), body.texts(), pooling, most, context)?
+        }
+        Endpoint::Score => {
+            let body = ScoreBody::read(body)?;
+            let (pooling, most) = (body.pooling, body.truncate_prompt_tokens);
+            compare(body.model.as_deref(), body.texts()?, pooling, most, context)?
+        }
         Endpoint::Responses => {
             let (chat_body, style) = responses::convert(body)?;
             in_blocks(&chat_body, Box::new(style), context).map_err(responses::renamed)?
@@ -166,14 +177,24 @@ fn completion(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     let n = checked_n(common.n, body.prompt.len())?;
     body.check(common.n.unwrap_or(1))?;
     let stream = common.streaming()?;
-    let unset = common.max_tokens == MaxTokens::Unset;
+    let (unset, listed) = (common.max_tokens == MaxTokens::Unset, common.prompt_logprobs);
+    let (most, keeps_stop) = (common.truncate_prompt_tokens, common.include_stop_str_in_output);
     let mut params = sampling_params(common, sampling, context.seed);
     if unset {
         params.max_tokens = Some(DEFAULT_MAX_TOKENS);
     }
     params.logprobs = body.logprobs;
-    let prompts = body.prompt.tokens(context.tokenizer);
-    let answer = Answer::new(Kind::Completion, context.model, prompts.len(), n, params.logprobs);
+    let echoed = body.logprobs.filter(|_| body.echo);
+    params.prompt_logprobs = listed.max(echoed);
+    let mut texts = if body.echo { body.prompt.texts(context.tokenizer) } else { Vec::new() };
+    let mut prompts = body.prompt.tokens(context.tokenizer);
+    for (index, prompt) in prompts.iter_mut().enumerate() {
+        if truncate(prompt, most) && body.echo {
+            texts[index] = context.tokenizer.decode(prompt, ControlTokens::Show);
+        }
+    }
+    let answer = Answer::new(Kind::Completion, context.model, prompts.len(), n, params.logprobs)
+        .to(Prompts { token_ids: prompts.clone(), texts, listed, keeps_stop });
     let form = form.map(|form| form.compile(context.grammars)).transpose()?;
     Ok((
         work(&prompts, n, &params, form.as_ref()),
@@ -191,16 +212,26 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
         common.max_tokens = body.max_completion_tokens;
     }
     let n = checked_n(common.n, 1)?;
-    let stream = common.streaming()?;
+    let (stream, listed) = (common.streaming()?, common.prompt_logprobs);
+    let (most, keeps_stop) = (common.truncate_prompt_tokens, common.include_stop_str_in_output);
     let mut params = sampling_params(common, sampling, context.seed);
     params.logprobs = body.alternatives()?;
+    params.prompt_logprobs = listed;
+    let ending = body.ending()?;
     let ChatBody { messages, chat_template_kwargs, reasoning_format, .. } = body;
     let tools = ToolFields::read(fields)?;
     let variables = chat_template_kwargs.as_ref();
-    let conversation = converse(messages, tools, reasoning_format, variables, form, context)?;
+    let conversation = converse(messages, tools, reasoning_format, (variables, ending), form, context)?;
     let form = conversation.form;
-    let work = work(&[conversation.prompt], n, &params, form.as_ref());
-    let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs);
+    let mut prompts = [conversation.prompt];
+    truncate(&mut prompts[0], most);
+    let work = work(&prompts, n, &params, form.as_ref());
+    let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs).to(Prompts {
+        token_ids: prompts.to_vec(),
+        texts: Vec::new(),
+        listed,
+        keeps_stop,
+    });
     Ok((work, answer.with_form_field(form.map(|form| form.field)).read_by(conversation.reading), stream))
 }
 
@@ -234,15 +265,57 @@ fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiEr
     if !(1..=MAX_INPUTS).contains(&found) {
         return Err(refused("input", format_args!("expected 1 to {MAX_INPUTS} texts, found {found}")));
     }
-    let request = |prompt_token_ids| EmbeddingRequest {
-        prompt_token_ids,
-        pooling: body.pooling,
-        priority: Priority::default(),
+    let request = |mut prompt_token_ids| {
+        truncate(&mut prompt_token_ids, body.truncate_prompt_tokens);
+        EmbeddingRequest { prompt_token_ids, pooling: body.pooling, priority: Priority::default() }
     };
     let requests = body.input.tokens(context.tokenizer).into_iter().map(request).collect();
     let format = EmbeddingFormat { encoding: body.encoding_format, dimensions: body.dimensions };
     let answer = Answer::new(Kind::Embedding(format), context.model, found, 1, None);
     Ok((Work { sequences: Sequences::Embed(requests), form_field: None }, answer, None))
+}
+
+/// Embeds texts to compare them.
+fn compare(
+    model: Option<&str>,
+    (texts, comparison): (Vec<String>, Comparison),
+    pooling: Pooling,
+    most: Option<usize>,
+    context: &Context<'_>,
+) -> Result<Asked, ApiError> {
+    check_model(model, context)?;
+    if texts.len() > MAX_INPUTS {
+        let rest = format_args!("expected at most {MAX_INPUTS} texts in all, found {}", texts.len());
+        return Err(refused("documents", rest));
+    }
+    let request = |mut prompt_token_ids| {
+        truncate(&mut prompt_token_ids, most);
+        EmbeddingRequest { prompt_token_ids, pooling, priority: Priority::default() }
+    };
+    let tokens = Prompt::Texts(texts.clone()).tokens(context.tokenizer);
+    let answer = Answer::new(Kind::Comparison(comparison), context.model, texts.len(), 1, None)
+        .to(Prompts { texts, ..Prompts::default() });
+    let sequences = Sequences::Embed(tokens.into_iter().map(request).collect());
+    Ok((Work { sequences, form_field: None }, answer, None))
+}
+
+/// The prompt that the body of a chat makes, as text, and the names of its fields that nobody knows.
+///
+/// # Errors
+/// Those of [`prepare`].
+pub fn render(body: &Object, context: &Context<'_>) -> Result<(String, BTreeSet<String>), ApiError> {
+    let ignored = Endpoint::ChatCompletions.fields().check(body, context.unknown_fields)?;
+    let (work, ..) = chat(body, context)?;
+    let Sequences::Generate(requests) = &work.sequences else { return Ok((String::new(), ignored)) };
+    let prompt = requests.first().map(|request| &request.prompt_token_ids[..]).unwrap_or_default();
+    Ok((context.tokenizer.decode(prompt, ControlTokens::Show), ignored))
+}
+
+/// Cuts off the beginning of a prompt that has more than `most` tokens; says whether it has.
+fn truncate(prompt: &mut Vec<u32>, most: Option<usize>) -> bool {
+    let num_cut = prompt.len().saturating_sub(most.unwrap_or(usize::MAX));
+    prompt.drain(..num_cut);
+    num_cut > 0
 }
 
 /// Refuses a model that is not served.
@@ -264,8 +337,26 @@ impl Prompt {
         }
     }
 
+    /// The prompts as texts: those that were given, or those of the tokens.
+    fn texts(&self, tokenizer: &Tokenizer) -> Vec<String> {
+        let decode = |ids: &Vec<u32>| tokenizer.decode(ids, ControlTokens::Show);
+        match self {
+            Self::Text(text) => vec![text.clone()],
+            Self::Texts(texts) => texts.clone(),
+            Self::Tokens(ids) => vec![decode(ids)],
+            Self::TokenLists(lists) => lists.iter().map(decode).collect(),
+        }
+    }
+
     fn tokens(self, tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
-        let encode = |text: &String| tokenizer.encode(text, Special::Parse, Bos::Add);
+        let encode = |text: &String| {
+            let mut tokens = tokenizer.encode(text, Special::Parse, Bos::Add);
+            // A text that a template has made may have its own.
+            if tokens.len() > 1 && tokens[0] == tokens[1] && tokenizer.bos() == Some(tokens[0]) {
+                tokens.remove(0);
+            }
+            tokens
+        };
         match self {
             Self::Text(text) => vec![encode(&text)],
             Self::Texts(texts) => texts.iter().map(encode).collect(),
@@ -343,5 +434,6 @@ fn sampling_params(common: Common, sampling: Sampling, default_seed: u64) -> Sam
         },
         min_tokens: sampling.min_tokens.unwrap_or(0),
         logprobs: None,
+        prompt_logprobs: None,
     }
 }

@@ -47,7 +47,7 @@ const NESTED: &[(&str, &FieldList)] =
 
 const STREAM_OPTIONS: FieldList = FieldList {
     served: &[StreamOptions::FIELDS],
-    refused: &[&[Refused::new("continuous_usage_stats", "[]", "")]],
+    refused: &[],
     accepted: &[&[accepted("include_obfuscation", "chunks are not padded")]],
     nested: &[],
 };
@@ -98,14 +98,11 @@ pub(crate) const SAMPLING: &[Refused] = &[
 
 /// What the answer says and when it ends.
 const OUTPUT: &[Refused] = &[
-    Refused::new("prompt_logprobs", "[]", ""),
     Refused::new("n_probs", "[0]", "use logprobs"),
     Refused::new("post_sampling_probs", "[]", "logprobs are the model's own"),
-    Refused::new("include_stop_str_in_output", "[]", ""),
     Refused::new("skip_special_tokens", "[true]", ""),
     Refused::new("spaces_between_special_tokens", "[true]", ""),
     Refused::new("detokenize", "[true]", ""),
-    Refused::new("truncate_prompt_tokens", "[]", ""),
     Refused::new("return_token_ids", "[]", ""),
     Refused::new("return_tokens_as_token_ids", "[]", ""),
     Refused::new("return_tokens", "[]", ""),
@@ -129,7 +126,6 @@ const ADAPTERS: &[Refused] = &[
 /// Of text completions.
 const PROMPT: &[Refused] = &[
     Refused::new("add_special_tokens", "[true]", "give the prompt as token ids"),
-    Refused::new("echo", "[]", ""),
     Refused::new("suffix", "[]", ""),
     Refused::new("prompt_embeds", "[]", "the model reads tokens"),
     Refused::new("image_data", "[]", "the model reads text alone"),
@@ -151,8 +147,6 @@ const TEMPLATE: &[Refused] = &[
     Refused::new("add_special_tokens", "[]", "the template writes them"),
     Refused::new("chat_template", "[]", "the server's --chat-template replaces the model file's"),
     Refused::new("documents", "[]", "put them into a message"),
-    Refused::new("add_generation_prompt", "[true]", ""),
-    Refused::new("continue_final_message", "[]", ""),
     Refused::new("echo", "[]", ""),
 ];
 
@@ -177,7 +171,7 @@ const MESSAGE_TOOLS: &[Refused] = &[
     Refused::new("images", "[]", "the model reads text alone"),
 ];
 
-const EMBEDDING: &[Refused] = &[
+pub(crate) const EMBEDDING: &[Refused] = &[
     Refused::new("normalize", "[true]", "embeddings have length 1"),
     Refused::new("embd_normalize", "[2]", "embeddings have length 1"),
     Refused::new("messages", "[]", "use input"),
@@ -188,7 +182,6 @@ const EMBEDDING: &[Refused] = &[
     Refused::new("late_chunking", "[]", ""),
     Refused::new("embedding_type", r#"["float"]"#, "use encoding_format"),
     Refused::new("add_special_tokens", "[true]", ""),
-    Refused::new("truncate_prompt_tokens", "[]", ""),
     Refused::new("truncate", "[]", ""),
     Refused::new("additional_data", "[]", ""),
     Refused::new("priority", "[0]", "a request's priority is the server's"),

@@ -31,6 +31,7 @@ pub(crate) fn router(app: AppState) -> Router {
         .route("/version", get(health::version))
         .route("/metrics", get(health::metrics))
         .route("/tokenize", post(tokens::tokenize))
+        .route("/apply-template", post(generate::apply_template))
         .route("/detokenize", post(tokens::detokenize))
         .route("/tokenizer_info", get(tokens::info));
     // Some clients are given the server's address without a path.
@@ -42,6 +43,8 @@ pub(crate) fn router(app: AppState) -> Router {
             .route(&route("/completions"), post(generate::completions))
             .route(&route("/chat/completions"), post(generate::chat_completions))
             .route(&route("/embeddings"), post(generate::embeddings))
+            .route(&route("/rerank"), post(generate::rerank))
+            .route(&route("/score"), post(generate::score))
             .route(&route("/responses"), post(generate::responses))
             .route(&route("/messages"), post(generate::messages))
             .route(&route("/messages/count_tokens"), post(generate::count_tokens))

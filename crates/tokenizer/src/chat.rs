@@ -68,13 +68,15 @@ impl<'a> Chat<'a> {
     }
 }
 
-/// Whether a prompt ends with the beginning of the assistant's answer.
+/// How a prompt ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GenerationPrompt {
-    /// For the model to answer.
+    /// With the beginning of the assistant's answer.
     Add,
-    /// The chat as it is.
+    /// As the chat does.
     Omit,
+    /// With the text of the last message, for the model to go on with it.
+    Continue,
 }
 
 /// A model's chat template. Made by [`Tokenizer::from_gguf`](crate::Tokenizer::from_gguf).
@@ -180,8 +182,25 @@ impl ChatTemplate {
             let message = error.to_string(); // may quote messages
             TokenizerError::ChatTemplateFailed(stand_ins.restore(&message).into_owned())
         };
-        Ok(Rendered { text: text.map_err(failed)?, stand_ins })
+        let mut text = text.map_err(failed)?;
+        if chat.prompt == GenerationPrompt::Continue {
+            let last = chat.messages.last().and_then(|message| message.content.as_deref());
+            text.truncate(end_of_last(&text, &hide(last.unwrap_or_default()))?);
+        }
+        Ok(Rendered { text, stand_ins })
     }
+}
+
+/// Where the last message ends in a rendered chat, as `transformers` finds it: white space around it may be missing.
+fn end_of_last(rendered: &str, last: &str) -> Result<usize> {
+    let place = Some(last.trim()).filter(|text| !text.is_empty()).and_then(|text| rendered.rfind(text));
+    let Some(start) = place else {
+        let reason = "the last message, which is to be continued, has no text in the prompt";
+        return Err(TokenizerError::ChatTemplateFailed(reason.into()));
+    };
+    let (with_space, without) = (last.trim_start(), last.trim());
+    let is_whole = rendered[start..].starts_with(with_space);
+    Ok(start + if is_whole { with_space.len() } else { without.len() })
 }
 
 /// A value whose texts are hidden, and names that are not words.

@@ -231,7 +231,7 @@ impl EventSink for Sink {
             Event::Error(error) if !self.shared.enough.load(Ordering::Relaxed) => {
                 self.shared.lock().error.get_or_insert(error);
             }
-            Event::Error(_) | Event::Finished { .. } | Event::Embedding { .. } => {}
+            Event::Prompt(_) | Event::Error(_) | Event::Finished { .. } | Event::Embedding { .. } => {}
         }
     }
 

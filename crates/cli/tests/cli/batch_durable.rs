@@ -25,7 +25,7 @@ fn requests(count: usize) -> Vec<Value> {
             2 => json!({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body":
                 {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": tokens}}),
             3 => json!({"custom_id": id, "input": ["One day", "The bird"], "encoding_format": "base64"}),
-            4 => json!({"custom_id": id, "prompt": "One day", "max_tokens": 0}),
+            4 => json!({"custom_id": id, "prompt": "One day", "max_tokens": -2}),
             5 => json!({"prompt": "The bird", "max_tokens": tokens, "logprobs": 1}),
             6 => json!({"custom_id": id, "prompt": "The cat", "max_tokens": tokens, "seed": index}),
             _ => json!("no request"),

@@ -137,25 +137,37 @@ impl Setting {
 }
 
 fn any_params() -> impl Strategy<Value = SamplingParams> {
-    let max_tokens = prop::option::weighted(0.9, prop_oneof![1..24usize, 18..24usize]);
+    let max_tokens = prop::option::weighted(0.9, prop_oneof![0..24usize, 18..24usize]);
+    let logprobs = (0..2usize, prop::option::weighted(0.2, 0..3usize));
     let penalties = (prop::sample::select(vec![1.0f32, 1.3]), prop::sample::select(vec![0.0f32, 0.5]));
-    (prop::bool::weighted(0.7), any::<u64>(), max_tokens, penalties, any::<bool>(), 0..4usize, 0..2usize)
-        .prop_map(|(samples, seed, max_tokens, (repetition_penalty, penalty), stops, top_k, logprobs)| {
-            SamplingParams {
-                temperature: if samples { 1.0 } else { 0.0 },
-                top_k: top_k * 4,
-                repetition_penalty,
-                frequency_penalty: penalty,
-                presence_penalty: penalty,
+    (prop::bool::weighted(0.7), any::<u64>(), max_tokens, penalties, any::<bool>(), 0..4usize, logprobs)
+        .prop_map(
+            |(
+                samples,
                 seed,
-                stop: if stops { vec!["ba".into(), "STOPS".into()] } else { Vec::new() },
-                // Sequences that end late compete for pages longest.
-                ignore_eos: seed % 8 > 0,
                 max_tokens,
-                logprobs: logprobs.checked_sub(1),
-                ..SamplingParams::default()
-            }
-        })
+                (repetition_penalty, penalty),
+                stops,
+                top_k,
+                (logprobs, prompt_logprobs),
+            )| {
+                SamplingParams {
+                    temperature: if samples { 1.0 } else { 0.0 },
+                    top_k: top_k * 4,
+                    repetition_penalty,
+                    frequency_penalty: penalty,
+                    presence_penalty: penalty,
+                    seed,
+                    stop: if stops { vec!["ba".into(), "STOPS".into()] } else { Vec::new() },
+                    // Sequences that end late compete for pages longest.
+                    ignore_eos: seed % 8 > 0,
+                    max_tokens,
+                    logprobs: logprobs.checked_sub(1),
+                    prompt_logprobs,
+                    ..SamplingParams::default()
+                }
+            },
+        )
 }
 
 /// Short prompts, which let more sequences in than can stay; long ones; and such as begin alike.
@@ -364,8 +376,11 @@ fn check_cached(setting: &Setting, work: &Work, usage: Usage) {
     let Usage { prompt_tokens, cached_tokens, .. } = usage;
     assert_eq!(cached_tokens % setting.spec.page_size, 0);
     assert!(cached_tokens < prompt_tokens, "{work:?}: {usage:?}");
-    let is_mean = matches!(work, Work::Embed(EmbeddingRequest { pooling: Pooling::Mean, .. }));
-    if is_mean || setting.options.prefix_cache == PrefixCache::Off {
+    let needs_all = match work {
+        Work::Embed(request) => request.pooling == Pooling::Mean,
+        Work::Generate(request) => request.params.prompt_logprobs.is_some(),
+    };
+    if needs_all || setting.options.prefix_cache == PrefixCache::Off {
         assert_eq!(cached_tokens, 0, "{work:?}");
     }
 }

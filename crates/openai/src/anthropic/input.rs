@@ -25,11 +25,6 @@ pub(crate) fn messages(body: &Object, name: &str) -> Result<Vec<Value>, ApiError
         convert::object(message, &name)?;
         match message["role"].as_str() {
             Some("user") => chat.extend(of_user(&message["content"], &format!("{name}.content"))?),
-            Some("assistant") if index + 1 == messages.len() => {
-                let rest = "expected the last to be of the user (a beginning of the answer is not supported), \
-                            found \"assistant\"";
-                return Err(refused(&format!("{name}.role"), rest));
-            }
             Some("assistant") => chat.push(of_assistant(&message["content"], &format!("{name}.content"))?),
             _ => return Err(mistyped(&format!("{name}.role"), "user or assistant", &message["role"])),
         }
@@ -178,12 +173,6 @@ mod tests {
             json!([{"role": "system", "content": "a"}]),
             "messages[0].role",
             "messages[0].role: expected user or assistant, found \"system\"",
-        );
-        check(
-            json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]),
-            "messages[1].role",
-            "messages[1].role: expected the last to be of the user (a beginning of the answer is not supported), \
-             found \"assistant\"",
         );
         check(
             json!([{"role": "user", "content": [{"type": "tool_result", "content": "a"}]}]),

@@ -99,6 +99,9 @@ pub(crate) fn convert(body: &Object, default: MaxTokens) -> Result<Object, ApiEr
     if max_tokens.is_none() && default == MaxTokens::Unset {
         return Err(mistyped("max_tokens", "a whole number, 0 or more", &Value::Null));
     }
+    let is_begun = messages.last().is_some_and(|last| {
+        last["role"] == "assistant" && last["tool_calls"].is_null() && last["content"] != ""
+    });
     let mut chat = Object::new();
     copy_sampling(body, &mut chat);
     let system = system.map(|text| convert::message("system", text));
@@ -107,6 +110,8 @@ pub(crate) fn convert(body: &Object, default: MaxTokens) -> Result<Object, ApiEr
         chat.extend(value.map(|value| (name.to_owned(), value)));
     };
     insert("max_tokens", max_tokens.map(Value::from));
+    // A last message of the assistant is the beginning of its answer.
+    insert("continue_final_message", is_begun.then_some(Value::Bool(true)));
     insert("model", model.map(Value::from));
     insert("stop", read.stop_sequences.map(Value::from));
     insert("tools", (!tools.is_empty()).then(|| tools.into()));

@@ -14,7 +14,7 @@ mod xml;
 
 use std::sync::Arc;
 
-use rustorch_llama::{ControlTokens, GrammarRule, GrammarSpec, Tokenizer, TokenizerError};
+use rustorch_llama::{ControlTokens, GenerationPrompt, GrammarRule, GrammarSpec, Tokenizer, TokenizerError};
 use serde_json::{Value, json};
 
 use crate::body::Message;
@@ -72,7 +72,7 @@ pub(crate) fn converse(
     messages: Vec<Message>,
     tools: ToolFields,
     thoughts: Thoughts,
-    variables: Option<&Object>,
+    (variables, ending): (Option<&Object>, GenerationPrompt),
     demand: Option<Demand>,
     context: &Context<'_>,
 ) -> Result<Conversation, ApiError> {
@@ -85,7 +85,7 @@ pub(crate) fn converse(
     let format = Format::of_template(source);
     let pair = THOUGHTS.iter().copied().find(|(_, end)| source.contains(end));
     let messages = known_roles(messages, source);
-    let given = Given { messages, tools: &toolbox.tools, format, variables };
+    let given = Given { messages, tools: &toolbox.tools, format, variables, prompt: ending };
     let prompt = given.encode(tokenizer).map_err(failed)?;
     let begins_in_thoughts = pair.filter(|(begin, _)| ends_with(&prompt, begin, tokenizer));
 

@@ -15,6 +15,8 @@ pub(crate) struct Given<'a> {
     /// The template's own format; `None` if it knows no tools.
     pub format: Option<&'static Format>,
     pub variables: Option<&'a Object>,
+    /// How the prompt ends.
+    pub prompt: GenerationPrompt,
 }
 
 impl Given<'_> {
@@ -23,10 +25,10 @@ impl Given<'_> {
     /// # Errors
     /// Those of the template.
     pub fn encode(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
-        let Self { messages, tools, format, variables } = self;
+        let Self { messages, tools, format, variables, prompt } = self;
         let has_calls = messages.iter().any(|message| !message.tool_calls.is_empty());
         let encode = |messages: &[ChatMessage], tools: &[Value]| {
-            tokenizer.encode_chat(&Chat { messages, tools, variables, prompt: GenerationPrompt::Add })
+            tokenizer.encode_chat(&Chat { messages, tools, variables, prompt })
         };
         if format.is_none() && (!tools.is_empty() || messages.iter().any(is_about_tools)) {
             let messages = plain(messages);
@@ -217,7 +219,7 @@ mod tests {
         let tools =
             ToolFields::read(json!({"tools": tools}).as_object().unwrap()).unwrap().check().unwrap().tools;
         let format = Format::of_template(template);
-        let given = Given { messages, tools: &tools, format, variables: None };
+        let given = Given { messages, tools: &tools, format, variables: None, prompt: GenerationPrompt::Add };
         let text = tokenizer.decode(&given.encode(&tokenizer).unwrap(), ControlTokens::Hide);
         text.trim_start().to_owned()
     }

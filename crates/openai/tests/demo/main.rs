@@ -1,7 +1,9 @@
 //! Bodies against the demo model: a stream adds up to the whole answer, and refusals name their field.
 
 mod blocks;
+mod comparisons;
 mod harness;
+mod prompts;
 mod structured;
 mod tools;
 
@@ -269,7 +271,7 @@ fn no_field_is_silently_ignored() {
     for (name, value) in [
         ("mirostat", json!(1)),
         ("use_beam_search", json!(true)),
-        ("truncate_prompt_tokens", json!(5)),
+        ("t_max_predict_ms", json!(5)),
         ("n_keep", json!(4)),
     ] {
         refused(text, prompt.clone(), name, value);
@@ -284,7 +286,7 @@ fn no_field_is_silently_ignored() {
         refused(chat, messages.clone(), name, value);
     }
     refused(embed, json!({"input": "a"}), "normalize", json!(false));
-    refused(embed, json!({"input": "a"}), "truncate_prompt_tokens", json!(5));
+    refused(embed, json!({"input": "a"}), "truncate", json!(true));
 
     let ignored =
         |endpoint, body: Value| read(endpoint, body).unwrap().ignored.into_iter().collect::<Vec<_>>();

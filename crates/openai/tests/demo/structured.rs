@@ -188,7 +188,7 @@ fn a_form_without_a_way_on_is_a_400() {
         let stuck = || Event::Error(EngineError::Constraint("it is too complex".to_owned()));
         let read = || read(Endpoint::Completions, &body, ModelNames::Any).unwrap();
         let whole = read().answer.add(0, stuck()).unwrap_err();
-        let mut chunks = read().answer.into_chunks(&IDENTITY, StreamOptions { include_usage: false });
+        let mut chunks = read().answer.into_chunks(&IDENTITY, StreamOptions::default());
         let streamed = chunks.add(0, stuck(), &demo().tokenizer).map(|_| ()).unwrap_err();
         assert_eq!(whole, streamed);
         let param = whole.param.as_deref().unwrap();

@@ -80,7 +80,7 @@ pub fn params() -> impl Strategy<Value = SamplingParams> {
     let ending =
         (1..40usize, any::<bool>(), 0..10usize, prop::sample::subsequence(vec![".", " the ", "said"], 0..3));
     let logit_bias = prop::collection::vec((0..2048u32, -3.0..3.0f32), 0..4);
-    let logprobs = prop::option::weighted(0.8, 0..4usize);
+    let logprobs = (prop::option::weighted(0.8, 0..4usize), prop::option::weighted(0.3, 0..4usize));
     let rules = (
         prop_oneof![Just(1.0f32), Just(0.8)],
         prop_oneof![Just(0.0f32), Just(1.5)],
@@ -108,7 +108,8 @@ pub fn params() -> impl Strategy<Value = SamplingParams> {
             ignore_eos: ending.1,
             max_tokens: Some(ending.0),
             min_tokens: ending.2.min(ending.0),
-            logprobs,
+            logprobs: logprobs.0,
+            prompt_logprobs: logprobs.1,
             ..SamplingParams::default()
         },
     )
@@ -165,7 +166,8 @@ pub fn request_runner<B: Backend>(
     let runner = runner(backend, &model.gguf, numerics, page_size, |config| BatchLimits {
         max_tokens: max_num_seqs + spare_budget,
         max_seqs: max_num_seqs,
-        max_logit_rows: max_num_seqs,
+        // Few rows beside one of each sequence, which bound the chunks of prompts that are scored.
+        max_logit_rows: max_num_seqs + spare_budget / 4,
         max_blocks: config.pages_per_seq(),
         num_pages: longest.div_ceil(page_size) + spare_pages,
     });
@@ -239,8 +241,13 @@ fn same(got: &Completion, want: &Completion) -> Result<(), String> {
         let top = logprobs.top.iter().map(|&(_, logprob)| logprob);
         std::iter::once(logprobs.logprob).chain(top).collect::<Vec<_>>()
     };
-    assert_eq!(got.logprobs.len(), want.logprobs.len());
-    for (i, (got, want)) in got.logprobs.iter().zip(&want.logprobs).enumerate() {
+    let all = |completion: &Completion| -> Vec<TokenLogprobs> {
+        let prompt = completion.prompt_logprobs.iter().flatten();
+        prompt.chain(&completion.logprobs).cloned().collect()
+    };
+    let (got, want) = (all(got), all(want));
+    assert_eq!(got.len(), want.len());
+    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
         if ids(got) != ids(want) {
             return Err(format!("most likely at token {i}: {:?}, not {:?}", ids(got), ids(want)));
         }

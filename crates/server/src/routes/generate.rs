@@ -56,6 +56,37 @@ pub(crate) async fn responses(
     generate(app, Endpoint::Responses, call, body).await
 }
 
+pub(crate) async fn rerank(
+    State(app): State<AppState>,
+    Extension(call): Extension<Call>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Refusal> {
+    generate(app, Endpoint::Rerank, call, body).await
+}
+
+pub(crate) async fn score(
+    State(app): State<AppState>,
+    Extension(call): Extension<Call>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Refusal> {
+    generate(app, Endpoint::Score, call, body).await
+}
+
+/// The prompt that a chat would make, as llama.cpp's server tells it.
+pub(crate) async fn apply_template(
+    State(app): State<AppState>,
+    JsonBytes(body): JsonBytes,
+) -> Result<Response, Refusal> {
+    blocking(move || {
+        let object = openai::parse_object(&body)?;
+        let (prompt, ignored) = openai::render(&object, &context(&app))?;
+        let mut response = json(&serde_json::json!({"prompt": prompt}));
+        name_ignored(&mut response, &ignored);
+        Ok(response)
+    })
+    .await
+}
+
 pub(crate) async fn messages(
     State(app): State<AppState>,
     Extension(call): Extension<Call>,
@@ -152,7 +183,7 @@ fn start(
         openai::prepare(endpoint, &object, &context(app))?;
     let count = match endpoint {
         // One request may have far more inputs than there are places. Each takes part of one pass.
-        Endpoint::Embeddings => work.len().min(app.model.config.batch_size),
+        _ if endpoint.embeds() => work.len().min(app.model.config.batch_size),
         _ => work.len(),
     };
     let places = app.queue.reserve(count)?;

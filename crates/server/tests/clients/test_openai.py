@@ -44,6 +44,17 @@ def test_completion_logprobs(client):
         assert top[token] == logprob == max(top.values()) and logprob <= 0
 
 
+def test_echo(client):
+    """What was generated gets the same log-probabilities when it is scored as a prompt."""
+    parameters = dict(model="demo", prompt=STORY, temperature=0, logprobs=2, echo=True)
+    said = client.completions.create(**parameters, max_tokens=6).choices[0]
+    assert said.text.startswith(STORY) and said.logprobs.token_logprobs[0] is None
+    assert said.text.endswith("".join(said.logprobs.tokens[-6:]))
+    scored = client.completions.create(**{**parameters, "prompt": said.text}, max_tokens=0)
+    assert scored.choices[0].text == said.text and scored.usage.completion_tokens == 0
+    assert scored.choices[0].logprobs == said.logprobs
+
+
 def test_completion_stream(client):
     parameters = dict(model="demo", prompt=STORY, max_tokens=30, seed=5, n=2, stop=["."])
     whole = client.completions.create(**parameters)
@@ -131,7 +142,8 @@ def test_embeddings(client):
     [
         (openai.NotFoundError, "model", lambda c: c.completions.create(model="gpt", prompt="a")),
         (openai.NotFoundError, "model", lambda c: c.models.retrieve("gpt")),
-        (openai.BadRequestError, "echo", lambda c: c.completions.create(model="demo", prompt="a", echo=True)),
+        (openai.BadRequestError, "prompt_logprobs", lambda c: c.completions.create(
+            model="demo", prompt="a", stream=True, extra_body={"prompt_logprobs": 1})),
         (openai.BadRequestError, "best_of", lambda c: c.completions.create(model="demo", prompt="a", best_of=2)),
         (openai.BadRequestError, "suffix", lambda c: c.completions.create(model="demo", prompt="a", suffix="b")),
         (openai.BadRequestError, "temperature", lambda c: c.completions.create(model="demo", prompt="a", temperature=-1)),

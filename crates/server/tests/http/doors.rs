@@ -178,3 +178,19 @@ fn anthropic_s_api_has_its_own_errors() {
     let unknown = r#"{"model": "x", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1}"#;
     check("/messages", &[JSON, key], unknown, 404, "not_found_error");
 }
+
+#[test]
+fn texts_are_compared_and_prompts_shown() {
+    let served = Served::start();
+    let body = json!({"query": "A dog ran.", "documents": ["The sun is hot", "A dog ran."]});
+    for path in ["/v1/rerank", "/rerank"] {
+        let results = post(served.address, path, &body).json()["results"].clone();
+        assert_eq!((&results[0]["index"], &results[1]["index"]), (&json!(1), &json!(0)));
+    }
+    let scores = post(served.address, "/v1/score", &json!({"text_1": "a", "text_2": ["b", "a"]})).json();
+    assert_eq!((&scores["object"], &scores["data"][1]["index"]), (&json!("list"), &json!(1)));
+    let chat = json!({"messages": [{"role": "user", "content": "Hi"}]});
+    let prompt = post(served.address, "/apply-template", &chat).json()["prompt"].clone();
+    let tokens = post(served.address, "/tokenize", &chat).json()["tokens"].clone();
+    assert_eq!(post(served.address, "/detokenize", &json!({"tokens": tokens})).json()["prompt"], prompt);
+}

@@ -20,7 +20,7 @@ fn a_wrong_field_is_named() {
     completions(json!({}), 400, "prompt");
     completions(json!({"prompt": 1.5}), 400, "prompt");
     completions(json!({"prompt": "a", "model": "gpt"}), 404, "model");
-    completions(json!({"prompt": "a", "max_tokens": 0}), 400, "max_tokens");
+    completions(json!({"prompt": "a", "max_tokens": -2}), 400, "max_tokens");
     completions(json!({"prompt": "a", "temperature": "hot"}), 400, "temperature");
     completions(json!({"prompt": "a", "top_p": 2}), 400, "top_p");
     completions(json!({"prompt": "a", "n": 0}), 400, "n");
@@ -29,7 +29,8 @@ fn a_wrong_field_is_named() {
     completions(json!({"prompt": "a", "logit_bias": {"x": 1}}), 400, "logit_bias");
     completions(json!({"prompt": "a", "logit_bias": {"99999999": 1}}), 400, "logit_bias");
     completions(json!({"prompt": [99_999_999]}), 400, "prompt");
-    completions(json!({"prompt": "a", "echo": true}), 400, "echo");
+    completions(json!({"prompt": "a", "echo": 1}), 400, "echo");
+    completions(json!({"prompt": "a", "prompt_logprobs": 1, "stream": true}), 400, "prompt_logprobs");
     completions(json!({"prompt": "a", "best_of": 3}), 400, "best_of");
     completions(json!({"prompt": "a", "suffix": "b"}), 400, "suffix");
     completions(json!({"prompt": "a", "stream": "yes"}), 400, "stream");
