@@ -49,6 +49,8 @@ pub(crate) struct Prompts {
     pub listed: Option<usize>,
     /// Whether the stop string that ends an answer belongs to it.
     pub keeps_stop: bool,
+    /// Whether the ids of all tokens are told.
+    pub returns_ids: bool,
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +59,8 @@ pub(crate) struct Choice {
     pub prompt_logprobs: Vec<TokenLogprobs>,
     pub message: Message,
     tokens: Vec<TokenEvent>,
+    /// The ids of its tokens that were not told yet, if they are to be.
+    pub token_ids: Vec<u32>,
     /// Tokens generated so far, of a stream.
     pub num_tokens: usize,
     /// Tokens, from the first on, that have a part in the text.
@@ -159,6 +163,7 @@ impl Answer {
         match event {
             Event::Prompt(logprobs) => choice.prompt_logprobs = logprobs,
             Event::Token(token) => {
+                choice.token_ids.extend(self.prompts.returns_ids.then_some(token.token_id));
                 choice.message.push(&token);
                 choice.num_in_text = token.num_in_text;
                 if token.logprobs.is_some() {
@@ -212,6 +217,17 @@ impl Answer {
         }
     }
 
+    /// The ids of a choice's prompt, if they are to be told.
+    pub(crate) fn prompt_ids(&self, choice: usize) -> Option<Vec<u32>> {
+        let prompts = Some(&self.prompts).filter(|prompts| prompts.returns_ids)?;
+        prompts.token_ids.get(choice / self.n).cloned()
+    }
+
+    /// The ids of a choice's tokens that were not told yet, if they are to be.
+    pub(crate) fn take_ids(&mut self, choice: usize) -> Option<Vec<u32>> {
+        self.prompts.returns_ids.then(|| std::mem::take(&mut self.choices[choice].token_ids))
+    }
+
     /// Token counts of a choice so far.
     pub(crate) fn usage_of(&self, choice: usize) -> Usage {
         let &Choice { end, num_tokens, .. } = &self.choices[choice];
@@ -251,20 +267,29 @@ impl Answer {
             (0..self.choices.len()).map(|choice| self.listed_prompt(choice, tokenizer)).collect();
         let prompt_logprobs = if kind == Kind::Chat { prompts[0].take() } else { None };
         let echoes: Vec<_> = (0..self.choices.len()).map(|choice| self.echo(choice, tokenizer)).collect();
+        let mut ids: Vec<_> =
+            (0..self.choices.len()).map(|choice| (self.prompt_ids(choice), self.take_ids(choice))).collect();
+        let prompt_token_ids = if kind == Kind::Chat { ids[0].0.take() } else { None };
         let Answer { model, choices, logprobs, .. } = self;
-        let of_prompts = echoes.into_iter().zip(prompts);
+        let of_prompts = echoes.into_iter().zip(prompts).zip(ids);
         let choices = choices.into_iter().zip(of_prompts).enumerate();
-        let choices = choices.map(|(index, (choice, (echo, prompt_logprobs)))| ChoiceBody {
-            index,
-            finish_reason: choice.finish_reason(),
-            content: content_body(kind, choice, logprobs.is_some(), echo, tokenizer, &|call| {
-                call_id(identity.suffix, index, call)
-            }),
-            prompt_logprobs: prompt_logprobs.filter(|_| kind == Kind::Completion),
-        });
+        let choices =
+            choices.map(|(index, (choice, ((echo, prompt_logprobs), (prompt_token_ids, token_ids))))| {
+                ChoiceBody {
+                    index,
+                    finish_reason: choice.finish_reason(),
+                    content: content_body(kind, choice, logprobs.is_some(), echo, tokenizer, &|call| {
+                        call_id(identity.suffix, index, call)
+                    }),
+                    prompt_logprobs: prompt_logprobs.filter(|_| kind == Kind::Completion),
+                    prompt_token_ids: prompt_token_ids.filter(|_| kind == Kind::Completion),
+                    token_ids,
+                }
+            });
         let (id, usage, choices) = (id(kind, identity), usage.into(), choices.collect());
         let created = identity.created;
-        let body = CompletionBody { id, object, created, model, choices, prompt_logprobs, usage };
+        let body =
+            CompletionBody { id, object, created, model, choices, prompt_logprobs, prompt_token_ids, usage };
         ResponseBody(Body::Completion(body))
     }
 }
@@ -302,6 +327,8 @@ struct CompletionBody {
     choices: Vec<ChoiceBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<PromptLogprobs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
     usage: UsageBody,
 }
 
@@ -313,6 +340,10 @@ struct ChoiceBody {
     finish_reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<PromptLogprobs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Serialize)]

@@ -62,6 +62,7 @@ body! {
             "most tokens to generate, 0 for none; -1 or null: what the context holds";
         stop: Vec<String> = stop, "strings that end the text";
         truncate_prompt_tokens: Option<usize> = truncation, "only so many tokens of a prompt, the last";
+        return_token_ids: bool = flag, "the ids of the tokens of prompt and answer";
         include_stop_str_in_output: bool = flag, "the stop string that ends the text is its end";
         prompt_logprobs: Option<usize> = alternatives, "log-probabilities of the prompt, with so many alternatives for each token; not in a stream";
         stream: bool = flag, "send the answer as server-sent events";

@@ -33,6 +33,8 @@ struct Unlisted {
     num_listed: usize,
     /// Where the text of the first begins.
     offset: Option<TextOffset>,
+    /// Whether the ids of the prompt were told.
+    has_told_prompt: bool,
 }
 
 impl Unlisted {
@@ -52,6 +54,8 @@ pub struct Chunk<'a> {
     created: u64,
     model: &'a str,
     choices: Vec<ChunkChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
     /// Absent unless asked for; then null in all chunks but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<UsageBody>>,
@@ -63,6 +67,10 @@ struct ChunkChoice {
     #[serde(flatten)]
     content: ChunkContent,
     finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,6 +78,22 @@ struct ChunkChoice {
 enum ChunkContent {
     Completion { text: String, logprobs: Option<CompletionLogprobs> },
     Chat { delta: Delta, logprobs: Option<ChatLogprobs> },
+}
+
+/// Ids of tokens, as far as they are to be told.
+struct Ids {
+    prompt: Option<Vec<u32>>,
+    tokens: Option<Vec<u32>>,
+}
+
+impl Chunk<'_> {
+    /// The same with these ids for its choice.
+    fn with_ids(mut self, ids: Option<Ids>) -> Self {
+        if let (Some(choice), Some(Ids { prompt, tokens })) = (self.choices.first_mut(), ids) {
+            (choice.prompt_token_ids, choice.token_ids) = (prompt, tokens);
+        }
+        self
+    }
 }
 
 impl Answer {
@@ -101,7 +125,8 @@ impl Chunks {
         }
         let role = |index| {
             let delta = Delta { role: Some("assistant"), content: Some(String::new()), ..Delta::default() };
-            self.chunk(index, ChunkContent::Chat { delta, logprobs: None }, None)
+            let chunk = self.chunk(index, ChunkContent::Chat { delta, logprobs: None }, None);
+            Chunk { prompt_token_ids: self.answer.prompt_ids(index), ..chunk }
         };
         (0..self.answer.choices.len()).map(role).collect()
     }
@@ -125,9 +150,13 @@ impl Chunks {
                 }))
             }
             Event::Token(token) => {
-                self.answer.choices[choice].num_tokens += 1;
+                let returns_ids = self.answer.prompts.returns_ids;
+                let of_choice = &mut self.answer.choices[choice];
+                of_choice.num_tokens += 1;
+                of_choice.token_ids.extend(returns_ids.then_some(token.token_id));
                 let content = self.content(choice, token, tokenizer);
-                Ok(content.map(|content| self.chunk(choice, content, None)))
+                let ids = content.as_ref().map(|_| self.take_ids(choice));
+                Ok(content.map(|content| self.chunk(choice, content, None).with_ids(ids)))
             }
             Event::Finished { reason, usage, stop_string } => {
                 let end = stop_string.filter(|_| self.answer.prompts.keeps_stop);
@@ -145,7 +174,8 @@ impl Chunks {
                     }
                 };
                 let finish_reason = ended.finish_reason();
-                Ok(Some(self.chunk(choice, content, Some(finish_reason))))
+                let ids = Some(self.take_ids(choice));
+                Ok(Some(self.chunk(choice, content, Some(finish_reason)).with_ids(ids)))
             }
             // Requests for embeddings are not streamed.
             Event::Embedding { .. } => Ok(None),
@@ -162,6 +192,14 @@ impl Chunks {
     pub fn closing(&self) -> Option<Chunk<'_>> {
         let usage = self.options.include_usage.then(|| Some(self.answer.usage().into()))?;
         Some(Chunk { choices: Vec::new(), usage: Some(usage), ..self.frame() })
+    }
+
+    /// The ids to tell in a chunk of a choice: those of its tokens and, in a completion's first, those of its prompt.
+    fn take_ids(&mut self, choice: usize) -> Ids {
+        let is_first = !mem::replace(&mut self.unlisted[choice].has_told_prompt, true);
+        let is_wanted = is_first && self.answer.kind == Kind::Completion;
+        let prompt = if is_wanted { self.answer.prompt_ids(choice) } else { None };
+        Ids { prompt, tokens: self.answer.take_ids(choice) }
     }
 
     /// The content of a token's chunk. `None` if its text is held back and no log-probabilities are to be listed.
@@ -204,8 +242,16 @@ impl Chunks {
     }
 
     fn chunk(&self, index: usize, content: ChunkContent, finish_reason: Option<&'static str>) -> Chunk<'_> {
-        let mut chunk =
-            Chunk { choices: vec![ChunkChoice { index, content, finish_reason }], ..self.frame() };
+        let mut chunk = Chunk {
+            choices: vec![ChunkChoice {
+                index,
+                content,
+                finish_reason,
+                prompt_token_ids: None,
+                token_ids: None,
+            }],
+            ..self.frame()
+        };
         if self.options.continuous_usage_stats {
             chunk.usage = Some(Some(self.answer.usage_of(index).into()));
         }
@@ -223,6 +269,7 @@ impl Chunks {
             created: self.created,
             model: &self.answer.model,
             choices: Vec::new(),
+            prompt_token_ids: None,
             usage: self.options.include_usage.then_some(None),
         }
     }

@@ -179,6 +179,7 @@ fn completion(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     let stream = common.streaming()?;
     let (unset, listed) = (common.max_tokens == MaxTokens::Unset, common.prompt_logprobs);
     let (most, keeps_stop) = (common.truncate_prompt_tokens, common.include_stop_str_in_output);
+    let returns_ids = common.return_token_ids;
     let mut params = sampling_params(common, sampling, context.seed);
     if unset {
         params.max_tokens = Some(DEFAULT_MAX_TOKENS);
@@ -194,7 +195,7 @@ fn completion(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
         }
     }
     let answer = Answer::new(Kind::Completion, context.model, prompts.len(), n, params.logprobs)
-        .to(Prompts { token_ids: prompts.clone(), texts, listed, keeps_stop });
+        .to(Prompts { token_ids: prompts.clone(), texts, listed, keeps_stop, returns_ids });
     let form = form.map(|form| form.compile(context.grammars)).transpose()?;
     Ok((
         work(&prompts, n, &params, form.as_ref()),
@@ -214,6 +215,7 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     let n = checked_n(common.n, 1)?;
     let (stream, listed) = (common.streaming()?, common.prompt_logprobs);
     let (most, keeps_stop) = (common.truncate_prompt_tokens, common.include_stop_str_in_output);
+    let returns_ids = common.return_token_ids;
     let mut params = sampling_params(common, sampling, context.seed);
     params.logprobs = body.alternatives()?;
     params.prompt_logprobs = listed;
@@ -231,6 +233,7 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
         texts: Vec::new(),
         listed,
         keeps_stop,
+        returns_ids,
     });
     Ok((work, answer.with_form_field(form.map(|form| form.field)).read_by(conversation.reading), stream))
 }

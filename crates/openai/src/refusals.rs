@@ -103,7 +103,6 @@ const OUTPUT: &[Refused] = &[
     Refused::new("skip_special_tokens", "[true]", ""),
     Refused::new("spaces_between_special_tokens", "[true]", ""),
     Refused::new("detokenize", "[true]", ""),
-    Refused::new("return_token_ids", "[]", ""),
     Refused::new("return_tokens_as_token_ids", "[]", ""),
     Refused::new("return_tokens", "[]", ""),
     Refused::new("return_progress", "[]", ""),

@@ -224,3 +224,38 @@ fn a_chat_may_end_as_it_does_or_go_on() {
     let error = read(Endpoint::ChatCompletions, &both, ModelNames::Any).unwrap_err();
     assert_eq!(error.param.as_deref(), Some("continue_final_message"));
 }
+
+#[test]
+fn the_ids_of_tokens_are_told() {
+    let prompts = [STORY, "One day"].map(|text| demo().tokenizer.encode(text, Special::Parse, Bos::Add));
+    let body =
+        json!({"prompt": [STORY, "One day"], "max_tokens": 7, "temperature": 0, "return_token_ids": true});
+    let answer = completion(&body);
+    let chunks = streamed(Endpoint::Completions, &body);
+    for (index, prompt) in prompts.iter().enumerate() {
+        let choice = &answer["choices"][index];
+        assert_eq!(choice["prompt_token_ids"], json!(prompt));
+        let ids: Vec<u32> = serde_json::from_value(choice["token_ids"].clone()).unwrap();
+        assert_eq!(ids.len(), 7);
+        // The text of the answer, after the prompt's.
+        let all = demo().tokenizer.decode(&[&prompt[..], &ids].concat(), ControlTokens::Hide);
+        assert!(all.ends_with(choice["text"].as_str().unwrap()));
+        let of_choice: Vec<&Value> = chunks
+            .iter()
+            .map(|chunk| &chunk["choices"][0])
+            .filter(|choice| choice["index"] == index)
+            .collect();
+        let told = of_choice.iter().filter_map(|choice| choice["token_ids"].as_array()).flatten();
+        assert_eq!(told.cloned().collect::<Value>(), choice["token_ids"]);
+        let prompts: Vec<_> = of_choice.iter().filter_map(|choice| choice.get("prompt_token_ids")).collect();
+        assert_eq!(prompts, [&json!(prompt)]);
+    }
+    let chat =
+        json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3, "return_token_ids": true});
+    let answer = whole(Endpoint::ChatCompletions, &chat);
+    let count = |ids: &Value| json!(ids.as_array().unwrap().len());
+    assert_eq!(count(&answer["prompt_token_ids"]), answer["usage"]["prompt_tokens"]);
+    assert_eq!(count(&answer["choices"][0]["token_ids"]), answer["usage"]["completion_tokens"]);
+    let chunks = streamed(Endpoint::ChatCompletions, &chat);
+    assert_eq!(chunks[0]["prompt_token_ids"], answer["prompt_token_ids"]);
+}
