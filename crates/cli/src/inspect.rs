@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use rustorch_llama::{
-    Activation, FfnSpec, Format, Gguf, LayerSpec, LlamaConfig, ModelSpec, RopeScaling, Temperature,
+    Activation, ExpertsSpec, FfnSpec, Format, Gguf, LayerSpec, LlamaConfig, ModelSpec, RopeScaling,
+    Temperature,
 };
 
 use crate::model_args::ModelArgs;
@@ -151,10 +152,27 @@ fn describe_traits(spec: &ModelSpec, out: &mut String) -> Result<()> {
     if let Some(Temperature { scale, length }) = first.attn.temperature {
         writeln!(out, "temperature      queries grow by {scale} ln after every {length} tokens")?;
     }
+    describe_experts(spec, out)?;
     if let FfnSpec::Dense { act: Activation::GeluTanh, .. } = first.ffn {
         writeln!(out, "activation       GeGLU")?;
     }
     Ok(())
+}
+
+/// How many experts there are and what becomes of their shares.
+fn describe_experts(spec: &ModelSpec, out: &mut String) -> Result<()> {
+    let Some(&ExpertsSpec { num_experts, routing, shared, .. }) = spec.experts() else { return Ok(()) };
+    let shared = shared.map(|shared| {
+        let gate = if shared.gated { " with a gate" } else { "" };
+        format!("one of {} for all tokens{gate}", shared.inner)
+    });
+    let items = [
+        Some(format!("{} of {num_experts} a token", routing.top_k)),
+        routing.norm.then(|| "shares normed".to_owned()),
+        (routing.scale != 1.0).then(|| format!("shares by {}", routing.scale)),
+        shared,
+    ];
+    list(out, "experts", items)
 }
 
 /// A line of those items that there are, if there are any.

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use gguf::{Format, TensorView};
 use model::{
-    Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, KvDtype, KvShape, Layout, Linear,
-    ModelSpec, QkvShape, Read, Result, RopeOp, Want,
+    Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, ExpertOp, KvDtype, KvShape, Layout,
+    Linear, ModelSpec, QkvShape, Read, Result, RopeOp, RoutesShape, Routing, SharedOutput, Want,
 };
 
 use crate::{Inputs, Subject};
@@ -41,6 +41,10 @@ pub enum Fault {
     ReadFromFirstRow,
     /// Of a stack's bias only the rows of the first matrix are added.
     BiasOfFirstPart,
+    /// The weights of experts are not normed.
+    RoutesAreNotNormed,
+    /// Experts have no bias.
+    ExpertsWithoutBias,
 }
 
 /// A back end, but for its fault.
@@ -137,6 +141,8 @@ impl<B: Backend> Backend for Faulty<B> {
     type Matrix = Matrix<B>;
     type KvCache = B::KvCache;
     type Plan = Plan<B>;
+    type Experts = B::Experts;
+    type Routes = B::Routes;
 
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
         self.inner.check_spec(spec)
@@ -145,6 +151,18 @@ impl<B: Backend> Backend for Faulty<B> {
     fn load(&self, tensor: TensorView<'_>) -> Result<Matrix<B>> {
         let parts = vec![self.inner.load(tensor)?];
         Ok(Matrix { rows: tensor.rows(), inner: Linear { parts, bias: None } })
+    }
+
+    fn load_experts(&self, experts: &[Vec<TensorView<'_>>]) -> Result<B::Experts> {
+        self.inner.load_experts(experts)
+    }
+
+    fn experts_bytes(&self, experts: &B::Experts) -> u64 {
+        self.inner.experts_bytes(experts)
+    }
+
+    fn alloc_routes(&self, shape: RoutesShape) -> Result<B::Routes> {
+        self.inner.alloc_routes(shape)
     }
 
     fn matrix_bytes(&self, matrix: &Matrix<B>) -> u64 {
@@ -311,6 +329,36 @@ impl<B: Backend> Backend for Faulty<B> {
     fn gated(&self, rows: usize, act: Activation, gate_up: &Buffer<B>, out: &mut Buffer<B>) {
         let act = if self.fault == Fault::GeluIsSilu { Activation::Silu } else { act };
         self.inner.gated(rows, act, &gate_up.inner, &mut out.inner);
+    }
+
+    fn route(&self, rows: usize, logits: &Buffer<B>, mut routing: Routing, routes: &mut B::Routes) {
+        routing.norm &= self.fault != Fault::RoutesAreNotNormed;
+        self.inner.route(rows, &logits.inner, routing, routes);
+    }
+
+    fn matmul_experts(
+        &self,
+        x: &Buffer<B>,
+        ExpertOp { weights, bias, input }: ExpertOp<'_, Self>,
+        routes: &B::Routes,
+        out: &mut Buffer<B>,
+    ) {
+        let bias = bias.filter(|_| self.fault != Fault::ExpertsWithoutBias).map(|bias| &bias.inner);
+        self.inner.matmul_experts(&x.inner, ExpertOp { weights, bias, input }, routes, &mut out.inner);
+    }
+
+    fn combine_experts(
+        &self,
+        x: &Buffer<B>,
+        routes: &B::Routes,
+        shared: Option<SharedOutput<'_, Self>>,
+        out: &mut Buffer<B>,
+    ) {
+        let shared = shared.map(|SharedOutput { values, gate }| SharedOutput {
+            values: &values.inner,
+            gate: gate.map(|gate| &gate.inner),
+        });
+        self.inner.combine_experts(&x.inner, routes, shared, &mut out.inner);
     }
 
     fn gather_rows(&self, plan: &Plan<B>, x: &Buffer<B>, out: &mut Buffer<B>) {

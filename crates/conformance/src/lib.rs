@@ -8,6 +8,7 @@
 
 mod attention;
 mod cache;
+mod experts;
 mod extremes;
 pub mod faulty;
 mod invariance;
@@ -177,6 +178,22 @@ pub fn product_checks<'a, S: Subject>(device: &S) -> Vec<Check<'a, S>> {
     for format in device.formats_of_tall_matrices() {
         let tall = move |device: &S, tally: &mut _| products::tall(device, tally, format);
         checks.push(Check::new(format!("matmul {format}: many rows as few"), 0.0, tall));
+    }
+    checks
+}
+
+/// Layers with experts: routes, products of some block formats, and sums.
+pub fn expert_checks<'a, S: Subject>(device: &S) -> Vec<Check<'a, S>> {
+    let mut checks = vec![
+        Check::new("route and combine_experts", device.row_limit(), experts::routes_and_sums),
+        Check::new("route and combine_experts: alone as in a batch", 0.0, experts::routes_invariant),
+    ];
+    for format in experts::FORMATS {
+        let limit = device.product_limit(format, Inputs::Any);
+        let right = move |device: &S, tally: &mut _| experts::right(device, tally, format);
+        let invariant = move |device: &S, tally: &mut _| experts::invariant(device, tally, format);
+        checks.push(Check::new(format!("matmul_experts {format}"), limit, right));
+        checks.push(Check::new(format!("matmul_experts {format}: alone as in a batch"), 0.0, invariant));
     }
     checks
 }

@@ -3,14 +3,14 @@
 //! Blocks of 32 columns: signed bytes with an f32 scale, `x ~ scale * q`, and what the kernels need of the block's sum.
 //! Finer than one scale for 256 columns, and integer sums over a block are exact in any order.
 //!
-//! Tokens are laid out in groups of [`MAX_TOKENS`] that a tile kernel serves together:
+//! Tokens are laid out in groups of [`MAX_TOKENS`](crate::tile::MAX_TOKENS) that a tile kernel serves together:
 //!
 //! ```text
 //! [group][block of 32 columns][token of the group]      the last group has as many tokens as are left
 //! ```
-//! so that a kernel walks a single run of memory, from one address, whatever the number of tokens.
+//! so that a group's blocks begin at its first token times the blocks of a row, and a kernel walks a single run of memory, from one address, whatever the number of tokens.
 
-use crate::tile::{BLOCK, MAX_TOKENS};
+use crate::tile::BLOCK;
 
 /// 32 activations of one token. One cache line.
 #[derive(Clone, Copy, Default)]
@@ -24,12 +24,6 @@ pub(crate) struct ActBlock {
     /// `scale * sum(q)` of each half of 16 and of all 32: what multiplies a weight block's minimum.
     pub scaled_halves: [f32; 2],
     pub scaled_sum: f32,
-}
-
-/// Where the blocks of a group of tokens begin; `first` is its first token, `blocks` the blocks of a row.
-pub(crate) fn group_start(first: usize, blocks: usize) -> usize {
-    debug_assert!(first.is_multiple_of(MAX_TOKENS), "groups are whole");
-    first * blocks
 }
 
 /// Quantises a group of `count` tokens, whose rows begin `stride` values apart: as many blocks of each as `out`,

@@ -6,16 +6,18 @@ use std::sync::{Mutex, PoisonError};
 
 use gguf::TensorView;
 use model::{
-    Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, BufferShape, Error, KvShape, Layout,
-    Linear, ModelSpec, NO_INDEX, Peaks, QkvShape, Read, Result, RopeOp, RopeStyle,
+    Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, BufferShape, Error, ExpertOp, KvShape,
+    Layout, Linear, ModelSpec, NO_INDEX, Peaks, QkvShape, Read, Result, RopeOp, RopeStyle, RoutesShape,
+    Routing, SharedOutput,
 };
 
-use crate::activations::{ActBlock, group_start};
+use crate::activations::ActBlock;
 use crate::attention::{Attention, CpuPlan, scratch_len};
 use crate::disjoint::Disjoint;
-use crate::kernels::{Isa, Kernels, KvElement, KvRows, MAX_HEAD_DIM, PageLayout, Reference, TileKernel};
+use crate::experts::{CpuExperts, CpuRoutes};
+use crate::kernels::{Isa, Kernels, KvElement, KvRows, MAX_HEAD_DIM, PageLayout, Reference, TileKernel, exp};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
-use crate::matmul::{Input, multiply};
+use crate::matmul::{Input, Order, multiply, multiply_experts};
 use crate::matrix::CpuMatrix;
 use crate::peak;
 use crate::pool::ThreadPool;
@@ -113,21 +115,60 @@ impl CpuBackend {
 
     /// Quantises the first `rows` rows of `x` into the scratch buffer.
     fn quantize(&self, rows: usize, x: &CpuBuffer, scratch: &mut Vec<ActBlock>) {
-        let blocks = x.cols / BLOCK;
+        let group = |group: usize| group * MAX_TOKENS..rows.min((group + 1) * MAX_TOKENS);
+        let num_groups = rows.div_ceil(MAX_TOKENS);
+        self.quantize_groups((rows, num_groups), x.cols, scratch, group, |rows, block, out| {
+            let first = &x.values[rows.start * x.cols + block * BLOCK..];
+            self.kernels.quantize_group(first, x.cols, rows.len(), out);
+        });
+    }
+
+    /// Quantises the rows of `x` that `order` takes, in its order, in these groups of places.
+    fn quantize_in_order(
+        &self,
+        order: &Order<'_>,
+        groups: &[Range<usize>],
+        x: &CpuBuffer,
+        scratch: &mut Vec<ActBlock>,
+    ) {
+        let num_rows = order.pairs.len();
+        let group = |group: usize| groups[group].clone();
+        self.quantize_groups((num_rows, groups.len()), x.cols, scratch, group, |places, block, out| {
+            let (count, cols) = (places.len(), out.len() / places.len() * BLOCK);
+            // The rows lie anywhere: their pieces are brought together.
+            let mut rows = [0.0; BLOCKS_PER_TASK * BLOCK];
+            for (place, row) in places.zip(rows.chunks_exact_mut(cols)) {
+                row.copy_from_slice(&x.row(order.source(place))[block * BLOCK..][..cols]);
+            }
+            self.kernels.quantize_group(&rows, cols, count, out);
+        });
+    }
+
+    /// Calls `quantize(rows, first block, their blocks in the scratch buffer)` for every piece of every group of rows of `cols`
+    /// columns.
+    fn quantize_groups(
+        &self,
+        (rows, num_groups): (usize, usize),
+        cols: usize,
+        scratch: &mut Vec<ActBlock>,
+        group: impl Fn(usize) -> Range<usize> + Sync,
+        quantize: impl Fn(Range<usize>, usize, &mut [ActBlock]) + Sync,
+    ) {
+        let blocks = cols / BLOCK;
         // `alloc` made the scratch large enough for a step's buffers; an uploaded one, as tests have, may be larger.
         if scratch.len() < rows * blocks {
             scratch.resize(rows * blocks, ActBlock::default());
         }
         let out = Disjoint::new(scratch);
         // A task takes a piece of a group's columns: large enough to be worth a draw.
-        let piece = (BLOCKS_PER_TASK / rows.min(MAX_TOKENS)).clamp(1, blocks);
+        let piece = (BLOCKS_PER_TASK / rows.clamp(1, MAX_TOKENS)).clamp(1, blocks);
         let pieces = blocks.div_ceil(piece);
-        self.pool.run(rows.div_ceil(MAX_TOKENS) * pieces, |task| {
-            let (first, block) = (task / pieces * MAX_TOKENS, task % pieces * piece);
-            let (count, len) = (MAX_TOKENS.min(rows - first), piece.min(blocks - block));
+        self.pool.run(num_groups * pieces, |task| {
+            let (rows, block) = (group(task / pieces), task % pieces * piece);
+            let (count, len) = (rows.len(), piece.min(blocks - block));
             // SAFETY: each task takes the blocks of its own piece of its own group, and a job runs each task once.
-            let out = unsafe { out.slice(group_start(first, blocks) + block * count, len * count) };
-            self.kernels.quantize_group(&x.values[first * x.cols + block * BLOCK..], x.cols, count, out);
+            let out = unsafe { out.slice(rows.start * blocks + block * count, len * count) };
+            quantize(rows, block, out);
         });
     }
 
@@ -224,6 +265,8 @@ impl Backend for CpuBackend {
     type Matrix = CpuMatrix;
     type KvCache = CpuKvCache;
     type Plan = CpuPlan;
+    type Experts = CpuExperts;
+    type Routes = CpuRoutes;
 
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
         spec.require_no_sinks("the CPU")?;
@@ -232,6 +275,14 @@ impl Backend for CpuBackend {
 
     fn load(&self, tensor: TensorView<'_>) -> Result<CpuMatrix> {
         CpuMatrix::load(&self.pool, &self.kernels, tensor)
+    }
+
+    fn load_experts(&self, experts: &[Vec<TensorView<'_>>]) -> Result<CpuExperts> {
+        CpuExperts::load(&self.pool, &self.kernels, experts)
+    }
+
+    fn experts_bytes(&self, experts: &CpuExperts) -> u64 {
+        experts.bytes() as u64
     }
 
     fn matrix_bytes(&self, matrix: &CpuMatrix) -> u64 {
@@ -262,16 +313,24 @@ impl Backend for CpuBackend {
         Ok(CpuPlan::new(Batch::new(limits, 1)))
     }
 
+    fn alloc_routes(&self, shape: RoutesShape) -> Result<CpuRoutes> {
+        self.grow_activations(shape.max_pairs(), shape.max_cols)?;
+        CpuRoutes::new(shape)
+    }
+
     fn footprint(&self, layout: &Layout) -> u64 {
         let values = |shape: BufferShape| (shape.rows * shape.cols * size_of::<f32>()) as u64;
         let inputs = layout.buffers().filter(|shape| shape.role == BufferRole::MatmulInput);
         let blocks = inputs.map(|shape| shape.rows * (shape.cols / BLOCK)).max().unwrap_or(0);
+        let routes = layout.experts.as_ref().map(|experts| experts.routes);
+        let blocks = routes.map_or(0, |routes| routes.max_pairs() * (routes.max_cols / BLOCK)).max(blocks);
+        let routes = routes.map_or(0, CpuRoutes::bytes);
         let scratch = scratch_len(self.pool.num_threads(), &layout.kv);
         let limits = layout.limits;
         // A row's four words, a sequence's block table.
         let plan = 4 * (5 * limits.max_tokens + limits.max_seqs * (limits.max_blocks + 2) + limits.num_pages);
         layout.buffers().map(values).sum::<u64>()
-            + (blocks * size_of::<ActBlock>() + scratch * size_of::<f32>() + plan) as u64
+            + (blocks * size_of::<ActBlock>() + scratch * size_of::<f32>() + plan + routes) as u64
             + layout.kv.bytes()
     }
 
@@ -431,6 +490,52 @@ impl Backend for CpuBackend {
             match act {
                 Activation::Silu => self.kernels.swiglu(gate, up, out),
                 Activation::GeluTanh => self.kernels.geglu(gate, &up[..inner], out),
+            }
+        });
+    }
+
+    fn route(&self, rows: usize, logits: &CpuBuffer, routing: Routing, routes: &mut CpuRoutes) {
+        logits.check_rows(rows);
+        assert_eq!(logits.cols, routes.num_experts(), "route: columns");
+        routes.route(&self.pool, &self.kernels, &logits.values[..rows * logits.cols], routing);
+    }
+
+    fn matmul_experts(&self, x: &CpuBuffer, op: ExpertOp<'_, Self>, routes: &CpuRoutes, out: &mut CpuBuffer) {
+        let parts = &op.weights.parts;
+        out.check_rows(routes.num_pairs());
+        assert_eq!(
+            out.cols,
+            parts.iter().map(|p| p.rows).sum::<usize>(),
+            "matmul of experts: output columns"
+        );
+        let order = routes.order(op.input);
+        let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
+        if parts.iter().any(|part| matches!(part.kernel, TileKernel::Quant(_))) {
+            self.quantize_in_order(&order, routes.groups(), x, &mut scratch);
+        }
+        let bias = op.bias.map(|bias| bias.values.as_slice());
+        let input = Input { rows: order.pairs.len(), cols: x.cols, values: &x.values, quantized: &scratch };
+        multiply_experts(&self.pool, &self.kernels, parts, bias, (&input, &order), &mut out.values);
+    }
+
+    fn combine_experts(
+        &self,
+        x: &CpuBuffer,
+        routes: &CpuRoutes,
+        shared: Option<SharedOutput<'_, Self>>,
+        out: &mut CpuBuffer,
+    ) {
+        assert_eq!(x.cols, out.cols, "combine_experts: columns");
+        self.for_rows(routes.tokens(), out, |token, out| {
+            let weights = routes.weights(token);
+            out.fill(0.0);
+            for (rank, weight) in weights.iter().enumerate() {
+                let x = x.row(token * weights.len() + rank);
+                out.iter_mut().zip(x).for_each(|(out, x)| *out += weight * x);
+            }
+            if let Some(SharedOutput { values, gate }) = &shared {
+                let weight = gate.map_or(1.0, |gate| 1.0 / (1.0 + exp(-gate.row(token)[0])));
+                out.iter_mut().zip(values.row(token)).for_each(|(out, x)| *out += weight * x);
             }
         });
     }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use conformance::{
-    Check, Finding, Inputs, Report, Subject, attention_checks, model_checks, product_checks, row_checks,
+    Check, Finding, Inputs, Report, Subject, attention_checks, expert_checks, model_checks, product_checks,
+    row_checks,
 };
 use gguf::{Format, Gguf};
 use model::{AttentionOp, KvDtype, Result};
@@ -71,6 +72,7 @@ pub fn checks<'a>(backend: &CpuBackend, model: &'a Gguf) -> Vec<Check<'a, CpuBac
     checks.extend(model_checks(model));
     checks.extend(product_checks(backend));
     checks.extend(attention_checks(backend));
+    checks.extend(expert_checks(backend));
     checks
 }
 

@@ -10,6 +10,7 @@ mod attention;
 mod backend;
 pub mod check;
 mod disjoint;
+mod experts;
 mod kernels;
 mod kv_cache;
 mod matmul;
@@ -21,6 +22,7 @@ mod tile;
 
 pub use attention::CpuPlan;
 pub use backend::{CpuBackend, CpuBuffer, CpuOptions};
+pub use experts::{CpuExperts, CpuRoutes};
 pub use kernels::Isa;
 pub use kv_cache::CpuKvCache;
 pub use matrix::CpuMatrix;

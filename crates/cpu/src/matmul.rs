@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::activations::{ActBlock, group_start};
+use crate::activations::ActBlock;
 use crate::disjoint::Disjoint;
 use crate::kernels::{Kernels, Piece, TileKernel, TileOut, Tokens};
 use crate::matrix::CpuMatrix;
@@ -22,11 +22,17 @@ const MAX_RUN: usize = 16;
 /// token: one quantised, one for the scales and sums of its block.
 const ACTIVATION_BYTES: usize = 16 << 10;
 
-/// Tiles of a task: few enough for the cache and for every thread to find work, many enough to be worth a draw.
-fn tiles_per_task(matrix: &CpuMatrix, threads: usize) -> usize {
+/// Tiles of a task: few enough for the cache and for every thread to find work, many enough to be worth a draw. `matrices` are
+/// multiplied in one job.
+fn tiles_per_task(matrix: &CpuMatrix, matrices: usize, threads: usize) -> usize {
     let by_cache = TASK_BYTES / matrix.tile_bytes.max(1);
-    let by_balance = matrix.num_tiles() / (4 * threads);
+    let by_balance = matrices * matrix.num_tiles() / (4 * threads);
     by_cache.min(by_balance).clamp(1, MAX_RUN)
+}
+
+/// Tasks of one matrix.
+fn num_tasks(matrix: &CpuMatrix, matrices: usize, threads: usize) -> usize {
+    matrix.num_tiles().div_ceil(tiles_per_task(matrix, matrices, threads))
 }
 
 /// The tokens of a product, `[rows, cols]`.
@@ -52,19 +58,77 @@ pub(crate) fn multiply(
     }
     let out_cols = parts.iter().map(|part| part.rows).sum::<usize>();
     let out = &mut out[..input.rows * out_cols];
-    let product = Product { kernels, input, bias, out_cols, out: Disjoint::new(out) };
+    let product = Product { kernels, input, bias, order: None, out_cols, out: &Disjoint::new(out) };
     // The parts' tasks in one job, so that threads meet once.
     let threads = pool.num_threads();
-    let num_tasks = |part: &CpuMatrix| part.num_tiles().div_ceil(tiles_per_task(part, threads));
+    let num_tasks = |part: &CpuMatrix| num_tasks(part, 1, threads);
     pool.run(parts.iter().map(num_tasks).sum(), |mut task| {
         let mut first_col = 0;
         for part in parts {
             if task < num_tasks(part) {
-                let run = tiles_per_task(part, threads);
+                let run = tiles_per_task(part, 1, threads);
                 let tiles = task * run..part.num_tiles().min((task + 1) * run);
-                return product.multiply_tiles(part, tiles, first_col);
+                return product.multiply_tiles(part, (0, tiles), first_col, 0..input.rows);
             }
             task -= num_tasks(part);
+            first_col += part.rows;
+        }
+    });
+}
+
+/// Rows that are multiplied with one expert's weights: places in [`Order::pairs`].
+pub(crate) struct ExpertRows {
+    pub expert: usize,
+    pub places: Range<usize>,
+}
+
+/// The pairs of tokens and experts in the order in which they are multiplied, an expert's together.
+pub(crate) struct Order<'a> {
+    pub pairs: &'a [u32],
+    /// Pairs that share a row of the input.
+    pub pairs_per_row: usize,
+    /// The experts that have pairs.
+    pub experts: &'a [ExpertRows],
+}
+
+impl Order<'_> {
+    /// The input's row of a place.
+    pub fn source(&self, place: usize) -> usize {
+        self.pairs[place] as usize / self.pairs_per_row
+    }
+}
+
+/// `out[pair] = parts[expert] * x[row of the pair] + bias[expert]`; `parts` have a matrix for each expert, and `out` is
+/// `[pairs, rows of all parts]`. `input` has its quantised rows by place, an expert's in groups of their own.
+pub(crate) fn multiply_experts(
+    pool: &ThreadPool,
+    kernels: &Kernels,
+    parts: &[CpuMatrix],
+    bias: Option<&[f32]>,
+    (input, order): (&Input<'_>, &Order<'_>),
+    out: &mut [f32],
+) {
+    for part in parts {
+        assert_eq!(part.cols, input.cols, "matmul of experts: inner dimension");
+    }
+    let out_cols = parts.iter().map(|part| part.rows).sum::<usize>();
+    let out = &mut out[..order.pairs.len() * out_cols];
+    let (threads, matrices) = (pool.num_threads(), order.experts.len());
+    let of_part = |part: &CpuMatrix| num_tasks(part, matrices, threads);
+    let of_expert = parts.iter().map(of_part).sum::<usize>();
+    let out = Disjoint::new(out);
+    pool.run(matrices * of_expert, |task| {
+        let (ExpertRows { expert, places }, mut task) = (&order.experts[task / of_expert], task % of_expert);
+        let bias = bias.map(|bias| &bias[expert * out_cols..][..out_cols]);
+        let product = Product { kernels, input, bias, order: Some(order), out_cols, out: &out };
+        let mut first_col = 0;
+        for part in parts {
+            if task < of_part(part) {
+                let run = tiles_per_task(part, matrices, threads);
+                let tiles = task * run..part.num_tiles().min((task + 1) * run);
+                return product.multiply_tiles(part, (*expert, tiles), first_col, places.clone());
+            }
+            task -= of_part(part);
             first_col += part.rows;
         }
     });
@@ -75,17 +139,26 @@ struct Product<'a> {
     kernels: &'a Kernels,
     input: &'a Input<'a>,
     bias: Option<&'a [f32]>,
+    /// Where rows are taken from and put; `None` if they stay where they are.
+    order: Option<&'a Order<'a>>,
     out_cols: usize,
-    out: Disjoint<'a, f32>,
+    out: &'a Disjoint<'a, f32>,
 }
 
 impl Product<'_> {
-    /// Multiplies a run of tiles with all tokens, a group of tokens at a time: their sums for the whole run are kept, and
+    /// Multiplies a run of tiles of one expert's matrix with these rows, a group of tokens at a time: their sums for the whole run are kept, and
     /// the columns pass in pieces for which the group's activations stay in the first-level cache. The run itself is
     /// small enough for the second-level cache, where the next group finds it.
-    fn multiply_tiles(&self, part: &CpuMatrix, tiles: Range<usize>, first_col: usize) {
-        for first in (0..self.input.rows).step_by(MAX_TOKENS) {
-            let count = MAX_TOKENS.min(self.input.rows - first);
+    fn multiply_tiles(
+        &self,
+        part: &CpuMatrix,
+        (expert, tiles): (usize, Range<usize>),
+        first_col: usize,
+        rows: Range<usize>,
+    ) {
+        let first_tile = expert * part.num_tiles();
+        for first in rows.clone().step_by(MAX_TOKENS) {
+            let count = MAX_TOKENS.min(rows.end - first);
             let mut sums = [TileOut::default(); MAX_RUN];
             let piece = part.piece_cols(ACTIVATION_BYTES / (2 * count));
             for first_k in (0..part.cols).step_by(piece) {
@@ -94,23 +167,24 @@ impl Product<'_> {
                         (tile_idx + 1, first_k)
                     } else if first_k + piece < part.cols {
                         (tiles.start, first_k + piece)
-                    } else if first + count < self.input.rows || tiles.end == part.num_tiles() {
+                    } else if first + count < rows.end || tiles.end == part.num_tiles() {
                         (tiles.start, 0)
                     } else {
                         // The thread's next run, as a rule.
                         (tiles.end, 0)
                     };
                     let weights = Piece {
-                        bytes: part.piece(tile_idx, first_k, piece),
-                        next: part.piece(next_tile, next_k, piece),
+                        bytes: part.piece(first_tile + tile_idx, first_k, piece),
+                        next: part.piece(first_tile + next_tile, next_k, piece),
                     };
                     self.multiply_piece(part, &weights, (first, count), first_k, sums);
                 }
             }
             for (tile_idx, sums) in tiles.clone().zip(&sums) {
-                let row = tile_idx * TILE_ROWS;
+                let tile_row = tile_idx * TILE_ROWS;
                 for (t, sums) in sums[..count].iter().enumerate() {
-                    self.store(first + t, first_col + row, sums, TILE_ROWS.min(part.rows - row));
+                    let row = self.order.map_or(first + t, |order| order.pairs[first + t] as usize);
+                    self.store(row, first_col + tile_row, sums, TILE_ROWS.min(part.rows - tile_row));
                 }
             }
         }
@@ -126,22 +200,37 @@ impl Product<'_> {
     ) {
         match part.kernel {
             TileKernel::Quant(kernel) => {
-                let values =
-                    &self.input.quantized[group_start(first, part.cols / BLOCK) + first_k / BLOCK * count..];
+                let blocks = part.cols / BLOCK;
+                let values = &self.input.quantized[first * blocks + first_k / BLOCK * count..];
                 self.kernels.quant_tile(kernel, piece, Tokens { values, stride: count, count }, sums);
             }
             TileKernel::Float(kernel) => {
                 let stride = part.cols;
-                let values = &self.input.values[first * stride + first_k..];
-                self.kernels.float_tile(kernel, piece, Tokens { values, stride, count }, sums);
+                let values_of = |row: usize| &self.input.values[row * stride + first_k..];
+                match self.order {
+                    None => {
+                        let tokens = Tokens { values: values_of(first), stride, count };
+                        self.kernels.float_tile(kernel, piece, tokens, sums);
+                    }
+                    // Rows from anywhere, one after the other. An element's sum is the same for any number of them.
+                    Some(order) => {
+                        for t in 0..count {
+                            let values = values_of(order.source(first + t));
+                            // The kernel adds to the first token's sums.
+                            sums.swap(0, t);
+                            self.kernels.float_tile(kernel, piece, Tokens { values, stride, count: 1 }, sums);
+                            sums.swap(0, t);
+                        }
+                    }
+                }
             }
         }
     }
 
-    fn store(&self, token: usize, col: usize, sums: &[f32; TILE_ROWS], rows: usize) {
+    fn store(&self, row: usize, col: usize, sums: &[f32; TILE_ROWS], rows: usize) {
         // SAFETY: a task writes the columns of its own tiles, and a job runs each task once; `multiply` gives every tile of
         // the stack columns of its own.
-        let out = unsafe { self.out.slice(token * self.out_cols + col, rows) };
+        let out = unsafe { self.out.slice(row * self.out_cols + col, rows) };
         // A whole tile's length is known here, which makes the copy one store instead of a call.
         match <&mut [f32; TILE_ROWS]>::try_from(&mut *out) {
             Ok(out) => *out = *sums,

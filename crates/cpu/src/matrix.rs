@@ -10,7 +10,7 @@ use crate::pack::pack_tile;
 use crate::pool::ThreadPool;
 use crate::tile::{TILE_ROWS, TileFormat, with_tile_format};
 
-/// A weight matrix `[rows, cols]`, rows padded with zeros to whole tiles.
+/// Weight matrices `[rows, cols]`, one, or one for each expert; rows padded with zeros to whole tiles.
 pub struct CpuMatrix {
     pub(crate) format: Format,
     pub(crate) rows: usize,
@@ -22,16 +22,30 @@ pub struct CpuMatrix {
 
 impl CpuMatrix {
     pub(crate) fn load(pool: &ThreadPool, kernels: &Kernels, tensor: TensorView<'_>) -> Result<Self> {
+        Self::load_experts(pool, kernels, &[tensor])
+    }
+
+    /// Matrices of the same format and shape, one behind the other.
+    pub(crate) fn load_experts(
+        pool: &ThreadPool,
+        kernels: &Kernels,
+        experts: &[TensorView<'_>],
+    ) -> Result<Self> {
+        let tensor = &experts[0];
         let (format, rows, cols) = (tensor.format(), tensor.rows(), tensor.cols());
-        let tile_bytes = tile_bytes(format, cols);
-        let len = rows.div_ceil(TILE_ROWS) * tile_bytes;
+        for other in experts {
+            assert_eq!((other.rows(), other.cols()), (rows, cols), "experts have the same shapes");
+            require_format(other, tensor)?;
+        }
+        let (tile_bytes, num_tiles) = (tile_bytes(format, cols), rows.div_ceil(TILE_ROWS));
+        let len = experts.len() * num_tiles * tile_bytes;
         let mut tiles = AlignedBytes::zeroed(len).ok_or_else(|| Error::OutOfMemory {
             what: format!("weights of {}", tensor.name()),
             needed: len as u64,
         })?;
         let out = Disjoint::new(tiles.as_mut_slice());
-        pool.run(rows.div_ceil(TILE_ROWS), |tile_idx| {
-            let first = tile_idx * TILE_ROWS;
+        pool.run(experts.len() * num_tiles, |tile_idx| {
+            let (tensor, first) = (&experts[tile_idx / num_tiles], tile_idx % num_tiles * TILE_ROWS);
             let count = TILE_ROWS.min(rows - first);
             let mut source: [&[u8]; TILE_ROWS] = [&[]; TILE_ROWS];
             for (i, row) in source[..count].iter_mut().enumerate() {
@@ -49,6 +63,7 @@ impl CpuMatrix {
         self.tiles.as_slice().len()
     }
 
+    /// Tiles of one matrix.
     pub(crate) fn num_tiles(&self) -> usize {
         self.rows.div_ceil(TILE_ROWS)
     }
@@ -81,6 +96,18 @@ impl CpuMatrix {
             }
         });
     }
+}
+
+/// An error that names both, if experts differ in format: one kernel serves them all.
+fn require_format(expert: &TensorView<'_>, first: &TensorView<'_>) -> Result<()> {
+    if expert.format() == first.format() {
+        return Ok(());
+    }
+    Err(Error::InvalidValue {
+        what: format!("format of {}", expert.name()),
+        expected: format!("{}, that of {}", first.format(), first.name()),
+        found: expert.format().to_string(),
+    })
 }
 
 fn tile_bytes(format: Format, cols: usize) -> usize {

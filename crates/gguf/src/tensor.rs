@@ -1,6 +1,7 @@
 //! A tensor of an open file: its shape, format and bytes, borrowed from the mapping.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::format::Format;
 use crate::header::TensorRecord;
@@ -12,13 +13,25 @@ use crate::header::TensorRecord;
 #[derive(Clone, Copy)]
 pub struct TensorView<'a> {
     record: &'a TensorRecord,
+    rows: usize,
     data: &'a [u8],
 }
 
 impl<'a> TensorView<'a> {
     /// `file` is the file that the record was read from.
     pub(crate) fn new(record: &'a TensorRecord, file: &'a [u8]) -> Self {
-        TensorView { record, data: &file[record.data.clone()] }
+        let rows = record.dims[1..].iter().product::<u64>() as usize;
+        TensorView { record, rows, data: &file[record.data.clone()] }
+    }
+
+    /// Some of its rows, such as one of the matrices that are stacked in it.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn slice_rows(&self, rows: Range<usize>) -> TensorView<'a> {
+        assert!(rows.end <= self.rows, "tensor {:?} has {} rows, not {rows:?}", self.name(), self.rows);
+        let data = &self.data[rows.start * self.row_bytes()..rows.end * self.row_bytes()];
+        TensorView { rows: rows.len(), data, ..*self }
     }
 
     /// The name, as in the file.
@@ -38,14 +51,14 @@ impl<'a> TensorView<'a> {
     }
 
     /// The dimensions in the file's order: `dims()[0]` is the length of a row. One to four of them, none
-    /// zero.
+    /// zero. Those of the whole tensor, of whose rows this may be some.
     pub fn dims(&self) -> &'a [u64] {
         &self.record.dims
     }
 
     /// Number of rows: the product of all dimensions but the first; 1 for a vector.
     pub fn rows(&self) -> usize {
-        self.record.dims[1..].iter().product::<u64>() as usize
+        self.rows
     }
 
     /// Number of weights in a row, a multiple of the format's block length.

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gguf::{Format, TensorView};
 use model::{
-    Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, Error, KvDtype, KvShape, Layout,
-    Linear, ModelSpec, Peaks, QkvShape, Read, Result, RopeOp, RopeStyle,
+    Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, Error, ExpertInput, ExpertOp, Gating,
+    KvDtype, KvShape, Layout, Linear, ModelSpec, Peaks, QkvShape, Read, Result, RopeOp, RopeStyle,
+    RoutesShape, Routing, SharedOutput,
 };
 
 use crate::activations::{GpuBuffer, Half, Twin};
 use crate::attention::{Attention, MAX_HEAD_DIM};
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
+use crate::experts::{self, ExpertMatrix, GROUPS, GpuExperts, GpuRoutes};
 use crate::footprint;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::kv_cache::GpuKvCache;
@@ -34,6 +36,8 @@ pub struct GpuBackend {
     /// By what the kernels are compiled for.
     attention: Mutex<HashMap<AttentionKey, Arc<Attention>>>,
     rows: RowKernels,
+    /// Products of experts, by format, pairs of a workgroup, and whether there is a bias.
+    expert_products: Mutex<HashMap<(Format, usize, bool), Arc<Kernel>>>,
     /// Norms, by whether they add first, their columns, and whether they write an f16 copy of their output.
     norms: Mutex<HashMap<(bool, usize, bool), Arc<Kernel>>>,
     readback: Readback,
@@ -68,6 +72,11 @@ struct RowKernels {
     gather_rows: OnceLock<Arc<Kernel>>,
     to_half: OnceLock<Arc<Kernel>>,
     argmax: OnceLock<Arc<Kernel>>,
+    /// By gating, and whether weights are normed.
+    route: [[OnceLock<Arc<Kernel>>; 2]; 2],
+    sort_pairs: OnceLock<Arc<Kernel>>,
+    /// Without a shared expert, with one, and with one that has a gate.
+    combine_experts: [OnceLock<Arc<Kernel>>; 3],
     /// By style and element type of the cache.
     rope_store_kv: [[OnceLock<Arc<Kernel>>; 2]; 2],
 }
@@ -82,6 +91,7 @@ impl GpuBackend {
             products: Mutex::default(),
             attention: Mutex::default(),
             rows: RowKernels::default(),
+            expert_products: Mutex::default(),
             norms: Mutex::default(),
             readback: Readback::default(),
         }
@@ -112,6 +122,12 @@ impl GpuBackend {
         };
         kernels.compile(&self.gpu, &self.kernels, rows);
         kernels
+    }
+
+    fn expert_product(&self, format: Format, group: usize, has_bias: bool) -> Arc<Kernel> {
+        let mut products = self.expert_products.lock().unwrap_or_else(PoisonError::into_inner);
+        let spec = || self.kernels.get(&self.gpu, &experts::product_spec(format, group, has_bias));
+        Arc::clone(products.entry((format, group, has_bias)).or_insert_with(spec))
     }
 
     pub(crate) fn attention(&self, op: AttentionOp, dtype: KvDtype) -> Arc<Attention> {
@@ -215,8 +231,11 @@ impl Backend for GpuBackend {
     type Matrix = GpuMatrix;
     type KvCache = GpuKvCache;
     type Plan = GpuPlan;
+    type Experts = GpuExperts;
+    type Routes = GpuRoutes;
 
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
+        spec.experts().map_or(Ok(()), |spec| experts::check_experts(spec.num_experts))?;
         spec.require_no_sinks("a GPU")?;
         spec.layers.iter().try_for_each(|layer| check_head_dim(layer.attn.head_dim))
     }
@@ -237,6 +256,28 @@ impl Backend for GpuBackend {
             parts.push(GpuMatrix::load(&self.gpu, &self.recorder, products, stack)?);
         }
         Ok(parts)
+    }
+
+    fn load_experts(&self, experts: &[Vec<TensorView<'_>>]) -> Result<GpuExperts> {
+        let part = |part: usize| {
+            let tensors: Vec<TensorView<'_>> = experts.iter().map(|expert| expert[part]).collect();
+            ExpertMatrix::load(&self.gpu, &self.recorder, &tensors)
+        };
+        let parts = (0..experts[0].len()).map(part).collect::<Result<Vec<_>>>()?;
+        for part in &parts {
+            for group in GROUPS {
+                self.expert_product(part.format, group, false);
+            }
+        }
+        Ok(GpuExperts { parts })
+    }
+
+    fn experts_bytes(&self, experts: &GpuExperts) -> u64 {
+        experts.parts.iter().map(ExpertMatrix::bytes).sum()
+    }
+
+    fn alloc_routes(&self, shape: RoutesShape) -> Result<GpuRoutes> {
+        GpuRoutes::new(&self.gpu, &self.recorder, shape)
     }
 
     fn matrix_bytes(&self, matrix: &GpuMatrix) -> u64 {
@@ -513,6 +554,96 @@ impl Backend for GpuBackend {
         buffers.extend(half.map(|half| &half.values));
         let values = [out.cols as u32, half.map_or(0, |half| half.stride as u32)];
         self.dispatch(kernel, &buffers, &values, [out.cols.div_ceil(512) as u32, rows as u32, 1]);
+    }
+
+    fn route(&self, rows: usize, logits: &GpuBuffer, routing: Routing, routes: &mut GpuRoutes) {
+        let RoutesShape { max_tokens, num_experts, top_k, .. } = routes.shape;
+        logits.check_rows(rows);
+        assert_eq!(
+            (logits.cols, routing.top_k),
+            (num_experts, top_k),
+            "route: columns, and experts of a token"
+        );
+        assert!(rows <= max_tokens, "route: {rows} tokens, expected at most {max_tokens}");
+        routes.tokens = rows;
+        let of_gating = &self.rows.route[usize::from(routing.gating == Gating::SoftmaxOfSelected)];
+        let kernel = of_gating[usize::from(routing.norm)]
+            .get_or_init(|| self.kernels.get(&self.gpu, &experts::route_spec(routing)));
+        let values = [num_experts as u32, top_k as u32, Routing::MIN_SUM.to_bits(), routing.scale.to_bits()];
+        let buffers = [&logits.values, &routes.ids, &routes.weights];
+        self.dispatch(kernel, &buffers, &values, [rows as u32, 1, 1]);
+        let kernel = self.rows.sort_pairs.get_or_init(|| self.kernels.get(&self.gpu, &experts::sort_spec()));
+        let values = [routes.pairs() as u32, num_experts as u32, routes.group() as u32];
+        let buffers = [&routes.ids, &routes.order, &routes.groups];
+        self.dispatch(kernel, &buffers, &values, [1, 1, 1]);
+    }
+
+    fn matmul_experts(&self, x: &GpuBuffer, op: ExpertOp<'_, Self>, routes: &GpuRoutes, out: &mut GpuBuffer) {
+        let ExpertOp { weights: GpuExperts { parts }, bias, input } = op;
+        let (x_rows, pairs_per_row) = match input {
+            ExpertInput::Tokens => (routes.tokens, routes.shape.top_k),
+            ExpertInput::Pairs => (routes.pairs(), 1),
+        };
+        x.check_rows(x_rows);
+        out.check_rows(routes.pairs());
+        assert_eq!(
+            out.cols,
+            parts.iter().map(|p| p.rows).sum::<usize>(),
+            "matmul of experts: output columns"
+        );
+        let bias_size = (routes.shape.num_experts, out.cols);
+        assert!(bias.is_none_or(|bias| (bias.rows, bias.cols) == bias_size), "matmul of experts: bias");
+        let mut out_first = 0;
+        for part in parts {
+            assert_eq!(part.cols, x.cols, "matmul of experts: columns");
+            let kernel = self.expert_product(part.format, routes.group(), bias.is_some());
+            for slice in &part.slices {
+                let mut buffers = vec![&x.values, &out.values];
+                buffers.extend(&slice.planes);
+                buffers.extend([&routes.order, &routes.groups]);
+                buffers.extend(bias.map(|bias| &bias.values));
+                let values = [
+                    part.cols.div_ceil(64),
+                    part.cols.div_ceil(256),
+                    part.cols,
+                    part.rows,
+                    out.cols,
+                    out_first,
+                    slice.first_expert,
+                    slice.experts,
+                    pairs_per_row,
+                ];
+                let grid = [part.rows.div_ceil(TILE_ROWS) as u32, routes.max_groups() as u32, 1];
+                self.dispatch(&kernel, &buffers, &values.map(|value| value as u32), grid);
+            }
+            out_first += part.rows;
+        }
+    }
+
+    fn combine_experts(
+        &self,
+        x: &GpuBuffer,
+        routes: &GpuRoutes,
+        shared: Option<SharedOutput<'_, Self>>,
+        out: &mut GpuBuffer,
+    ) {
+        x.check_rows(routes.pairs());
+        out.check_rows(routes.tokens);
+        assert_eq!(x.cols, out.cols, "combine_experts: columns");
+        let gate = shared.as_ref().and_then(|shared| shared.gate);
+        let kernel = &self.rows.combine_experts[usize::from(shared.is_some()) + usize::from(gate.is_some())];
+        let spec = experts::combine_spec(shared.is_some(), gate.is_some());
+        let kernel = kernel.get_or_init(|| self.kernels.get(&self.gpu, &spec));
+        let mut buffers = vec![&x.values, &routes.weights, &out.values];
+        if let Some(SharedOutput { values, gate }) = shared {
+            values.check_rows(routes.tokens);
+            assert_eq!(values.cols, out.cols, "combine_experts: columns of the shared expert");
+            assert!(gate.is_none_or(|gate| gate.cols == 1), "combine_experts: columns of the gate");
+            buffers.push(&values.values);
+            buffers.extend(gate.map(|gate| &gate.values));
+        }
+        let grid = [out.cols.div_ceil(256) as u32, routes.tokens as u32, 1];
+        self.dispatch(kernel, &buffers, &[out.cols as u32, routes.shape.top_k as u32], grid);
     }
 
     fn gather_rows(&self, plan: &GpuPlan, x: &GpuBuffer, out: &mut GpuBuffer) {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use conformance::{
-    ATTENTION_LIMIT, F32_LIMIT, Finding, HALF_LIMIT, Inputs, Report, Subject, attention_checks, model_checks,
-    product_checks, row_checks,
+    ATTENTION_LIMIT, F32_LIMIT, Finding, HALF_LIMIT, Inputs, Report, Subject, attention_checks,
+    expert_checks, model_checks, product_checks, row_checks,
 };
 use devices::{GpuOptions, MatrixUnits, Subgroups};
 use gguf::{Format, Gguf};
@@ -67,6 +67,7 @@ pub fn run(
         if are_products_new {
             checks.extend(product_checks(&*backend));
             checks.extend(attention_checks(&*backend));
+            checks.extend(expert_checks(&*backend));
         }
         report.findings.extend(conformance::run(&backend, &setting(capabilities), checks, &mut found));
     }

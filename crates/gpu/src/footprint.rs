@@ -5,6 +5,7 @@ use model::{BufferShape, Layout, LlamaConfig};
 
 use crate::activations::{GpuBuffer, Twin};
 use crate::device::Capabilities;
+use crate::experts::GpuRoutes;
 use crate::kv_cache::GpuKvCache;
 use crate::pack;
 use crate::plan::GpuPlan;
@@ -13,6 +14,12 @@ use crate::plan::GpuPlan;
 pub fn weight_bytes(gguf: &Gguf, config: &LlamaConfig) -> u64 {
     let of_tensors = gguf.tensors().map(|tensor| match tensor.dims().len() {
         2 => pack::packed_bytes(tensor.format(), tensor.rows(), tensor.cols()),
+        // A matrix for each expert.
+        3 => {
+            let experts = tensor.dims()[2];
+            let rows = tensor.rows() / experts as usize;
+            experts * pack::packed_bytes(tensor.format(), rows, tensor.cols())
+        }
         _ => GpuBuffer::values_bytes(1, tensor.cols()),
     });
     let ropes = config.spec.ropes.iter();
@@ -26,7 +33,8 @@ pub(crate) fn of_layout(capabilities: Capabilities, layout: &Layout) -> u64 {
     let buffer = |BufferShape { rows, cols, role }: BufferShape| {
         GpuBuffer::bytes(capabilities, rows, cols, Twin::of(role, cols))
     };
-    [GpuKvCache::bytes(kv), GpuPlan::bytes(*limits, attention, kv.page_size)]
+    let routes = layout.experts.as_ref().map_or(0, |experts| GpuRoutes::bytes(experts.routes));
+    [routes, GpuKvCache::bytes(kv), GpuPlan::bytes(*limits, attention, kv.page_size)]
         .into_iter()
         .chain(layout.buffers().map(buffer))
         .fold(0, u64::saturating_add)

@@ -12,6 +12,7 @@ pub mod check;
 mod device;
 #[cfg(all(test, feature = "device-tests"))]
 mod device_tests;
+mod experts;
 mod footprint;
 mod kernel;
 mod kv_cache;
@@ -34,6 +35,7 @@ pub use activations::GpuBuffer;
 pub use adapters::{Adapter, Adapters};
 pub use backend::GpuBackend;
 pub use device::{Capabilities, Gpu};
+pub use experts::{GpuExperts, GpuRoutes};
 pub use footprint::weight_bytes;
 pub use kv_cache::GpuKvCache;
 pub use matrix::GpuMatrix;

@@ -258,7 +258,7 @@ pub(crate) fn embed_spec(format: Format) -> KernelSpec {
 }
 
 /// Names the format's file and numbers its planes.
-fn with_planes(spec: KernelSpec, format: Format) -> KernelSpec {
+pub(crate) fn with_planes(spec: KernelSpec, format: Format) -> KernelSpec {
     let spec = spec.with("FORMAT", pack::kernel_part(format));
     (FIRST_PLANE..)
         .zip(pack::planes_of(format))

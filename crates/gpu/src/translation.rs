@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use gguf::Format;
-use model::{KvDtype, QkvShape};
+use model::{Gating, KvDtype, QkvShape, Routing};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, proc::BoundsCheckPolicies};
 
 use crate::attention::Specs;
 use crate::backend::norm_spec;
+use crate::experts;
 use crate::kernel::KernelSpec;
 use crate::peak;
 use crate::product::{NumericPath, Shape, embed_spec, spec_for};
@@ -40,6 +41,23 @@ fn products() -> Vec<Case> {
         }
     }
     cases
+}
+
+fn expert_kernels() -> Vec<Case> {
+    let mut specs = vec![experts::sort_spec()];
+    for (gating, norm) in [Gating::Softmax, Gating::SoftmaxOfSelected]
+        .into_iter()
+        .flat_map(|gating| [false, true].map(|norm| (gating, norm)))
+    {
+        specs.push(experts::route_spec(Routing { top_k: 2, gating, norm, scale: 1.0 }));
+    }
+    specs.extend([(false, false), (true, false), (true, true)].map(|(s, g)| experts::combine_spec(s, g)));
+    for format in Format::ALL {
+        for group in experts::GROUPS {
+            specs.extend([false, true].map(|bias| experts::product_spec(format, group, bias)));
+        }
+    }
+    specs.into_iter().map(|spec| Case { spec, on_dx12: true }).collect()
 }
 
 fn row_kernels() -> Vec<Case> {
@@ -169,6 +187,7 @@ fn check(cases: Vec<Case>) {
 #[test]
 fn row_kernels_translate() {
     check(row_kernels());
+    check(expert_kernels());
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::ops::Range;
 use gguf::TensorView;
 
 use crate::{
-    Activation, AttentionSpec, Batch, BatchLimits, BufferRole, KvShape, Layout, ModelSpec, QkvShape, Result,
-    RopeStyle,
+    Activation, AttentionSpec, Batch, BatchLimits, BufferRole, ExpertOp, KvShape, Layout, ModelSpec,
+    QkvShape, Result, RopeStyle, RoutesShape, Routing, SharedOutput,
 };
 
 /// The attention of one layer, as operations take it.
@@ -102,6 +102,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     type KvCache: Send;
     /// A batch on the device.
     type Plan: Send;
+    /// The weights of all experts of a layer, of one product.
+    type Experts: Send + Sync;
+    /// Which experts the tokens of a step take in a layer, and their weights.
+    type Routes: Send;
 
     /// Refuses a model that the device cannot run.
     ///
@@ -115,8 +119,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn load_stack(&self, tensors: &[TensorView<'_>]) -> Result<Vec<Self::Matrix>> {
         tensors.iter().map(|&tensor| self.load(tensor)).collect()
     }
+    /// Lays out the matrices of experts: for each expert those that are stacked. Those of different experts have the same
+    /// shapes.
+    fn load_experts(&self, experts: &[Vec<TensorView<'_>>]) -> Result<Self::Experts>;
     /// Bytes that a loaded matrix occupies on the device.
     fn matrix_bytes(&self, matrix: &Self::Matrix) -> u64;
+    /// Bytes that the matrices of experts occupy on the device.
+    fn experts_bytes(&self, experts: &Self::Experts) -> u64;
     /// Measures the device, for about a second; `None` of one that has no measure of itself.
     fn peaks(&self) -> Result<Option<Peaks>> {
         Ok(None)
@@ -129,6 +138,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn alloc_kv_cache(&self, shape: &KvShape) -> Result<Self::KvCache>;
     /// Room for the largest batch of a model whose layers' attention has these shapes.
     fn alloc_plan(&self, limits: BatchLimits, shapes: &[QkvShape]) -> Result<Self::Plan>;
+    /// Room for the routes of a step.
+    fn alloc_routes(&self, shape: RoutesShape) -> Result<Self::Routes>;
     /// Bytes on the device of all that [`RunState`](crate::RunState), the KV cache and the plan of a layout take.
     fn footprint(&self, layout: &Layout) -> u64;
     /// Brings a batch to the device: the one upload of a step.
@@ -227,6 +238,27 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `out[i, j] = act(gate_up[i, j]) * gate_up[i, n + j]` for the first `rows` rows, `n` being `out`'s columns
     /// (arXiv 2002.05202).
     fn gated(&self, rows: usize, act: Activation, gate_up: &Self::Buffer, out: &mut Self::Buffer);
+    /// Chooses the experts of the first `rows` rows and their weights, as `routing` says. `logits: [T, num_experts]`; NaN counts
+    /// as minus infinity.
+    fn route(&self, rows: usize, logits: &Self::Buffer, routing: Routing, routes: &mut Self::Routes);
+    /// `out[pair] = weight[expert of pair] * x + bias[expert of pair]` for every pair of the routes' tokens, `x` being the row of
+    /// the pair or of its token. The weights of an expert are read once for all its tokens. `out: [T * top_k, rows]`.
+    fn matmul_experts(
+        &self,
+        x: &Self::Buffer,
+        op: ExpertOp<'_, Self>,
+        routes: &Self::Routes,
+        out: &mut Self::Buffer,
+    );
+    /// `out[t]` is the sum over the ranks `r`, in order, of `weight[t, r] * x[t * top_k + r]`, and then of the shared expert's
+    /// output, for every token of the routes. `x: [T * top_k, cols]`, `out: [T, cols]`.
+    fn combine_experts(
+        &self,
+        x: &Self::Buffer,
+        routes: &Self::Routes,
+        shared: Option<SharedOutput<'_, Self>>,
+        out: &mut Self::Buffer,
+    );
     /// `out[i] = x[wanted_rows[i]]`. `out: [W, cols]`.
     fn gather_rows(&self, plan: &Self::Plan, x: &Self::Buffer, out: &mut Self::Buffer);
     /// The index of the highest value in each of these rows, of equal ones the first: word `i` of `out` is the one of row

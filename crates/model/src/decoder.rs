@@ -4,10 +4,10 @@
 
 use gguf::Gguf;
 
-use crate::weights::{DecoderWeights, Layer};
+use crate::weights::{DecoderWeights, DenseFfn, ExpertFfn, Ffn, Layer};
 use crate::{
-    AttentionOp, Backend, BufferShape, FfnSpec, Layout, LlamaConfig, Result, RopeConfig, RopeOp, RopeTable,
-    StepSize, Temperature,
+    Activation, AttentionOp, Backend, BufferShape, ExpertInput, ExpertsLayout, ExpertsSpec, FfnSpec, Layout,
+    LlamaConfig, Result, RopeConfig, RopeOp, RopeTable, SharedOutput, StepSize, Temperature,
 };
 
 /// A decoder-only transformer: weights on a device and the graph over them. Holds no state of any sequence.
@@ -24,17 +24,45 @@ pub struct Decoder<B: Backend> {
 
 /// The activations of a step, made once for the largest batch. `T` tokens, `R` rows of the LM head, `W` wanted rows.
 pub struct RunState<B: Backend> {
-    hidden: B::Buffer,      // [T, hidden_size], the residual stream
-    normed: B::Buffer,      // [T, hidden_size]; in the end [W, hidden_size], the wanted rows
-    qkv: ByWidth<B>,        // [T, q_dim + 2 * kv_dim]
-    attended: ByWidth<B>,   // [T, q_dim]
-    projected: B::Buffer, // [T, hidden_size]; in the end [W, hidden_size], the wanted rows before their norm
-    gate_up: ByWidth<B>,  // [T, 2 * inner]
+    hidden: B::Buffer,     // [T, hidden_size], the residual stream
+    normed: B::Buffer,     // [T, hidden_size]; in the end [W, hidden_size], the wanted rows
+    qkv: ByWidth<B>,       // [T, q_dim + 2 * kv_dim]
+    attended: ByWidth<B>,  // [T, q_dim]
+    projected: B::Buffer,  // [T, hidden_size]; in the end [W, hidden_size], the wanted rows before their norm
+    gate_up: ByWidth<B>,   // [T, 2 * inner]
     activated: ByWidth<B>, // [T, inner]
-    logits: B::Buffer,    // [R, vocab_size]
-    argmax: B::Buffer,    // [R, 1]
-    scores: ByWidth<B>,   // [T, num_heads * max_seq_len], reference attention only
+    experts: Option<ExpertState<B>>,
+    logits: B::Buffer,      // [R, vocab_size]
+    argmax: B::Buffer,      // [R, 1]
+    scores: ByWidth<B>,     // [T, num_heads * max_seq_len], reference attention only
     context: Option<usize>, // max_seq_len of reference attention
+}
+
+/// The activations of layers with experts. `P` pairs of a token and one of its experts.
+struct ExpertState<B: Backend> {
+    routes: B::Routes,
+    router: B::Buffer,                      // [T, num_experts]
+    gate_up: ByWidth<B>,                    // [P, 2 * inner]
+    activated: ByWidth<B>,                  // [P, inner]
+    outputs: B::Buffer,                     // [P, hidden_size]
+    shared: Option<(B::Buffer, B::Buffer)>, // [T, hidden_size] and [T, 1]
+}
+
+impl<B: Backend> ExpertState<B> {
+    fn new(backend: &B, layout: &ExpertsLayout) -> Result<Self> {
+        let alloc = |shape: BufferShape| backend.alloc(shape.rows, shape.cols, shape.role);
+        Ok(Self {
+            routes: backend.alloc_routes(layout.routes)?,
+            router: alloc(layout.router)?,
+            gate_up: ByWidth::new(backend, &layout.gate_up)?,
+            activated: ByWidth::new(backend, &layout.activated)?,
+            outputs: alloc(layout.outputs)?,
+            shared: match layout.shared {
+                Some((values, gate)) => Some((alloc(values)?, alloc(gate)?)),
+                None => None,
+            },
+        })
+    }
 }
 
 /// A buffer for each width that rows of one kind have in the layers.
@@ -69,6 +97,7 @@ impl<B: Backend> RunState<B> {
             projected: alloc(layout.projected)?,
             gate_up: by_width(&layout.gate_up)?,
             activated: by_width(&layout.activated)?,
+            experts: layout.experts.as_ref().map(|layout| ExpertState::new(backend, layout)).transpose()?,
             logits: alloc(layout.logits)?,
             argmax: alloc(layout.argmax)?,
             scores: by_width(&layout.scores)?,
@@ -135,10 +164,20 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Bytes of the weights that every step reads, if only for one token: all but an embedding table that is not the LM
-    /// head as well.
+    /// head as well, and the experts that the token does not take.
     pub fn step_weight_bytes(&self, backend: &B) -> u64 {
         let gathered = self.weights.embedding.as_ref().map_or(0, |table| backend.matrix_bytes(table));
-        self.weights.bytes - gathered
+        let experts = self.config.spec.experts().map_or(0, |experts| {
+            // Experts are of one size.
+            let of_expert = self.weights.expert_bytes / experts.num_experts as u64;
+            of_expert * (experts.num_experts - experts.routing.top_k) as u64
+        });
+        self.weights.bytes - gathered - experts
+    }
+
+    /// Bytes of the weights of all experts.
+    pub fn expert_weight_bytes(&self) -> u64 {
+        self.weights.expert_bytes
     }
 
     /// Runs one step: the batch planned as `plan`, of this `size`, through all layers. What its rows yield is then in
@@ -218,16 +257,18 @@ impl<B: Backend> Decoder<B> {
     /// Adds the attention's output to the residual stream, and brings a layer's feed-forward output to `state.projected`.
     fn feed_forward(&self, backend: &B, tokens: usize, layer_idx: usize, state: &mut RunState<B>) {
         let (spec, layer) = (&self.config.spec.layers[layer_idx], &self.weights.layers[layer_idx]);
-        let Layer { ffn_norm, gate_up, down, .. } = layer;
+        let Layer { ffn_norm, ffn, .. } = layer;
         let eps = self.config.spec.norm_eps;
         backend.add_rms_norm(tokens, &mut state.hidden, &state.projected, ffn_norm, eps, &mut state.normed);
-        match spec.ffn {
-            FfnSpec::Dense { inner, act } => {
-                let (both, activated) = (state.gate_up.get(2 * inner), state.activated.get(inner));
-                backend.matmul(tokens, &state.normed, gate_up, both);
-                backend.gated(tokens, act, both, activated);
-                backend.matmul(tokens, activated, down, &mut state.projected);
+        match (spec.ffn, ffn) {
+            (FfnSpec::Dense { inner, act }, Ffn::Dense(weights)) => {
+                let RunState { normed, gate_up, activated, projected, .. } = state;
+                dense(backend, tokens, normed, (weights, inner, act), (gate_up, activated), projected);
             }
+            (FfnSpec::Experts(spec), Ffn::Experts(weights)) => {
+                experts(backend, tokens, &spec, weights, state)
+            }
+            _ => unreachable!("weights are loaded by the spec"),
         }
         self.finish_branch(backend, tokens, (layer_idx, layer.post_ffn_norm.as_ref()), state);
     }
@@ -274,6 +315,53 @@ impl<B: Backend> Decoder<B> {
             backend.argmax(0..size.argmax_rows, &state.logits, &mut state.argmax);
         }
     }
+}
+
+/// `out = down(act(gate(x)) * up(x))`.
+fn dense<B: Backend>(
+    backend: &B,
+    tokens: usize,
+    x: &B::Buffer,
+    (weights, inner, act): (&DenseFfn<B>, usize, Activation),
+    (gate_up, activated): (&mut ByWidth<B>, &mut ByWidth<B>),
+    out: &mut B::Buffer,
+) {
+    let (both, activated) = (gate_up.get(2 * inner), activated.get(inner));
+    backend.matmul(tokens, x, &weights.gate_up, both);
+    backend.gated(tokens, act, both, activated);
+    backend.matmul(tokens, activated, &weights.down, out);
+}
+
+/// A layer of experts, from its normed input in `state.normed` to `state.projected`.
+fn experts<B: Backend>(
+    backend: &B,
+    tokens: usize,
+    spec: &ExpertsSpec,
+    weights: &ExpertFfn<B>,
+    state: &mut RunState<B>,
+) {
+    let RunState { normed, gate_up, activated, projected, experts, .. } = state;
+    let experts = experts.as_mut().expect("the layout has buffers of experts");
+    let pairs = tokens * spec.routing.top_k;
+    backend.matmul(tokens, normed, &weights.router, &mut experts.router);
+    backend.route(tokens, &experts.router, spec.routing, &mut experts.routes);
+    let (both, inner) = (experts.gate_up.get(2 * spec.inner), experts.activated.get(spec.inner));
+    backend.matmul_experts(normed, weights.gate_up.op(ExpertInput::Tokens), &experts.routes, both);
+    backend.gated(pairs, spec.act, both, inner);
+    backend.matmul_experts(inner, weights.down.op(ExpertInput::Pairs), &experts.routes, &mut experts.outputs);
+    let shared = match (spec.shared, &weights.shared, &mut experts.shared) {
+        (Some(spec_of_shared), Some((weights, gate)), Some((values, gates))) => {
+            let of_shared = (weights, spec_of_shared.inner, spec.act);
+            dense(backend, tokens, normed, of_shared, (gate_up, activated), values);
+            let gate = gate.as_ref().map(|gate| {
+                backend.matmul(tokens, normed, gate, gates);
+                &*gates
+            });
+            Some(SharedOutput { values: &*values, gate })
+        }
+        _ => None,
+    };
+    backend.combine_experts(&experts.outputs, &experts.routes, shared, projected);
 }
 
 /// `x *= factor`, if that changes anything.

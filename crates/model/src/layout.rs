@@ -2,7 +2,9 @@
 //! the estimate of the memory it takes.
 
 use crate::check::check;
-use crate::{BatchLimits, KvShape, LayerSpec, LlamaConfig, ModelSpec, QkvShape, Result};
+use crate::{
+    BatchLimits, ExpertsSpec, KvShape, LayerSpec, LlamaConfig, ModelSpec, QkvShape, Result, RoutesShape,
+};
 
 /// Which attention runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,10 +63,12 @@ pub struct Layout {
     pub attended: Vec<BufferShape>,
     /// `[T, hidden_size]`; in the end the wanted rows before their norm.
     pub projected: BufferShape,
-    /// `[T, 2 * inner]`.
+    /// `[T, 2 * inner]` of feed-forward layers and of shared experts.
     pub gate_up: Vec<BufferShape>,
     /// `[T, inner]`.
     pub activated: Vec<BufferShape>,
+    /// What layers with experts need.
+    pub experts: Option<ExpertsLayout>,
     /// `[R, vocab_size]`.
     pub logits: BufferShape,
     /// `[R, 1]` indices of the highest logits.
@@ -75,6 +79,67 @@ pub struct Layout {
     pub reference_context: Option<usize>,
 }
 
+/// The buffers of layers with experts. `P` pairs of a token and one of its experts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpertsLayout {
+    /// The routes of a step.
+    pub routes: RoutesShape,
+    /// `[T, num_experts]` logits of the router.
+    pub router: BufferShape,
+    /// `[P, 2 * inner]`.
+    pub gate_up: Vec<BufferShape>,
+    /// `[P, inner]`.
+    pub activated: Vec<BufferShape>,
+    /// `[P, hidden_size]` outputs of the experts.
+    pub outputs: BufferShape,
+    /// `[T, hidden_size]` output of shared experts, and `[T, 1]` their gates.
+    pub shared: Option<(BufferShape, BufferShape)>,
+}
+
+impl ExpertsLayout {
+    fn new(spec: &ModelSpec, tokens: usize) -> Option<Self> {
+        let &ExpertsSpec { num_experts, routing, .. } = spec.experts()?;
+        let experts = || spec.layers.iter().filter_map(|layer| layer.ffn.experts());
+        let inners = distinct(experts().map(|experts| experts.inner));
+        let max_inner = inners.iter().copied().max().unwrap_or(0);
+        let routes = RoutesShape {
+            max_tokens: tokens,
+            num_experts,
+            top_k: routing.top_k,
+            max_cols: max_inner.max(spec.hidden_size),
+        };
+        let pairs = routes.max_pairs();
+        let has_shared = experts().any(|experts| experts.shared.is_some());
+        Some(Self {
+            routes,
+            router: BufferShape::values(tokens, num_experts),
+            gate_up: inners.iter().map(|inner| BufferShape::values(pairs, 2 * inner)).collect(),
+            activated: inners.iter().map(|&inner| BufferShape::input(pairs, inner)).collect(),
+            outputs: BufferShape::values(pairs, spec.hidden_size),
+            shared: has_shared
+                .then(|| (BufferShape::values(tokens, spec.hidden_size), BufferShape::values(tokens, 1))),
+        })
+    }
+
+    fn buffers(&self) -> impl Iterator<Item = BufferShape> + '_ {
+        let Self { router, gate_up, activated, outputs, shared, .. } = self;
+        [*router, *outputs]
+            .into_iter()
+            .chain(gate_up.iter().chain(activated).copied())
+            .chain(shared.iter().flat_map(|&(values, gate)| [values, gate]))
+    }
+}
+
+impl BufferShape {
+    fn values(rows: usize, cols: usize) -> Self {
+        Self { rows, cols, role: BufferRole::Values }
+    }
+
+    fn input(rows: usize, cols: usize) -> Self {
+        Self { rows, cols, role: BufferRole::MatmulInput }
+    }
+}
+
 impl Layout {
     /// The buffers of a model for steps up to `limits`.
     ///
@@ -83,8 +148,8 @@ impl Layout {
     pub fn new(config: &LlamaConfig, limits: BatchLimits, attention: AttentionMode) -> Result<Self> {
         let LlamaConfig { spec, max_seq_len, page_size, kv_dtype, .. } = config;
         let (tokens, rows, hidden) = (limits.max_tokens, limits.max_logit_rows, spec.hidden_size);
-        let values = |rows, cols| BufferShape { rows, cols, role: BufferRole::Values };
-        let input = |rows, cols| BufferShape { rows, cols, role: BufferRole::MatmulInput };
+        let (values, input) = (BufferShape::values, BufferShape::input);
+        let dense = distinct(spec.layers.iter().filter_map(|layer| layer.ffn.dense_inner()));
         // The norm of a branch's output writes to `normed`, which then takes the place of `projected`, and the other way round.
         let has_post_norms = spec.layers.iter().any(|layer| layer.norms.post_attn || layer.norms.post_ffn);
         let scores = match attention {
@@ -108,8 +173,9 @@ impl Layout {
             qkv: each(widths(spec, |layer| layer.attn.qkv().cols()), &values),
             attended: each(widths(spec, |layer| layer.attn.q_dim()), &input),
             projected: if has_post_norms { input(tokens, hidden) } else { values(tokens, hidden) },
-            gate_up: each(widths(spec, |layer| 2 * layer.ffn.inner()), &values),
-            activated: each(widths(spec, |layer| layer.ffn.inner()), &input),
+            gate_up: each(dense.iter().map(|inner| 2 * inner).collect(), &values),
+            activated: each(dense, &input),
+            experts: ExpertsLayout::new(spec, tokens),
             logits: values(rows, spec.vocab_size),
             argmax: values(rows, 1),
             scores: each(scores, &values),
@@ -120,25 +186,41 @@ impl Layout {
     /// Every buffer of activations.
     pub fn buffers(&self) -> impl Iterator<Item = BufferShape> + '_ {
         let Self {
-            hidden, normed, qkv, attended, projected, gate_up, activated, logits, argmax, scores, ..
+            hidden,
+            normed,
+            qkv,
+            attended,
+            projected,
+            gate_up,
+            activated,
+            experts,
+            logits,
+            argmax,
+            scores,
+            ..
         } = self;
         [hidden, normed, projected, logits, argmax]
             .into_iter()
             .chain([qkv, attended, gate_up, activated, scores].into_iter().flatten())
             .copied()
+            .chain(experts.iter().flat_map(ExpertsLayout::buffers))
     }
 }
 
 /// The different widths of a row over all layers, in the order of their first use. Operations take the width of a row from
 /// its buffer, so each width has a buffer of its own.
 fn widths(spec: &ModelSpec, width: impl Fn(&LayerSpec) -> usize) -> Vec<usize> {
-    let mut widths = Vec::new();
-    for cols in spec.layers.iter().map(width) {
-        if !widths.contains(&cols) {
-            widths.push(cols);
+    distinct(spec.layers.iter().map(width))
+}
+
+fn distinct(values: impl Iterator<Item = usize>) -> Vec<usize> {
+    let mut distinct = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
         }
     }
-    widths
+    distinct
 }
 
 #[cfg(test)]

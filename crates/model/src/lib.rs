@@ -12,6 +12,7 @@ mod check;
 mod config;
 mod decoder;
 mod error;
+mod experts;
 pub mod families;
 mod layout;
 mod rope;
@@ -25,7 +26,10 @@ pub use batch::{Batch, BatchLimits, Rows, StepSize, Want};
 pub use config::LlamaConfig;
 pub use decoder::{Decoder, RunState};
 pub use error::{Error, Result, RunError};
-pub use layout::{AttentionMode, BufferRole, BufferShape, Layout};
+pub use experts::{
+    ExpertInput, ExpertOp, ExpertsSpec, Gating, RoutesShape, Routing, SharedExpert, SharedOutput,
+};
+pub use layout::{AttentionMode, BufferRole, BufferShape, ExpertsLayout, Layout};
 pub use rope::{RopeConfig, RopeScaling, RopeStyle, RopeTable};
 pub use runner::{ModelRunner, Output, Runner, RunnerSpec, StepOutput};
 pub use shapes::{KvDtype, KvHeads, KvShape, QkvShape};

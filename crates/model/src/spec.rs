@@ -5,7 +5,7 @@
 //! family's name.
 
 use crate::check::{MAX_COUNT, check};
-use crate::{Error, KvDtype, KvHeads, KvShape, QkvShape, Result, RopeConfig};
+use crate::{Error, ExpertsSpec, KvDtype, KvHeads, KvShape, QkvShape, Result, RopeConfig};
 
 /// A model: the shapes of its weights and the constants of its graph.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +111,7 @@ pub struct NormSlots {
 }
 
 /// The feed-forward layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum FfnSpec {
     /// `down(act(gate(x)) * up(x))`.
@@ -121,13 +121,31 @@ pub enum FfnSpec {
         /// The activation of the gate.
         act: Activation,
     },
+    /// The sum of some of many such layers.
+    Experts(ExpertsSpec),
 }
 
 impl FfnSpec {
-    /// Width between the products.
+    /// Width between the products, of an expert where there are several.
     pub fn inner(&self) -> usize {
         match *self {
-            FfnSpec::Dense { inner, .. } => inner,
+            FfnSpec::Dense { inner, .. } | FfnSpec::Experts(ExpertsSpec { inner, .. }) => inner,
+        }
+    }
+
+    /// The experts, if there are several.
+    pub fn experts(&self) -> Option<&ExpertsSpec> {
+        match self {
+            FfnSpec::Dense { .. } => None,
+            FfnSpec::Experts(experts) => Some(experts),
+        }
+    }
+
+    /// Width between the products of the part that every token takes, if there is one.
+    pub fn dense_inner(&self) -> Option<usize> {
+        match self {
+            FfnSpec::Dense { inner, .. } => Some(*inner),
+            FfnSpec::Experts(experts) => experts.shared.map(|shared| shared.inner),
         }
     }
 }
@@ -173,6 +191,20 @@ pub struct TensorNames {
     pub down: &'static str,
     /// `[hidden]` norm of the feed-forward layer's output.
     pub post_ffn_norm: &'static str,
+    /// `[experts, hidden]` router.
+    pub router: &'static str,
+    /// `[experts][2 inner, hidden]` of experts, as `gate_up`; of old files `gate_up` with the expert's number behind it.
+    pub expert_gate_up: &'static [&'static str],
+    /// The same as one tensor, which is read where a file has it.
+    pub fused_expert_gate_up: &'static str,
+    /// `[experts][hidden, inner]`; of old files `down` with the expert's number behind it.
+    pub expert_down: &'static str,
+    /// `[1, hidden]` gate of the expert that every token takes.
+    pub shared_gate: &'static str,
+    /// `[2 inner, hidden]` of that expert.
+    pub shared_gate_up: &'static [&'static str],
+    /// `[hidden, inner]` of that expert.
+    pub shared_down: &'static str,
 }
 
 impl TensorNames {
@@ -196,6 +228,13 @@ impl TensorNames {
         gate_up: &["ffn_gate", "ffn_up"],
         down: "ffn_down",
         post_ffn_norm: "post_ffw_norm",
+        router: "ffn_gate_inp",
+        expert_gate_up: &["ffn_gate_exps", "ffn_up_exps"],
+        fused_expert_gate_up: "ffn_gate_up_exps",
+        expert_down: "ffn_down_exps",
+        shared_gate: "ffn_gate_inp_shexp",
+        shared_gate_up: &["ffn_gate_shexp", "ffn_up_shexp"],
+        shared_down: "ffn_down_shexp",
     };
 }
 
@@ -273,6 +312,11 @@ impl ModelSpec {
         all
     }
 
+    /// The routing of the layers that have experts, which is the same in all: the number of experts and of those of a token.
+    pub fn experts(&self) -> Option<&ExpertsSpec> {
+        self.layers.iter().find_map(|layer| layer.ffn.experts())
+    }
+
     /// Refuses attention with sinks, for a device whose kernels have none.
     ///
     /// # Errors
@@ -303,6 +347,14 @@ impl ModelSpec {
             positive("final_softcap", cap)?;
         }
         self.ropes.iter().try_for_each(RopeConfig::validate)?;
+        for experts in self.layers.iter().filter_map(|layer| layer.ffn.experts()) {
+            experts.validate()?;
+            let counts = |experts: &ExpertsSpec| (experts.num_experts, experts.routing.top_k);
+            let first = self.experts().map_or((0, 0), counts);
+            let found = format!("{:?}", counts(experts));
+            let expected = format!("{first:?} in every layer with experts");
+            check(counts(experts) == first, "expert_count and expert_used_count", expected, found)?;
+        }
         (0..self.layers.len()).try_for_each(|layer_idx| self.validate_layer(layer_idx))
     }
 
@@ -368,6 +420,10 @@ impl ModelSpec {
             same("num_kv_heads", ours.attn.num_kv_heads, theirs.attn.num_kv_heads)?;
             same("head_dim", ours.attn.head_dim, theirs.attn.head_dim)?;
             same("intermediate_size", ours.ffn.inner(), theirs.ffn.inner())?;
+            let experts = |layer: &LayerSpec| layer.ffn.experts().map_or(0, |experts| experts.num_experts);
+            same("num_experts", experts(ours), experts(theirs))?;
+            let shared = |layer: &LayerSpec| layer.ffn.dense_inner().unwrap_or(0);
+            same("shared intermediate_size", shared(ours), shared(theirs))?;
         }
         Ok(())
     }
@@ -378,7 +434,7 @@ fn same(field: &str, ours: usize, theirs: usize) -> Result<()> {
     check(ours == theirs, &what, format_args!("{theirs} (the file's weights)"), ours)
 }
 
-fn count(field: &str, value: usize) -> Result<()> {
+pub(crate) fn count(field: &str, value: usize) -> Result<()> {
     check(value >= 1, field, "at least 1", value)?;
     check(value <= MAX_COUNT, field, format_args!("at most {MAX_COUNT}"), value)
 }
@@ -387,6 +443,6 @@ fn positive(field: &str, value: f32) -> Result<()> {
     check(value.is_finite() && value > 0.0, field, "a finite number above 0", value)
 }
 
-fn nonzero(field: &str, value: f32) -> Result<()> {
+pub(crate) fn nonzero(field: &str, value: f32) -> Result<()> {
     check(value.is_finite() && value != 0.0, field, "a finite number other than 0", value)
 }

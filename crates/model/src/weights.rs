@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use gguf::{Gguf, TensorView};
 
 use crate::{
-    Backend, Error, LayerSpec, Linear, LlamaConfig, ModelSpec, QkNorm, Result, RopeConfig, RopeScaling,
+    Backend, Error, ExpertInput, ExpertOp, ExpertsSpec, FfnSpec, LayerSpec, Linear, LlamaConfig, ModelSpec,
+    QkNorm, Result, RopeConfig, RopeScaling, TensorNames,
 };
 
 /// One transformer layer. Comments give the shapes as `[rows, cols]`.
@@ -16,9 +17,42 @@ pub(crate) struct Layer<B: Backend> {
     pub attn_out: Linear<B>,                     // [hidden, q_dim]
     pub post_attn_norm: Option<B::Buffer>,       // [hidden]
     pub ffn_norm: B::Buffer,                     // [hidden]
-    pub gate_up: Linear<B>,                      // [2 * inner, hidden]
-    pub down: Linear<B>,                         // [hidden, inner]
-    pub post_ffn_norm: Option<B::Buffer>,        // [hidden]
+    pub ffn: Ffn<B>,
+    pub post_ffn_norm: Option<B::Buffer>, // [hidden]
+}
+
+/// A feed-forward layer.
+pub(crate) enum Ffn<B: Backend> {
+    Dense(DenseFfn<B>),
+    Experts(ExpertFfn<B>),
+}
+
+/// One that every token takes.
+pub(crate) struct DenseFfn<B: Backend> {
+    pub gate_up: Linear<B>, // [2 * inner, hidden]
+    pub down: Linear<B>,    // [hidden, inner]
+}
+
+/// One of several experts.
+pub(crate) struct ExpertFfn<B: Backend> {
+    pub router: Linear<B>,        // [experts, hidden]
+    pub gate_up: ExpertLinear<B>, // [experts][2 * inner, hidden]
+    pub down: ExpertLinear<B>,    // [experts][hidden, inner]
+    /// The expert that every token takes, and its gate, `[1, hidden]`.
+    pub shared: Option<(DenseFfn<B>, Option<Linear<B>>)>,
+}
+
+/// The weights of one product of all experts.
+pub(crate) struct ExpertLinear<B: Backend> {
+    weights: B::Experts,
+    bias: Option<B::Buffer>, // [experts, rows]
+}
+
+impl<B: Backend> ExpertLinear<B> {
+    /// The product, over these rows.
+    pub fn op(&self, input: ExpertInput) -> ExpertOp<'_, B> {
+        ExpertOp { weights: &self.weights, bias: self.bias.as_ref(), input }
+    }
 }
 
 /// All weights of a model.
@@ -32,6 +66,8 @@ pub(crate) struct DecoderWeights<B: Backend> {
     pub rope_factors: Vec<Option<Vec<f32>>>,
     /// Bytes on the device.
     pub bytes: u64,
+    /// Of these, the experts'.
+    pub expert_bytes: u64,
 }
 
 impl<B: Backend> DecoderWeights<B> {
@@ -44,7 +80,16 @@ impl<B: Backend> DecoderWeights<B> {
     ) -> Result<Self> {
         let spec = &config.spec;
         let total = gguf.tensors().map(|t| t.data().len() as u64).sum();
-        let mut loader = Loader { backend, gguf, read: HashSet::new(), done: 0, total, bytes: 0, progress };
+        let mut loader = Loader {
+            backend,
+            gguf,
+            read: HashSet::new(),
+            done: 0,
+            total,
+            bytes: 0,
+            expert_bytes: 0,
+            progress,
+        };
         let (names, hidden, vocab) = (&spec.tensors, spec.hidden_size, spec.vocab_size);
         let is_tied = gguf.find_tensor(&format!("{}.weight", names.output)).is_none();
         let head = if is_tied { names.embedding } else { names.output };
@@ -61,7 +106,8 @@ impl<B: Backend> DecoderWeights<B> {
         let factors = |rope: &RopeConfig| loader.rope_factors(spec, rope, config.max_seq_len);
         let rope_factors = spec.ropes.iter().map(factors).collect::<Result<_>>()?;
         loader.refuse_unread(spec.architecture)?;
-        Ok(Self { embedding, layers, output_norm, output, rope_factors, bytes: loader.bytes })
+        let Loader { bytes, expert_bytes, .. } = loader;
+        Ok(Self { embedding, layers, output_norm, output, rope_factors, bytes, expert_bytes })
     }
 }
 
@@ -72,6 +118,7 @@ struct Loader<'a, B: Backend> {
     done: u64,
     total: u64,
     bytes: u64,
+    expert_bytes: u64,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
@@ -79,7 +126,7 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn layer(&mut self, layer_idx: usize, spec: &ModelSpec) -> Result<Layer<B>> {
         let (names, hidden) = (&spec.tensors, spec.hidden_size);
         let LayerSpec { attn, ffn, norms, .. } = &spec.layers[layer_idx];
-        let (q, kv, inner) = (attn.q_dim(), attn.kv_dim(), ffn.inner());
+        let (q, kv) = (attn.q_dim(), attn.kv_dim());
         let name = |part: &str| format!("blk.{layer_idx}.{part}");
         let all = |parts: &[&str]| parts.iter().map(|part| name(part)).collect::<Vec<_>>();
         let fused = std::slice::from_ref(&names.fused_qkv);
@@ -99,10 +146,127 @@ impl<'a, B: Backend> Loader<'a, B> {
             attn_out: self.linear(&all(&[names.attn_out]), &[hidden], q)?,
             post_attn_norm: self.vector_if(norms.post_attn, &name(names.post_attn_norm), hidden)?,
             ffn_norm: self.vector(&name(names.ffn_norm), hidden)?,
-            gate_up: self.linear(&all(names.gate_up), &[inner, inner], hidden)?,
-            down: self.linear(&all(&[names.down]), &[hidden], inner)?,
+            ffn: match ffn {
+                FfnSpec::Dense { inner, .. } => {
+                    Ffn::Dense(self.dense(&all(names.gate_up), name(names.down), hidden, *inner)?)
+                }
+                FfnSpec::Experts(spec) => Ffn::Experts(self.experts(layer_idx, names, hidden, spec)?),
+            },
             post_ffn_norm: self.vector_if(norms.post_ffn, &name(names.post_ffn_norm), hidden)?,
         })
+    }
+
+    fn dense(
+        &mut self,
+        gate_up: &[String],
+        down: String,
+        hidden: usize,
+        inner: usize,
+    ) -> Result<DenseFfn<B>> {
+        Ok(DenseFfn {
+            gate_up: self.linear(gate_up, &[inner, inner], hidden)?,
+            down: self.linear(&[down], &[hidden], inner)?,
+        })
+    }
+
+    fn experts(
+        &mut self,
+        layer_idx: usize,
+        names: &TensorNames,
+        hidden: usize,
+        spec: &ExpertsSpec,
+    ) -> Result<ExpertFfn<B>> {
+        let &ExpertsSpec { num_experts, inner, shared, .. } = spec;
+        let name = |part: &str| format!("blk.{layer_idx}.{part}");
+        let all = |parts: &[&str]| parts.iter().map(|part| name(part)).collect::<Vec<_>>();
+        let has = |part: &str| self.gguf.find_tensor(&format!("{}.weight", name(part))).is_some();
+        let gate_up = match has(names.fused_expert_gate_up) {
+            true => std::slice::from_ref(&names.fused_expert_gate_up),
+            false => names.expert_gate_up,
+        };
+        // Old files have a tensor for each expert.
+        let is_split = !has(names.expert_down) && has(&format!("{}.0", names.down));
+        let gate_up = if is_split { names.gate_up } else { gate_up };
+        let down = if is_split { names.down } else { names.expert_down };
+        let router = self.linear(&[name(names.router)], &[num_experts], hidden)?;
+        let rows = [inner, inner];
+        let gate_up = self.expert_linear(&all(gate_up), &rows, (num_experts, hidden), is_split)?;
+        let down = self.expert_linear(&all(&[down]), &[hidden], (num_experts, inner), is_split)?;
+        let shared = match shared {
+            None => None,
+            Some(shared) => {
+                let (gate_up, down) = (all(names.shared_gate_up), name(names.shared_down));
+                let weights = self.dense(&gate_up, down, hidden, shared.inner)?;
+                let gate = match shared.gated {
+                    true => Some(self.linear(&[name(names.shared_gate)], &[1], hidden)?),
+                    false => None,
+                };
+                Some((weights, gate))
+            }
+        };
+        Ok(ExpertFfn { router, gate_up, down, shared })
+    }
+
+    /// As [`linear`](Self::linear), for each of `num_experts` experts: of one tensor's matrices, or of a tensor each.
+    fn expert_linear(
+        &mut self,
+        names: &[String],
+        rows: &[usize],
+        (num_experts, cols): (usize, usize),
+        is_split: bool,
+    ) -> Result<ExpertLinear<B>> {
+        let parts: Vec<(&str, usize)> = match names {
+            [fused] => vec![(fused, rows.iter().sum())],
+            names => names.iter().map(String::as_str).zip(rows.iter().copied()).collect(),
+        };
+        let mut experts = vec![Vec::with_capacity(parts.len()); num_experts];
+        let mut sources = Vec::new();
+        for &(name, rows) in &parts {
+            if is_split {
+                for (expert_idx, expert) in experts.iter_mut().enumerate() {
+                    let tensor = self.gguf.tensor(&format!("{name}.{expert_idx}.weight"))?;
+                    sources.push(self.checked(tensor, rows, cols)?);
+                    expert.push(tensor);
+                }
+                continue;
+            }
+            let tensor = self.gguf.tensor(&format!("{name}.weight"))?;
+            let tensor = self.checked(tensor, rows * num_experts, cols)?;
+            sources.push(tensor);
+            for (expert_idx, expert) in experts.iter_mut().enumerate() {
+                expert.push(tensor.slice_rows(expert_idx * rows..(expert_idx + 1) * rows));
+            }
+        }
+        let bias = self.expert_bias(&parts, num_experts)?;
+        let weights = self.backend.load_experts(&experts)?;
+        sources.iter().for_each(|tensor| self.gguf.release(tensor));
+        let bytes = self.backend.experts_bytes(&weights);
+        self.bytes += bytes;
+        self.expert_bytes += bytes;
+        Ok(ExpertLinear { weights, bias })
+    }
+
+    /// `[num_experts, rows of all parts]` of `<name>.bias`, which are `[num_experts, rows of the part]`.
+    fn expert_bias(&mut self, parts: &[(&str, usize)], num_experts: usize) -> Result<Option<B::Buffer>> {
+        let mut biases = Vec::with_capacity(parts.len());
+        for &(name, rows) in parts {
+            let bias = self.gguf.find_tensor(&format!("{name}.bias"));
+            let bias = bias.map(|bias| self.checked(bias, num_experts, rows)).transpose()?;
+            biases.push(bias.map(|bias| bias.dequantize()));
+        }
+        if biases.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let mut values = Vec::new();
+        for expert_idx in 0..num_experts {
+            for (bias, &(_, rows)) in biases.iter().zip(parts) {
+                match bias {
+                    Some(bias) => values.extend(&bias[expert_idx * rows..][..rows]),
+                    None => values.resize(values.len() + rows, 0.0),
+                }
+            }
+        }
+        Ok(Some(self.upload_rows(num_experts, &values)?))
     }
 
     /// Stacks `<name>.weight` of each part, and `<name>.bias` where a part has one. `rows` are those of each part, or, of
@@ -171,8 +335,12 @@ impl<'a, B: Backend> Loader<'a, B> {
     }
 
     fn upload(&mut self, values: &[f32]) -> Result<B::Buffer> {
+        self.upload_rows(1, values)
+    }
+
+    fn upload_rows(&mut self, rows: usize, values: &[f32]) -> Result<B::Buffer> {
         self.bytes += size_of_val(values) as u64;
-        self.backend.upload(1, values.len(), values)
+        self.backend.upload(rows, values.len() / rows, values)
     }
 
     /// Compares a tensor's shape and marks it as read.

@@ -36,8 +36,9 @@ pub mod synthetic;
 mod weights;
 
 pub use ::model::{
-    Activation, AttentionMode, AttentionSpec, FfnSpec, KvDtype, LayerSpec, LlamaConfig, ModelSpec, NormSlots,
-    Peaks, QkNorm, RopeConfig, RopeScaling, RopeStyle, Temperature, TensorNames, families,
+    Activation, AttentionMode, AttentionSpec, ExpertsSpec, FfnSpec, Gating, KvDtype, LayerSpec, LlamaConfig,
+    ModelSpec, NormSlots, Peaks, QkNorm, RopeConfig, RopeScaling, RopeStyle, Routing, SharedExpert,
+    Temperature, TensorNames, families,
 };
 pub use conformance::{Finding, Report as DeviceReport};
 pub use cpu::{CpuOptions, Isa};

@@ -63,9 +63,14 @@ impl Weights {
     }
 
     /// Bytes of the weights that every step reads, if only for one token: all but an embedding table that is not the LM
-    /// head as well.
+    /// head as well, and the experts that the token does not take.
     pub fn step_weight_bytes(&self) -> u64 {
         self.model.step_weight_bytes()
+    }
+
+    /// Bytes of the weights of all experts; 0 of a model without. A step reads those that its tokens take.
+    pub fn expert_weight_bytes(&self) -> u64 {
+        self.model.expert_weight_bytes()
     }
 
     /// Measures the peak rates of the device, for about a second; `None` of one that has no measure of itself.

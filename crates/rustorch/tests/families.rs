@@ -14,12 +14,18 @@ const F16_CACHE_LIMIT: f64 = 2e-3;
 
 const CPU: Device = Device::Cpu(CpuOptions { threads: None, isa: None });
 
+/// Where K and V are rounded, the logits of a router may be off by so much: tokens whose choice of experts hangs on less, and
+/// those after them, are not compared.
+const F16_ROUTING_GAP: f64 = 0.02;
+
 /// A model, its file, and sequences with the right logits after each token.
 struct Case {
     name: String,
     gguf: Gguf,
     sequences: Vec<Vec<u32>>,
     want: Vec<Vec<Vec<f64>>>,
+    /// How much the choice of experts hangs on, by position.
+    gaps: Vec<Vec<f64>>,
 }
 
 impl Case {
@@ -28,7 +34,8 @@ impl Case {
         let reference = Reference::new(&gguf);
         let sequences = models::sequences(spec.vocab);
         let want = sequences.iter().map(|tokens| reference.all_logits(tokens)).collect();
-        Self { name, gguf, sequences, want }
+        let gaps = sequences.iter().map(|tokens| reference.routing_gaps(tokens)).collect();
+        Self { name, gguf, sequences, want, gaps }
     }
 
     fn load(
@@ -55,17 +62,24 @@ impl Case {
     /// The error of every position, one sequence at a time; the last logits of each.
     fn check_alone(&self, model: &mut LlamaModel, limit: f64) -> Vec<Vec<f32>> {
         let mut last = Vec::new();
-        for (tokens, want) in self.sequences.iter().zip(&self.want) {
+        let mut compared = 0;
+        let gap = if limit == F16_CACHE_LIMIT { F16_ROUTING_GAP } else { 0.0 };
+        for ((tokens, want), gaps) in self.sequences.iter().zip(&self.want).zip(&self.gaps) {
+            let comparable = gaps.iter().position(|&found| found < gap).unwrap_or(gaps.len());
             let mut row = Vec::new();
             let each = |position: usize, logits: &[f32]| {
-                let error = relative_l2(logits, &want[position]);
-                let place = format!("{}, position {position} of {}", self.name, tokens.len());
-                assert!(error <= limit, "{place}: error {error:e}, limit {limit:e}");
+                if position < comparable {
+                    let error = relative_l2(logits, &want[position]);
+                    let place = format!("{}, position {position} of {}", self.name, tokens.len());
+                    assert!(error <= limit, "{place}: error {error:e}, limit {limit:e}");
+                    compared += 1;
+                }
                 row = logits.to_vec();
             };
             model.forward_all(tokens, each).unwrap();
             last.push(row);
         }
+        assert!(compared >= 10, "{}: {compared} positions compared", self.name);
         last
     }
 }
@@ -148,7 +162,8 @@ mod device {
     use super::*;
 
     /// Those whose operations `llama` does not have. The others differ from them in data alone.
-    const MODELS: [&str; 5] = ["qwen3", "mistral3", "phi3_long", "gemma2", "gemma3"];
+    const MODELS: [&str; 7] =
+        ["qwen3", "mistral3", "phi3_long", "gemma2", "gemma3", "qwen2moe", "mixtral_never_last"];
 
     #[test]
     fn families_run_on_a_gpu() {

@@ -21,7 +21,7 @@ pub use gguf::random::{Rng, random_blocks};
 pub use peak_memory::peak_memory;
 pub use reference::Reference;
 pub use soak::soak;
-pub use spec::{Form, Formats, ModelSpec, RopeScaling, YarnRamp};
+pub use spec::{ExpertTensors, Experts, Form, Formats, ModelSpec, RopeScaling, Router, YarnRamp};
 
 /// `|got - want| / |want|`, in Euclidean norms.
 ///

@@ -3,7 +3,7 @@
 
 use gguf::{Array, Format, Value};
 
-use crate::{Formats, ModelSpec, Rng, RopeScaling, YarnRamp};
+use crate::{ExpertTensors, Experts, Formats, ModelSpec, Rng, RopeScaling, Router, YarnRamp};
 
 /// A model under the name of its file.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,7 +128,7 @@ fn variations() -> Vec<TestModel> {
     ]
 }
 
-/// A small model of each family but `llama`, with what its files add; of widths that are no power of two, of heads that do
+/// A small model of each family but `llama` without experts, with what its files add; of widths that are no power of two, of heads that do
 /// not make up the hidden size, and of windows shorter than a sequence.
 pub fn families() -> Vec<TestModel> {
     let family = |name: &str, architecture: &'static str, change: &dyn Fn(&mut ModelSpec)| {
@@ -161,6 +161,21 @@ pub fn families() -> Vec<TestModel> {
             ("attention.scale", number(0.3)),
             ("logit_scale", number(8.0)),
         ];
+    };
+    let experts = Experts {
+        count: 7,
+        used: 3,
+        ffn: 35,
+        shared: 0,
+        shared_gate: false,
+        tensors: ExpertTensors::Merged,
+        router: Router::Random,
+    };
+    let expert_ffn = ("expert_feed_forward_length", Value::U32(35));
+    let shared_ffn = ("expert_shared_feed_forward_length", Value::U32(41));
+    // Mixtral states the width of an expert as that of the layer.
+    let mixtral = |spec: &mut ModelSpec, experts: Experts| {
+        (spec.ffn, spec.form.experts) = (experts.ffn, Some(experts));
     };
     let gemma = |spec: &mut ModelSpec, window: u32| {
         (spec.layers, spec.tied_embeddings, spec.form.post_norms) = (3, true, true);
@@ -196,6 +211,43 @@ pub fn families() -> Vec<TestModel> {
         family("granite_unrotated", "granite", &|spec| {
             granite(spec);
             spec.form.keys.push(("rope.scaling.finetuned", Value::Bool(false)));
+        }),
+        family("mixtral", "llama", &|spec| mixtral(spec, experts)),
+        family("mixtral_split", "llama", &|spec| {
+            mixtral(spec, Experts { tensors: ExpertTensors::Split, ..experts });
+        }),
+        family("mixtral_tied", "llama", &|spec| mixtral(spec, Experts { router: Router::Tied, ..experts })),
+        family("mixtral_never_last", "llama", &|spec| {
+            mixtral(spec, Experts { count: 5, used: 2, router: Router::NeverLast, ..experts });
+        }),
+        family("qwen2moe", "qwen2moe", &|spec| {
+            qwen2(spec);
+            spec.form.experts = Some(Experts { shared: 41, shared_gate: true, ..experts });
+            spec.form.keys = vec![expert_ffn.clone(), shared_ffn.clone()];
+        }),
+        family("qwen2moe_old", "qwen2moe", &|spec| {
+            qwen2(spec);
+            // The width of an expert is a third of 75, and that of the shared one is 75.
+            spec.form.experts = Some(Experts { ffn: 25, shared: 75, shared_gate: true, ..experts });
+        }),
+        family("qwen3moe", "qwen3moe", &|spec| {
+            qwen3(spec);
+            spec.form.experts = Some(Experts { count: 19, used: 4, ..experts });
+            spec.form.keys = vec![expert_ffn.clone()];
+        }),
+        family("qwen3moe_fused", "qwen3moe", &|spec| {
+            qwen3(spec);
+            spec.form.experts = Some(Experts { tensors: ExpertTensors::Fused, ..experts });
+            spec.form.keys = vec![expert_ffn.clone(), ("expert_weights_scale", number(1.7))];
+        }),
+        family("granitemoe", "granitemoe", &|spec| {
+            granite(spec);
+            mixtral(spec, experts);
+        }),
+        family("granitemoe_shared", "granitemoe", &|spec| {
+            granite(spec);
+            mixtral(spec, Experts { shared: 41, ..experts });
+            spec.form.keys.push(shared_ffn.clone());
         }),
         family("phi3", "phi3", &phi3),
         family("phi3_long", "phi3", &|spec| long_phi3(spec, 64)),

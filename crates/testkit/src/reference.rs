@@ -10,7 +10,7 @@
 
 use gguf::{Gguf, TensorView};
 
-use crate::traits::{LayerTraits, Traits};
+use crate::traits::{LayerTraits, Routing, Traits};
 
 /// `[vocab]` logits of the last of `tokens`.
 pub fn logits(gguf: &Gguf, tokens: &[u32]) -> Vec<f64> {
@@ -42,10 +42,21 @@ struct Layer {
     attn_output: Matrix,                    // [hidden, num_heads * head_dim]
     post_attn_norm: Option<Vec<f64>>,       // [hidden]
     ffn_norm: Vec<f64>,                     // [hidden]
-    gate: Matrix,                           // [ffn, hidden]
-    up: Matrix,                             // [ffn, hidden]
-    down: Matrix,                           // [hidden, ffn]
-    post_ffn_norm: Option<Vec<f64>>,        // [hidden]
+    ffn: Ffn,
+    post_ffn_norm: Option<Vec<f64>>, // [hidden]
+}
+
+/// A feed-forward layer.
+enum Ffn {
+    Dense(Dense),
+    /// The router, `[experts, hidden]`, the experts, and one that every token takes, with its gate, `[1, hidden]`.
+    Experts(Matrix, Vec<Dense>, Option<(Dense, Option<Matrix>)>),
+}
+
+struct Dense {
+    gate: Matrix, // [ffn, hidden]
+    up: Matrix,   // [ffn, hidden]
+    down: Matrix, // [hidden, ffn]
 }
 
 impl Reference {
@@ -92,6 +103,15 @@ impl Reference {
         self.hidden_states(tokens).iter().map(|x| self.rms_norm(x, &self.output_norm)).collect()
     }
 
+    /// `[tokens.len()]`: how far, in the layer where it is the least, the logit of the last expert that a token takes is above
+    /// the highest of those that it does not take. Where this is little, rounding decides who is taken. Infinite without
+    /// experts, and where all logits are exactly the same.
+    pub fn routing_gaps(&self, tokens: &[u32]) -> Vec<f64> {
+        let mut gaps = vec![f64::INFINITY; tokens.len()];
+        self.run(tokens, |position, gap| gaps[position] = gaps[position].min(gap));
+        gaps
+    }
+
     fn head(&self, x: &[f64]) -> Vec<f64> {
         let normed = self.rms_norm(x, &self.output_norm);
         let mut logits = match &self.output {
@@ -110,6 +130,11 @@ impl Reference {
 
     /// `[tokens.len()][hidden]`, after the last layer.
     fn hidden_states(&self, tokens: &[u32]) -> Vec<Vec<f64>> {
+        self.run(tokens, |_, _| {})
+    }
+
+    /// The hidden states; `found` is told the gap of each position in each layer.
+    fn run(&self, tokens: &[u32], mut found: impl FnMut(usize, f64)) -> Vec<Vec<f64>> {
         let embed = |&id: &u32| self.embedding.row(id as usize).iter().map(|x| x * self.traits.embed_scale);
         let mut states: Vec<Vec<f64>> = tokens.iter().map(|id| embed(id).collect()).collect();
         for (layer, traits) in self.layers.iter().zip(&self.traits.layers) {
@@ -117,8 +142,10 @@ impl Reference {
             for (x, attended) in states.iter_mut().zip(&attended) {
                 self.add_branch(x, layer.attn_output.times(attended), layer.post_attn_norm.as_deref());
             }
-            for x in &mut states {
-                let fed = layer.feed_forward(&self.rms_norm(x, &layer.ffn_norm), self.traits.has_gelu);
+            for (position, x) in states.iter_mut().enumerate() {
+                let normed = self.rms_norm(x, &layer.ffn_norm);
+                found(position, layer.ffn.gap(&normed, self.traits.routing.as_ref()));
+                let fed = layer.ffn.times(&normed, self.traits.has_gelu, self.traits.routing.as_ref());
                 self.add_branch(x, fed, layer.post_ffn_norm.as_deref());
             }
         }
@@ -195,12 +222,6 @@ impl Layer {
         } else {
             (matrix("attn_q"), matrix("attn_k"), matrix("attn_v"))
         };
-        let (gate, up) = if has("ffn_gate") {
-            (matrix("ffn_gate"), matrix("ffn_up"))
-        } else {
-            let both = matrix("ffn_up");
-            both.split(both.rows() / 2)
-        };
         Self {
             attn_norm: norm("attn_norm"),
             q,
@@ -210,15 +231,90 @@ impl Layer {
             attn_output: matrix("attn_output"),
             post_attn_norm: find_norm("post_attention_norm"),
             ffn_norm: norm("ffn_norm"),
-            gate,
-            up,
-            down: matrix("ffn_down"),
+            ffn: Ffn::read(gguf, layer),
             post_ffn_norm: find_norm("post_ffw_norm"),
         }
     }
+}
 
+impl Ffn {
+    fn read(gguf: &Gguf, layer: usize) -> Self {
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        let has = |part: &str| gguf.find_tensor(&name(&format!("{part}.weight"))).is_some();
+        let matrix = |part: &str| Matrix::read(gguf, &name(part));
+        let halves = |both: Matrix| both.split(both.rows() / 2);
+        if !has("ffn_gate_inp") {
+            let (gate, up) = match has("ffn_gate") {
+                true => (matrix("ffn_gate"), matrix("ffn_up")),
+                false => halves(matrix("ffn_up")),
+            };
+            return Ffn::Dense(Dense { gate, up, down: matrix("ffn_down") });
+        }
+        let router = matrix("ffn_gate_inp");
+        // All matrices of a tensor, or of a tensor for each expert.
+        let all = |part: &str| -> Vec<Matrix> {
+            match has(&format!("{part}_exps")) {
+                true => matrix(&format!("{part}_exps")).pieces(router.rows()),
+                false => (0..router.rows()).map(|expert| matrix(&format!("{part}.{expert}"))).collect(),
+            }
+        };
+        let gates: Vec<(Matrix, Matrix)> = match has("ffn_gate_up_exps") {
+            true => all("ffn_gate_up").into_iter().map(halves).collect(),
+            false => all("ffn_gate").into_iter().zip(all("ffn_up")).collect(),
+        };
+        let of_expert = |((gate, up), down): ((Matrix, Matrix), Matrix)| Dense { gate, up, down };
+        let experts = gates.into_iter().zip(all("ffn_down")).map(of_expert).collect();
+        let shared = has("ffn_up_shexp").then(|| {
+            let (gate, up) = (matrix("ffn_gate_shexp"), matrix("ffn_up_shexp"));
+            let router = has("ffn_gate_inp_shexp").then(|| matrix("ffn_gate_inp_shexp"));
+            (Dense { gate, up, down: matrix("ffn_down_shexp") }, router)
+        });
+        Ffn::Experts(router, experts, shared)
+    }
+
+    /// See [`Reference::routing_gaps`].
+    fn gap(&self, x: &[f64], routing: Option<&Routing>) -> f64 {
+        let (Ffn::Experts(router, ..), Some(&Routing { used, .. })) = (self, routing) else {
+            return f64::INFINITY;
+        };
+        let mut logits = router.times(x);
+        logits.sort_by(|a, b| b.total_cmp(a));
+        let is_tied = logits.first() == logits.last();
+        if is_tied || used == logits.len() { f64::INFINITY } else { logits[used - 1] - logits[used] }
+    }
+
+    fn times(&self, x: &[f64], has_gelu: bool, routing: Option<&Routing>) -> Vec<f64> {
+        let (router, experts, shared) = match self {
+            Ffn::Dense(dense) => return dense.times(x, has_gelu),
+            Ffn::Experts(router, experts, shared) => (router, experts, shared),
+        };
+        let Routing { used, norm, scale } = *routing.expect("expert_used_count");
+        let shares = softmax(router.times(x));
+        let mut ids: Vec<usize> = (0..experts.len()).collect();
+        // Stable: of equal ones the first.
+        ids.sort_by(|&a, &b| shares[b].total_cmp(&shares[a]));
+        ids.truncate(used);
+        let sum: f64 = ids.iter().map(|&id| shares[id]).sum();
+        // The smallest normal number of f16, as llama.cpp has it.
+        let divisor = if norm { sum.max(6.103515625e-5) } else { 1.0 };
+        let mut out = vec![0.0; x.len()];
+        let mut take = |weight: f64, values: Vec<f64>| {
+            out.iter_mut().zip(values).for_each(|(out, value)| *out += weight * value);
+        };
+        for id in ids {
+            take(shares[id] / divisor * scale, experts[id].times(x, has_gelu));
+        }
+        if let Some((dense, gate)) = shared {
+            let gate = gate.as_ref().map_or(1.0, |gate| 1.0 / (1.0 + (-gate.times(x)[0]).exp()));
+            take(gate, dense.times(x, has_gelu));
+        }
+        out
+    }
+}
+
+impl Dense {
     /// SwiGLU, or GeGLU by the approximation with tanh (arXiv 1606.08415).
-    fn feed_forward(&self, x: &[f64], has_gelu: bool) -> Vec<f64> {
+    fn times(&self, x: &[f64], has_gelu: bool) -> Vec<f64> {
         let (gate, up) = (self.gate.times(x), self.up.times(x));
         let act = |x: f64| match has_gelu {
             false => x / (1.0 + (-x).exp()),
@@ -271,6 +367,13 @@ impl Matrix {
             bias: bias.map(<[f64]>::to_vec),
         };
         (of(first, biases.map(|(first, _)| first)), of(rest, biases.map(|(_, rest)| rest)))
+    }
+
+    /// As many matrices as are stacked in it.
+    fn pieces(&self, count: usize) -> Vec<Self> {
+        assert!(self.bias.is_none(), "the bias of experts");
+        let piece = |values: &[f64]| Self { cols: self.cols, values: values.to_vec(), bias: None };
+        self.values.chunks_exact(self.values.len() / count).map(piece).collect()
     }
 
     fn row(&self, row: usize) -> &[f64] {

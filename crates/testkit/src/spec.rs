@@ -65,6 +65,48 @@ impl From<Format> for Formats {
     }
 }
 
+/// The experts of every layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// `expert_count`.
+    pub count: usize,
+    /// `expert_used_count`.
+    pub used: usize,
+    /// Width of an expert; that of the layer's key, whichever the family reads.
+    pub ffn: usize,
+    /// Width of the shared expert; 0 without one.
+    pub shared: usize,
+    /// `ffn_gate_inp_shexp`.
+    pub shared_gate: bool,
+    /// Where the weights are.
+    pub tensors: ExpertTensors,
+    /// What the router does.
+    pub router: Router,
+}
+
+/// How a file keeps the experts' weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertTensors {
+    /// `ffn_gate_exps` and so on, each of all experts.
+    Merged,
+    /// `ffn_gate_up_exps`, the gate first.
+    Fused,
+    /// `ffn_gate.0` and so on, one for each expert.
+    Split,
+}
+
+/// Whom a router gives tokens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Router {
+    /// Anyone.
+    Random,
+    /// All logits are the same.
+    Tied,
+    /// Rows come in pairs of opposite signs, but for a last one of zeros: of an odd number of experts, as many as there are pairs
+    /// have logits above its own. If a token takes no more, the last is never taken.
+    NeverLast,
+}
+
 /// What the files of an architecture have that those of `llama` have not. The default is `llama`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Form {
@@ -92,6 +134,8 @@ pub struct Form {
     pub fused_gate_up: bool,
     /// `rope_factors_long` and `rope_factors_short`.
     pub long_factors: bool,
+    /// Experts instead of one feed-forward layer.
+    pub experts: Option<Experts>,
 }
 
 impl Default for Form {
@@ -109,6 +153,7 @@ impl Default for Form {
             fused_qkv: false,
             fused_gate_up: false,
             long_factors: false,
+            experts: None,
         }
     }
 }
@@ -207,6 +252,10 @@ impl ModelSpec {
         count("context_length", self.context);
         count("embedding_length", self.hidden);
         count("block_count", self.layers);
+        if let Some(experts) = &self.form.experts {
+            count("expert_count", experts.count);
+            count("expert_used_count", experts.used);
+        }
         if self.form.ffn.is_empty() {
             count("feed_forward_length", self.ffn);
         }
@@ -310,16 +359,28 @@ impl ModelSpec {
         };
         let num_of_qkv = matrices.len();
         matrices.push(("attn_output", hidden, q));
-        match form.fused_gate_up {
-            true => matrices.push(("ffn_up", 2 * ffn, hidden)),
-            false => matrices.extend([("ffn_gate", ffn, hidden), ("ffn_up", ffn, hidden)]),
+        match (form.fused_gate_up, form.experts) {
+            (_, Some(_)) => {}
+            (true, None) => matrices.push(("ffn_up", 2 * ffn, hidden)),
+            (false, None) => matrices.extend([("ffn_gate", ffn, hidden), ("ffn_up", ffn, hidden)]),
         }
-        matrices.push(("ffn_down", hidden, ffn));
+        match form.experts {
+            None => matrices.push(("ffn_down", hidden, ffn)),
+            Some(Experts { shared: 0, .. }) => {}
+            Some(Experts { shared, .. }) => matrices.extend([
+                ("ffn_gate_shexp", shared, hidden),
+                ("ffn_up_shexp", shared, hidden),
+                ("ffn_down_shexp", hidden, shared),
+            ]),
+        }
         for (i, (part, rows, cols)) in matrices.into_iter().enumerate() {
             tensors.matrix(&name(part), rows, cols);
             if self.biases || (form.qkv_biases && i < num_of_qkv) {
                 tensors.bias(&name(part), rows);
             }
+        }
+        if let Some(experts) = &form.experts {
+            self.write_experts(tensors, experts, name);
         }
         if form.qk_norms {
             tensors.norm(&name("attn_q_norm"), self.head_dim);
@@ -328,6 +389,28 @@ impl ModelSpec {
         if form.post_norms {
             tensors.norm(&name("post_attention_norm"), hidden);
             tensors.norm(&name("post_ffw_norm"), hidden);
+        }
+    }
+}
+
+impl ModelSpec {
+    fn write_experts(&self, tensors: &mut Tensors<'_>, experts: &Experts, name: impl Fn(&str) -> String) {
+        let (hidden, &Experts { count, ffn, .. }) = (self.hidden, experts);
+        tensors.router(&name("ffn_gate_inp"), experts, hidden);
+        if experts.shared_gate {
+            let values = tensors.rng.normals(hidden, 1.0 / (hidden as f32).sqrt());
+            tensors.vector(&name("ffn_gate_inp_shexp.weight"), &values);
+        }
+        let matrices: &[(&str, usize, usize)] = match experts.tensors {
+            ExpertTensors::Fused => &[("ffn_gate_up", 2 * ffn, hidden), ("ffn_down", hidden, ffn)],
+            _ => &[("ffn_gate", ffn, hidden), ("ffn_up", ffn, hidden), ("ffn_down", hidden, ffn)],
+        };
+        for &(part, rows, cols) in matrices {
+            if experts.tensors == ExpertTensors::Split {
+                (0..count).for_each(|expert| tensors.matrix(&name(&format!("{part}.{expert}")), rows, cols));
+            } else {
+                tensors.matrices(&name(&format!("{part}_exps")), count, rows, cols);
+            }
         }
     }
 }
@@ -345,6 +428,34 @@ impl Tensors<'_> {
         let sigma = 1.0 / (cols as f32).sqrt();
         let data = random_blocks(format, rows * cols, sigma, &mut self.rng);
         self.file.tensor(&name, &[cols as u64, rows as u64], format, data);
+    }
+
+    /// `count` matrices, one behind the other.
+    fn matrices(&mut self, name: &str, count: usize, rows: usize, cols: usize) {
+        let name = format!("{name}.weight");
+        let format = self.formats.of(&name);
+        let data = random_blocks(format, count * rows * cols, 1.0 / (cols as f32).sqrt(), &mut self.rng);
+        self.file.tensor(&name, &[cols as u64, rows as u64, count as u64], format, data);
+    }
+
+    /// Always F32, as converters write it.
+    fn router(&mut self, name: &str, experts: &Experts, cols: usize) {
+        // Logits far enough apart for experts to have very different weights.
+        let mut values = self.rng.normals(experts.count * cols, 2.0 / (cols as f32).sqrt());
+        match experts.router {
+            Router::Random => {}
+            Router::Tied => values.fill(0.0),
+            Router::NeverLast => {
+                for pair in values.chunks_exact_mut(2 * cols) {
+                    let (plus, minus) = pair.split_at_mut(cols);
+                    plus.iter().zip(minus).for_each(|(plus, minus)| *minus = -plus);
+                }
+                values[(experts.count - 1) * cols..].fill(0.0);
+            }
+        }
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let dims = [cols as u64, experts.count as u64];
+        self.file.tensor(&format!("{name}.weight"), &dims, Format::F32, data);
     }
 
     fn norm(&mut self, name: &str, len: usize) {

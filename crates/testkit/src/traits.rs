@@ -21,7 +21,19 @@ pub(crate) struct Traits {
     pub residual_scale: f64,
     /// GeGLU instead of SwiGLU.
     pub has_gelu: bool,
+    /// How tokens are given to experts.
+    pub routing: Option<Routing>,
     pub layers: Vec<LayerTraits>,
+}
+
+/// How a router's logits become experts and weights.
+pub(crate) struct Routing {
+    /// Experts of a token.
+    pub used: usize,
+    /// Whether the weights, shares of a softmax over all experts, are divided by their sum.
+    pub norm: bool,
+    /// Factor on weights.
+    pub scale: f64,
 }
 
 /// A layer's constants.
@@ -51,14 +63,14 @@ impl Traits {
         let hidden = keys.need_usize("embedding_length");
         let head_dim =
             keys.usize("attention.key_length").unwrap_or_else(|| hidden / heads.first().unwrap_or(&1));
-        let halves = matches!(arch, "qwen2" | "qwen2vl" | "qwen3" | "qwen3vl" | "phi3" | "gemma2" | "gemma3");
+        let halves = arch.starts_with("qwen") || matches!(arch, "phi3" | "gemma2" | "gemma3");
         let rope = Rope::from_gguf(gguf, &keys, head_dim, halves, context);
         // Of layers with a window.
         let base = keys.f64("rope.freq_base_swa").unwrap_or(10000.0);
         let local = if arch == "gemma3" { rope.unscaled(base) } else { rope.clone() };
         let rotates = |layer: usize| match arch {
             "smollm3" => !(layer + 1).is_multiple_of(4),
-            "granite" => keys.bool("rope.scaling.finetuned").unwrap_or(true),
+            "granite" | "granitemoe" => keys.bool("rope.scaling.finetuned").unwrap_or(true),
             _ => true,
         };
         // The last layer of each period sees everything.
@@ -80,7 +92,7 @@ impl Traits {
         let scale = match arch {
             "gemma2" if largest(46) => 1.0 / (hidden as f64 / heads[0] as f64).sqrt(),
             "gemma3" if largest(62) => 1.0 / (hidden as f64 / heads[0] as f64).sqrt(),
-            "granite" => keys.f64("attention.scale").unwrap_or(1.0 / (head_dim as f64).sqrt()),
+            "granite" | "granitemoe" => keys.f64("attention.scale").unwrap_or(1.0 / (head_dim as f64).sqrt()),
             _ => 1.0 / (head_dim as f64).sqrt(),
         };
         let temperature =
@@ -99,7 +111,7 @@ impl Traits {
             temperature,
         };
         let is_gemma = arch.starts_with("gemma");
-        let granite = |key: &str| keys.f64(key).filter(|_| arch == "granite").unwrap_or(1.0);
+        let granite = |key: &str| keys.f64(key).filter(|_| arch.starts_with("granite")).unwrap_or(1.0);
         Self {
             head_dim,
             norm_eps: keys.f64("attention.layer_norm_rms_epsilon").expect("layer_norm_rms_epsilon"),
@@ -108,6 +120,11 @@ impl Traits {
             final_cap: keys.f64("final_logit_softcapping").filter(|_| is_gemma),
             residual_scale: granite("residual_scale"),
             has_gelu: is_gemma,
+            routing: keys.usize("expert_used_count").map(|used| Routing {
+                used,
+                norm: arch != "qwen2moe",
+                scale: keys.f64("expert_weights_scale").filter(|&scale| scale != 0.0).unwrap_or(1.0),
+            }),
             layers: (0..num_layers).map(layer).collect(),
         }
     }

@@ -43,8 +43,12 @@ pub struct Model {
     pub bits_per_weight: f64,
     /// Bytes on the device.
     pub weight_bytes: u64,
-    /// Of these, what every step reads.
+    /// Of these, what a step of one token reads.
     pub step_weight_bytes: u64,
+    /// Of these, the experts'.
+    pub expert_weight_bytes: u64,
+    pub num_experts: usize,
+    pub num_experts_used: usize,
     #[serde(skip)]
     config: LlamaConfig,
 }
@@ -253,6 +257,9 @@ impl Model {
             bits_per_weight: 8.0 * bytes as f64 / parameters as f64,
             weight_bytes: weights.weight_bytes(),
             step_weight_bytes: weights.step_weight_bytes(),
+            expert_weight_bytes: weights.expert_weight_bytes(),
+            num_experts: config.spec.experts().map_or(0, |experts| experts.num_experts),
+            num_experts_used: config.spec.experts().map_or(0, |experts| experts.routing.top_k),
             config: config.clone(),
         }
     }

@@ -89,7 +89,7 @@ pub fn heading(report: &Report) -> String {
     line(
         "weights",
         format!(
-            "{} ({:.2} bits per weight); {} on the device, {} read by a step",
+            "{} ({:.2} bits per weight); {} on the device, {} read by a step of one token",
             formats.collect::<Vec<_>>().join(", "),
             model.bits_per_weight,
             bytes(model.weight_bytes),

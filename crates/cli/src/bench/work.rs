@@ -3,8 +3,11 @@
 //! Multiply-adds: the weights of every matrix, once a token (the LM head only for tokens whose logits are wanted, the
 //! embedding table never), and attention's two products. Bytes of a decode step: the weights once, and the keys and values
 //! of every sequence once.
+//!
+//! Of experts, a token is multiplied with its own, and a step reads those that any of its tokens takes: on average, if the
+//! router gave tokens to all experts alike and independently, all but the `(1 - used / experts)^batch`-th part.
 
-use rustorch_llama::{Format, Gguf, LlamaConfig, Weights};
+use rustorch_llama::{ExpertsSpec, Format, Gguf, LlamaConfig, Weights};
 
 use super::machine::MachinePeaks;
 use super::measure::Decode;
@@ -18,8 +21,12 @@ pub struct Work {
     head: Macs,
     /// Multiply-adds of attention for each cached position.
     attention: f64,
-    /// Bytes of the weights that a step reads.
+    /// Bytes of the weights that a step reads, without those of experts.
     weight_bytes: f64,
+    /// Bytes of the weights of all experts.
+    expert_bytes: f64,
+    /// The part of the experts that a token takes; 1 without experts.
+    expert_share: f64,
     /// Bytes of K and V for each cached position.
     kv_bytes: f64,
 }
@@ -58,8 +65,12 @@ impl Work {
         let (mut layers, mut head) = (Macs::default(), Macs::default());
         let head_name =
             if gguf.find_tensor("output.weight").is_some() { "output.weight" } else { "token_embd.weight" };
-        for tensor in gguf.tensors().filter(|tensor| tensor.dims().len() == 2) {
-            let macs = (tensor.rows() * tensor.cols()) as f64;
+        let experts = config.spec.experts();
+        let share = |experts: &ExpertsSpec| experts.routing.top_k as f64 / experts.num_experts as f64;
+        let expert_share = experts.map_or(1.0, share);
+        for tensor in gguf.tensors().filter(|tensor| tensor.dims().len() >= 2) {
+            let share = if is_of_experts(tensor.name()) { expert_share } else { 1.0 };
+            let macs = share * (tensor.rows() * tensor.cols()) as f64;
             let macs = match tensor.format() {
                 Format::F32 | Format::F16 | Format::BF16 => Macs { quantized: 0.0, float: macs },
                 _ => Macs { quantized: macs, float: 0.0 },
@@ -70,11 +81,15 @@ impl Work {
                 layers = layers.plus(macs);
             }
         }
+        let expert_bytes = weights.expert_weight_bytes() as f64;
+        let of_a_token = if experts.is_some() { expert_bytes * expert_share } else { 0.0 };
         Self {
             layers,
             head,
             attention: attention_macs(config),
-            weight_bytes: weights.step_weight_bytes() as f64,
+            weight_bytes: weights.step_weight_bytes() as f64 - of_a_token,
+            expert_bytes,
+            expert_share,
             kv_bytes: config.kv_bytes_per_token() as f64,
         }
     }
@@ -96,12 +111,18 @@ impl Work {
 
     /// Bytes that all steps of a measurement read.
     pub fn decode_bytes(&self, decode: &Decode) -> f64 {
-        self.weight_bytes * decode.steps.len() as f64 + self.kv_bytes * positions_read(decode)
+        let weights = self.weights_read(decode.contexts.len() as f64);
+        weights * decode.steps.len() as f64 + self.kv_bytes * positions_read(decode)
+    }
+
+    /// Bytes of the weights that a step of `batch` tokens reads.
+    fn weights_read(&self, batch: f64) -> f64 {
+        self.weight_bytes + self.expert_bytes * (1.0 - (1.0 - self.expert_share).powf(batch))
     }
 
     /// Bytes that a step of `batch` sequences reads, with `context` tokens cached of each.
     pub fn step_bytes(&self, batch: f64, context: f64) -> f64 {
-        self.weight_bytes + self.kv_bytes * context * batch
+        self.weights_read(batch) + self.kv_bytes * context * batch
     }
 
     /// Multiply-adds of a decoded token with `context` tokens cached.
@@ -109,6 +130,15 @@ impl Work {
         let attention = Macs { quantized: 0.0, float: self.attention * context };
         self.layers.plus(self.head).plus(attention)
     }
+}
+
+/// Whether a tensor holds the weights of experts: of all of them (`ffn_up_exps`), or of one (`ffn_up.3`).
+fn is_of_experts(name: &str) -> bool {
+    let Some(name) = name.strip_suffix(".weight") else { return false };
+    let is_of_one = name
+        .rsplit_once('.')
+        .is_some_and(|(rest, expert)| rest.contains(".ffn_") && expert.bytes().all(|b| b.is_ascii_digit()));
+    name.ends_with("_exps") || is_of_one
 }
 
 /// Cached positions that all steps of a measurement attend to: a token's own is the last of its context.
@@ -142,11 +172,12 @@ mod tests {
 
     fn work() -> Work {
         let gguf = demo::gguf();
-        let config = LlamaConfig::from_gguf(&gguf).unwrap().with_max_seq_len(64);
-        Work::new(
-            &gguf,
-            &Weights::load(&gguf, config, LoadOptions::on(Device::Cpu(CpuOptions::default()))).unwrap(),
-        )
+        Work::new(&gguf, &weights(&gguf))
+    }
+
+    fn weights(gguf: &Gguf) -> Weights {
+        let config = LlamaConfig::from_gguf(gguf).unwrap().with_max_seq_len(64);
+        Weights::load(gguf, config, LoadOptions::on(Device::Cpu(CpuOptions::default()))).unwrap()
     }
 
     #[test]
@@ -167,5 +198,31 @@ mod tests {
         assert_eq!((macs.quantized, macs.float), (6.0 * (LAYERS + HEAD), positions * ATTENTION));
         assert_eq!(work.step_bytes(3.0, 8.0), weight_bytes + 24.0 * KV);
         assert_eq!(work.token_macs(8.0), Macs { quantized: LAYERS + HEAD, float: 8.0 * ATTENTION });
+    }
+
+    /// 7 experts, 3 a token, as one tensor and as one for each; 2 layers of hidden size 100, experts of width 35.
+    #[test]
+    fn a_step_reads_the_experts_that_its_tokens_take() {
+        for name in ["mixtral", "mixtral_split"] {
+            let mut models = testkit::models::families().into_iter();
+            let gguf =
+                Gguf::from_vec(models.find(|model| model.name == name).unwrap().spec.to_gguf()).unwrap();
+            let weights = weights(&gguf);
+            let work = Work::new(&gguf, &weights);
+            let experts = weights.expert_weight_bytes() as f64;
+            let others = (weights.weight_bytes() as f64 - experts) - (301 * 100 * 4) as f64;
+            // Rows are padded to whole tiles, and the embedding table's to 304.
+            let others = others - (3 * 100 * 4) as f64;
+            let read = |batch: f64| work.step_bytes(batch, 0.0) - others;
+            assert!((read(1.0) / experts - 3.0 / 7.0).abs() < 1e-9, "{name}: {}", read(1.0) / experts);
+            assert!((read(2.0) / experts - (1.0 - 16.0 / 49.0)).abs() < 1e-9, "{name}");
+            assert!((read(200.0) / experts - 1.0).abs() < 1e-9, "{name}");
+            assert_eq!(weights.step_weight_bytes() as f64, work.step_bytes(1.0, 0.0), "{name}");
+            let attention = 2 * (100 * 6 * 18 + 2 * 100 * 2 * 18 + 100 * 6 * 18);
+            let of_experts = 2 * 3 * (3 * 35 * 100);
+            let macs =
+                work.token_macs(0.0).total() - (attention + of_experts + 2 * 7 * 100 + 301 * 100) as f64;
+            assert!(macs.abs() < 1e-6, "{name}: {macs}");
+        }
     }
 }

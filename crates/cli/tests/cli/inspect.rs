@@ -40,7 +40,7 @@ fn a_model_is_described() {
 /// What a family adds to `llama`, of the test kit's models.
 #[test]
 fn traits_of_families_are_described() {
-    let cases: [(&str, &[&str]); 5] = [
+    let cases: [(&str, &[&str]); 7] = [
         (
             "gemma2",
             &[
@@ -62,6 +62,11 @@ fn traits_of_families_are_described() {
         ("granite", &["scales           embeddings by 12, scores by 0.3, branches by 0.22, logits by 0.125"]),
         ("qwen3_layers", &["attention        6 heads of 18, 1 to 3 KV heads", "feed-forward     40 to 91"]),
         ("smollm3", &["RoPE             none in 1 of 5 layers"]),
+        (
+            "qwen2moe",
+            &["feed-forward     35", "experts          3 of 7 a token, one of 41 for all tokens with a gate"],
+        ),
+        ("qwen3moe_fused", &["experts          3 of 7 a token, shares normed, shares by 1.7"]),
     ];
     let dir = folder("inspect_families");
     for (name, lines) in cases {

@@ -56,6 +56,7 @@ use crate::tile::{MAX_TOKENS, TILE_ROWS, with_tile_format};
 pub(crate) use attention::{
     KvElement, KvRows, MAX_HEAD_DIM, MAX_HEADS, PageLayout, Partial, Queries, RUN, Reference, Running, SPLIT,
 };
+pub(crate) use exp::exp;
 pub(crate) use quant::unpack_row;
 
 /// Some columns of a tile.

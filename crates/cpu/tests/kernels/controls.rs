@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use conformance::faulty::{Fault, Faulty};
-use conformance::{Check, attention_checks, model_checks, product_checks, row_checks};
+use conformance::{Check, attention_checks, expert_checks, model_checks, product_checks, row_checks};
 use cpu::{CpuBackend, Isa};
 
 use super::{backend, demo_model};
@@ -16,6 +16,7 @@ fn failing(fault: Fault, wanted: impl Fn(&str) -> bool) -> (Vec<String>, usize) 
     checks.extend(model_checks(&model));
     checks.extend(product_checks(&*device));
     checks.extend(attention_checks(&*device));
+    checks.extend(expert_checks(&*device));
     checks.retain(|check| wanted(check.name()));
     let findings = conformance::run(&device, "", checks, &mut |_| {});
     let failed = findings.iter().filter(|finding| finding.failure.is_some());
@@ -51,7 +52,7 @@ fn products_that_split_when_there_are_several_rows_are_found() {
 
 #[test]
 fn each_fault_is_found_by_the_check_of_its_operation() {
-    let cases: [(Fault, &[&str]); 11] = [
+    let cases: [(Fault, &[&str]); 13] = [
         (Fault::NormWithoutEpsilon, &["rms_norm", "add_rms_norm", "norm_heads"]),
         (Fault::AttentionMissesOwnPosition, &["rope and attention", "long attention"]),
         (Fault::AttentionIgnoresScale, &["rope and attention, 4/2 heads of 64, not rotated"]),
@@ -69,6 +70,8 @@ fn each_fault_is_found_by_the_check_of_its_operation() {
         (Fault::ArgmaxFromFirstRow, &["argmax"]),
         (Fault::ReadFromFirstRow, &["read_into"]),
         (Fault::BiasOfFirstPart, &["stacked matrices"]),
+        (Fault::RoutesAreNotNormed, &["route and combine_experts"]),
+        (Fault::ExpertsWithoutBias, &["matmul_experts F32", "matmul_experts Q4_K"]),
     ];
     for (fault, names) in cases {
         for name in names {

@@ -1,5 +1,4 @@
-// The index of each row's highest value, of equal ones the first; NaN counts as minus infinity, and plus infinity as the
-// greatest number. A row without any value above minus infinity has the index 0xffffffff.
+// The index of each row's highest value, of equal ones the first (`key` says how values compare). A row without any value above minus infinity has the index 0xffffffff.
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<u32>;
 
@@ -14,18 +13,7 @@ const NONE = 0xffffffffu;
 var<workgroup> keys: array<u32, 256>;
 var<workgroup> indices: array<u32, 256>;
 
-const ZERO = 0x80000000u;
-const INFINITY = 0x7f800000u;
-
-// A number that is greater for a greater value. Of the bits, since shaders may take it that no value is NaN or infinite.
-fn key_of(value: f32) -> u32 {
-    let bits = bitcast<u32>(value);
-    let magnitude = bits & 0x7fffffffu;
-    if magnitude > INFINITY {
-        return ZERO - INFINITY;
-    }
-    return select(ZERO + min(magnitude, INFINITY - 1u), ZERO - magnitude, bits >= ZERO);
-}
+//@include key
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

@@ -1,4 +1,4 @@
-//! `granite`: Llama with scales of the embeddings, the attention, both branches and the logits.
+//! `granite` and `granitemoe`: Llama with scales of the embeddings, the attention, both branches and the logits.
 
 use super::{Family, Keys};
 use crate::{ModelSpec, Result, RopeStyle, TensorNames};
@@ -6,8 +6,11 @@ use crate::{ModelSpec, Result, RopeStyle, TensorNames};
 /// Granite 3, dense.
 pub static GRANITE: Family = Family { architecture: "granite", spec, tensors: TensorNames::STANDARD };
 
+/// Granite 3 with experts, one of which every token may take beside its own.
+pub static GRANITEMOE: Family = Family { architecture: "granitemoe", spec, tensors: TensorNames::STANDARD };
+
 fn spec(keys: &Keys<'_>) -> Result<ModelSpec> {
-    let mut spec = keys.standard_spec(RopeStyle::Interleaved)?;
+    let mut spec = keys.expert_spec(RopeStyle::Interleaved)?;
     // 0 is how converters write "as usual".
     let stated = |name: &str| Ok::<_, crate::Error>(keys.find_f32(name)?.filter(|&value| value != 0.0));
     spec.embed_scale = stated("embedding_scale")?.unwrap_or(1.0);

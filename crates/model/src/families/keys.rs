@@ -5,8 +5,8 @@ use gguf::{Array, Gguf, Value};
 use super::Family;
 use crate::check::{MAX_COUNT, check};
 use crate::{
-    Activation, AttentionSpec, Error, FfnSpec, LayerSpec, ModelSpec, NormSlots, Result, RopeConfig,
-    RopeScaling, RopeStyle,
+    Activation, AttentionSpec, Error, ExpertsSpec, FfnSpec, Gating, LayerSpec, ModelSpec, NormSlots, Result,
+    RopeConfig, RopeScaling, RopeStyle, Routing, SharedExpert,
 };
 
 /// A file's metadata as one family reads it. Names are given without the architecture's prefix.
@@ -160,18 +160,38 @@ impl<'a> Keys<'a> {
     /// where it differs. One rotation of this style for all layers.
     ///
     /// # Errors
-    /// A key that is missing, mistyped or out of range, by name; a mixture of experts.
+    /// A key that is missing, mistyped or out of range, by name; experts.
     pub fn standard_spec(&self, style: RopeStyle) -> Result<ModelSpec> {
-        // Mixtures of experts carry an architecture's name but another feed-forward layer.
+        // Experts carry an architecture's name but are another feed-forward layer.
         let experts = self.find_count("expert_count")?.unwrap_or(0);
-        check(experts == 0, &self.key("expert_count"), "0 (mixtures of experts are not supported)", experts)?;
+        check(experts == 0, &self.key("expert_count"), "0, as this family has no experts here", experts)?;
+        self.expert_spec(style)
+    }
+
+    /// As [`standard_spec`](Self::standard_spec), with experts in every layer if the file has some: with weights from a softmax,
+    /// divided by their sum; as wide as `expert_feed_forward_length` says, or else as `feed_forward_length`; and with a shared
+    /// expert without a gate if `expert_shared_feed_forward_length` says so.
+    ///
+    /// # Errors
+    /// A key that is missing, mistyped or out of range, by name.
+    pub fn expert_spec(&self, style: RopeStyle) -> Result<ModelSpec> {
         let num_layers = self.num_layers()?;
         let missing = |name: &str| self.missing(name, "a count, or one for each layer");
         let counts = |name: &str| self.find_counts(name, num_layers);
         let hidden_size = self.count("embedding_length")?;
         let heads = counts("attention.head_count")?.ok_or_else(|| missing("attention.head_count"))?;
         let kv_heads = counts("attention.head_count_kv")?.unwrap_or_else(|| heads.clone());
-        let inner = counts("feed_forward_length")?.ok_or_else(|| missing("feed_forward_length"))?;
+        let (inner, expert_inner) = (counts("feed_forward_length")?, counts("expert_feed_forward_length")?);
+        let experts = self.experts()?;
+        let inner = match experts {
+            Some(_) => expert_inner.or(inner),
+            None => inner,
+        };
+        let inner = inner.ok_or_else(|| missing("feed_forward_length"))?;
+        let ffn = |inner: usize| match experts {
+            None => FfnSpec::Dense { inner, act: Activation::Silu },
+            Some(experts) => FfnSpec::Experts(ExpertsSpec { inner, ..experts }),
+        };
         let head_dim = self.head_dim(hidden_size, heads.first().copied().unwrap_or(0))?;
         let context_length = self.count("context_length")?;
         let layer = |layer_idx: usize| LayerSpec {
@@ -188,7 +208,7 @@ impl<'a> Keys<'a> {
                 sinks: false,
                 kv_from: None,
             },
-            ffn: FfnSpec::Dense { inner: inner[layer_idx], act: Activation::Silu },
+            ffn: ffn(inner[layer_idx]),
             norms: NormSlots::default(),
             residual_scale: 1.0,
         };
@@ -210,6 +230,44 @@ impl<'a> Keys<'a> {
             }],
             layers: (0..num_layers).map(layer).collect(),
         })
+    }
+
+    /// The experts of a layer, if there are some, without their width.
+    fn experts(&self) -> Result<Option<ExpertsSpec>> {
+        let Some(num_experts) = self.find_count("expert_count")?.filter(|&count| count > 0) else {
+            return Ok(None);
+        };
+        let gating = match self.find_count("expert_gating_func")?.unwrap_or(0) {
+            // 0 is how converters write "as usual".
+            0 | 1 => Gating::Softmax,
+            3 => Gating::SoftmaxOfSelected,
+            other => {
+                let expected = "1 (softmax) or 3 (softmax of the selected)";
+                return Err(Error::InvalidValue {
+                    what: self.key("expert_gating_func"),
+                    expected: expected.into(),
+                    found: other.to_string(),
+                });
+            }
+        };
+        for (name, most) in [("leading_dense_block_count", 0), ("expert_group_count", 1)] {
+            let found = self.find_count(name)?.unwrap_or(0);
+            check(found <= most, &self.key(name), format_args!("at most {most}"), found)?;
+        }
+        let scale = self.find_f32("expert_weights_scale")?.filter(|&scale| scale != 0.0);
+        let shared = self.find_count("expert_shared_feed_forward_length")?.filter(|&inner| inner > 0);
+        Ok(Some(ExpertsSpec {
+            num_experts,
+            inner: 0,
+            act: Activation::Silu,
+            routing: Routing {
+                top_k: self.count("expert_used_count")?,
+                gating,
+                norm: true,
+                scale: scale.unwrap_or(1.0),
+            },
+            shared: shared.map(|inner| SharedExpert { inner, gated: false }),
+        }))
     }
 
     /// Tokens of the context before stretching; the trained context if the file does not say.

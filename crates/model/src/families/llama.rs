@@ -1,4 +1,4 @@
-//! `llama`: Llama 1 to 3, Mistral, and everything that converters write in their form.
+//! `llama`: Llama 1 to 3, Mistral, Mixtral, and everything that converters write in their form.
 
 use super::{Family, Keys};
 use crate::{ModelSpec, Result, RopeStyle, TensorNames};
@@ -7,5 +7,5 @@ use crate::{ModelSpec, Result, RopeStyle, TensorNames};
 pub static LLAMA: Family = Family { architecture: "llama", spec, tensors: TensorNames::STANDARD };
 
 fn spec(keys: &Keys<'_>) -> Result<ModelSpec> {
-    keys.standard_spec(RopeStyle::Interleaved)
+    keys.expert_spec(RopeStyle::Interleaved)
 }

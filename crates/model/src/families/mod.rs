@@ -17,19 +17,33 @@ use std::fmt;
 use gguf::Gguf;
 
 pub use gemma::{GEMMA2, GEMMA3};
-pub use granite::GRANITE;
+pub use granite::{GRANITE, GRANITEMOE};
 pub use keys::Keys;
 pub use llama::LLAMA;
 pub use mistral3::MISTRAL3;
 pub use phi3::PHI3;
-pub use qwen::{QWEN2, QWEN2VL, QWEN3, QWEN3VL};
+pub use qwen::{QWEN2, QWEN2MOE, QWEN2VL, QWEN3, QWEN3MOE, QWEN3VL};
 pub use smollm3::SMOLLM3;
 
 use crate::{Error, ModelSpec, Result, TensorNames};
 
 /// The families that this crate knows.
-pub static FAMILIES: [&Family; 11] =
-    [&LLAMA, &QWEN2, &QWEN2VL, &QWEN3, &QWEN3VL, &MISTRAL3, &SMOLLM3, &GRANITE, &PHI3, &GEMMA2, &GEMMA3];
+pub static FAMILIES: [&Family; 14] = [
+    &LLAMA,
+    &QWEN2,
+    &QWEN2MOE,
+    &QWEN2VL,
+    &QWEN3,
+    &QWEN3MOE,
+    &QWEN3VL,
+    &MISTRAL3,
+    &SMOLLM3,
+    &GRANITE,
+    &GRANITEMOE,
+    &PHI3,
+    &GEMMA2,
+    &GEMMA3,
+];
 
 /// A model family: how a file describes a model of it.
 pub struct Family {

@@ -56,6 +56,7 @@ pub(crate) trait LoadedModel: Send + Sync {
     fn kernel_times(&self) -> Vec<KernelTime>;
     fn weight_bytes(&self) -> u64;
     fn step_weight_bytes(&self) -> u64;
+    fn expert_weight_bytes(&self) -> u64;
     fn peaks(&self) -> Result<Option<Peaks>>;
 
     /// Refuses a runner that does not fit the device's memory beside the weights.
@@ -125,6 +126,10 @@ impl<B: Described> LoadedModel for OnBackend<B> {
 
     fn step_weight_bytes(&self) -> u64 {
         self.decoder.step_weight_bytes(&self.backend)
+    }
+
+    fn expert_weight_bytes(&self) -> u64 {
+        self.decoder.expert_weight_bytes()
     }
 
     fn peaks(&self) -> Result<Option<Peaks>> {

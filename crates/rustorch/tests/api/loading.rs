@@ -209,8 +209,26 @@ fn no_tensor_may_be_ignored() {
 fn other_architectures_are_refused_with_those_supported() {
     let error = refusal(|parts| parts.set("general.architecture", Value::String("mamba".into())));
     assert_says(&error, &["general.architecture", "mamba", "supported architectures: llama"]);
+}
+
+#[test]
+fn experts_that_are_not_described_whole_are_refused() {
     let error = refusal(|parts| parts.set("llama.expert_count", Value::U32(8)));
-    assert_says(&error, &["llama.expert_count", "8"]);
+    assert_says(&error, &["llama.expert_used_count: missing"]);
+    let with = |key: &'static str, value: u32| {
+        refusal(move |parts| {
+            parts.set("llama.expert_count", Value::U32(8));
+            parts.set("llama.expert_used_count", Value::U32(2));
+            parts.set(key, Value::U32(value));
+        })
+    };
+    assert_says(
+        &with("llama.expert_used_count", 9),
+        &["expert_used_count: expected at most expert_count = 8"],
+    );
+    assert_says(&with("llama.expert_gating_func", 2), &["llama.expert_gating_func", "expected 1 (softmax)"]);
+    assert_says(&with("llama.expert_group_count", 4), &["llama.expert_group_count: expected at most 1"]);
+    assert_says(&with("llama.block_count", 1), &["blk.0.ffn_gate_inp.weight"]);
 }
 
 #[test]
