@@ -1,7 +1,7 @@
 //! Which format each matrix has in the files that llama.cpp's `llama-quantize` writes under a name.
 //!
 //! Source: `llama_tensor_get_type_impl` in `src/llama-quant.cpp` of <https://github.com/ggml-org/llama.cpp>, for the
-//! architecture `llama` without experts and without an importance matrix.
+//! architectures `llama`, `qwen3`, `qwen3moe` and `gemma3` without an importance matrix.
 
 use std::fmt;
 
@@ -135,6 +135,11 @@ impl Mixture {
         let special = match matrix {
             Matrix::Output => self.output(),
             Matrix::Embedding if shape.tied_embeddings => self.output(),
+            // Of models with eight experts these are small beside the rest.
+            Matrix::AttnK | Matrix::AttnV(_) if self.is_narrow() && has_eight_experts(shape) => {
+                Some(Format::Q8_0)
+            }
+            Matrix::AttnOutput if self.is_narrow() && has_eight_experts(shape) => self.attn_output_of_eight(),
             Matrix::AttnV(layer) => self.attn_v(layer, shape),
             Matrix::AttnOutput => self.attn_output(),
             Matrix::FfnDown(layer) => self.ffn_down(layer, shape.num_layers),
@@ -143,9 +148,26 @@ impl Mixture {
         special.unwrap_or(self.base())
     }
 
+    /// Whether matrices may have other formats than most.
+    fn is_narrow(self) -> bool {
+        !matches!(self, Mixture::F32 | Mixture::F16 | Mixture::BF16 | Mixture::Q8_0)
+    }
+
+    fn attn_output_of_eight(self) -> Option<Format> {
+        match self {
+            Mixture::Q2_K
+            | Mixture::Q3_K_S
+            | Mixture::Q3_K_M
+            | Mixture::Q4_K_S
+            | Mixture::Q4_K_M
+            | Mixture::IQ4_NL
+            | Mixture::IQ4_XS => Some(Format::Q5_K),
+            _ => self.attn_output(),
+        }
+    }
+
     fn output(self) -> Option<Format> {
-        let is_wider = matches!(self, Mixture::F32 | Mixture::F16 | Mixture::BF16 | Mixture::Q8_0);
-        (!is_wider).then_some(Format::Q6_K)
+        self.is_narrow().then_some(Format::Q6_K)
     }
 
     fn attn_v(self, layer: usize, shape: &Shape) -> Option<Format> {
@@ -186,6 +208,10 @@ impl Mixture {
             _ => None,
         }
     }
+}
+
+fn has_eight_experts(shape: &Shape) -> bool {
+    shape.experts.is_some_and(|experts| experts.count == 8)
 }
 
 /// The first and last eighth of the layers, and every third between.

@@ -27,7 +27,7 @@ use gguf::random::{Rng, placeholder_vocabulary, random_blocks};
 use gguf::{Format, Gguf, GgufWriter, Value};
 
 pub use mixture::Mixture;
-pub use shape::{Llama3Scaling, Shape};
+pub use shape::{Llama3Scaling, Shape, ShapeExperts, ShapeNorms};
 
 use mixture::Matrix;
 
@@ -70,28 +70,47 @@ impl SyntheticModel {
 
     fn add_metadata(&self, file: &mut GgufWriter) {
         let shape = &self.shape;
-        file.metadata("general.architecture", Value::String("llama".into()));
+        file.metadata("general.architecture", Value::String(shape.architecture.into()));
         file.metadata("general.name", Value::String(format!("{self}, random weights")));
         file.metadata("general.file_type", Value::U32(self.mixture.file_type()));
         file.metadata("general.quantization_version", Value::U32(2));
-        for (name, value) in [
-            ("vocab_size", shape.vocab_size),
-            ("context_length", shape.context_length),
-            ("embedding_length", shape.hidden_size),
-            ("block_count", shape.num_layers),
-            ("feed_forward_length", shape.intermediate_size),
-            ("attention.head_count", shape.num_heads),
-            ("attention.head_count_kv", shape.num_kv_heads),
-            ("rope.dimension_count", shape.head_dim()),
-        ] {
-            file.metadata(&format!("llama.{name}"), Value::U32(value as u32));
+        let mut put = |name: &str, value: Value| {
+            file.metadata(&format!("{}.{name}", shape.architecture), value);
+        };
+        let count = |value: usize| Value::U32(value as u32);
+        put("vocab_size", count(shape.vocab_size));
+        put("context_length", count(shape.context_length));
+        put("embedding_length", count(shape.hidden_size));
+        put("block_count", count(shape.num_layers));
+        put("feed_forward_length", count(shape.intermediate_size));
+        put("attention.head_count", count(shape.num_heads));
+        put("attention.head_count_kv", count(shape.num_kv_heads));
+        if shape.head_dim * shape.num_heads != shape.hidden_size {
+            put("attention.key_length", count(shape.head_dim));
+            put("attention.value_length", count(shape.head_dim));
         }
-        file.metadata("llama.attention.layer_norm_rms_epsilon", Value::F32(Shape::NORM_EPS));
-        file.metadata("llama.rope.freq_base", Value::F32(shape.rope_base));
+        if let Some(ShapeExperts { count: experts, used, inner }) = shape.experts {
+            put("expert_count", count(experts));
+            put("expert_used_count", count(used));
+            if inner != shape.intermediate_size {
+                put("expert_feed_forward_length", count(inner));
+            }
+        }
+        if let Some(window) = shape.window {
+            put("attention.sliding_window", count(window));
+        }
+        put("rope.dimension_count", count(shape.head_dim));
+        put("attention.layer_norm_rms_epsilon", Value::F32(shape.norm_eps));
+        put("rope.freq_base", Value::F32(shape.rope_base));
+        if let Some(factor) = shape.rope_linear {
+            put("rope.scaling.type", Value::String("linear".into()));
+            put("rope.scaling.factor", Value::F32(factor));
+        }
     }
 
     fn add_tensors(&self, file: &mut GgufWriter) {
-        let ones: Arc<[u8]> = f32_bytes(&vec![1.0; self.shape.hidden_size]).into();
+        let widest = self.shape.hidden_size.max(self.shape.head_dim);
+        let ones: Arc<[u8]> = f32_bytes(&vec![1.0; widest]).into();
         let mut patterns = HashMap::new();
         for Tensor { name, dims, content } in self.tensors() {
             match content {
@@ -112,44 +131,76 @@ impl SyntheticModel {
     /// All tensors, in the order of the file.
     fn tensors(&self) -> Vec<Tensor> {
         let shape = &self.shape;
-        let (hidden, ffn) = (shape.hidden_size, shape.intermediate_size);
-        let kv = shape.num_kv_heads * shape.head_dim();
-        let matrix = |name: &str, matrix: Matrix, rows: usize, cols: usize| Tensor {
-            name: format!("{name}.weight"),
-            dims: vec![cols as u64, rows as u64],
-            content: Content::Random(self.mixture.format(matrix, shape)),
-        };
-        let norm = |name: &str| Tensor {
-            name: format!("{name}.weight"),
-            dims: vec![hidden as u64],
-            content: Content::Ones,
-        };
-        let mut tensors = vec![matrix("token_embd", Matrix::Embedding, shape.vocab_size, hidden)];
+        let mut tensors =
+            vec![self.matrix("token_embd", Matrix::Embedding, shape.vocab_size, shape.hidden_size)];
         tensors.extend(shape.rope_factors().map(|factors| Tensor {
             name: "rope_freqs.weight".to_owned(),
             dims: vec![factors.len() as u64],
             content: Content::Values(factors),
         }));
-        for layer in 0..shape.num_layers {
-            let name = |part: &str| format!("blk.{layer}.{part}");
-            tensors.extend([
-                norm(&name("attn_norm")),
-                matrix(&name("attn_q"), Matrix::AttnQ, hidden, hidden),
-                matrix(&name("attn_k"), Matrix::AttnK, kv, hidden),
-                matrix(&name("attn_v"), Matrix::AttnV(layer), kv, hidden),
-                matrix(&name("attn_output"), Matrix::AttnOutput, hidden, hidden),
-                norm(&name("ffn_norm")),
-                matrix(&name("ffn_gate"), Matrix::FfnGate, ffn, hidden),
-                matrix(&name("ffn_up"), Matrix::FfnUp, ffn, hidden),
-                matrix(&name("ffn_down"), Matrix::FfnDown(layer), hidden, ffn),
-            ]);
-        }
-        tensors.push(norm("output_norm"));
+        (0..shape.num_layers).for_each(|layer| self.add_layer(layer, &mut tensors));
+        tensors.push(norm("output_norm", shape.hidden_size));
         if !shape.tied_embeddings {
-            tensors.push(matrix("output", Matrix::Output, shape.vocab_size, hidden));
+            tensors.push(self.matrix("output", Matrix::Output, shape.vocab_size, shape.hidden_size));
         }
         tensors
     }
+
+    fn matrix(&self, name: &str, matrix: Matrix, rows: usize, cols: usize) -> Tensor {
+        Tensor {
+            name: format!("{name}.weight"),
+            dims: vec![cols as u64, rows as u64],
+            content: Content::Random(self.mixture.format(matrix, &self.shape)),
+        }
+    }
+
+    fn add_layer(&self, layer: usize, tensors: &mut Vec<Tensor>) {
+        let shape = &self.shape;
+        let (hidden, head_dim) = (shape.hidden_size, shape.head_dim);
+        let (q, kv) = (shape.num_heads * head_dim, shape.num_kv_heads * head_dim);
+        let name = |part: &str| format!("blk.{layer}.{part}");
+        tensors.extend([
+            norm(&name("attn_norm"), hidden),
+            self.matrix(&name("attn_q"), Matrix::AttnQ, q, hidden),
+            self.matrix(&name("attn_k"), Matrix::AttnK, kv, hidden),
+            self.matrix(&name("attn_v"), Matrix::AttnV(layer), kv, hidden),
+            self.matrix(&name("attn_output"), Matrix::AttnOutput, hidden, q),
+            norm(&name("ffn_norm"), hidden),
+        ]);
+        if shape.norms != ShapeNorms::None {
+            tensors.extend(["attn_q_norm", "attn_k_norm"].map(|part| norm(&name(part), head_dim)));
+        }
+        if shape.norms == ShapeNorms::HeadsAndBranches {
+            tensors.extend(["post_attention_norm", "post_ffw_norm"].map(|part| norm(&name(part), hidden)));
+        }
+        let inner = shape.experts.map_or(shape.intermediate_size, |experts| experts.inner);
+        let matrices = [
+            ("ffn_gate", Matrix::FfnGate, inner, hidden),
+            ("ffn_up", Matrix::FfnUp, inner, hidden),
+            ("ffn_down", Matrix::FfnDown(layer), hidden, inner),
+        ];
+        let Some(ShapeExperts { count, .. }) = shape.experts else {
+            tensors
+                .extend(matrices.map(|(part, kind, rows, cols)| self.matrix(&name(part), kind, rows, cols)));
+            return;
+        };
+        // Converters leave the router as it is.
+        tensors.push(Tensor {
+            name: name("ffn_gate_inp.weight"),
+            dims: vec![hidden as u64, count as u64],
+            content: Content::Random(Format::F32),
+        });
+        tensors.extend(matrices.map(|(part, kind, rows, cols)| {
+            let mut tensor = self.matrix(&name(&format!("{part}_exps")), kind, rows, cols);
+            tensor.dims.push(count as u64);
+            tensor
+        }));
+    }
+}
+
+/// A norm of ones.
+fn norm(name: &str, len: usize) -> Tensor {
+    Tensor { name: format!("{name}.weight"), dims: vec![len as u64], content: Content::Ones }
 }
 
 /// One tensor of the file.

@@ -5,6 +5,8 @@
 pub struct Shape {
     /// As it is asked for.
     pub name: &'static str,
+    /// `general.architecture` of its files.
+    pub architecture: &'static str,
     /// Transformer layers.
     pub num_layers: usize,
     /// Width of the residual stream.
@@ -13,18 +15,52 @@ pub struct Shape {
     pub num_heads: usize,
     /// Key and value heads.
     pub num_kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
     /// Width of the feed-forward layer.
     pub intermediate_size: usize,
+    /// Experts instead of one feed-forward layer.
+    pub experts: Option<ShapeExperts>,
     /// Tokens.
     pub vocab_size: usize,
     /// Trained context.
     pub context_length: usize,
+    /// RMSNorm's epsilon.
+    pub norm_eps: f32,
+    /// Norms of queries and keys, and of both branches' outputs.
+    pub norms: ShapeNorms,
+    /// Tokens that a layer sees, of the layers that do not see everything.
+    pub window: Option<usize>,
     /// Base of RoPE's wavelengths.
     pub rope_base: f32,
+    /// Divides the angles of layers without a window.
+    pub rope_linear: Option<f32>,
     /// How the context was extended, if it was.
     pub rope_scaling: Option<Llama3Scaling>,
     /// Whether the embedding table serves as the LM head.
     pub tied_embeddings: bool,
+}
+
+/// The experts of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShapeExperts {
+    /// Experts.
+    pub count: usize,
+    /// Experts of a token.
+    pub used: usize,
+    /// Width of an expert.
+    pub inner: usize,
+}
+
+/// Norms beside the two that every layer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShapeNorms {
+    /// None.
+    None,
+    /// Of each head of queries and keys.
+    Heads,
+    /// Those, and of the outputs of both branches.
+    HeadsAndBranches,
 }
 
 /// Llama 3.1's context extension: slow pairs divided by `factor`, fast ones kept, a ramp between.
@@ -55,69 +91,209 @@ impl Llama3Scaling {
 }
 
 impl Shape {
-    /// Every shape, the smallest first.
-    pub const ALL: [Shape; 4] = [
+    /// Every shape: those of Llama, then others, each the smallest first.
+    pub const ALL: [Shape; 10] = [
         Shape {
             name: "tinyllama-1.1b",
+            architecture: "llama",
             num_layers: 22,
             hidden_size: 2048,
             num_heads: 32,
             num_kv_heads: 4,
+            head_dim: 64,
             intermediate_size: 5632,
+            experts: None,
             vocab_size: 32_000,
             context_length: 2048,
+            norm_eps: 1e-5,
+            norms: ShapeNorms::None,
+            window: None,
             rope_base: 10_000.0,
+            rope_linear: None,
             rope_scaling: None,
             tied_embeddings: false,
         },
         Shape {
             name: "llama-3.2-1b",
+            architecture: "llama",
             num_layers: 16,
             hidden_size: 2048,
             num_heads: 32,
             num_kv_heads: 8,
+            head_dim: 64,
             intermediate_size: 8192,
+            experts: None,
             vocab_size: 128_256,
             context_length: 131_072,
+            norm_eps: 1e-5,
+            norms: ShapeNorms::None,
+            window: None,
             rope_base: 500_000.0,
+            rope_linear: None,
             rope_scaling: Llama3Scaling::by(32.0),
             tied_embeddings: true,
         },
         Shape {
             name: "llama-3.2-3b",
+            architecture: "llama",
             num_layers: 28,
             hidden_size: 3072,
             num_heads: 24,
             num_kv_heads: 8,
+            head_dim: 128,
             intermediate_size: 8192,
+            experts: None,
             vocab_size: 128_256,
             context_length: 131_072,
+            norm_eps: 1e-5,
+            norms: ShapeNorms::None,
+            window: None,
             rope_base: 500_000.0,
+            rope_linear: None,
             rope_scaling: Llama3Scaling::by(32.0),
             tied_embeddings: true,
         },
         Shape {
             name: "llama-3.1-8b",
+            architecture: "llama",
             num_layers: 32,
             hidden_size: 4096,
             num_heads: 32,
             num_kv_heads: 8,
+            head_dim: 128,
             intermediate_size: 14_336,
+            experts: None,
             vocab_size: 128_256,
             context_length: 131_072,
+            norm_eps: 1e-5,
+            norms: ShapeNorms::None,
+            window: None,
             rope_base: 500_000.0,
+            rope_linear: None,
             rope_scaling: Llama3Scaling::by(8.0),
             tied_embeddings: false,
         },
+        Shape {
+            name: "qwen3-0.6b",
+            architecture: "qwen3",
+            num_layers: 28,
+            hidden_size: 1024,
+            num_heads: 16,
+            num_kv_heads: 8,
+            head_dim: 128,
+            intermediate_size: 3072,
+            experts: None,
+            vocab_size: 151_936,
+            context_length: 40_960,
+            norm_eps: 1e-6,
+            norms: ShapeNorms::Heads,
+            window: None,
+            rope_base: 1_000_000.0,
+            rope_linear: None,
+            rope_scaling: None,
+            tied_embeddings: true,
+        },
+        Shape {
+            name: "qwen3-4b",
+            architecture: "qwen3",
+            num_layers: 36,
+            hidden_size: 2560,
+            num_heads: 32,
+            num_kv_heads: 8,
+            head_dim: 128,
+            intermediate_size: 9728,
+            experts: None,
+            vocab_size: 151_936,
+            context_length: 40_960,
+            norm_eps: 1e-6,
+            norms: ShapeNorms::Heads,
+            window: None,
+            rope_base: 1_000_000.0,
+            rope_linear: None,
+            rope_scaling: None,
+            tied_embeddings: true,
+        },
+        Shape {
+            name: "qwen3-8b",
+            architecture: "qwen3",
+            num_layers: 36,
+            hidden_size: 4096,
+            num_heads: 32,
+            num_kv_heads: 8,
+            head_dim: 128,
+            intermediate_size: 12_288,
+            experts: None,
+            vocab_size: 151_936,
+            context_length: 40_960,
+            norm_eps: 1e-6,
+            norms: ShapeNorms::Heads,
+            window: None,
+            rope_base: 1_000_000.0,
+            rope_linear: None,
+            rope_scaling: None,
+            tied_embeddings: false,
+        },
+        Shape {
+            name: "gemma3-4b",
+            architecture: "gemma3",
+            num_layers: 34,
+            hidden_size: 2560,
+            num_heads: 8,
+            num_kv_heads: 4,
+            head_dim: 256,
+            intermediate_size: 10_240,
+            experts: None,
+            vocab_size: 262_208,
+            context_length: 131_072,
+            norm_eps: 1e-6,
+            norms: ShapeNorms::HeadsAndBranches,
+            window: Some(1024),
+            rope_base: 1_000_000.0,
+            rope_linear: Some(8.0),
+            rope_scaling: None,
+            tied_embeddings: true,
+        },
+        Shape {
+            name: "qwen3-30b-a3b",
+            architecture: "qwen3moe",
+            num_layers: 48,
+            hidden_size: 2048,
+            num_heads: 32,
+            num_kv_heads: 4,
+            head_dim: 128,
+            intermediate_size: 6144,
+            experts: Some(ShapeExperts { count: 128, used: 8, inner: 768 }),
+            vocab_size: 151_936,
+            context_length: 40_960,
+            norm_eps: 1e-6,
+            norms: ShapeNorms::Heads,
+            window: None,
+            rope_base: 1_000_000.0,
+            rope_linear: None,
+            rope_scaling: None,
+            tied_embeddings: false,
+        },
+        Shape {
+            name: "mixtral-8x7b",
+            architecture: "llama",
+            num_layers: 32,
+            hidden_size: 4096,
+            num_heads: 32,
+            num_kv_heads: 8,
+            head_dim: 128,
+            intermediate_size: 14_336,
+            experts: Some(ShapeExperts { count: 8, used: 2, inner: 14_336 }),
+            vocab_size: 32_000,
+            context_length: 32_768,
+            norm_eps: 1e-5,
+            norms: ShapeNorms::None,
+            window: None,
+            rope_base: 1_000_000.0,
+            rope_linear: None,
+            rope_scaling: None,
+            tied_embeddings: false,
+        },
     ];
-
-    /// RMSNorm's epsilon, the same in all of them.
-    pub const NORM_EPS: f32 = 1e-5;
-
-    /// Width of a head.
-    pub fn head_dim(&self) -> usize {
-        self.hidden_size / self.num_heads
-    }
 
     /// Query heads that share a key and value head.
     pub fn heads_per_kv_head(&self) -> usize {
@@ -127,7 +303,7 @@ impl Shape {
     /// `rope_freqs.weight`: one divisor for each rotated pair, as the converter of llama.cpp computes them.
     pub fn rope_factors(&self) -> Option<Vec<f32>> {
         let scaling = self.rope_scaling?;
-        let pairs = self.head_dim() / 2;
+        let pairs = self.head_dim / 2;
         let wavelength =
             |pair: usize| std::f64::consts::TAU * f64::from(self.rope_base).powf(pair as f64 / pairs as f64);
         Some((0..pairs).map(|pair| scaling.divisor(wavelength(pair)) as f32).collect())

@@ -20,20 +20,26 @@ impl Tensor {
 
 /// Three layers of tiny widths.
 fn small(tied_embeddings: bool, mixture: Mixture) -> SyntheticModel {
-    let shape = Shape {
-        name: "small",
+    let shape = Shape { name: "small", tied_embeddings, ..shrunk(Shape::ALL[1]) };
+    SyntheticModel { shape, mixture }
+}
+
+/// A shape with three layers of tiny widths.
+fn shrunk(shape: Shape) -> Shape {
+    let experts = shape.experts.map(|experts| ShapeExperts { inner: 256, ..experts });
+    Shape {
         num_layers: 3,
         hidden_size: 256,
         num_heads: 4,
         num_kv_heads: 1,
+        head_dim: 64,
         intermediate_size: 512,
+        experts,
         vocab_size: 300,
         context_length: 64,
-        rope_base: 10_000.0,
-        rope_scaling: Shape::ALL[1].rope_scaling,
-        tied_embeddings,
-    };
-    SyntheticModel { shape, mixture }
+        window: shape.window.map(|_| 8),
+        ..shape
+    }
 }
 
 /// As the models' own `config.json` and weights have them; `rope_freqs` is no parameter.
@@ -44,6 +50,12 @@ fn shapes_have_the_published_numbers_of_parameters() {
         ("llama-3.2-1b", 1_235_814_400),
         ("llama-3.2-3b", 3_212_749_824),
         ("llama-3.1-8b", 8_030_261_248),
+        ("qwen3-0.6b", 596_049_920),
+        ("qwen3-4b", 4_022_468_096),
+        ("qwen3-8b", 8_190_735_360),
+        ("gemma3-4b", 3_880_263_168),
+        ("qwen3-30b-a3b", 30_532_122_624),
+        ("mixtral-8x7b", 46_702_792_704),
     ] {
         let tensors = model(&format!("{name}:q4_k_m")).tensors();
         let weights = tensors.iter().filter(|tensor| tensor.name != "rope_freqs.weight");
@@ -68,10 +80,20 @@ fn files_have_the_published_sizes() {
         ("tinyllama-1.1b:q4_k_m", 0.669),
         ("llama-3.2-1b:q4_k_m", 0.808),
         ("llama-3.2-3b:q4_k_m", 2.02),
+        ("qwen3-0.6b:q8_0", 0.639),
+        ("qwen3-4b:q4_k_m", 2.50),
+        ("qwen3-8b:q4_k_m", 5.03),
+        ("gemma3-4b:q4_k_m", 2.49),
+        ("qwen3-30b-a3b:q4_k_m", 18.6),
     ] {
         let weights: u64 = model(name).tensors().iter().map(Tensor::bytes).sum();
-        // Llama 3's own vocabulary, which the placeholder is not.
-        let vocabulary = if name.starts_with("llama-3") { 0.0078 } else { 0.0 };
+        // The models' own vocabularies, which the placeholder is not.
+        let vocabulary = match name.split_once('-') {
+            Some(("llama", _)) => 0.0078,
+            Some(("qwen3", _)) => 0.0059,
+            Some(("gemma3", _)) => 0.0066,
+            _ => 0.0,
+        };
         let found = weights as f64 / 1e9 + vocabulary;
         assert!((found / expect - 1.0).abs() < 0.01, "{name}: {found:.3} GB, published {expect}");
     }
@@ -113,6 +135,21 @@ fn every_mixture_loads_and_its_file_gives_the_same_logits() {
             assert!(logits[0].iter().any(|logit| logit.abs() > 1e-3), "{mixture}");
             assert_eq!(logits[0], logits[1], "{mixture}");
         }
+    }
+}
+
+/// Small ones of every shape load and run.
+#[test]
+fn every_shape_is_read_as_its_family() {
+    for shape in Shape::ALL {
+        let gguf = SyntheticModel { shape: shrunk(shape), mixture: Mixture::Q4_K_M }.gguf();
+        let config = LlamaConfig::from_gguf(&gguf).unwrap();
+        assert_eq!(config.spec.architecture, shape.architecture, "{}", shape.name);
+        let experts = config.spec.experts().map(|experts| (experts.num_experts, experts.routing.top_k));
+        assert_eq!(experts, shape.experts.map(|experts| (experts.count, experts.used)), "{}", shape.name);
+        let mut model = LlamaModel::load(&gguf, config, Default::default()).unwrap();
+        let logits = model.forward(&[1, 200, 299]).unwrap();
+        assert!(logits.iter().all(|logit| logit.is_finite()), "{}", shape.name);
     }
 }
 
