@@ -10,11 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, ErrorKind, context};
+use minijinja::{Environment, ErrorKind, State, context};
 use serde_json::Map;
 
 use crate::error::{Result, TokenizerError};
 use crate::guard::{Guard, StandIns};
+use crate::jinja;
 use crate::time::strftime;
 
 /// What one participant said.
@@ -108,7 +109,10 @@ const NAME: &str = "chat_template";
 
 /// Steps that a template may take, or 64 bytes it may make: enough for thousands of messages, but a hostile
 /// file cannot keep a thread busy for ever.
-const FUEL: u64 = 10_000_000;
+const FUEL: u64 = 2_000_000;
+
+/// Bytes of the stack on which templates are compiled; only what is used of it becomes memory.
+const COMPILER_STACK: usize = 64 << 20;
 
 impl ChatTemplate {
     pub(crate) fn new<'v>(
@@ -120,13 +124,14 @@ impl ChatTemplate {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.expect("the delimiters are the usual ones"));
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_unknown_method_callback(python_method);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", tojson);
         // Jinja's None is not iterable, minijinja's is; templates ask `tools is iterable`.
         environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
-        environment.add_template_owned(NAME, without_generation_tags(source))?;
+        environment.add_filter(jinja::KEPT, jinja::kept);
+        compile(&mut environment, jinja::prepared(source)?)?;
         let guard = Guard::new(source, control_tokens);
         Ok(ChatTemplate { source: source.to_owned(), environment, tokens, guard })
     }
@@ -203,6 +208,20 @@ fn end_of_last(rendered: &str, last: &str) -> Result<usize> {
     Ok(start + if is_whole { with_space.len() } else { without.len() })
 }
 
+/// Compiles the template on a thread of its own, whose stack is enough for the deepest tag that [`jinja::prepared`] lets pass.
+fn compile(
+    environment: &mut Environment<'static>,
+    source: String,
+) -> std::result::Result<(), minijinja::Error> {
+    let thread = std::thread::Builder::new().name("template".to_owned()).stack_size(COMPILER_STACK);
+    let refused = |error: &str| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_owned());
+    std::thread::scope(|scope| {
+        let compiling = thread.spawn_scoped(scope, || environment.add_template_owned(NAME, source));
+        let compiling = compiling.map_err(|error| refused(&format!("no thread: {error}")))?;
+        compiling.join().unwrap_or_else(|_| Err(refused("its compilation failed")))
+    })
+}
+
 /// A value whose texts are hidden, and names that are not words.
 fn hidden(value: &serde_json::Value, hide: &impl Fn(&str) -> String) -> Value {
     match value {
@@ -240,29 +259,16 @@ impl Rendered {
     }
 }
 
-/// `transformers` marks what the assistant said for training; for a prompt the tags mean nothing.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(len) = rest[start..].find("%}") else { break };
-        let (before, tag) = (&rest[..start], &rest[start + 2..start + len]);
-        let word = tag.trim_matches('-').trim();
-        let dash = |has| if has { "-" } else { "" };
-        out.push_str(before);
-        match word {
-            "generation" | "endgeneration" => {
-                // A block that does nothing: the white space round it is to be treated as round a block.
-                let (left, right) = (dash(tag.starts_with('-')), dash(tag.ends_with('-')));
-                let word = if word == "generation" { "if true" } else { "endif" };
-                out.push_str(&format!("{{%{left} {word} {right}%}}"));
-            }
-            _ => out.push_str(&rest[start..start + len + 2]),
-        }
-        rest = &rest[start + len + 2..];
-    }
-    out.push_str(rest);
-    out
+/// Python's methods of strings, lists and dictionaries. They go through all of `value` without a look at the fuel.
+fn python_method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> std::result::Result<Value, minijinja::Error> {
+    let fuel = value.as_str().map_or_else(|| value.len().unwrap_or_default(), |text| text.len() / 64);
+    state.consume_fuel(fuel as u64)?;
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
 }
 
 fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Error> {
@@ -278,6 +284,9 @@ fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error>
     })
 }
 
+/// Most blanks by which `tojson` indents a level.
+const MAX_INDENT: i64 = 16;
+
 /// Jinja's `tojson` as `transformers` has it: without the escapes that HTML needs.
 fn tojson(
     value: &Value,
@@ -285,6 +294,10 @@ fn tojson(
     options: Kwargs,
 ) -> std::result::Result<Value, minijinja::Error> {
     let indent = indent.or(options.get("indent")?);
+    if let Some(found) = indent.as_ref().and_then(Value::as_i64).filter(|&indent| indent > MAX_INDENT) {
+        let message = format!("tojson: expected an indent of at most {MAX_INDENT}, found {found}");
+        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, message));
+    }
     options.get::<Option<bool>>("ensure_ascii")?; // templates set it to false, which is all there is here
     options.assert_all_used()?;
     let html_safe = minijinja::filters::tojson(value, indent, Kwargs::from_iter::<[(String, Value); 0]>([]))?;

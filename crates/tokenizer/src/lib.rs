@@ -35,6 +35,7 @@ mod chat;
 mod detokenizer;
 mod error;
 mod guard;
+mod jinja;
 mod merge;
 mod pre;
 mod special;

@@ -30,7 +30,7 @@ fn user(content: &str) -> Vec<ChatMessage> {
     vec![ChatMessage::new("user", content)]
 }
 
-fn render(template: &str, messages: &[ChatMessage]) -> Result<String, TokenizerError> {
+pub fn render(template: &str, messages: &[ChatMessage]) -> Result<String, TokenizerError> {
     with_template(template).chat_template()?.render(&Chat::new(messages, GenerationPrompt::Add))
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the public interface, in one program: each would compile the same generic code again.
 
 mod chat;
+mod hostile;
 mod pre_tokenizers;
 mod round_trip;
 mod support;

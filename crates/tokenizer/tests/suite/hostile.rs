@@ -1,0 +1,130 @@
+//! Templates of hostile files. The worst that one does is an error: never an abort, and never more work or memory than the limits
+//! allow.
+
+use tokenizer::{ChatMessage, TokenizerError};
+
+use crate::chat::render;
+
+fn said(template: &str) -> Result<String, TokenizerError> {
+    render(template, &[ChatMessage::new("user", "hello")])
+}
+
+/// Each is `depth` levels deep.
+fn deep(depth: usize) -> Vec<(&'static str, String)> {
+    let nested = |open: &str, core: &str, close: &str| {
+        format!("{{{{ {}{core}{} }}}}", open.repeat(depth), close.repeat(depth))
+    };
+    vec![
+        ("parentheses", nested("(", "1", ")")),
+        ("lists", nested("[", "1", "]")),
+        ("dictionaries", nested("{'a':", "1", "}")),
+        ("not", nested("not ", "1", "")),
+        ("minus", nested("-", "1", "")),
+        ("calls", nested("range(", "1", ")")),
+        ("subscripts", nested("a[", "1", "]")),
+        ("choices", nested("1 if 1 else ", "1", "")),
+        ("sums", nested("1 + ", "1", "")),
+        ("joined", nested("'a' ~ ", "1", "")),
+        ("powers", nested("1 ** ", "1", "")),
+        ("and", nested("1 and ", "1", "")),
+        ("comparisons", nested("1 < ", "1", "")),
+        ("filters", nested("", "1", " | string")),
+        ("tests", nested("", "1", " is defined")),
+        ("attributes", nested("", "a", ".b")),
+        ("methods", nested("", "'a'", ".strip()")),
+        ("blocks", format!("{}x{}", "{% if 1 %}".repeat(depth), "{% endif %}".repeat(depth))),
+        ("loops", format!("{}x{}", "{% for i in [1] %}".repeat(depth), "{% endfor %}".repeat(depth))),
+        ("elif", format!("{{% if 0 %}}{}x{{% endif %}}", "{% elif 0 %}".repeat(depth))),
+        ("macros", format!("{}x{}", "{% macro m() %}".repeat(depth), "{% endmacro %}".repeat(depth))),
+        ("sets", format!("{}x{}", "{% set a %}".repeat(depth), "{% endset %}".repeat(depth))),
+    ]
+}
+
+#[test]
+fn a_deep_template_is_compiled_or_refused() {
+    for depth in [10, 1000, 50_000] {
+        for (name, template) in deep(depth) {
+            // The engine's parser has a limit of its own for what nests by brackets and blocks.
+            if let Err(error) = said(&template) {
+                let message = error.to_string();
+                assert!(message.contains("the chat template "), "{name} {depth}: {message}");
+            } else {
+                assert!(depth <= 1000, "{name}");
+            }
+        }
+    }
+    let message = said(&deep(50_000)[3].1).unwrap_err().to_string();
+    assert!(message.contains("expected at most 4096 words and signs in a tag, found 50001"), "{message}");
+}
+
+#[test]
+fn a_namespace_does_not_hold_itself() {
+    for (held, error) in [
+        ("n", "a namespace may not hold a namespace"),
+        ("[n]", "a namespace may not hold a namespace"),
+        ("{'a': [n]}", "a namespace may not hold a namespace"),
+        ("namespace()", "a namespace may not hold a namespace"),
+        ("range", "a namespace may not hold a macro, a loop or a function"),
+    ] {
+        let message =
+            said(&format!("{{% set n = namespace() %}}{{% set n.a = {held} %}}{{{{ n }}}}")).unwrap_err();
+        assert!(message.to_string().contains(error), "{held}: {message}");
+    }
+    for nested in ["[n.a]", "{'b': n.a}"] {
+        let grow = |times| {
+            format!(
+                "{{% set n = namespace(a=[]) %}}{{% for i in range({times}) %}}{{% set n.a = {nested} %}}{{% endfor %}}ok"
+            )
+        };
+        assert_eq!(said(&grow(31)).unwrap(), "ok");
+        let message = said(&grow(100_000)).unwrap_err().to_string();
+        assert!(message.contains("more than 32 levels of lists and dictionaries"), "{message}");
+    }
+    let list = "{% set n = namespace(a=[]) %}{% for i in range(300) %}{% set n.a = n.a + [i] %}{% endfor %}{{ n.a | length }} {{ n.a | last }}";
+    assert_eq!(said(list).unwrap(), "300 299");
+}
+
+#[test]
+fn endless_work_and_memory_end_with_an_error() {
+    let doubled = |value: &str, step: &str, end: &str| {
+        format!(
+            "{{% set n = namespace(a={value}) %}}{{% for i in range(30) %}}{{% set n.a = {step} %}}{{% endfor %}}{end}"
+        )
+    };
+    let repeated = |value: &str, step: &str| {
+        format!("{{% set a = {value} %}}{{% for i in range(100000) %}}{{% set b = {step} %}}{{% endfor %}}")
+    };
+    let (text, list) = ("'x' * 9000000", "range(90000) | list");
+    let templates = [
+        doubled("[1]", "n.a + n.a", ""),
+        doubled("'x'", "n.a ~ n.a", ""),
+        doubled("[1]", "[n.a, n.a]", "{{ n.a | tojson }}"),
+        doubled("[1]", "{'x': n.a, 'y': n.a}", "{{ n.a }}"),
+        "{{ 'x' * 1000000000 }}".to_owned(),
+        "{{ [1] * 1000000000 }}".to_owned(),
+        "{{ 'x' | indent(1000000000, true) }}".to_owned(),
+        "{{ '%1000000000s' | format('x') }}".to_owned(),
+        "{{ ('x' * 9000000).join(range(100000)) }}".to_owned(),
+        "{{ [1] | batch(1000000000, 0) | list }}".to_owned(),
+        "{% macro m(n) %}{{ m(n) }}{{ m(n) }}{% endmacro %}{{ m(1) }}".to_owned(),
+        "{% for i in range(100000) %}{{ 'x' * 1000000 }}{% endfor %}".to_owned(),
+        repeated(text, "a.count('y')"),
+        repeated(text, "a.strip() ~ ''"),
+        repeated(text, "a.split('y')"),
+        repeated(list, "a.count(-1)"),
+        repeated(list, "a | sort | length"),
+        repeated(list, "a | unique | length"),
+        repeated(list, "-1 in a"),
+        repeated(list, "a | max"),
+        repeated(list, "a | tojson"),
+    ];
+    for template in templates {
+        let message = said(&template).expect_err(&template).to_string();
+        let limits = ["ran out of fuel", "too large", "recursion limit"];
+        assert!(limits.iter().any(|limit| message.contains(limit)), "{template}: {message}");
+    }
+    let message = said("{{ [1] | tojson(indent=1000000000) }}").unwrap_err().to_string();
+    assert!(message.contains("tojson: expected an indent of at most 16, found 1000000000"), "{message}");
+    let message = said(&"x".repeat((1 << 20) + 1)).unwrap_err().to_string();
+    assert!(message.contains("expected at most 1048576 bytes"), "{message}");
+}
