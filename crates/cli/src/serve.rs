@@ -45,9 +45,12 @@ pub struct Args {
     /// Sequences that may wait while the batch is full; further requests are answered 429
     #[arg(long, value_name = "N", default_value = "512", value_parser = parse_whole::<usize>)]
     max_queue: usize,
-    /// Connections held at once; more wait to be accepted
+    /// Connections held at once; for a further one, the one that is idle for longest is closed
     #[arg(long, value_name = "N", default_value = "1024", value_parser = parse_count)]
     max_connections: NonZeroUsize,
+    /// Of these, connections from one address [default: half]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    max_connections_per_address: Option<NonZeroUsize>,
     /// Seconds that a request may take, waiting included
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = parse_count)]
     request_timeout: NonZeroUsize,
@@ -58,6 +61,10 @@ pub struct Args {
     /// Most bytes of a request's body, such as 8M
     #[arg(long, value_name = "SIZE", default_value = "8M", value_parser = parse_size)]
     body_limit: u64,
+    /// Most memory for the bodies of all requests and for what they are parsed into; a quarter is for bodies that arrive, and those
+    /// beyond are answered 503
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
+    request_memory: u64,
     /// Most bytes of an uploaded file
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
     file_limit: u64,
@@ -116,9 +123,19 @@ fn api_key(args: &Args) -> Result<Option<String>> {
     Ok(Some(key))
 }
 
+/// Files that are open beside connections, generously.
+const SPARE_FILES: u64 = 512;
+
 pub fn run(args: &Args) -> Result<()> {
     let api_key = api_key(args)?;
+    if args.request_memory / 4 < args.body_limit {
+        let (least, found) = (output::bytes(4 * args.body_limit), output::bytes(args.request_memory));
+        bail!("--request-memory: expected at least four times --body-limit, {least}, found {found}");
+    }
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    // Each connection is an open file, and many systems allow a process 1024 unless it asks for more. Whatever is allowed is
+    // enough to go on: connections beyond it wait.
+    let _ = rlimit::increase_nofile_limit(args.max_connections.get() as u64 + SPARE_FILES);
     let address = SocketAddr::new(args.host, args.port);
     // Before the model is loaded, which may take minutes.
     let listener = TcpListener::bind(address).with_context(|| address.to_string())?;
@@ -152,11 +169,16 @@ pub fn run(args: &Args) -> Result<()> {
         cors_origins: args.cors_origin.clone(),
         max_queue: args.max_queue,
         max_connections: args.max_connections.get(),
+        max_connections_per_address: args
+            .max_connections_per_address
+            .map_or(args.max_connections.get().div_ceil(2), NonZeroUsize::get),
         request_timeout: Duration::from_secs(args.request_timeout.get() as u64),
         body_limit: usize::try_from(args.body_limit).unwrap_or(usize::MAX),
+        request_memory: usize::try_from(args.request_memory).unwrap_or(usize::MAX),
         file_limit: args.file_limit,
         unknown_fields,
         data,
+        ..ServerConfig::default()
     };
     let model_name = served.names[0].clone();
     let server = Server::new(listener, served, config, Signals::Heed)?;

@@ -67,6 +67,7 @@ mod embeddings;
 mod error;
 mod field_list;
 mod fields;
+mod limits;
 mod logprobs;
 mod message;
 mod prepare;

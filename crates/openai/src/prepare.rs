@@ -16,6 +16,7 @@ use crate::embeddings::EmbeddingFormat;
 use crate::error::ApiError;
 use crate::field_list::UnknownFields;
 use crate::fields::{Object, refused};
+use crate::limits;
 use crate::rerank::{Comparison, RerankBody, ScoreBody};
 use crate::stream::Style;
 use crate::structured::{Form, Structured};
@@ -139,6 +140,7 @@ impl Work {
 /// # Errors
 /// 400 naming the field that is wrong, or 404 for a model that is not served.
 pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Result<Prepared, ApiError> {
+    limits::check(body)?;
     let ignored = endpoint.fields().check(body, context.unknown_fields)?;
     let (work, answer, stream) = match endpoint {
         Endpoint::Completions => completion(body, context)?,
@@ -251,6 +253,7 @@ fn in_blocks(fields: &Object, style: Box<dyn Style>, context: &Context<'_>) -> R
 /// # Errors
 /// Those of [`prepare`].
 pub fn count_tokens(body: &Object, context: &Context<'_>) -> Result<(usize, BTreeSet<String>), ApiError> {
+    limits::check(body)?;
     let ignored = Endpoint::Messages.fields().check(body, context.unknown_fields)?;
     let chat_body = anthropic::convert(body, MaxTokens::Context)?;
     let (work, ..) = chat(&chat_body, context).map_err(anthropic::renamed)?;

@@ -13,6 +13,7 @@ use crate::config::{ServedModel, ServerConfig};
 use crate::data_folder::DataFolder;
 use crate::drain::{Drain, Ticket};
 use crate::files::FileStore;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::refusal::Refusal;
@@ -25,6 +26,7 @@ pub(crate) struct App {
     /// Seconds since 1970 when the server started.
     pub started: u64,
     pub queue: Queue,
+    pub memory: Arc<Memory>,
     pub metrics: Arc<Metrics>,
     pub registry: Registry,
     pub drain: Drain,
@@ -65,10 +67,12 @@ impl App {
             None => (None, None),
         };
         let batch_size = model.config.batch_size;
+        let memory = Arc::new(Memory::new(config.request_memory));
         Ok(Self {
             started: crate::clock::unix_seconds(),
             queue: Queue::new(batch_size, config.max_queue),
-            registry: metrics.registry(model.engine.clone()),
+            registry: metrics.registry(model.engine.clone(), Arc::clone(&memory)),
+            memory,
             metrics,
             drain,
             api_key: config.api_key.as_deref().map(ApiKey::new),

@@ -1,20 +1,52 @@
 //! Request bodies, read within a limit.
 
 use std::io::Read;
+use std::ops::Deref;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, StatusCode};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
 
-use crate::app::{AppState, blocking};
+use crate::app::{App, AppState, blocking};
+use crate::memory::Held;
 use crate::refusal::Refusal;
 
 /// A body with a JSON content type, not parsed yet.
-pub(crate) struct JsonBytes(pub Bytes);
+pub(crate) struct JsonBytes(pub Gathered);
+
+/// A body and its share of the memory for requests: it is to be dropped when it has been parsed.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    bytes: BytesMut,
+    held: Held,
+    parsed: Held,
+}
+
+impl Deref for Gathered {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Gathered {
+    fn push(&mut self, app: &App, data: &[u8]) -> Result<(), Refusal> {
+        app.memory.cover(&mut self.held, self.bytes.len() + data.len())?;
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+}
+
+/// Bytes a second that a body must bring on average, beyond the first seconds (`ServerConfig::body_grace`). A modem brings seven
+/// thousand.
+const LEAST_PACE: u32 = 4 << 10;
 
 /// Most bytes of a refused body that are read and discarded. Many clients read the answer only after they have sent the
 /// whole body; they would see a reset connection instead of the 413.
@@ -36,12 +68,16 @@ impl FromRequest<AppState> for JsonBytes {
             ));
         }
         let encoding = Encoding::of(&head.headers)?;
-        let limit = app.config.body_limit;
-        let body = read(&head.headers, body, limit).await?;
-        match encoding {
-            Encoding::Plain => Ok(Self(body)),
-            Encoding::Gzip => blocking(move || gunzip(&body, limit)).await.map(Self),
-        }
+        let body = read(app, &head.headers, body).await?;
+        let mut body = match encoding {
+            Encoding::Plain => body,
+            Encoding::Gzip => {
+                let app = AppState::clone(app);
+                blocking(move || gunzip(&app, &body)).await?
+            }
+        };
+        body.parsed = app.memory.parse(body.len()).await;
+        Ok(Self(body))
     }
 }
 
@@ -69,35 +105,62 @@ impl Encoding {
     }
 }
 
-/// Decompresses a body to at most `limit` bytes.
-fn gunzip(body: &[u8], limit: usize) -> Result<Bytes, Refusal> {
-    let mut plain = Vec::new();
-    let read = MultiGzDecoder::new(body).take(limit as u64 + 1).read_to_end(&mut plain);
-    read.map_err(|error| Refusal(openai::ApiError::malformed(format!("body: not gzip data: {error}"))))?;
-    if plain.len() > limit { Err(too_large_body(limit as u64)) } else { Ok(plain.into()) }
+/// Decompresses a body within the limit.
+fn gunzip(app: &App, body: &[u8]) -> Result<Gathered, Refusal> {
+    let limit = app.config.body_limit;
+    let (mut plain, mut piece) = (Gathered::default(), vec![0; 64 << 10]);
+    let mut decoder = MultiGzDecoder::new(body);
+    loop {
+        let read = decoder.read(&mut piece);
+        let malformed = |error| Refusal(openai::ApiError::malformed(format!("body: not gzip data: {error}")));
+        let len = read.map_err(malformed)?;
+        if len == 0 {
+            return Ok(plain);
+        }
+        if plain.len() + len > limit {
+            return Err(too_large_body(limit as u64));
+        }
+        plain.push(app, &piece[..len])?;
+    }
 }
 
-/// Reads a whole body of at most `limit` bytes.
-async fn read(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, Refusal> {
+/// Reads a whole body within the limit.
+async fn read(app: &App, headers: &HeaderMap, mut body: Body) -> Result<Gathered, Refusal> {
+    let (limit, started) = (app.config.body_limit, Instant::now());
     let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let mut gathered = BytesMut::new();
-    let mut too_large = told.is_some_and(|told| told > limit as u64);
+    let mut gathered = Gathered::default();
+    let mut refused = told.filter(|&told| told > limit as u64).map(|_| too_large_body(limit as u64));
     let mut num_read = 0;
     // A client that sent `expect: 100-continue` sends no body after a refusal.
     let discards = !headers.contains_key(EXPECT);
-    while !too_large || (discards && num_read < MAX_DISCARDED) {
-        let Some(frame) = body.frame().await else { break };
+    while refused.is_none() || (discards && num_read < MAX_DISCARDED) {
+        let grace = app.config.body_grace;
+        let earned = Duration::from_secs(num_read as u64) / LEAST_PACE;
+        let frame = timeout_at(started + grace + earned, body.frame()).await;
+        let Some(frame) = frame.map_err(|_elapsed| too_slow(num_read, grace))? else { break };
         let frame = frame.map_err(|error| Refusal(openai::ApiError::malformed(format!("body: {error}"))))?;
         let Ok(data) = frame.into_data() else { continue };
         num_read += data.len();
-        too_large |= num_read > limit;
-        if too_large {
-            gathered = BytesMut::new();
-        } else {
-            gathered.extend_from_slice(&data);
+        if refused.is_none() {
+            refused = match num_read > limit {
+                true => Some(too_large_body(limit as u64)),
+                false => gathered.push(app, &data).err(),
+            };
+        }
+        if refused.is_some() {
+            gathered = Gathered::default();
         }
     }
-    if too_large { Err(too_large_body(limit as u64)) } else { Ok(gathered.freeze()) }
+    refused.map_or(Ok(gathered), Err)
+}
+
+/// 408 for a body that does not come.
+fn too_slow(num_read: usize, grace: Duration) -> Refusal {
+    let message = format!(
+        "body: expected {LEAST_PACE} bytes a second after the first {:.0} s, found {num_read} bytes in all",
+        grace.as_secs_f64()
+    );
+    Refusal::invalid(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
 }
 
 /// 413 for a body beyond `limit`.

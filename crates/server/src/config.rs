@@ -29,12 +29,19 @@ pub struct ServerConfig {
     pub api_key: Option<String>,
     /// Sequences that may wait while the batch is full. Further requests are answered 429.
     pub max_queue: usize,
-    /// Connections held at once; more wait in the system's backlog.
+    /// Connections held at once. For a further one, the one that is idle for longest is closed.
     pub max_connections: usize,
+    /// Of these, connections from one address.
+    pub max_connections_per_address: usize,
     /// From a request's arrival to the last byte of its answer, the time in the queue included.
     pub request_timeout: Duration,
     /// Most bytes of a request's body, uploads of files excepted.
     pub body_limit: usize,
+    /// Bytes that the bodies of all requests, and what they are parsed into, may take together. A quarter is for bodies that
+    /// arrive: those beyond are answered 503.
+    pub request_memory: usize,
+    /// How long a body may bring nothing before it must keep a pace; a slower one is answered 408.
+    pub body_grace: Duration,
     /// Most bytes of an uploaded file.
     pub file_limit: u64,
     /// Origins whose pages may use the server, such as `https://example.org`; `*` for all.
@@ -63,8 +70,11 @@ impl Default for ServerConfig {
             api_key: None,
             max_queue: 512,
             max_connections: 1024,
+            max_connections_per_address: 512,
             request_timeout: Duration::from_secs(600),
             body_limit: 8 << 20,
+            request_memory: 512 << 20,
+            body_grace: Duration::from_secs(30),
             file_limit: 512 << 20,
             cors_origins: Vec::new(),
             unknown_fields: UnknownFields::Report,

@@ -4,6 +4,7 @@
 //! counters are read at each scrape.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -16,6 +17,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use rustorch_llama::EngineHandle;
+
+use crate::memory::Memory;
 
 /// The content type of the text format.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,6 +34,7 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     ignored_fields: Family<EndpointLabel, Counter>,
     connections: Gauge,
+    connections_closed: Counter,
     data_folder_failing: Gauge,
     data_folder_failures: Counter,
     first_token: Histogram,
@@ -54,6 +58,7 @@ impl Default for Metrics {
             requests: Family::default(),
             ignored_fields: Family::default(),
             connections: Gauge::default(),
+            connections_closed: Counter::default(),
             data_folder_failing: Gauge::default(),
             data_folder_failures: Counter::default(),
             first_token: Histogram::new(FIRST_TOKEN_BUCKETS),
@@ -82,6 +87,11 @@ impl Metrics {
         &self.connections
     }
 
+    /// Counts a connection that made room for another, or that found no room.
+    pub fn connection_closed(&self) {
+        self.connections_closed.inc();
+    }
+
     /// Counts a failure to use the data folder.
     pub fn data_folder_fails(&self) {
         self.data_folder_failing.set(1);
@@ -100,7 +110,7 @@ impl Metrics {
     }
 
     /// A registry of these and of the engine's own figures.
-    pub fn registry(&self, engine: EngineHandle) -> Registry {
+    pub fn registry(&self, engine: EngineHandle, memory: Arc<Memory>) -> Registry {
         let mut registry = Registry::with_prefix("rustorch");
         let Self { requests, ignored_fields, connections, first_token, per_token, .. } = self;
         registry.register(
@@ -111,6 +121,11 @@ impl Metrics {
         let help = "Fields of requests that the server does not know and ignored";
         registry.register("ignored_fields", help, ignored_fields.clone());
         registry.register("connections", "Open connections", connections.clone());
+        registry.register(
+            "connections_closed",
+            "Connections that were closed because there were too many",
+            self.connections_closed.clone(),
+        );
         registry.register(
             "data_folder_failing",
             "1 while batches pause because the data folder cannot be used",
@@ -129,6 +144,7 @@ impl Metrics {
             per_token.clone(),
         );
         registry.register_collector(Box::new(EngineFigures(engine)));
+        registry.register_collector(Box::new(MemoryFigures(memory)));
         registry
     }
 }
@@ -138,6 +154,18 @@ pub(crate) fn text(registry: &Registry) -> Result<String, fmt::Error> {
     let mut text = String::new();
     encode(&mut text, registry)?;
     Ok(text)
+}
+
+/// Reads the memory for requests at each scrape.
+#[derive(Debug)]
+struct MemoryFigures(Arc<Memory>);
+
+impl Collector for MemoryFigures {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let gauge = ConstGauge::new(self.0.of_bodies() as f64);
+        let help = "Memory that bodies of requests hold while they arrive, beyond the first 64 KiB of each";
+        gauge.encode(encoder.encode_descriptor("body_memory_bytes", help, None, gauge.metric_type())?)
+    }
 }
 
 /// Reads the engine's figures at each scrape.

@@ -48,6 +48,13 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, ApiError::SERVER_ERROR, "shutting_down", message)
     }
 
+    /// 503: all connections are in use, and this one is for the server's state.
+    pub fn too_many_connections() -> Self {
+        let message = "all connections are in use: try again in a moment";
+        let code = "too_many_connections";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, ApiError::SERVER_ERROR, code, message)
+    }
+
     /// 504: the request took longer than it may.
     pub fn timed_out(seconds: u64) -> Self {
         let message = format!("the request took longer than the {seconds} s that the server gives one");

@@ -14,6 +14,7 @@ use tokio::time::timeout_at;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::app::{App, AppState, Call};
+use crate::connections::Admitted;
 use crate::refusal::Refusal;
 use crate::routes::{anthropic, batches, files, generate, health, models, tokens};
 
@@ -129,6 +130,9 @@ fn admit(app: &App, endpoint: &str, request: &Request) -> Result<(), Refusal> {
     }
     if let Some(key) = &app.api_key {
         key.check(request.headers())?;
+    }
+    if request.extensions().get() == Some(&Admitted::ForState) && endpoint != "/metrics" {
+        return Err(Refusal::too_many_connections());
     }
     if app.drain.is_draining() && endpoint != "/metrics" {
         return Err(Refusal::draining());

@@ -8,18 +8,22 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
+use tower::ServiceExt;
 
 use crate::app::{App, AppState};
 use crate::config::{ServedModel, ServerConfig};
+use crate::connections::{Connection, Connections, Shed};
 use crate::drain::Drain;
 use crate::router::router;
 
@@ -138,21 +142,26 @@ impl Server {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let service = router(Arc::clone(&app));
         let connections = GracefulShutdown::new();
-        let slots = Arc::new(Semaphore::new(app.config.max_connections.min(Semaphore::MAX_PERMITS)));
+        let ServerConfig { max_connections, max_connections_per_address, .. } = app.config;
+        let open = Connections::new(max_connections, max_connections_per_address);
         let accept = async {
             loop {
-                let slot = Arc::clone(&slots).acquire_owned().await;
-                match (slot, listener.accept().await) {
-                    (Ok(slot), Ok((stream, _))) => {
-                        let served = serve_connection(stream, service.clone(), connections.watcher());
-                        tokio::spawn(counted(Arc::clone(&app), slot, served));
+                match listener.accept().await {
+                    Ok((stream, address)) => {
+                        let (connection, shed) = open.admit(address.ip().to_canonical());
+                        if shed != Shed::None {
+                            app.metrics.connection_closed();
+                        }
+                        if let Some(connection) = connection {
+                            let watcher = connections.watcher();
+                            let served = serve_connection(stream, service.clone(), connection, watcher);
+                            tokio::spawn(counted(Arc::clone(&app), served));
+                        }
                     }
-                    (Ok(_), Err(error)) => {
+                    Err(error) => {
                         tracing::warn!(%error, "a connection was not accepted");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
-                    // Nobody closes the semaphore.
-                    (Err(_), _) => return,
                 }
             }
         };
@@ -179,26 +188,37 @@ async fn drained(app: &App) {
     let _ = timeout(app.config.request_timeout + CLOSE_TIMEOUT, app.drain.idle()).await;
 }
 
-async fn counted(app: AppState, slot: OwnedSemaphorePermit, served: impl Future<Output = ()>) {
+async fn counted(app: AppState, served: impl Future<Output = ()>) {
     app.metrics.connections().inc();
     served.await;
     app.metrics.connections().dec();
-    drop(slot);
 }
 
-async fn serve_connection(stream: TcpStream, service: Router, watcher: Watcher) {
+async fn serve_connection(stream: TcpStream, service: Router, connection: Connection, watcher: Watcher) {
+    let (close, admitted) = (Arc::clone(&connection.close), connection.admitted);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(admitted);
+        let in_use = connection.in_use();
+        let answered = service.clone().oneshot(request);
+        async move { answered.await.map(|response| response.map(|body| in_use.until_sent(body))) }
+    });
     // Send each token at once.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    let connection = http1::Builder::new()
+    let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(WRITE_BUFFER)
-        .serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(service));
-    // Clients may close the connection or send invalid data at any time.
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "a connection ended early");
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    tokio::select! {
+        // Clients may close the connection or send invalid data at any time.
+        ended = watcher.watch(served) => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        }
+        () = close.notified() => tracing::debug!("an idle connection made room for another"),
     }
 }
 

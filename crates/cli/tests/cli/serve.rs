@@ -1,11 +1,10 @@
 //! `rustorch serve` as a process: where it listens, its limits, how it ends, what it refuses. What it answers is tested in its
 //! crate.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::iter::repeat_with;
 use std::net::TcpStream;
 use std::process::{Child, ChildStderr, Command};
-use std::time::Duration;
 
 use serde_json::json;
 
@@ -180,17 +179,37 @@ fn unknown_fields_are_refused_if_that_is_wanted() {
 }
 
 #[test]
-fn a_connection_beyond_the_limit_waits() {
+fn an_idle_connection_makes_room_for_another() {
     let served = Served::start(&["--max-connections", "1"]);
-    let first = served.connect();
-    let mut second = send(served.connect(), &[MODELS], "");
-    second.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    // The server does not accept it, however long the client waits.
-    let error = second.read(&mut [0]).unwrap_err();
-    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
-    drop(first);
-    second.set_read_timeout(None).unwrap();
-    has_status(&read_answer(second), 200);
+    let mut first = served.connect();
+    has_status(&served.ask(&[MODELS], ""), 200);
+    assert_eq!(first.read(&mut [0]).unwrap(), 0, "it was closed");
+}
+
+#[test]
+fn an_address_may_be_given_few_connections() {
+    let served = Served::start(&["--max-connections-per-address", "1"]);
+    let mut first = served.connect();
+    has_status(&served.ask(&[MODELS], ""), 200);
+    assert_eq!(first.read(&mut [0]).unwrap(), 0, "it was closed");
+}
+
+#[test]
+fn the_memory_for_bodies_is_bounded() {
+    // A quarter of it is for bodies: one of this size.
+    let served = Served::start(&["--body-limit", "250K", "--request-memory", "1M"]);
+    let body = format!("{{\"prompt\": \"a\", \"max_tokens\": 1, \"user\": \"{}\"}}", "x".repeat(200 << 10));
+    has_status(&served.ask(&COMPLETIONS, &body), 200);
+    let mut stalled = served.connect();
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    write!(stalled, "{head}content-length: {}\r\n\r\n{body}", body.len() + 1).unwrap();
+    loop {
+        let answer = served.ask(&COMPLETIONS, &body);
+        if answer.starts_with("HTTP/1.1 503") {
+            assert!(answer.contains("memory_full"), "{answer}");
+            break;
+        }
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, AppState, Call, blocking};
-use crate::body::JsonBytes;
+use crate::body::{Gathered, JsonBytes};
 use crate::events::{self, Events};
 use crate::refusal::Refusal;
 use crate::{clock, random};
@@ -121,7 +121,12 @@ struct Started {
     ignored: BTreeSet<String>,
 }
 
-async fn generate(app: AppState, endpoint: Endpoint, call: Call, body: Bytes) -> Result<Response, Refusal> {
+async fn generate(
+    app: AppState,
+    endpoint: Endpoint,
+    call: Call,
+    body: Gathered,
+) -> Result<Response, Refusal> {
     app.queue.check()?;
     let arrived = call.arrived;
     let shared = Arc::clone(&app);

@@ -3,6 +3,7 @@
 //! Every test runs a server of its own on a free port, over an engine of the demo model. The client is written by hand, so
 //! that tests can leave, stall and send rubbish as real clients do.
 
+mod abuse;
 mod answers;
 mod batches;
 mod client;

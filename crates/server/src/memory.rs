@@ -1,0 +1,104 @@
+//! The memory that all requests together may take before they are in the engine: their bodies while these arrive, and what
+//! they are parsed and tokenised into.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use openai::ApiError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::refusal::Refusal;
+
+/// Bytes of a body that cost nothing, so that requests of the usual size are read however much the large ones hold. There are
+/// no more of them than connections.
+const FREE: usize = 64 << 10;
+/// Bytes that a growing body takes at a time.
+const STEP: usize = 256 << 10;
+/// Bytes that a byte of a body can become while it is parsed and tokenised: 57 measured for a text of one long word, 50 for a list
+/// of small objects.
+const PARSED_PER_BYTE: usize = 64;
+/// Bytes of one permit.
+const UNIT: usize = 1 << 10;
+
+/// What is left of the memory.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    bodies: Arc<Semaphore>,
+    body_units: usize,
+    parsed: Arc<Semaphore>,
+    parsed_units: u32,
+}
+
+/// Memory that something holds.
+pub(crate) type Held = Option<OwnedSemaphorePermit>;
+
+impl Memory {
+    /// A quarter of `bytes` is for bodies that arrive, the rest for what they become.
+    pub fn new(bytes: usize) -> Self {
+        let units = (bytes / UNIT).clamp(4, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let parsed = units - units / 4;
+        Self {
+            bodies: Arc::new(Semaphore::new(units / 4)),
+            body_units: units / 4,
+            parsed: Arc::new(Semaphore::new(parsed)),
+            parsed_units: u32::try_from(parsed).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Makes `held` cover a body of `len` bytes.
+    ///
+    /// # Errors
+    /// 503 if other bodies hold what it needs.
+    pub fn cover(&self, held: &mut Held, len: usize) -> Result<(), Refusal> {
+        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) * UNIT + FREE;
+        if len <= has {
+            return Ok(());
+        }
+        let units = u32::try_from((len - has).next_multiple_of(STEP) / UNIT).unwrap_or(u32::MAX);
+        let more = Arc::clone(&self.bodies).try_acquire_many_owned(units).map_err(|_| full())?;
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        Ok(())
+    }
+
+    /// Waits until a body of `len` bytes may be parsed. The largest are parsed alone.
+    pub async fn parse(&self, len: usize) -> Held {
+        let units = u32::try_from(len.saturating_mul(PARSED_PER_BYTE).div_ceil(UNIT)).unwrap_or(u32::MAX);
+        // Nobody closes the semaphore.
+        Arc::clone(&self.parsed).acquire_many_owned(units.min(self.parsed_units)).await.ok()
+    }
+
+    /// Bytes that bodies hold.
+    pub fn of_bodies(&self) -> usize {
+        (self.body_units - self.bodies.available_permits()) * UNIT
+    }
+}
+
+fn full() -> Refusal {
+    let message =
+        "the bodies of other requests fill the memory that the server gives them: try again in a moment";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, ApiError::SERVER_ERROR, "memory_full", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_bodies_take_turns_and_small_ones_pass() {
+        let memory = Memory::new(4 << 20);
+        let (mut first, mut second) = (None, None);
+        memory.cover(&mut first, 900 << 10).unwrap();
+        memory.cover(&mut second, FREE).unwrap();
+        assert!(second.is_none());
+        assert_eq!(memory.cover(&mut second, 400 << 10).unwrap_err().0.status, 503);
+        drop(first);
+        memory.cover(&mut second, 400 << 10).unwrap();
+        memory.cover(&mut second, 450 << 10).unwrap();
+        assert_eq!(memory.of_bodies(), 512 << 10);
+        drop(second);
+        assert_eq!(memory.of_bodies(), 0);
+    }
+}

@@ -1,0 +1,107 @@
+"""Clients that take more than their share. What is asserted is what they cost: memory, and never a good request."""
+
+import json
+import re
+import resource
+import socket
+import threading
+import urllib.parse
+
+import openai
+import pytest
+from conftest import start
+
+MIB = 1 << 20
+REQUEST_MEMORY_MIB = 128
+# Of allocator and connections, beyond what the server promises for requests.
+SLACK_MIB = 64
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = start("--request-memory", f"{REQUEST_MEMORY_MIB}M")
+    yield server
+    assert server.stop() == 0
+
+
+def good(server):
+    """A request like any other."""
+    return server.client().completions.create(model="demo", prompt="Once upon a time", max_tokens=8, seed=1).choices[0].text
+
+
+def connect(server):
+    address = urllib.parse.urlsplit(server.url)
+    return socket.create_connection((address.hostname, address.port))
+
+
+def head(path, length):
+    return f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n".encode()
+
+
+def post(server, path, body):
+    """The status of the answer."""
+    connection = connect(server)
+    connection.sendall(head(path, len(body)).replace(b"host: a", b"host: a\r\nconnection: close") + body)
+    answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    return int(re.match(rb"HTTP/1.1 (\d+)", answer)[1])
+
+
+def peak_mib(server):
+    with open(f"/proc/{server.process.pid}/status") as status:
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read())[1]) / 1024
+
+
+def at_once(work, count):
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(work())) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def test_stalled_bodies_hold_a_bounded_memory(server):
+    text, before = good(server), server.resident_mib()
+    stalled = [connect(server) for _ in range(40)]
+    body = b" " * (7 * MIB)
+    for connection in stalled:
+        connection.sendall(head("/v1/completions", len(body) + 1))
+    for connection in stalled:
+        connection.sendall(body)
+    assert good(server) == text
+    assert server.metrics()["rustorch_body_memory_bytes"] <= REQUEST_MEMORY_MIB / 4 * MIB
+    assert peak_mib(server) < before + REQUEST_MEMORY_MIB / 4 + SLACK_MIB
+    for connection in stalled:
+        connection.close()
+
+
+@pytest.mark.parametrize("path, body, status", [
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}] * 200_000}, 400),
+    ("/v1/completions", {"prompt": [[]] * 2_000_000}, 400),
+    ("/v1/completions", {"prompt": "a", "max_tokens": 1, "logit_bias": {str(index): 1 for index in range(400_000)}}, 400),
+    ("/v1/completions", {"prompt": "a", "max_tokens": 1, "stop": ["x" * 1_900_000 + str(index) for index in range(4)]}, 400),
+    ("/tokenize", {"prompt": "a" * 6_000_000}, 200),
+])
+def test_large_requests_take_turns(server, path, body, status):
+    text, body = good(server), json.dumps(body).encode()
+    # There is room for the bodies of four at a time; which of the others find it depends on who is how fast.
+    statuses = at_once(lambda: post(server, path, body), 8)
+    assert status in statuses and set(statuses) <= {status, 503}
+    assert good(server) == text
+
+
+def test_idle_connections_block_nobody(server):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    idle = [connect(server) for _ in range(1100)]
+    assert good(server)
+    assert server.metrics()["rustorch_connections"] <= 1024
+    for connection in idle:
+        connection.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_limits_are_named(server):
+    with pytest.raises(openai.BadRequestError, match="stop: expected at most 64 entries, found 65"):
+        server.client().completions.create(model="demo", prompt="a", stop=["x"] * 65)
