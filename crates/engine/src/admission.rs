@@ -10,7 +10,7 @@ use crate::embedding::Pooler;
 use crate::error::{EngineError, Result};
 use crate::events::{EventSender, EventSink};
 use crate::generation::Generation;
-use crate::request::{EmbeddingRequest, Priority, Request};
+use crate::request::{ClientId, EmbeddingRequest, Priority, Request};
 use crate::sampler::SamplingState;
 use crate::sampling_params::SamplingParams;
 use crate::scoring::Scoring;
@@ -31,7 +31,7 @@ impl Admission {
 
     /// A sequence for `request` that reports to `sink`, which is not called if it is refused.
     pub fn admit(&self, request: Request, sink: impl EventSink + 'static) -> Result<Sequence> {
-        let Request { prompt_token_ids, mut params, grammar, priority } = request;
+        let Request { prompt_token_ids, mut params, grammar, priority, client } = request;
         params.validate()?;
         self.check_prompt(&prompt_token_ids)?;
         for (idx, &(token_id, _)) in params.logit_bias.iter().enumerate() {
@@ -61,7 +61,7 @@ impl Admission {
         // The last token generated is not run.
         let max_cached_tokens = prompt_token_ids.len() + max_tokens.saturating_sub(1);
         let task = Task::Generate(Box::new(generation));
-        Ok(Self::sequence(prompt_token_ids, priority, max_cached_tokens, task, sink))
+        Ok(Self::sequence(prompt_token_ids, (priority, client), max_cached_tokens, task, sink))
     }
 
     /// As [`admit`](Self::admit), for an embedding.
@@ -70,17 +70,17 @@ impl Admission {
         request: EmbeddingRequest,
         sink: impl EventSink + 'static,
     ) -> Result<Sequence> {
-        let EmbeddingRequest { prompt_token_ids, pooling, priority } = request;
+        let EmbeddingRequest { prompt_token_ids, pooling, priority, client } = request;
         self.check_prompt(&prompt_token_ids)?;
         let prompt = prompt_token_ids.len();
         self.check_length(prompt, 0)?;
         let task = Task::Embed(Pooler::new(pooling, self.spec.hidden_size));
-        Ok(Self::sequence(prompt_token_ids, priority, prompt, task, sink))
+        Ok(Self::sequence(prompt_token_ids, (priority, client), prompt, task, sink))
     }
 
     fn sequence(
         prompt_token_ids: Vec<u32>,
-        priority: Priority,
+        (priority, client): (Priority, ClientId),
         max_cached_tokens: usize,
         task: Task,
         sink: impl EventSink + 'static,
@@ -88,6 +88,8 @@ impl Admission {
         Sequence {
             id: 0,
             priority,
+            client,
+            turn: 0,
             num_prompt_tokens: prompt_token_ids.len(),
             drafts: Vec::new(),
             token_ids: prompt_token_ids,

@@ -49,8 +49,8 @@ pub use handle::EngineHandle;
 pub use options::EngineOptions;
 pub use prefix_index::PrefixCache;
 pub use request::{
-    Completion, Embedding, EmbeddingRequest, Event, FinishReason, Pooling, Priority, Request, TokenEvent,
-    TokenLogprobs, Usage,
+    ClientId, Completion, Embedding, EmbeddingRequest, Event, FinishReason, Pooling, Priority, Request,
+    TokenEvent, TokenLogprobs, Usage,
 };
 pub use sampling_params::{Dry, Mirostat, SamplingParams, Xtc};
 pub use stats::EngineStats;

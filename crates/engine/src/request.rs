@@ -15,6 +15,8 @@ pub struct Request {
     pub grammar: Option<SharedGrammar>,
     /// Who goes first.
     pub priority: Priority,
+    /// Who asks: of those of one priority that wait, clients take turns.
+    pub client: ClientId,
 }
 
 /// One prompt to embed: the state of the model after its last layer and norm, where logits would come from.
@@ -26,6 +28,8 @@ pub struct EmbeddingRequest {
     pub pooling: Pooling,
     /// Who goes first.
     pub priority: Priority,
+    /// Who asks: of those of one priority that wait, clients take turns.
+    pub client: ClientId,
 }
 
 /// How the states of a prompt's tokens become one vector.
@@ -38,7 +42,11 @@ pub enum Pooling {
     Mean,
 }
 
-/// Who goes first. Requests of equal priority begin in the order of their arrival.
+/// Somebody who asks, as far as the caller tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ClientId(pub u64);
+
+/// Who goes first. Requests of equal priority begin in the order of their arrival if they are one client's; clients take turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Priority {
     /// Begins before all waiting low ones, and takes the place of running ones if there is no other.

@@ -1,14 +1,15 @@
 //! Which tokens of which sequences run in the next step.
 //!
-//! Sequences run by priority and, within one, in the order of their arrival, and nothing overtakes: of one priority, those
-//! that run are always older than those that wait. A step takes, while the token budget lasts, of the normal sequences and
-//! then of the low ones,
+//! Sequences run by priority and, within one, by turn, and nothing overtakes: of one priority, those that run always come before
+//! those that wait. A client's turns follow one another. Its first is that of the sequence that began last, so that it begins
+//! before what others have queued behind that: clients take turns, and those of one client begin in the order of their arrival.
+//! A step takes, while the token budget lasts, of the normal sequences and then of the low ones,
 //!
 //! 1. the last token of every running sequence that is about to generate (a decode);
 //! 2. chunks of the running sequences that have more tokens to run than that (a prompt, or all tokens after a preemption),
 //!    as `prompts.rs` divides the rest of the budget and the time of the step.
 //!
-//! Between the two, waiting sequences begin to run, oldest first, as long as there are places, and pages for all their
+//! Between the two, waiting sequences begin to run, the first of them first, as long as there are places, and pages for all their
 //! tokens. One that begins like a running sequence waits until that one has computed what they share.
 //!
 //! When a decode needs a page and none is free, the last running sequence is preempted, which is the youngest low one or, if
@@ -58,8 +59,10 @@ pub(crate) struct Scheduler {
     drafter: Box<dyn Drafter>,
     /// Those with pages, by [`Sequence::rank`].
     running: Vec<Sequence>,
-    /// Those without, normal and low, in the order of arrival; all are younger than those of their priority in `running`.
+    /// Those without, normal and low, by [`Sequence::rank`]; all come after those of their priority in `running`.
     waiting: [VecDeque<Sequence>; 2],
+    /// Of each priority, the turn of the sequence that has begun last.
+    turns: [u64; 2],
     /// What the current step runs, in the order of its batch.
     scheduled: Vec<Scheduled>,
     /// The prompts among which a step is divided.
@@ -92,6 +95,7 @@ impl Scheduler {
             drafter,
             running: Vec::with_capacity(limits.max_num_seqs),
             waiting: [VecDeque::new(), VecDeque::new()],
+            turns: [0; 2],
             scheduled: Vec::with_capacity(limits.max_num_seqs),
             prompts: Vec::with_capacity(limits.max_num_seqs),
             tokens: Vec::new(),
@@ -127,7 +131,12 @@ impl Scheduler {
         seq.id = self.num_arrived;
         self.num_arrived += 1;
         self.blocks.name_pages(&mut seq);
-        self.waiting[seq.priority as usize].push_back(seq);
+        let waiting = &mut self.waiting[seq.priority as usize];
+        // The turns of a client rise, so its last waiting sequence has the last.
+        let last = waiting.iter().rev().find(|waiting| waiting.client == seq.client);
+        seq.turn = self.turns[seq.priority as usize].max(last.map_or(0, |last| last.turn + 1));
+        let place = waiting.partition_point(|waiting| waiting.rank() < seq.rank());
+        waiting.insert(place, seq);
     }
 
     /// Drops the sequences whose events nobody wants any more, and says how many they were.
@@ -335,13 +344,14 @@ impl Scheduler {
             let Some(mut seq) = self.waiting[priority as usize].pop_front() else { return };
             let allocated = self.blocks.allocate(&mut seq);
             assert!(allocated, "sequence {} was admitted without pages", seq.id);
+            self.turns[priority as usize] = self.turns[priority as usize].max(seq.turn);
             let seq_idx = self.of_priority(priority).end;
             self.running.insert(seq_idx, seq);
             debug_assert!(self.scheduled.iter().all(|scheduled| scheduled.seq_idx < seq_idx));
         }
     }
 
-    /// Whether the oldest waiting sequence of a priority may begin, if need be at the expense of running low ones.
+    /// Whether the first waiting sequence of a priority may begin, if need be at the expense of running low ones.
     fn may_begin(&self, priority: Priority) -> bool {
         if self.waiting[..priority as usize].iter().any(|waiting| !waiting.is_empty()) {
             return false;
@@ -356,7 +366,7 @@ impl Scheduler {
         before.len() < self.limits.max_num_seqs && wanted <= self.blocks.num_free_pages() + num_preemptible
     }
 
-    /// Preempts low sequences until the oldest waiting one of a higher priority has a place and pages; says whether it has.
+    /// Preempts low sequences until the first waiting one of a higher priority has a place and pages; says whether it has.
     fn preempt_until_begins(&mut self, priority: Priority) -> bool {
         loop {
             let has_slot = self.running.len() < self.limits.max_num_seqs;
@@ -370,7 +380,7 @@ impl Scheduler {
         }
     }
 
-    /// Free pages that must be there for the oldest waiting sequence of a priority to begin: beside its own, one for each
+    /// Free pages that must be there for the first waiting sequence of a priority to begin: beside its own, one for each
     /// sequence before it that may still grow. Without that reserve, what is admitted would soon be preempted.
     fn pages_to_begin(&self, priority: Priority) -> Option<usize> {
         let seq = self.waiting[priority as usize].front()?;

@@ -10,7 +10,7 @@ use crate::error::EngineError;
 use crate::events::EventSender;
 use crate::generation::{Generation, Stuck};
 use crate::prefix_index::PageName;
-use crate::request::{FinishReason, Pooling, Priority, Usage};
+use crate::request::{ClientId, FinishReason, Pooling, Priority, Usage};
 use crate::sampler::Sampler;
 use crate::scoring::Scoring;
 
@@ -22,6 +22,9 @@ pub(crate) struct Sequence {
     /// Rises in the order of arrival. Given by the scheduler.
     pub id: u64,
     pub priority: Priority,
+    pub client: ClientId,
+    /// Its turn among those of its priority. Given by the scheduler.
+    pub turn: u64,
     /// The prompt, then the generated tokens.
     pub token_ids: Vec<u32>,
     pub num_prompt_tokens: usize,
@@ -56,9 +59,9 @@ impl Sequence {
         self.token_ids.len() - self.num_cached_tokens
     }
 
-    /// Who runs and stays first: by priority, then by arrival.
-    pub fn rank(&self) -> (Priority, u64) {
-        (self.priority, self.id)
+    /// Who runs and stays first: by priority, then by turn, then by arrival.
+    pub fn rank(&self) -> (Priority, u64, u64) {
+        (self.priority, self.turn, self.id)
     }
 
     /// Whether it generates tokens.

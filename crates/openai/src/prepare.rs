@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use rustorch_llama::{
-    Bos, ControlTokens, Dry, EmbeddingRequest, EngineHandle, EventSink, Grammars, Mirostat, Pooling,
-    Priority, Request, SamplingParams, Special, Tokenizer, Xtc,
+    Bos, ClientId, ControlTokens, Dry, EmbeddingRequest, EngineHandle, EventSink, Grammars, Mirostat,
+    Pooling, Priority, Request, SamplingParams, Special, Tokenizer, Xtc,
 };
 
 use crate::Endpoint;
@@ -113,6 +113,16 @@ impl Work {
             Sequences::Embed(requests) => {
                 requests.iter_mut().for_each(|request| request.priority = priority);
             }
+        }
+        self
+    }
+
+    /// The same work, asked by `client`.
+    #[must_use]
+    pub fn with_client(mut self, client: ClientId) -> Self {
+        match &mut self.sequences {
+            Sequences::Generate(requests) => requests.iter_mut().for_each(|request| request.client = client),
+            Sequences::Embed(requests) => requests.iter_mut().for_each(|request| request.client = client),
         }
         self
     }
@@ -273,7 +283,7 @@ fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiEr
     }
     let request = |mut prompt_token_ids| {
         truncate(&mut prompt_token_ids, body.truncate_prompt_tokens);
-        EmbeddingRequest { prompt_token_ids, pooling: body.pooling, priority: Priority::default() }
+        EmbeddingRequest { prompt_token_ids, pooling: body.pooling, ..EmbeddingRequest::default() }
     };
     let requests = body.input.tokens(context.tokenizer).into_iter().map(request).collect();
     let format = EmbeddingFormat { encoding: body.encoding_format, dimensions: body.dimensions };
@@ -296,7 +306,7 @@ fn compare(
     }
     let request = |mut prompt_token_ids| {
         truncate(&mut prompt_token_ids, most);
-        EmbeddingRequest { prompt_token_ids, pooling, priority: Priority::default() }
+        EmbeddingRequest { prompt_token_ids, pooling, ..EmbeddingRequest::default() }
     };
     let tokens = Prompt::Texts(texts.clone()).tokens(context.tokenizer);
     let answer = Answer::new(Kind::Comparison(comparison), context.model, texts.len(), 1, None)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus_client::registry::Registry;
+use rustorch_llama::ClientId;
 use tokio::task::spawn_blocking;
 
 use crate::auth::ApiKey;
@@ -25,7 +26,7 @@ pub(crate) struct App {
     pub config: ServerConfig,
     /// Seconds since 1970 when the server started.
     pub started: u64,
-    pub queue: Queue,
+    pub queue: Arc<Queue>,
     pub memory: Arc<Memory>,
     pub metrics: Arc<Metrics>,
     pub registry: Registry,
@@ -45,6 +46,8 @@ pub(crate) type AppState = Arc<App>;
 pub(crate) struct Call {
     /// Random, as 32 hexadecimal digits.
     pub id: Arc<str>,
+    /// Clients are told apart by their addresses.
+    pub client: ClientId,
     pub arrived: Instant,
     pub deadline: tokio::time::Instant,
     /// Held until the answer has been sent: draining waits for it.
@@ -67,11 +70,12 @@ impl App {
             None => (None, None),
         };
         let batch_size = model.config.batch_size;
+        let queue = Arc::new(Queue::new(batch_size, config.max_queue));
         let memory = Arc::new(Memory::new(config.request_memory));
         Ok(Self {
             started: crate::clock::unix_seconds(),
-            queue: Queue::new(batch_size, config.max_queue),
-            registry: metrics.registry(model.engine.clone(), Arc::clone(&memory)),
+            registry: metrics.registry(model.engine.clone(), Arc::clone(&memory), Arc::clone(&queue)),
+            queue,
             memory,
             metrics,
             drain,

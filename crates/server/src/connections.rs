@@ -10,6 +10,7 @@ use std::time::Instant;
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+use rustorch_llama::ClientId;
 use tokio::sync::Notify;
 
 /// Connections beyond the limit that are accepted while all others are in use. They serve what tells the server's state and answer
@@ -55,6 +56,15 @@ pub(crate) struct Connection {
     /// Told when this one must make room.
     pub close: Arc<Notify>,
     pub admitted: Admitted,
+    pub client: ClientId,
+}
+
+/// Who has this address, as far as that can be known: an IPv6 network has a client for each 64 bits, whose rest is its own to choose.
+fn client_of(address: IpAddr) -> ClientId {
+    ClientId(match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+    })
 }
 
 impl Connections {
@@ -88,7 +98,16 @@ impl Connections {
         open.next += 1;
         open.entries
             .insert(id, Entry { address, idle_since: Some(Instant::now()), close: Arc::clone(&close) });
-        (Some(Connection { connections: Arc::clone(self), id, close, admitted }), shed)
+        (
+            Some(Connection {
+                connections: Arc::clone(self),
+                id,
+                close,
+                admitted,
+                client: client_of(address),
+            }),
+            shed,
+        )
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rustorch_llama::{Event, EventSink};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::metrics::Metrics;
+use crate::queue::Places;
 
 /// Most unread events of a request. At a few hundred bytes each they take a few megabytes, and only for a client that does
 /// not read for thousands of tokens.
@@ -28,7 +28,7 @@ pub(crate) struct Events {
 pub(crate) struct Sinks {
     events: UnboundedSender<(usize, Event)>,
     backlog: Arc<AtomicUsize>,
-    places: OwnedSemaphorePermit,
+    places: Places,
     metrics: Arc<Metrics>,
     arrived: Instant,
 }
@@ -43,15 +43,11 @@ pub(crate) struct Sink {
     since: Instant,
     has_tokens: bool,
     /// Released when the engine drops the sequence. `None` if its request had fewer places than sequences.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Places>,
 }
 
 /// Both ends of a request that arrived at `arrived` and holds `places`, at most one a sequence.
-pub(crate) fn channel(
-    places: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
-    arrived: Instant,
-) -> (Sinks, Events) {
+pub(crate) fn channel(places: Places, metrics: Arc<Metrics>, arrived: Instant) -> (Sinks, Events) {
     let (events, receiver) = mpsc::unbounded_channel();
     let backlog = Arc::new(AtomicUsize::new(0));
     let sinks = Sinks { events, backlog: Arc::clone(&backlog), places, metrics, arrived };
@@ -68,7 +64,7 @@ impl Sinks {
             metrics: Arc::clone(&self.metrics),
             since: self.arrived,
             has_tokens: false,
-            _place: self.places.split(1),
+            _place: self.places.split(),
         }
     }
 }
@@ -119,7 +115,7 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
-    use rustorch_llama::TokenEvent;
+    use rustorch_llama::{ClientId, TokenEvent};
 
     use super::*;
     use crate::queue::Queue;
@@ -131,7 +127,7 @@ mod tests {
     #[test]
     fn a_reader_that_falls_behind_is_cut_off_for_good() {
         let queue = Queue::new(1, 0);
-        let places = queue.reserve(1).unwrap();
+        let places = queue.reserve(ClientId(1), 1).unwrap();
         let (mut sinks, mut events) = channel(places, Arc::new(Metrics::default()), Instant::now());
         let mut sink = sinks.sink(0);
         for _ in 0..MAX_BACKLOG {
@@ -150,13 +146,13 @@ mod tests {
     #[test]
     fn a_place_is_free_when_the_engine_drops_the_sequence() {
         let queue = Queue::new(2, 0);
-        let places = queue.reserve(2).unwrap();
+        let places = queue.reserve(ClientId(1), 2).unwrap();
         let (mut sinks, events) = channel(places, Arc::new(Metrics::default()), Instant::now());
         let [first, second] = [sinks.sink(0), sinks.sink(1)];
         drop(sinks);
         assert!(queue.check().is_err());
         drop(first);
-        assert!(queue.reserve(1).is_ok());
+        assert!(queue.reserve(ClientId(1), 1).is_ok());
         drop(events);
         assert!(second.is_closed(), "a reader that has gone");
     }

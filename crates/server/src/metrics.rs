@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 use rustorch_llama::EngineHandle;
 
 use crate::memory::Memory;
+use crate::queue::Queue;
 
 /// The content type of the text format.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -110,7 +111,7 @@ impl Metrics {
     }
 
     /// A registry of these and of the engine's own figures.
-    pub fn registry(&self, engine: EngineHandle, memory: Arc<Memory>) -> Registry {
+    pub fn registry(&self, engine: EngineHandle, memory: Arc<Memory>, queue: Arc<Queue>) -> Registry {
         let mut registry = Registry::with_prefix("rustorch");
         let Self { requests, ignored_fields, connections, first_token, per_token, .. } = self;
         registry.register(
@@ -144,7 +145,7 @@ impl Metrics {
             per_token.clone(),
         );
         registry.register_collector(Box::new(EngineFigures(engine)));
-        registry.register_collector(Box::new(MemoryFigures(memory)));
+        registry.register_collector(Box::new(RequestFigures { memory, queue }));
         registry
     }
 }
@@ -156,15 +157,30 @@ pub(crate) fn text(registry: &Registry) -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-/// Reads the memory for requests at each scrape.
+/// Reads at each scrape what requests hold.
 #[derive(Debug)]
-struct MemoryFigures(Arc<Memory>);
+struct RequestFigures {
+    memory: Arc<Memory>,
+    queue: Arc<Queue>,
+}
 
-impl Collector for MemoryFigures {
+impl Collector for RequestFigures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let gauge = ConstGauge::new(self.0.of_bodies() as f64);
-        let help = "Memory that bodies of requests hold while they arrive, beyond the first 64 KiB of each";
-        gauge.encode(encoder.encode_descriptor("body_memory_bytes", help, None, gauge.metric_type())?)
+        let (num_clients, most) = self.queue.clients();
+        let gauges = [
+            (
+                "body_memory_bytes",
+                "Memory that bodies of requests hold while they arrive, beyond the first 64 KiB of each",
+                self.memory.of_bodies(),
+            ),
+            ("clients", "Addresses that have sequences in flight", num_clients),
+            ("sequences_of_a_client", "Most sequences in flight of one address", most),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value as f64);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
     }
 }
 

@@ -105,7 +105,8 @@ async fn surround(State(app): State<AppState>, mut request: Request, next: Next)
     let arrived = Instant::now();
     let deadline = tokio::time::Instant::from_std(arrived) + app.config.request_timeout;
     let ticket = Arc::new(app.drain.enter());
-    request.extensions_mut().insert(Call { id: Arc::clone(&id), arrived, deadline, _ticket: ticket });
+    let client = request.extensions().get().copied().unwrap_or_default();
+    request.extensions_mut().insert(Call { id: Arc::clone(&id), client, arrived, deadline, _ticket: ticket });
 
     let mut counted = Counted { app: &app, endpoint: &endpoint, status: CLIENT_LEFT };
     let answered = match admit(&app, &endpoint, &request) {

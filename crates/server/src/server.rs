@@ -195,9 +195,10 @@ async fn counted(app: AppState, served: impl Future<Output = ()>) {
 }
 
 async fn serve_connection(stream: TcpStream, service: Router, connection: Connection, watcher: Watcher) {
-    let (close, admitted) = (Arc::clone(&connection.close), connection.admitted);
+    let (close, admitted, client) = (Arc::clone(&connection.close), connection.admitted, connection.client);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(admitted);
+        request.extensions_mut().insert(client);
         let in_use = connection.in_use();
         let answered = service.clone().oneshot(request);
         async move { answered.await.map(|response| response.map(|body| in_use.until_sent(body))) }

@@ -13,7 +13,9 @@ use crate::options::EngineOptions;
 use crate::pacing::Clock;
 use crate::policies::{CacheRules, Drafter, Policies};
 use crate::prefix_index::{PageName, PrefixCache, PrefixIndex};
-use crate::request::{Completion, Embedding, EmbeddingRequest, Event, Pooling, Priority, Request, Usage};
+use crate::request::{
+    ClientId, Completion, Embedding, EmbeddingRequest, Event, Pooling, Priority, Request, Usage,
+};
 use crate::sampling_params::SamplingParams;
 use crate::stats::EngineStats;
 use crate::testing::{
@@ -185,15 +187,20 @@ fn any_work() -> impl Strategy<Value = Work> {
     let priority = prop::sample::select(vec![Priority::Normal, Priority::Normal, Priority::Low]);
     let pooling = prop::sample::select(vec![Pooling::Last, Pooling::Mean]);
     (any_prompt(), any_params(), priority, prop::option::weighted(0.2, pooling)).prop_map(
-        |(prompt_token_ids, params, priority, pooling)| match pooling {
-            None => {
-                // Half of them are constrained, some from a later token on.
-                let (seed, num_free) = (params.seed, params.seed as usize / 2 % 4);
-                let grammar = Toy { seed, num_free, len: num_free + 12 };
-                let grammar = (seed % 2 == 0).then(|| grammar.shared());
-                Work::Generate(Box::new(Request { prompt_token_ids, params, grammar, priority }))
+        |(prompt_token_ids, params, priority, pooling)| {
+            let client = ClientId(params.seed / 8 % 3);
+            match pooling {
+                None => {
+                    // Half of them are constrained, some from a later token on.
+                    let (seed, num_free) = (params.seed, params.seed as usize / 2 % 4);
+                    let grammar = Toy { seed, num_free, len: num_free + 12 };
+                    let grammar = (seed % 2 == 0).then(|| grammar.shared());
+                    Work::Generate(Box::new(Request { prompt_token_ids, params, grammar, priority, client }))
+                }
+                Some(pooling) => {
+                    Work::Embed(EmbeddingRequest { prompt_token_ids, pooling, priority, client })
+                }
             }
-            Some(pooling) => Work::Embed(EmbeddingRequest { prompt_token_ids, pooling, priority }),
         },
     )
 }

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::events::RequestStream;
 use crate::options::EngineOptions;
 use crate::policies::Policies;
-use crate::request::{Event, Priority, Request};
+use crate::request::{ClientId, Event, Priority, Request};
 use crate::sampling_params::SamplingParams;
 use crate::testing::{FakeRunner, generate_alone, sequence, spec, with_pages};
 
@@ -27,6 +27,10 @@ impl Bench {
     }
 
     fn add(&mut self, priority: Priority, prompt: usize, max_tokens: usize) {
+        self.add_of(ClientId::default(), priority, prompt, max_tokens);
+    }
+
+    fn add_of(&mut self, client: ClientId, priority: Priority, prompt: usize, max_tokens: usize) {
         let seed = self.requests.len();
         let request = Request {
             prompt_token_ids: (0..prompt as u32).map(|i| (seed as u32 + i) % 19).collect(),
@@ -36,6 +40,7 @@ impl Bench {
                 ..SamplingParams::default()
             },
             priority,
+            client,
             ..Request::default()
         };
         let (seq, stream) = sequence(self.spec, None, request.clone()).expect("a request that fits");
@@ -134,4 +139,38 @@ fn a_low_request_gives_way_to_a_growing_normal_one() {
         let want = generate_alone(bench.spec, None, request).token_ids.len();
         assert_eq!(order.iter().filter(|&&request| request == i).count(), want);
     }
+}
+
+#[test]
+fn clients_take_turns() {
+    let mut bench = Bench::new(narrow());
+    let (greedy, second, third) = (ClientId(1), ClientId(2), ClientId(3));
+    for _ in 0..6 {
+        bench.add_of(greedy, Normal, 3, 2);
+    }
+    let mut steps = vec![bench.step()];
+    // Two requests of one client, and one of another, behind four that wait.
+    bench.add_of(second, Normal, 3, 2);
+    bench.add_of(second, Normal, 3, 2);
+    bench.add_of(third, Normal, 3, 2);
+    steps.extend((0..9).map(|_| bench.step()));
+    // What was running runs on. Then one of each who has just come, and so on in turns; of one client, in order.
+    let expect: [&[usize]; 10] =
+        [&[0, 1], &[0, 1], &[6, 8], &[6, 8], &[2, 7], &[2, 7], &[3, 4], &[3, 4], &[5], &[5]];
+    assert_eq!(steps, expect);
+}
+
+#[test]
+fn a_client_that_comes_again_waits_for_its_turn() {
+    let mut bench = Bench::new(narrow());
+    let (first, second) = (ClientId(1), ClientId(2));
+    for client in [first, first, first, second, first] {
+        bench.add_of(client, Normal, 3, 3);
+    }
+    let mut steps = vec![bench.step()];
+    bench.add_of(second, Normal, 3, 3);
+    steps.extend((0..8).map(|_| bench.step()));
+    let expect: [&[usize]; 9] =
+        [&[0, 3], &[0, 3], &[0, 3], &[1, 5], &[1, 5], &[1, 5], &[2, 4], &[2, 4], &[2, 4]];
+    assert_eq!(steps, expect);
 }

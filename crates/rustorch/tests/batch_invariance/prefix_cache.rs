@@ -169,7 +169,8 @@ fn embed(engine: &EngineHandle, prompts: &[Vec<u32>], one_by_one: bool) -> Vec<E
     for prompt_token_ids in prompts {
         for pooling in [Pooling::Last, Pooling::Mean] {
             let prompt_token_ids = prompt_token_ids.clone();
-            let request = EmbeddingRequest { prompt_token_ids, pooling, priority: Priority::Low };
+            let request =
+                EmbeddingRequest { prompt_token_ids, pooling, priority: Priority::Low, ..Default::default() };
             streams.push(engine.embed(request).expect("a prompt that fits"));
             if one_by_one {
                 done.extend(streams.drain(..).map(wait));

@@ -128,9 +128,8 @@ async fn generate(
     body: Gathered,
 ) -> Result<Response, Refusal> {
     app.queue.check()?;
-    let arrived = call.arrived;
-    let shared = Arc::clone(&app);
-    let started = blocking(move || start(&shared, endpoint, &body, arrived)).await?;
+    let (shared, caller) = (Arc::clone(&app), call.clone());
+    let started = blocking(move || start(&shared, endpoint, &body, &caller)).await?;
     let created = clock::unix_seconds();
     let identity = Identity { suffix: &call.id, created };
     let mut response = match started.stream {
@@ -177,23 +176,18 @@ fn context(app: &App) -> Context<'_> {
     }
 }
 
-fn start(
-    app: &App,
-    endpoint: Endpoint,
-    body: &[u8],
-    arrived: std::time::Instant,
-) -> Result<Started, Refusal> {
+fn start(app: &App, endpoint: Endpoint, body: &[u8], call: &Call) -> Result<Started, Refusal> {
     let object = openai::parse_object(body)?;
     let openai::Prepared { work, answer, stream, ignored } =
         openai::prepare(endpoint, &object, &context(app))?;
     let count = match endpoint {
         // One request may have far more inputs than there are places. Each takes part of one pass.
-        _ if endpoint.embeds() => work.len().min(app.model.config.batch_size),
+        _ if endpoint.embeds() => work.len().min(app.model.config.batch_size).min(app.queue.most()),
         _ => work.len(),
     };
-    let places = app.queue.reserve(count)?;
-    let (mut sinks, events) = events::channel(places, Arc::clone(&app.metrics), arrived);
-    work.submit(&app.model.engine, |choice| sinks.sink(choice))?;
+    let places = app.queue.reserve(call.client, count)?;
+    let (mut sinks, events) = events::channel(places, Arc::clone(&app.metrics), call.arrived);
+    work.with_client(call.client).submit(&app.model.engine, |choice| sinks.sink(choice))?;
     app.metrics.ignored_fields(endpoint.path(), ignored.len());
     Ok(Started { answer, stream, events, ignored })
 }

@@ -29,18 +29,18 @@ def good(server):
     return server.client().completions.create(model="demo", prompt="Once upon a time", max_tokens=8, seed=1).choices[0].text
 
 
-def connect(server):
+def connect(server, source="127.0.0.1"):
     address = urllib.parse.urlsplit(server.url)
-    return socket.create_connection((address.hostname, address.port))
+    return socket.create_connection((address.hostname, address.port), source_address=(source, 0))
 
 
 def head(path, length):
     return f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n".encode()
 
 
-def post(server, path, body):
+def post(server, path, body, source="127.0.0.1"):
     """The status of the answer."""
-    connection = connect(server)
+    connection = connect(server, source)
     connection.sendall(head(path, len(body)).replace(b"host: a", b"host: a\r\nconnection: close") + body)
     answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
     return int(re.match(rb"HTTP/1.1 (\d+)", answer)[1])
@@ -105,3 +105,21 @@ def test_idle_connections_block_nobody(server):
 def test_limits_are_named(server):
     with pytest.raises(openai.BadRequestError, match="stop: expected at most 64 entries, found 65"):
         server.client().completions.create(model="demo", prompt="a", stop=["x"] * 65)
+
+
+def test_clients_take_turns():
+    """One address fills what it may of the queue; another's request neither is refused nor waits for all of that."""
+    server = start("--batch-size", "2", "--max-queue", "40")
+    long = json.dumps({"model": "demo", "prompt": "a", "max_tokens": 300, "ignore_eos": True}).encode()
+    greedy = [threading.Thread(target=post, args=(server, "/v1/completions", long)) for _ in range(37)]
+    for thread in greedy:
+        thread.start()
+    while server.metrics()["rustorch_sequences_of_a_client"] < 37:
+        pass
+    assert post(server, "/v1/completions", long) == 429
+    assert post(server, "/v1/completions", long, source="127.0.0.2") == 200
+    # Those that ran, and those that ran beside it; at a time there are two.
+    assert server.metrics()["rustorch_sequences_total,length"] <= 8
+    for thread in greedy:
+        thread.join()
+    assert server.stop() == 0

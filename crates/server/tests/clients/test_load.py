@@ -166,7 +166,7 @@ async def among_bad_ones(server, requests, chance):
 def test_bad_clients_cost_the_good_ones_nothing(server, alone):
     chance = random.Random(1)
     resident = []
-    for _ in range(8):
+    for _ in range(6):
         chosen = chance.sample(range(CONCURRENT), 64)
         answers = asyncio.run(among_bad_ones(server, [body(index) for index in chosen], chance))
         assert answers == [alone[index] for index in chosen]
@@ -174,5 +174,5 @@ def test_bad_clients_cost_the_good_ones_nothing(server, alone):
         resident.append(server.resident_mib())
     print("resident MiB after each round:", [round(mib, 1) for mib in resident])
     # The most that may be under way together is reached by chance, so what the first half reached is the measure.
-    assert max(resident[4:]) - max(resident[:4]) < FLAT_MIB, resident
+    assert max(resident[3:]) - max(resident[:3]) < FLAT_MIB, resident
     assert server.metrics()["rustorch_sequences_total,cancelled"] > 0
