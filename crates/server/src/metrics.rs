@@ -171,16 +171,12 @@ impl Collector for RequestFigures {
             (
                 "body_memory_bytes",
                 "Memory that bodies of requests hold while they arrive, beyond the first 64 KiB of each",
-                self.memory.of_bodies(),
+                self.memory.of_bodies() as f64,
             ),
-            ("clients", "Addresses that have sequences in flight", num_clients),
-            ("sequences_of_a_client", "Most sequences in flight of one address", most),
+            ("clients", "Addresses that have sequences in flight", num_clients as f64),
+            ("sequences_of_a_client", "Most sequences in flight of one address", most as f64),
         ];
-        for (name, help, value) in gauges {
-            let gauge = ConstGauge::new(value as f64);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
-        Ok(())
+        encode_gauges(&mut encoder, &gauges)
     }
 }
 
@@ -200,10 +196,7 @@ impl Collector for EngineFigures {
             ("kv_pages_used", "KV pages that sequences hold", stats.used_pages as f64),
             ("kv_pages", "KV pages of the pool", stats.num_pages as f64),
         ];
-        for (name, help, value) in gauges {
-            let gauge = ConstGauge::new(value);
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
+        encode_gauges(&mut encoder, &gauges)?;
         let counters = [
             ("engine_steps", "Passes over the weights", stats.steps),
             ("engine_tokens", "Tokens that ran in them, recomputed ones included", stats.tokens),
@@ -231,6 +224,15 @@ impl Collector for EngineFigures {
         ];
         labelled(&mut encoder, "sequences", "Sequences that ended, by how", "end", &ends)
     }
+}
+
+/// A gauge for each name.
+fn encode_gauges(encoder: &mut DescriptorEncoder<'_>, gauges: &[(&str, &str, f64)]) -> fmt::Result {
+    for &(name, help, value) in gauges {
+        let gauge = ConstGauge::new(value);
+        gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+    }
+    Ok(())
 }
 
 /// A counter for each value of a label.

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
+use openai::Endpoint;
 use tokio::time::timeout_at;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::app::{App, AppState, Call};
+use crate::body::JsonBytes;
 use crate::connections::Admitted;
 use crate::refusal::Refusal;
 use crate::routes::{anthropic, batches, files, generate, health, models, tokens};
@@ -41,13 +43,6 @@ pub(crate) fn router(app: AppState) -> Router {
         router = router
             .route(&route("/models"), get(models::list))
             .route(&route("/models/{id}"), get(models::get))
-            .route(&route("/completions"), post(generate::completions))
-            .route(&route("/chat/completions"), post(generate::chat_completions))
-            .route(&route("/embeddings"), post(generate::embeddings))
-            .route(&route("/rerank"), post(generate::rerank))
-            .route(&route("/score"), post(generate::score))
-            .route(&route("/responses"), post(generate::responses))
-            .route(&route("/messages"), post(generate::messages))
             .route(&route("/messages/count_tokens"), post(generate::count_tokens))
             .route(&route("/files"), get(files::list).post(files::upload).layer(DefaultBodyLimit::disable()))
             .route(&route("/files/{id}"), get(files::get).delete(files::delete))
@@ -55,6 +50,13 @@ pub(crate) fn router(app: AppState) -> Router {
             .route(&route("/batches"), get(batches::list).post(batches::create))
             .route(&route("/batches/{id}"), get(batches::get))
             .route(&route("/batches/{id}/cancel"), post(batches::cancel));
+        for endpoint in Endpoint::ALL {
+            let answer =
+                move |State(app): State<AppState>, Extension(call): Extension<Call>, body: JsonBytes| {
+                    generate::generate(app, endpoint, call, body)
+                };
+            router = router.route(&route(endpoint.path().trim_start_matches("/v1")), post(answer));
+        }
     }
     let router = router
         .fallback(unknown_route)

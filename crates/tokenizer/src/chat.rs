@@ -10,12 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, ErrorKind, State, context};
+use minijinja::{Environment, State, context};
 use serde_json::Map;
 
 use crate::error::{Result, TokenizerError};
 use crate::guard::{Guard, StandIns};
-use crate::jinja;
+use crate::jinja::{self, refused};
 use crate::time::strftime;
 
 /// What one participant said.
@@ -214,11 +214,10 @@ fn compile(
     source: String,
 ) -> std::result::Result<(), minijinja::Error> {
     let thread = std::thread::Builder::new().name("template".to_owned()).stack_size(COMPILER_STACK);
-    let refused = |error: &str| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_owned());
     std::thread::scope(|scope| {
         let compiling = thread.spawn_scoped(scope, || environment.add_template_owned(NAME, source));
-        let compiling = compiling.map_err(|error| refused(&format!("no thread: {error}")))?;
-        compiling.join().unwrap_or_else(|_| Err(refused("its compilation failed")))
+        let compiling = compiling.map_err(|error| refused(format!("no thread: {error}")))?;
+        compiling.join().unwrap_or_else(|_| Err(refused("its compilation failed".to_owned())))
     })
 }
 
@@ -272,7 +271,7 @@ fn python_method(
 }
 
 fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Error> {
-    Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+    Err(refused(message))
 }
 
 /// The current date and time (UTC) in C's format.
@@ -280,7 +279,7 @@ fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error>
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     strftime(&format, now).map_err(|specifier| {
         let message = format!("strftime_now: format {specifier:?} is not supported");
-        minijinja::Error::new(ErrorKind::InvalidOperation, message)
+        refused(message)
     })
 }
 
@@ -296,7 +295,7 @@ fn tojson(
     let indent = indent.or(options.get("indent")?);
     if let Some(found) = indent.as_ref().and_then(Value::as_i64).filter(|&indent| indent > MAX_INDENT) {
         let message = format!("tojson: expected an indent of at most {MAX_INDENT}, found {found}");
-        return Err(minijinja::Error::new(ErrorKind::InvalidOperation, message));
+        return Err(refused(message));
     }
     options.get::<Option<bool>>("ensure_ascii")?; // templates set it to false, which is all there is here
     options.assert_all_used()?;

@@ -22,7 +22,7 @@ const MAX_LEVELS: usize = 32;
 /// The source with tags that the engine does not know replaced, and with checks where namespaces are assigned to.
 pub(crate) fn prepared(source: &str) -> Result<String, Error> {
     if source.len() > MAX_SOURCE {
-        return Err(limit(format!("expected at most {MAX_SOURCE} bytes, found {}", source.len())));
+        return Err(refused(format!("expected at most {MAX_SOURCE} bytes, found {}", source.len())));
     }
     let mut out = String::with_capacity(source.len());
     let (mut rest, mut elifs) = (source, 0);
@@ -36,7 +36,7 @@ pub(crate) fn prepared(source: &str) -> Result<String, Error> {
                 let read = Tag::read(tag, b"%}")?;
                 elifs += usize::from(read.word == "elif");
                 if elifs > MAX_ELIF {
-                    return Err(limit(format!("expected at most {MAX_ELIF} elif tags, found more")));
+                    return Err(refused(format!("expected at most {MAX_ELIF} elif tags, found more")));
                 }
                 let written = read.written(&tag[..read.len])?;
                 if let Some(written) = written {
@@ -117,7 +117,7 @@ impl<'s> Tag<'s> {
         }
         if tokens > MAX_TAG_TOKENS {
             let found = format!("expected at most {MAX_TAG_TOKENS} words and signs in a tag, found {tokens}");
-            return Err(limit(found));
+            return Err(refused(found));
         }
         Ok(tag)
     }
@@ -140,7 +140,7 @@ impl<'s> Tag<'s> {
                 Some(format!("{target} ({value}) | {KEPT} {end}"))
             }
             ("set", None) if self.dotted && self.filtered => {
-                return Err(limit(
+                return Err(refused(
                     "expected no filter where a block is assigned to an attribute, found one".into(),
                 ));
             }
@@ -175,7 +175,7 @@ pub(crate) fn kept(state: &State<'_, '_>, value: Value) -> Result<Value, Error> 
 }
 
 fn check(state: &State<'_, '_>, value: &Value, levels: usize) -> Result<(), Error> {
-    let holds = |what: &str| Err(limit(format!("a namespace may not hold {what}")));
+    let holds = |what: &str| Err(refused(format!("a namespace may not hold {what}")));
     match value.kind() {
         ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {}
         ValueKind::Plain => return holds("a macro, a loop or a function"),
@@ -201,7 +201,8 @@ fn is_namespace(object: &DynObject) -> bool {
     object.type_name().ends_with("::Namespace")
 }
 
-fn limit(message: String) -> Error {
+/// An error of a template that asks for what it may not have.
+pub(crate) fn refused(message: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }
 

@@ -1,11 +1,10 @@
 //! The endpoints that the engine answers: whole answers and streams.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -19,91 +18,38 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, AppState, Call, blocking};
-use crate::body::{Gathered, JsonBytes};
+use crate::body::JsonBytes;
 use crate::events::{self, Events};
 use crate::refusal::Refusal;
 use crate::{clock, random};
 
-pub(crate) async fn completions(
-    State(app): State<AppState>,
-    Extension(call): Extension<Call>,
-    JsonBytes(body): JsonBytes,
-) -> Result<Response, Refusal> {
-    generate(app, Endpoint::Completions, call, body).await
-}
-
-pub(crate) async fn chat_completions(
-    State(app): State<AppState>,
-    Extension(call): Extension<Call>,
-    JsonBytes(body): JsonBytes,
-) -> Result<Response, Refusal> {
-    generate(app, Endpoint::ChatCompletions, call, body).await
-}
-
-pub(crate) async fn embeddings(
-    State(app): State<AppState>,
-    Extension(call): Extension<Call>,
-    JsonBytes(body): JsonBytes,
-) -> Result<Response, Refusal> {
-    generate(app, Endpoint::Embeddings, call, body).await
-}
-
-pub(crate) async fn responses(
-    State(app): State<AppState>,
-    Extension(call): Extension<Call>,
-    JsonBytes(body): JsonBytes,
-) -> Result<Response, Refusal> {
-    generate(app, Endpoint::Responses, call, body).await
-}
-
-pub(crate) async fn rerank(
-    State(app): State<AppState>,
-    Extension(call): Extension<Call>,
-    JsonBytes(body): JsonBytes,
-) -> Result<Response, Refusal> {
-    generate(app, Endpoint::Rerank, call, body).await
-}
-
-pub(crate) async fn score(
-    State(app): State<AppState>,
-    Extension(call): Extension<Call>,
-    JsonBytes(body): JsonBytes,
-) -> Result<Response, Refusal> {
-    generate(app, Endpoint::Score, call, body).await
-}
-
 /// The prompt that a chat would make, as llama.cpp's server tells it.
 pub(crate) async fn apply_template(
     State(app): State<AppState>,
-    JsonBytes(body): JsonBytes,
+    body: JsonBytes,
 ) -> Result<Response, Refusal> {
-    blocking(move || {
-        let object = openai::parse_object(&body)?;
-        let (prompt, ignored) = openai::render(&object, &context(&app))?;
-        let mut response = json(&serde_json::json!({"prompt": prompt}));
-        name_ignored(&mut response, &ignored);
-        Ok(response)
-    })
-    .await
-}
-
-pub(crate) async fn messages(
-    State(app): State<AppState>,
-    Extension(call): Extension<Call>,
-    JsonBytes(body): JsonBytes,
-) -> Result<Response, Refusal> {
-    generate(app, Endpoint::Messages, call, body).await
+    told_of(app, body, "prompt", openai::render).await
 }
 
 /// Tokens of the prompt that a body of `/v1/messages` would make.
-pub(crate) async fn count_tokens(
-    State(app): State<AppState>,
+pub(crate) async fn count_tokens(State(app): State<AppState>, body: JsonBytes) -> Result<Response, Refusal> {
+    told_of(app, body, "input_tokens", openai::count_tokens).await
+}
+
+/// What a body tells, and its fields that had no effect.
+type Told<T> = Result<(T, BTreeSet<String>), ApiError>;
+
+/// What can be told of a body that is not run, as the field `name` of an object.
+async fn told_of<T: Serialize + 'static>(
+    app: AppState,
     JsonBytes(body): JsonBytes,
+    name: &'static str,
+    tell: fn(&openai::Object, &Context<'_>) -> Told<T>,
 ) -> Result<Response, Refusal> {
     blocking(move || {
         let object = openai::parse_object(&body)?;
-        let (count, ignored) = openai::count_tokens(&object, &context(&app))?;
-        let mut response = json(&serde_json::json!({"input_tokens": count}));
+        let (told, ignored) = tell(&object, &context(&app))?;
+        let mut response = json(&BTreeMap::from([(name, told)]));
         name_ignored(&mut response, &ignored);
         Ok(response)
     })
@@ -121,11 +67,12 @@ struct Started {
     ignored: BTreeSet<String>,
 }
 
-async fn generate(
+/// Answers a body of `endpoint`.
+pub(crate) async fn generate(
     app: AppState,
     endpoint: Endpoint,
     call: Call,
-    body: Gathered,
+    JsonBytes(body): JsonBytes,
 ) -> Result<Response, Refusal> {
     app.queue.check()?;
     let (shared, caller) = (Arc::clone(&app), call.clone());
