@@ -10,6 +10,7 @@ use crate::tile::{BLOCK, GROUPS, Groups, Planes, Scales, TILE_ROWS, TileFormat};
 
 /// One block of a row: quants raised to unsigned (or table indices), scale bytes as the tile stores them.
 struct Block {
+    /// Of formats whose `d` is a byte, in the first.
     d: [u8; 2],
     /// `dmin`, or `m`.
     min: [u8; 2],
@@ -49,6 +50,10 @@ pub(crate) fn pack_tile<F: TileFormat>(rows: &[&[u8]], tile: &mut [u8]) {
 
 /// Writes one row's lanes of a header.
 fn pack_scales(scales: Scales, block: &Block, row: usize, header: &mut [u8]) {
+    if scales == Scales::E8M0 {
+        header[row] = block.d[0];
+        return;
+    }
     header[2 * row..][..2].copy_from_slice(&block.d);
     let mut rest = &mut header[2 * TILE_ROWS..];
     if scales.has_min() {
@@ -62,7 +67,7 @@ fn pack_scales(scales: Scales, block: &Block, row: usize, header: &mut [u8]) {
         }
     };
     match scales {
-        Scales::D | Scales::DM => {}
+        Scales::E8M0 | Scales::D | Scales::DM => {}
         Scales::DMinBytes => {
             lanes(&block.scales[..8], &mut rest[..8 * TILE_ROWS]);
             lanes(&block.mins, &mut rest[8 * TILE_ROWS..]);
@@ -160,6 +165,10 @@ fn spread(format: Format, bytes: &[u8]) -> Block {
         }
         Format::Q6_K => spread_q6_k(bytes, &mut b),
         Format::IQ4_XS => spread_iq4_xs(bytes, &mut b),
+        Format::MXFP4 => {
+            b.d[0] = bytes[0];
+            nibbles_of_32(&bytes[1..], &mut b.q);
+        }
         Format::F32 | Format::F16 | Format::BF16 => unreachable!("{format} has no blocks"),
     }
     b

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! matrix = [tiles of 16 rows][super-blocks along the columns][header | one record a 32-column block]
-//! header = d: 16 x f16 | (dmin or m: 16 x f16) | (sub-block scales) | (sub-block mins)       each [sub][16 rows]
+//! header = d: 16 x f16, or 16 x byte | (dmin or m: 16 x f16) | (sub-block scales) | (sub-block mins)       each [sub][16 rows]
 //! record = planes of the 32 columns x 16 rows, 2 to 8 bits each
 //! ```
 //!
@@ -13,7 +13,7 @@
 //! Weights stay as narrow as in the file; only 6-bit sub-block scales widen to bytes (at most 4 % of a tile).
 
 use gguf::Format;
-use gguf::blocks::IQ4_LEVELS;
+use gguf::blocks::{IQ4_LEVELS, MXFP4_LEVELS};
 
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -63,6 +63,8 @@ impl Planes {
 pub(crate) enum Scales {
     /// `d`; one scale for 32 columns.
     D,
+    /// A byte, the power of two that is twice `d`; one scale for 32 columns.
+    E8M0,
     /// `d, m`; weight = `d * q + m`.
     DM,
     /// `d, dmin, 8 x u8, 8 x u8`; weight = `d * scale * q - dmin * min`, per 32 columns.
@@ -80,6 +82,7 @@ impl Scales {
     pub const fn bytes(self) -> usize {
         TILE_ROWS
             * match self {
+                Scales::E8M0 => 1,
                 Scales::D => 2,
                 Scales::DM => 4,
                 Scales::DMinBytes => 4 + 8 + 8,
@@ -135,6 +138,17 @@ pub(crate) const IQ4_CODE: [u8; 16] = {
     code
 };
 
+/// The four-bit floats of MXFP4, raised by 16.
+pub(crate) const MXFP4_CODE: [u8; 16] = {
+    let mut code = [0; 16];
+    let mut i = 0;
+    while i < 16 {
+        code[i] = (MXFP4_LEVELS[i] + 16).cast_unsigned();
+        i += 1;
+    }
+    code
+};
+
 macro_rules! tile_formats {
     ($($name:ident: $records:literal, $planes:ident, $scales:ident, $offset:expr $(, $lookup:expr)?;)*) => {
         $(
@@ -165,13 +179,14 @@ tile_formats! {
     Q6_K: 8, B4B2, DSigned16, Some(5);
     IQ4_NL: 1, B4, D, Some(7), &IQ4_CODE;
     IQ4_XS: 8, B4, DSigned32, Some(7), &IQ4_CODE;
+    MXFP4: 1, B4, E8M0, Some(4), &MXFP4_CODE;
 }
 
 /// Evaluates an expression with `$F` bound to the [`TileFormat`] of a [`Format`]; `$other` for formats without tiles.
 macro_rules! with_tile_format {
     ($format:expr, $F:ident => $body:expr, _ => $other:expr) => {
         $crate::tile::with_tile_format!(@match $format, $F => $body, $other,
-            Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS)
+            Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4)
     };
     (@match $format:expr, $F:ident => $body:expr, $other:expr, $($name:ident)*) => {
         match $format {

@@ -23,13 +23,14 @@ pub enum Format {
     Q6_K,
     IQ4_NL,
     IQ4_XS,
+    MXFP4,
 }
 
 /// Evaluates an expression with `$Block` bound to the [`BlockFormat`] of a [`Format`].
 macro_rules! with_block_format {
     ($format:expr, $Block:ident => $body:expr) => {
         with_block_format!(@match $format, $Block => $body,
-            F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS)
+            F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4)
     };
     (@match $format:expr, $Block:ident => $body:expr, $($name:ident)*) => {
         match $format {
@@ -43,7 +44,7 @@ macro_rules! with_block_format {
 
 impl Format {
     /// Every format, in the order of the enum.
-    pub const ALL: [Format; 15] = [
+    pub const ALL: [Format; 16] = [
         Format::F32,
         Format::F16,
         Format::BF16,
@@ -59,6 +60,7 @@ impl Format {
         Format::Q6_K,
         Format::IQ4_NL,
         Format::IQ4_XS,
+        Format::MXFP4,
     ];
 
     /// Number of weights in a block: 1, 32 or 256. A row is a whole number of blocks.
@@ -147,7 +149,6 @@ pub(crate) fn foreign_type_name(ggml_type: u32) -> &'static str {
         34 => "TQ1_0",
         35 => "TQ2_0",
         36..=38 => "a pre-arranged IQ4_NL, removed from ggml",
-        39 => "MXFP4",
         _ => "not a known ggml type",
     }
 }

@@ -31,6 +31,7 @@ SCALES = {
     "Q6_K": [208],
     "IQ4_NL": [0],
     "IQ4_XS": [0],
+    "MXFP4": [],
 }
 
 
@@ -53,6 +54,10 @@ def random_blocks(rng, qtype):
         scales = rng.normal(scale=0.05, size=len(blocks)).astype(np.float16)
         scales[-1] = np.float16(3e-7)  # A subnormal one.
         blocks[:, at : at + 2] = scales.view(np.uint8).reshape(-1, 2)
+    if qtype == GGMLQuantizationType.MXFP4:
+        # Exponents: ordinary ones, the two subnormal ones, the least above, and one as large as values stay finite with.
+        blocks[:, 0] = rng.integers(100, 140, size=len(blocks))
+        blocks[:4, 0] = [0, 1, 2, 250]
     return blocks.reshape(ROWS, -1)
 
 

@@ -108,6 +108,7 @@ pub(crate) fn planes_of(format: Format) -> &'static [Plane] {
         Format::Q5_K => const { &[plane(Quants, 16), plane(High, 4), plane(Scales, 2), SUPER] },
         Format::Q6_K => const { &[plane(Quants, 16), plane(High, 8), plane(Scales, 2), SUPER] },
         Format::IQ4_XS => const { &[plane(Quants, 16), plane(Scales, 1), SUPER] },
+        Format::MXFP4 => const { &[plane(Quants, 16), plane(Scales, 1)] },
     }
 }
 
@@ -129,6 +130,7 @@ pub(crate) fn kernel_part(format: Format) -> &'static str {
         Format::Q6_K => "formats/q6_k",
         Format::IQ4_NL => "formats/iq4_nl",
         Format::IQ4_XS => "formats/iq4_xs",
+        Format::MXFP4 => "formats/mxfp4",
     }
 }
 

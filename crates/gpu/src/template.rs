@@ -47,6 +47,7 @@ parts![
     "formats/f32",
     "formats/iq4_nl",
     "formats/iq4_xs",
+    "formats/mxfp4",
     "formats/parts/block",
     "formats/parts/five_bits",
     "formats/parts/iq4_levels",

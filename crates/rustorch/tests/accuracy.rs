@@ -26,6 +26,9 @@ const QUANTIZED_LIMIT: f64 = 4.5e-2;
 /// What llama.cpp, given F32 weights and cache, may be off from the reference before one of the two is wrong.
 const ORACLE_LIMIT: f64 = 5e-6;
 
+/// Formats for which llama.cpp's figures have not been recorded: their models are held to [`QUANTIZED_LIMIT`] alone.
+const UNRECORDED: [Format; 1] = [Format::MXFP4];
+
 /// llama.cpp's recorded figures.
 struct Recorded(Value);
 
@@ -77,11 +80,20 @@ impl Case {
 const CPU: Device = Device::Cpu(CpuOptions { threads: None, isa: None });
 const BOTH_CACHES: &[(KvDtype, &str)] = &[(KvDtype::F32, "f32"), (KvDtype::F16, "f16")];
 
-/// Checks a model with these caches; gives the ratios of its errors to llama.cpp's.
+/// Checks a model with these caches; gives the ratios of its errors to llama.cpp's where those have been recorded.
 fn check(device: Device, caches: &[(KvDtype, &str)], model: TestModel, recorded: &Recorded) -> Vec<f64> {
     let case = Case::new(model);
     let TestModel { name, spec } = &case.model;
     let want = case.want.concat();
+    if UNRECORDED.contains(&spec.formats.rule) {
+        for &(kv_dtype, setting) in caches {
+            let got = case.logits(kv_dtype, LoadOptions::on(device));
+            let error = relative_l2(&got.concat(), &want);
+            println!("{name:18} {setting} {error:9.2e}");
+            assert!(error <= QUANTIZED_LIMIT, "{name}, {setting} cache: error {error:e}");
+        }
+        return Vec::new();
+    }
     let norm = want.iter().map(|want| want * want).sum::<f64>().sqrt();
     let recorded_norm = recorded.number(name, "/norm");
     assert!(

@@ -72,6 +72,14 @@ impl Vector for Avx2 {
             let bits = _mm256_cvtepu16_epi32(load_16_bytes(&rows.as_chunks::<16>().0[register]));
             _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
         };
+        load_half_e8m0(rows: &[u8; TILE_ROWS], register: usize) -> __m256 = {
+            let e = _mm256_cvtepu8_epi32(load_8_bytes(&rows.as_chunks::<8>().0[register]));
+            let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, _mm256_set1_epi32(1)));
+            // The two smallest are subnormal.
+            let small = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), e);
+            let is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+            _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small))
+        };
         splat(value: f32) -> __m256 = _mm256_set1_ps(value);
         mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
         mul_add(a: __m256, b: __m256, sum: __m256) -> __m256 = _mm256_fmadd_ps(a, b, sum);

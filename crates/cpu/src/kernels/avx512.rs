@@ -70,6 +70,14 @@ impl Vector for Avx512 {
         load_f16(rows: &[u8; 2 * TILE_ROWS], _register: usize) -> __m512 = _mm512_cvtph_ps(load_32(rows));
         load_bf16(rows: &[u8; 2 * TILE_ROWS], _register: usize) -> __m512 =
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load_32(rows))));
+        load_half_e8m0(rows: &[u8; TILE_ROWS], _register: usize) -> __m512 = {
+            let e = _mm512_cvtepu8_epi32(load_16(rows));
+            let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, _mm512_set1_epi32(1)));
+            // The two smallest are subnormal.
+            let is_small = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+            let power = _mm512_mask_sllv_epi32(normal, is_small, _mm512_set1_epi32(0x0020_0000), e);
+            _mm512_castsi512_ps(power)
+        };
         splat(value: f32) -> __m512 = _mm512_set1_ps(value);
         mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
         mul_add(a: __m512, b: __m512, sum: __m512) -> __m512 = _mm512_fmadd_ps(a, b, sum);

@@ -57,7 +57,10 @@ pub(super) struct Header<'a, V: Vector> {
 impl<'a, V: Vector> Header<'a, V> {
     #[inline(always)]
     fn new<F: TileFormat>(v: V, bytes: &'a [u8]) -> Self {
-        let d = load_halves(v, &bytes[..32]);
+        let d = match F::SCALES {
+            Scales::E8M0 => load_powers(v, bytes),
+            _ => load_halves(v, &bytes[..32]),
+        };
         let d_min = if F::SCALES.has_min() { load_halves(v, &bytes[32..64]) } else { d };
         Self { bytes, d, d_min }
     }
@@ -78,7 +81,7 @@ impl<'a, V: Vector> Header<'a, V> {
             scales[register] = match F::SCALES {
                 Scales::DSigned32 | Scales::DSigned16 => v.load_i8(rows, register),
                 Scales::DMinNibbles => v.low_nibble(v.load_u8(rows, register)),
-                Scales::D | Scales::DM | Scales::DMinBytes => v.load_u8(rows, register),
+                Scales::E8M0 | Scales::D | Scales::DM | Scales::DMinBytes => v.load_u8(rows, register),
             };
         }
         scales
@@ -88,7 +91,7 @@ impl<'a, V: Vector> Header<'a, V> {
     #[inline(always)]
     pub fn scales<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
         match F::SCALES {
-            Scales::D | Scales::DM => self.d,
+            Scales::E8M0 | Scales::D | Scales::DM => self.d,
             _ => times(v, self.d, self.int_scales::<F>(v, sub)),
         }
     }
@@ -98,7 +101,7 @@ impl<'a, V: Vector> Header<'a, V> {
     pub fn mins<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
         let mut mins = self.d_min;
         match F::SCALES {
-            Scales::D | Scales::DSigned32 | Scales::DSigned16 => mins,
+            Scales::E8M0 | Scales::D | Scales::DSigned32 | Scales::DSigned16 => mins,
             Scales::DM => {
                 for register in 0..V::REGISTERS {
                     mins[register] = v.negate(mins[register]);
@@ -125,6 +128,16 @@ fn times<V: Vector>(v: V, mut floats: V::Tile<V::Floats>, integers: V::Tile<V::I
         floats[register] = v.mul(floats[register], v.to_floats(integers[register]));
     }
     floats
+}
+
+/// 16 powers of two.
+#[inline(always)]
+fn load_powers<V: Vector>(v: V, bytes: &[u8]) -> V::Tile<V::Floats> {
+    let mut tile = v.tile(v.splat(0.0));
+    for register in 0..V::REGISTERS {
+        tile[register] = v.load_half_e8m0(bytes.try_into().expect("16 bytes"), register);
+    }
+    tile
 }
 
 /// 16 f16 values, widened.
@@ -201,7 +214,7 @@ fn four_bits<V: Vector>(v: V, lines: &[[u8; 64]], g: usize, at: usize) -> V::Byt
     v.and(v.shr(v.load_bytes(&lines[g % 4], at), g / 4 * 4), v.splat_bytes(15))
 }
 
-/// A format's table of quants, lowered by 128 if `SIGNED`.
+/// A format's table of quants, lowered by its offset if `SIGNED`.
 const fn code<F: TileFormat, const SIGNED: bool>() -> [u8; 16] {
     let mut code = match F::LOOKUP {
         Some(code) => *code,
@@ -209,7 +222,7 @@ const fn code<F: TileFormat, const SIGNED: bool>() -> [u8; 16] {
     };
     let mut i = 0;
     while SIGNED && i < 16 {
-        code[i] ^= 0x80;
+        code[i] = code[i].wrapping_sub(F::OFFSET as u8);
         i += 1;
     }
     code

@@ -8,6 +8,8 @@
 
 use std::ops::IndexMut;
 
+use gguf::blocks::half_e8m0;
+
 use super::Piece;
 use super::half::f16_to_f32;
 use crate::tile::TILE_ROWS;
@@ -67,6 +69,8 @@ pub(super) trait Vector: Copy {
     fn load_f32(self, rows: &[u8; 4 * TILE_ROWS], register: usize) -> Self::Floats;
     fn load_f16(self, rows: &[u8; 2 * TILE_ROWS], register: usize) -> Self::Floats;
     fn load_bf16(self, rows: &[u8; 2 * TILE_ROWS], register: usize) -> Self::Floats;
+    /// `2^(byte - 128)`.
+    fn load_half_e8m0(self, rows: &[u8; TILE_ROWS], register: usize) -> Self::Floats;
     fn splat(self, value: f32) -> Self::Floats;
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
     /// `sum + a * b`, rounded once where the instruction set can.
@@ -203,6 +207,10 @@ impl Vector for Scalar {
     #[inline(always)]
     fn load_bf16(self, rows: &[u8; 2 * TILE_ROWS], register: usize) -> f32 {
         f32::from_bits(u32::from(u16::from_le_bytes(rows.as_chunks::<2>().0[register])) << 16)
+    }
+    #[inline(always)]
+    fn load_half_e8m0(self, rows: &[u8; TILE_ROWS], register: usize) -> f32 {
+        half_e8m0(rows[register])
     }
     #[inline(always)]
     fn splat(self, value: f32) -> f32 {

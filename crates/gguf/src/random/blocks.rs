@@ -18,12 +18,33 @@ pub fn random_blocks(format: Format, n_weights: usize, sigma: f32, rng: &mut Rng
         Format::F32 => rng.normals(n_weights, sigma).into_iter().flat_map(f32::to_le_bytes).collect(),
         Format::F16 => halves(rng.normals(n_weights, sigma), f32_to_f16),
         Format::BF16 => halves(rng.normals(n_weights, sigma), f32_to_bf16),
+        Format::MXFP4 => mxfp4_blocks(n_weights, sigma, rng),
         _ => quantized_blocks(format, n_weights, sigma, rng),
     }
 }
 
 fn halves(values: Vec<f32>, narrow: fn(f32) -> u16) -> Vec<u8> {
     values.into_iter().flat_map(|value| narrow(value).to_le_bytes()).collect()
+}
+
+/// Blocks whose scales, powers of two, are mixed so that weights have the deviation `sigma`.
+fn mxfp4_blocks(n_weights: usize, sigma: f32, rng: &mut Rng) -> Vec<u8> {
+    let format = Format::MXFP4;
+    let n_bytes = format.bytes_for(n_weights as u64).expect("whole blocks") as usize;
+    let mut bytes = vec![0; n_bytes];
+    rng.fill(&mut bytes);
+    // The mean square of the levels: 2 (1 + 4 + 9 + 16 + 36 + 64 + 144) / 16.
+    let scale = f64::from(sigma) / 34.25f64.sqrt();
+    let exponent = scale.log2().floor();
+    // A part of the blocks has twice the scale of the others.
+    let (low, square) = (exponent.exp2().powi(2), scale.powi(2));
+    let share = (square - low) / (3.0 * low);
+    let code = (exponent + 128.0) as u8;
+    assert!((2..254).contains(&code), "{format}: scale {scale:e} is out of range");
+    for block in bytes.chunks_exact_mut(format.block_bytes()) {
+        block[0] = if f64::from(rng.uniform(0.0, 1.0)) < share { code + 1 } else { code };
+    }
+    bytes
 }
 
 /// Where a block's binary16 scales lie; layouts are drawn in `crate::blocks`.
@@ -48,7 +69,7 @@ fn scales(format: Format) -> Scales {
         Format::Q3_K => (108, None),
         Format::Q6_K => (208, None),
         Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::IQ4_NL | Format::IQ4_XS => (0, None),
-        Format::F32 | Format::F16 | Format::BF16 => panic!("{format} has no scales"),
+        Format::F32 | Format::F16 | Format::BF16 | Format::MXFP4 => panic!("{format} has no binary16 scales"),
     };
     Scales { d, min: min.map(|(at, ratio)| Min { at, ratio }) }
 }

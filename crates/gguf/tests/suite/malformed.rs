@@ -146,7 +146,7 @@ fn tensor_records() {
         r#"tensor "t" has the shape [4, 0]: expected every dimension to be at least 1"#,
     );
     let supported =
-        "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS";
+        "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4";
     for (found, name) in [
         (4, "Q4_2, removed from ggml"),
         (9, "Q8_1"),

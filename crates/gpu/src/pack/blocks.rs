@@ -101,6 +101,7 @@ fn scale(format: Format, block: &[u8], part: usize) -> u32 {
             let high = (u16_at(block, 2) >> (2 * part)) as u8 & 3;
             u32::from((low | high << 4).wrapping_sub(32))
         }
+        Format::MXFP4 => u32::from(block[0]),
         Format::F32 | Format::F16 | Format::BF16 => unreachable!("{format} has no scales"),
     }
 }
@@ -136,6 +137,7 @@ fn quants(format: Format, block: &[u8], part: usize) -> [u8; BLOCK] {
             both(low, two_bits_of_256(&block[128..], part), 4)
         }
         Format::IQ4_XS => nibbles_of_32(&block[8 + 16 * part..]),
+        Format::MXFP4 => nibbles_of_32(&block[1..]),
         Format::F32 | Format::F16 | Format::BF16 => unreachable!("{format} has no blocks"),
     }
 }

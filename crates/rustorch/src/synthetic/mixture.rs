@@ -32,6 +32,8 @@ pub enum Mixture {
     Q6_K,
     IQ4_NL,
     IQ4_XS,
+    /// Matrices of experts in it, all others in Q8_0.
+    MXFP4,
 }
 
 /// A matrix of the model; with its layer where that matters.
@@ -50,7 +52,7 @@ pub(super) enum Matrix {
 
 impl Mixture {
     /// Every mixture.
-    pub const ALL: [Mixture; 19] = [
+    pub const ALL: [Mixture; 20] = [
         Mixture::F32,
         Mixture::F16,
         Mixture::BF16,
@@ -70,6 +72,7 @@ impl Mixture {
         Mixture::Q6_K,
         Mixture::IQ4_NL,
         Mixture::IQ4_XS,
+        Mixture::MXFP4,
     ];
 
     /// The mixture of that name, in either case. `q3_k`, `q4_k` and `q5_k` are the medium ones, as in `llama-quantize`.
@@ -106,6 +109,7 @@ impl Mixture {
             Mixture::IQ4_NL => 25,
             Mixture::IQ4_XS => 30,
             Mixture::BF16 => 32,
+            Mixture::MXFP4 => 38,
         }
     }
 
@@ -127,11 +131,16 @@ impl Mixture {
             Mixture::Q6_K => Format::Q6_K,
             Mixture::IQ4_NL => Format::IQ4_NL,
             Mixture::IQ4_XS => Format::IQ4_XS,
+            Mixture::MXFP4 => Format::MXFP4,
         }
     }
 
     /// The format of one matrix in a file of this kind.
     pub(super) fn format(self, matrix: Matrix, shape: &Shape) -> Format {
+        let of_experts = matches!(matrix, Matrix::FfnGate | Matrix::FfnUp | Matrix::FfnDown(_));
+        if self == Mixture::MXFP4 && !(of_experts && shape.experts.is_some()) {
+            return Format::Q8_0;
+        }
         let special = match matrix {
             Matrix::Output => self.output(),
             Matrix::Embedding if shape.tied_embeddings => self.output(),
