@@ -1,6 +1,6 @@
 //! `rustorch generate`
 
-use std::io::Write;
+use std::io::{IsTerminal, StdoutLock, Write};
 use std::num::NonZeroUsize;
 use std::sync::mpsc;
 use std::time::Instant;
@@ -75,8 +75,8 @@ pub fn run(args: &Args) -> Result<()> {
     let mut lanes = lanes(args);
     let mut usage = Usage::default();
     let mut current = 0;
-    let mut out = std::io::stdout().lock();
-    write!(out, "{}", lanes[0].heading).context(STDOUT)?;
+    let mut out = Out::new();
+    out.write(&lanes[0].heading).context(STDOUT)?;
     for (index, event) in events {
         let lane = &mut lanes[index as usize];
         match event {
@@ -119,19 +119,38 @@ fn lanes(args: &Args) -> Vec<Lane> {
 }
 
 /// Prints what the current lane has, and goes on to the next whenever it has ended.
-fn print_ready(lanes: &mut [Lane], current: &mut usize, out: &mut impl Write) -> std::io::Result<()> {
+fn print_ready(lanes: &mut [Lane], current: &mut usize, out: &mut Out) -> std::io::Result<()> {
     while let Some(lane) = lanes.get_mut(*current) {
-        write!(out, "{}", std::mem::take(&mut lane.text))?;
+        out.write(&std::mem::take(&mut lane.text))?;
         if !lane.ended {
             break;
         }
-        writeln!(out)?;
+        out.write("\n")?;
         *current += 1;
         if let Some(next) = lanes.get(*current) {
-            write!(out, "\n{}", next.heading)?;
+            out.write("\n")?;
+            out.write(&next.heading)?;
         }
     }
-    out.flush()
+    out.stdout.flush()
+}
+
+/// Standard output, which shows all of a text if it is a terminal and obeys none of it.
+struct Out {
+    stdout: StdoutLock<'static>,
+    is_terminal: bool,
+}
+
+impl Out {
+    fn new() -> Self {
+        let stdout = std::io::stdout().lock();
+        Self { is_terminal: stdout.is_terminal(), stdout }
+    }
+
+    fn write(&mut self, text: &str) -> std::io::Result<()> {
+        let text = if self.is_terminal { output::visible(text) } else { text.into() };
+        self.stdout.write_all(text.as_bytes())
+    }
 }
 
 /// The most tokens of a sequence: the context, or the KV pages if they hold less.

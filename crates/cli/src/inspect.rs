@@ -35,12 +35,12 @@ pub fn run(args: &Args) -> Result<()> {
         Err(error) => writeln!(text, "\nnot runnable     {error:#}")?,
     }
     describe_formats(&gguf, args.tensors, &mut text)?;
-    output::print(&text)
+    output::print(&output::visible(&text))
 }
 
 fn describe_file(gguf: &Gguf, out: &mut String) -> Result<()> {
     let metadata = gguf.metadata();
-    let text = |key| metadata.str(key).ok().flatten().unwrap_or("-").to_owned();
+    let text = |key| output::visible_line(metadata.str(key).ok().flatten().unwrap_or("-")).into_owned();
     writeln!(out, "name             {}", text("general.name"))?;
     writeln!(out, "architecture     {}", text("general.architecture"))?;
     let parameters: u64 = gguf.tensors().map(|t| t.dims().iter().product::<u64>()).sum();
@@ -229,6 +229,7 @@ fn describe_tensors(gguf: &Gguf, list_all: bool, out: &mut String) -> Result<()>
         let shape: Vec<String> = tensor.dims().iter().map(u64::to_string).collect();
         let (name, shape) =
             (if list_all { tensor.name().to_owned() } else { any_layer(tensor.name()) }, shape.join(" x "));
+        let name = output::visible_line(&name).into_owned();
         let at = *line_of.entry((name.clone(), shape.clone())).or_insert_with(|| {
             lines.push((name, shape, BTreeMap::new()));
             lines.len() - 1

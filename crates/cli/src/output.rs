@@ -1,26 +1,59 @@
 //! Printing: results on standard output, notes for people on standard error, and the format of figures.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use anyhow::{Context, Result};
 
-/// Prints results.
+/// Prints results. On a terminal, only what can be seen.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
+    let text = if out.is_terminal() { visible(text) } else { text.into() };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing standard output")
+}
+
+/// `text` without what a terminal obeys instead of showing it: such characters become escapes of Rust's, like `\u{1b}`. Names in files and
+/// what models say may be written for the terminal of whoever reads them. Line breaks and tabs stay.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| is_obeyed(c) && c != '\n' && c != '\t')
+}
+
+/// As [`visible`], in one line.
+pub fn visible_line(text: &str) -> Cow<'_, str> {
+    escaped(text, is_obeyed)
+}
+
+/// Control characters, and those that end a line or change the direction of what follows.
+fn is_obeyed(c: char) -> bool {
+    let directs = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || directs || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&is_escaped) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_escaped(c) {
+            true => out.extend(c.escape_debug()),
+            false => out.push(c),
+        }
+    }
+    out.into()
 }
 
 /// Prints an error with its causes.
 #[allow(clippy::print_stderr)] // This is where errors are printed.
 pub fn error(error: &anyhow::Error) {
-    eprintln!("error: {}", message(error));
+    eprintln!("error: {}", visible(&message(error)));
 }
 
 /// Prints a line for people: a summary or a note.
 #[allow(clippy::print_stderr)] // This is where notes are printed.
 pub fn note(text: &str) {
-    eprintln!("{text}");
+    eprintln!("{}", visible(text));
 }
 
 /// An error and its causes. Some messages end with that of their cause, which is not repeated then.
@@ -75,6 +108,14 @@ mod tests {
         for (count, expect) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(count), expect);
         }
+    }
+
+    #[test]
+    fn terminals_are_told_nothing() {
+        let text = "a\u{1b}]0;title\u{7}\r\u{9b}31m\u{202e}b\n\tcé 日本 👩\u{200d}🚀";
+        assert_eq!(visible(text), "a\\u{1b}]0;title\\u{7}\\r\\u{9b}31m\\u{202e}b\n\tcé 日本 👩\u{200d}🚀");
+        assert_eq!(visible_line("a\n\tb"), "a\\n\\tb");
+        assert!(matches!(visible("plain\n"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -249,3 +249,17 @@ fn the_output_follows_a_grammar() {
     fail(&args, b"", 1, "--json-schema: schema: expected no \"uniqueItems\"");
     fail(&["generate", "-p", FOX, "--json", "--regex", "a"], b"", 2, "cannot be used with");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_terminal_is_shown_control_characters() {
+    let prompt = "\u{1b}[2J\u{7}One day";
+    assert!(generate(&[prompt], &["-n", "2"]).starts_with(prompt), "a file gets the bytes");
+    // util-linux's `script` gives a program a terminal.
+    let line = format!("\"$RUSTORCH\" generate --device cpu -n 2 -p '{prompt}'");
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).env("RUSTORCH", env!("CARGO_BIN_EXE_rustorch"));
+    let output = script.stdin(std::process::Stdio::null()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\\u{1b}[2J\\u{7}One day") && !text.contains(prompt), "{text:?}");
+}

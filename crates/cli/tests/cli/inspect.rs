@@ -1,6 +1,6 @@
 //! `rustorch inspect`
 
-use crate::harness::{arg, demo_bytes, folder, repository, run, succeed, with_key};
+use crate::harness::{arg, demo_bytes, fail, folder, patched, repository, run, succeed, with_key};
 
 #[track_caller]
 fn check(args: &[&str], lines: &[&str]) {
@@ -130,4 +130,21 @@ fn files_that_cannot_be_run_are_described_too() {
     let says = "llama.block_count: expected at most 47, the number of the file's tensors, found 16777216";
     let text = succeed(&["inspect", "-m", arg(&path)], b"");
     assert!(text.contains("not runnable") && text.contains(says), "{text}");
+}
+
+#[test]
+fn a_file_cannot_speak_to_the_terminal() {
+    let path = folder("inspect_escapes").join("model.gguf");
+    let name = patched(demo_bytes(), b"RusTorch demo storyteller", b"\x1b]0;a title\x07\nlayers   999");
+    let tensor = patched(name, b"blk.4.attn_q.weight", b"blk.4.attn\x1b[2Jeight");
+    std::fs::write(&path, tensor).unwrap();
+    let text = succeed(&["inspect", "--tensors", "-m", arg(&path)], b"");
+    assert!(text.contains("name             \\u{1b}]0;a title\\u{7}\\nlayers   999\n"), "{text:?}");
+    assert!(text.contains("blk.4.attn\\u{1b}[2Jeight"), "{text:?}");
+    assert!(!text.contains('\u{1b}') && !text.contains('\u{7}'), "{text:?}");
+    // Errors too.
+    std::fs::write(&path, patched(demo_bytes(), b"blk.4.attn_q.weight", b"blk.4.attn\x1b[2Jeight")).unwrap();
+    let ran = run(&["logits", "-m", arg(&path), "--tokens", "1"], b"");
+    assert!(ran.code == Some(1) && !ran.stderr.contains('\u{1b}'), "{:?}", ran.stderr);
+    fail(&["logits", "-m", "\u{1b}[2J.gguf", "--tokens", "1"], b"", 1, "\\u{1b}[2J.gguf");
 }
