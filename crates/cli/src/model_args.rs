@@ -42,8 +42,15 @@ impl FileArgs {
     }
 
     pub fn tokenizer(&self, gguf: &Gguf) -> Result<Tokenizer> {
-        Tokenizer::from_gguf(gguf).with_context(|| self.model.display().to_string())
+        let tokenizer = Tokenizer::from_gguf(gguf).with_context(|| self.model.display().to_string())?;
+        note_oddities(&tokenizer);
+        Ok(tokenizer)
     }
+}
+
+/// Says what of a file's tokenizer was ignored.
+pub fn note_oddities(tokenizer: &Tokenizer) {
+    tokenizer.notes().iter().for_each(|note| output::note(&format!("warning: {note}")));
 }
 
 /// The model's file, and how to run it.

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use rustorch_llama::{Bos, Metadata, Special, Tokenizer};
 
-use crate::model_args::FileArgs;
+use crate::model_args::{FileArgs, note_oddities};
 use crate::{output, text_input};
 
 /// Print the token ids of a text on one line
@@ -32,6 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
         let metadata = Metadata::open(&args.file.model)?;
         Tokenizer::from_metadata(&metadata).with_context(|| args.file.model.display().to_string())?
     };
+    note_oddities(&tokenizer);
     let text = match &args.text {
         Some(text) => text.clone(),
         None => text_input::read_stdin()?,

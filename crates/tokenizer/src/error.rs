@@ -23,14 +23,8 @@ pub enum TokenizerError {
     #[error("metadata key {key:?}: element {index} is {found}; expected {expected}")]
     Element { key: &'static str, index: usize, found: String, expected: &'static str },
 
-    #[error("metadata key {key:?} is {found}, but the vocabulary has {vocab_size} tokens")]
-    TokenOutOfRange { key: &'static str, found: u32, vocab_size: usize },
-
-    #[error("metadata key {flag:?} is true, but {key:?} is missing")]
-    NoTokenToAdd { flag: &'static str, key: &'static str },
-
     #[error(
-        "the model has no chat template: metadata key \"tokenizer.chat_template\" is missing; \
+        "the model has no chat template: metadata key \"tokenizer.chat_template\" is missing or empty; \
          hint: prompt it with plain text"
     )]
     NoChatTemplate,

@@ -29,6 +29,7 @@ pub struct Tokenizer {
     chat_template: Option<std::result::Result<ChatTemplate, String>>,
     /// For chats with tools, if the file has one.
     tool_template: Option<std::result::Result<ChatTemplate, String>>,
+    notes: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -61,8 +62,7 @@ impl Tokenizer {
     /// matter.
     ///
     /// # Errors
-    /// If a key is missing or malformed, or names a model (other than `llama` and `gpt2`) or pre-tokenizer
-    /// that is not supported. A chat template that does not parse is an error of [`Tokenizer::chat_template`]
+    /// If a key is missing or malformed, or names a model (other than `llama` and `gpt2`) that is not supported. A chat template that does not parse is an error of [`Tokenizer::chat_template`]
     /// only.
     pub fn from_gguf(gguf: &Gguf) -> Result<Tokenizer> {
         Self::from_metadata(gguf.metadata())
@@ -97,9 +97,11 @@ impl Tokenizer {
                 add_space_prefix: vocab.add_space_prefix,
                 kinds: vocab.kinds,
                 roles: vocab.roles,
+                notes: vocab.notes,
             };
         let template = |key| -> Result<_> {
-            let source = metadata.str(key)?;
+            // An empty one would lose every message.
+            let source = metadata.str(key)?.filter(|source| !source.trim().is_empty());
             Ok(source.map(|source| tokenizer.template(source).map_err(|error| error.to_string())))
         };
         (tokenizer.chat_template, tokenizer.tool_template) =
@@ -181,6 +183,12 @@ impl Tokenizer {
             tokens.insert(0, bos);
         }
         Ok(tokens)
+    }
+
+    /// What the file says of its tokenizer that was ignored, because it cannot be meant or is not known: a sentence for each,
+    /// which names the key.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// The model's chat template.

@@ -113,6 +113,8 @@ pub(crate) struct Vocab<'g> {
     pub(crate) roles: Roles,
     /// Whether a text gets a space put in front, and one that follows a special token too.
     pub(crate) add_space_prefix: bool,
+    /// What the file says that was ignored, as it cannot be meant.
+    pub(crate) notes: Vec<String>,
     /// Whether special tokens (all but a few) take the white space that follows them.
     strips_right: bool,
 }
@@ -121,25 +123,26 @@ impl<'g> Vocab<'g> {
     pub(crate) fn read(metadata: &'g Metadata) -> Result<Self> {
         let model = metadata.str(MODEL)?.ok_or(TokenizerError::MissingKey { key: MODEL })?;
         let texts = metadata.strings(TOKENS)?.ok_or(TokenizerError::MissingKey { key: TOKENS })?;
+        let mut notes = Vec::new();
         let model = match model {
             "llama" => Model::Spm { scores: read_scores(metadata, texts.len())? },
             "gpt2" => Model::Bpe {
                 merges: metadata.strings(MERGES)?.ok_or(TokenizerError::MissingKey { key: MERGES })?,
-                pre: read_pre(metadata)?,
+                pre: read_pre(metadata, &mut notes)?,
             },
             _ => {
                 let supported = vec!["llama", "gpt2"];
                 return Err(TokenizerError::Unsupported { key: MODEL, found: model.into(), supported });
             }
         };
-        let kinds = read_kinds(metadata, texts)?;
+        let kinds = read_kinds(metadata, texts, &mut notes)?;
         let add_space_prefix = metadata.bool(ADD_SPACE_PREFIX)?.unwrap_or(matches!(model, Model::Spm { .. }));
-        let roles = Roles::read(metadata, texts, &kinds, &model)?;
+        let roles = Roles::read(metadata, texts, &kinds, &model, &mut notes)?;
         // Microsoft's Phi-3 tokenizers say `rstrip` of their added tokens. No key holds this, so the name
         // must do.
         let name = metadata.str("general.name").ok().flatten().unwrap_or_default().to_lowercase();
         let strips_right = name.contains("phi-3") || name.contains("phi3");
-        Ok(Vocab { texts, kinds, model, roles, add_space_prefix, strips_right })
+        Ok(Vocab { texts, kinds, model, roles, add_space_prefix, notes, strips_right })
     }
 
     /// The tokens of those kinds that `wanted` says, as special tokens.
@@ -185,13 +188,22 @@ impl<'g> Vocab<'g> {
 }
 
 impl Roles {
-    fn read(metadata: &Metadata, texts: &[String], kinds: &[Kind], model: &Model<'_>) -> Result<Self> {
+    fn read(
+        metadata: &Metadata,
+        texts: &[String],
+        kinds: &[Kind],
+        model: &Model<'_>,
+        notes: &mut Vec<String>,
+    ) -> Result<Self> {
         let in_range = |id: &u32| (*id as usize) < texts.len();
-        let id = |key: &'static str| match metadata.u32(key)? {
-            Some(found) if !in_range(&found) => {
-                Err(TokenizerError::TokenOutOfRange { key, found, vocab_size: texts.len() })
+        let mut ignored = Vec::new();
+        let mut id = |key: &'static str| -> Result<_> {
+            let found = metadata.u32(key)?;
+            if let Some(found) = found.filter(|found| !in_range(found)) {
+                let count = texts.len();
+                ignored.push(format!("{key} is ignored: expected a token below {count}, found {found}"));
             }
-            id => Ok(id),
+            Ok(found.filter(in_range))
         };
         let (default_bos, default_eos, default_unknown, default_add_bos) = match model {
             Model::Spm { .. } => (Some(1), Some(2), Some(0), true),
@@ -203,19 +215,19 @@ impl Roles {
         // Nothing but chat templates asks for it, and files that have none are known to write nonsense here.
         let padding = metadata.u32(PADDING).ok().flatten().filter(in_range);
 
-        let add_bos = metadata.bool(ADD_BOS)?;
-        let add_eos = metadata.bool(ADD_EOS)?;
-        if add_bos == Some(true) && bos.is_none() {
-            return Err(TokenizerError::NoTokenToAdd { flag: ADD_BOS, key: BOS });
-        }
-        if add_eos == Some(true) && eos.is_none() {
-            return Err(TokenizerError::NoTokenToAdd { flag: ADD_EOS, key: EOS });
-        }
-
         let mut eog: Vec<u32> = eos.into_iter().collect();
-        for key in EOG_KEYS {
+        for key in EOG_KEYS.into_iter().filter(|&key| key != EOS) {
             eog.extend(id(key)?);
         }
+        notes.append(&mut ignored);
+        let add_bos = metadata.bool(ADD_BOS)?;
+        let add_eos = metadata.bool(ADD_EOS)?;
+        for (adds, token, flag, key) in [(add_bos, bos, ADD_BOS, BOS), (add_eos, eos, ADD_EOS, EOS)] {
+            if adds == Some(true) && token.is_none() {
+                notes.push(format!("{flag} is ignored: expected a token in {key}, found none"));
+            }
+        }
+
         let named = texts.iter().zip(kinds).map(|(text, &kind)| ends_generation(text, kind));
         eog.extend((0..).zip(named).filter(|(_, named)| *named).map(|(id, _)| id));
         eog.sort_unstable();
@@ -232,14 +244,19 @@ impl Roles {
     }
 }
 
-/// A missing pre-tokenizer is `default`, as in llama.cpp, which did not always write the key.
-fn read_pre(metadata: &Metadata) -> Result<&'static PreTokenizer> {
-    let name = metadata.str(PRE)?.unwrap_or("default");
-    pre::by_name(name).ok_or_else(|| TokenizerError::Unsupported {
-        key: PRE,
-        found: name.into(),
-        supported: pre::supported().collect(),
-    })
+/// A pre-tokenizer that is missing, as llama.cpp did not always write the key, or that nobody knows, is `default`: words are
+/// cut otherwise than in training, which most texts hardly notice.
+fn read_pre(metadata: &Metadata, notes: &mut Vec<String>) -> Result<&'static PreTokenizer> {
+    let found = metadata.str(PRE)?.unwrap_or_default();
+    let pre = pre::by_name(found).or_else(|| {
+        let found = if found.is_empty() { "none".to_owned() } else { format!("{found:?}") };
+        let known = pre::supported().collect::<Vec<_>>().join(", ");
+        notes.push(format!(
+            "texts are cut as by the pre-tokenizer \"default\": {PRE}: expected one of {known}, found {found}"
+        ));
+        pre::by_name("default")
+    });
+    pre.ok_or(TokenizerError::MissingKey { key: PRE })
 }
 
 /// Without scores all tokens merge alike, leftmost first, as in llama.cpp.
@@ -249,14 +266,18 @@ fn read_scores(metadata: &Metadata, n_tokens: usize) -> Result<Vec<f32>> {
     Ok(scores)
 }
 
-fn read_kinds(metadata: &Metadata, texts: &[String]) -> Result<Vec<Kind>> {
+fn read_kinds(metadata: &Metadata, texts: &[String], notes: &mut Vec<String>) -> Result<Vec<Kind>> {
     let types = metadata.i32s(TYPES)?;
     if let Some(types) = &types {
         check_length(TYPES, texts.len(), types.len())?;
     }
+    let untyped = types.iter().flatten().filter(|&&found| found == 0).count();
+    if untyped > 0 {
+        notes.push(format!("{untyped} tokens are taken for normal ones: {TYPES}: expected 1 to 6, found 0"));
+    }
     let kind = |(index, text): (usize, &String)| {
         let kind = match types.as_ref().map_or(1, |types| types[index]) {
-            1 => Kind::Normal,
+            0 | 1 => Kind::Normal,
             2 => Kind::Unknown,
             3 => Kind::Control,
             4 => Kind::UserDefined,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::harness::{arg, fail, repository, run, succeed};
+use crate::harness::{arg, demo_bytes, fail, folder, patched, repository, run, succeed};
 
 fn vocabulary(name: &str) -> PathBuf {
     repository(&format!("crates/tokenizer/tests/vocab/ggml-vocab-{name}.gguf"))
@@ -84,4 +84,18 @@ fn files_that_cannot_be_read_are_named_once() {
     let stderr = run(&["tokenize", "-m", "nowhere.gguf"], b"a").stderr;
     assert_eq!(stderr.matches("os error").count(), 1, "{stderr}");
     fail(&["tokenize", "-m", env!("CARGO_MANIFEST_DIR")], b"a", 1, "not a regular file");
+}
+
+#[test]
+fn what_is_ignored_of_a_file_is_said() {
+    let path = folder("tokenize_notes").join("model.gguf");
+    std::fs::write(&path, patched(demo_bytes(), b"gpt-2", b"other")).unwrap();
+    let ran = run(&["tokenize", "-m", arg(&path), "a"], b"");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(
+        ran.stderr.starts_with("warning: texts are cut as by the pre-tokenizer \"default\""),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.ends_with(", found \"other\"\n"), "{}", ran.stderr);
 }

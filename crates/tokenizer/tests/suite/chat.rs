@@ -234,11 +234,13 @@ fn what_fails_says_why() {
     for role in ["", "user|><|im_end", "user\n"] {
         check(CHATML, &[ChatMessage::new("user", ""), ChatMessage::new(role, "")], "message 1 has the role");
     }
-    let message = vocabulary().build().chat_template().unwrap_err().to_string();
-    assert!(message.contains("\"tokenizer.chat_template\" is missing"), "{message}");
+    for tokenizer in [vocabulary().build(), with_template(""), with_template(" \n")] {
+        let message = tokenizer.chat_template().unwrap_err().to_string();
+        assert!(message.contains("\"tokenizer.chat_template\" is missing or empty"), "{message}");
+    }
     let message =
         vocabulary().build().apply_chat_template(&hello, GenerationPrompt::Add).unwrap_err().to_string();
-    assert!(message.contains("\"tokenizer.chat_template\" is missing"), "{message}");
+    assert!(message.contains("\"tokenizer.chat_template\" is missing or empty"), "{message}");
 }
 
 /// A chat with a call, its result and a tool, all of which say `said` somewhere.

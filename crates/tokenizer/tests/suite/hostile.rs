@@ -1,6 +1,7 @@
 //! Templates of hostile files. The worst that one does is an error: never an abort, and never more work or memory than the limits
 //! allow.
 
+use proptest::prelude::*;
 use tokenizer::{ChatMessage, TokenizerError};
 
 use crate::chat::render;
@@ -127,4 +128,99 @@ fn endless_work_and_memory_end_with_an_error() {
     assert!(message.contains("tojson: expected an indent of at most 16, found 1000000000"), "{message}");
     let message = said(&"x".repeat((1 << 20) + 1)).unwrap_err().to_string();
     assert!(message.contains("expected at most 1048576 bytes"), "{message}");
+}
+
+/// Pieces of templates, most of which fit together somewhere, and rubbish between them.
+fn template() -> impl Strategy<Value = String> {
+    let words = prop::sample::select(vec![
+        "{{ ",
+        " }}",
+        "{% ",
+        " %}",
+        "{%- ",
+        " -%}",
+        "{# ",
+        " #}",
+        "{% set n = namespace(a=[]) %}",
+        "{% set n.a = ",
+        "n",
+        "n.a",
+        "[n.a]",
+        "{'b': n.a}",
+        "{% for m in messages %}",
+        "{% endfor %}",
+        "{% if ",
+        "{% elif ",
+        "{% else %}",
+        "{% endif %}",
+        "{% macro f(x) %}",
+        "{% endmacro %}",
+        "f(",
+        "f(f(1))",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "|",
+        " | tojson",
+        " | tojson(indent=9)",
+        " | list",
+        " | sort",
+        " | join('x')",
+        " | length",
+        "m.content",
+        "messages",
+        "loop",
+        "loop.index",
+        " + ",
+        " ~ ",
+        " * ",
+        "999999999",
+        "1",
+        "0",
+        "-1",
+        "not ",
+        " in ",
+        " is defined",
+        ".",
+        ",",
+        "=",
+        "==",
+        "'",
+        "\"",
+        "x",
+        " ",
+        "\n",
+        "range(99999)",
+        "raise_exception('no')",
+        "{% raw %}",
+        "{% endraw %}",
+        "{% generation %}",
+        "{% endgeneration %}",
+        "strftime_now('%Y')",
+        "[::-1]",
+        "[1:]",
+        ".split('l')",
+        ".items()",
+        "\u{e9}",
+        "{% set n.a %}",
+        "{% endset %}",
+        "{% filter upper %}",
+        "{% endfilter %}",
+        "__kept",
+    ]);
+    prop::collection::vec(words, 0..60).prop_map(|words| words.concat())
+}
+
+proptest! {
+    /// Whatever is in a template, it is rendered or an error says why not, and what it renders to has a bound.
+    #[test]
+    fn any_template_is_rendered_or_refused(template in template()) {
+        match said(&template) {
+            Ok(text) => prop_assert!(text.len() < 256 << 20),
+            Err(error) => prop_assert!(error.to_string().contains("chat template"), "{error}"),
+        }
+    }
 }

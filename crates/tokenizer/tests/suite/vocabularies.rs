@@ -206,12 +206,6 @@ fn bad_metadata_is_an_error_that_names_it() {
         Value::String("bert".into()),
         "\"bert\" is not supported; supported: llama, gpt2",
     );
-    check(
-        bpe(),
-        "tokenizer.ggml.pre",
-        Value::String("nope".into()),
-        "tokenizer.ggml.pre \"nope\" is not supported; supported: default, llama-bpe,",
-    );
     check(spm(), "tokenizer.ggml.model", Value::U32(1), "tokenizer.ggml.model");
     check(spm(), "tokenizer.ggml.tokens", Value::U32(1), "tokenizer.ggml.tokens");
     check(
@@ -228,21 +222,55 @@ fn bad_metadata_is_an_error_that_names_it() {
     );
     check(bpe(), "tokenizer.ggml.token_type", ints(&[7; 256]), "element 0 is 7; expected 1 to 6");
     check(bpe(), "tokenizer.ggml.token_type", ints(&[6; 256]), "expected \"<0x00>\" to \"<0xFF>\"");
-    check(
-        bpe(),
-        "tokenizer.ggml.eos_token_id",
-        Value::U32(256),
-        "\"tokenizer.ggml.eos_token_id\" is 256, but the vocabulary has 256 tokens",
-    );
     check(bpe(), "tokenizer.ggml.bos_token_id", Value::I32(-1), "tokenizer.ggml.bos_token_id");
-    check(
-        bpe(),
-        "tokenizer.ggml.add_bos_token",
-        Value::Bool(true),
-        "\"tokenizer.ggml.add_bos_token\" is true, but \"tokenizer.ggml.bos_token_id\" is missing",
-    );
 
     let empty = gguf::Gguf::from_vec(gguf::GgufWriter::new().write()).unwrap();
     let message = Tokenizer::from_gguf(&empty).unwrap_err().to_string();
     assert!(message.contains("\"tokenizer.ggml.model\" is missing"), "{message}");
+}
+
+#[test]
+fn what_cannot_be_meant_is_ignored_with_a_note() {
+    let check = |vocabulary: Vocabulary, key: &'static str, value: Value, expected: &[&str]| {
+        let plain = vocabulary.build();
+        let mut vocabulary = vocabulary;
+        let tokenizer = vocabulary.key(key, value).build();
+        assert_eq!(tokenizer.notes(), expected);
+        let text = "a few words, 12 é";
+        let encode = |tokenizer: &Tokenizer| tokenizer.encode(text, Special::Parse, Bos::Add);
+        assert_eq!(encode(&tokenizer), encode(&plain), "{key}");
+        assert_eq!(tokenizer.eog_tokens(), plain.eog_tokens(), "{key}");
+    };
+    let bpe = || Vocabulary::bpe("default", &["a b"]);
+    assert!(bpe().build().notes().is_empty());
+    for (key, role) in [("eos", "eos_token_id"), ("unknown", "unknown_token_id"), ("eot", "eot_token_id")] {
+        let name: &'static str = match key {
+            "eos" => "tokenizer.ggml.eos_token_id",
+            "unknown" => "tokenizer.ggml.unknown_token_id",
+            _ => "tokenizer.ggml.eot_token_id",
+        };
+        let note = format!("tokenizer.ggml.{role} is ignored: expected a token below 257, found 4294967295");
+        check(bpe(), name, Value::U32(u32::MAX), &[&note]);
+    }
+    check(
+        bpe(),
+        "tokenizer.ggml.add_bos_token",
+        Value::Bool(true),
+        &[
+            "tokenizer.ggml.add_bos_token is ignored: expected a token in tokenizer.ggml.bos_token_id, found none",
+        ],
+    );
+    check(
+        bpe(),
+        "tokenizer.ggml.token_type",
+        Value::Array(Array::I32([&[0; 7][..], &[1; 250]].concat())),
+        &["7 tokens are taken for normal ones: tokenizer.ggml.token_type: expected 1 to 6, found 0"],
+    );
+    for (found, shown) in [("nope", "\"nope\""), ("", "none")] {
+        let mut vocabulary = bpe();
+        let tokenizer = vocabulary.key("tokenizer.ggml.pre", Value::String(found.into())).build();
+        let [note] = tokenizer.notes() else { panic!("{:?}", tokenizer.notes()) };
+        let expected = "texts are cut as by the pre-tokenizer \"default\": tokenizer.ggml.pre: expected one of default, llama-bpe,";
+        assert!(note.starts_with(expected) && note.ends_with(&format!(", found {shown}")), "{note}");
+    }
 }
