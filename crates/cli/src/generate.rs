@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use rustorch_llama::{
-    Bos, ChatMessage, EngineHandle, Event, GenerationPrompt, LlamaConfig, Request, SamplingParams, Special,
-    Tokenizer, Usage, Weights,
+    Bos, ChatMessage, Event, GenerationPrompt, LlamaConfig, Request, SamplingParams, Special, Tokenizer,
+    Usage,
 };
 
 use crate::model_args::{ModelArgs, Purpose, Started, parse_count};
@@ -58,12 +58,12 @@ pub fn run(args: &Args) -> Result<()> {
     let given = args.model.batch_size.or(NonZeroUsize::new(LlamaConfig::DEFAULT_BATCH_SIZE));
     let batch_size = given.max(Some(num_prompts));
     let model = ModelArgs { batch_size, ..args.model.clone() };
-    let Started { engine, tokenizer, weights, .. } = model.start_engine(Purpose::Throughput, None)?;
+    let Started { engine, tokenizer, .. } = model.start_engine(Purpose::Throughput, None)?;
     // Before the clock starts: it may take as long as many tokens.
     let grammar = args.structure.compile(&tokenizer)?;
     let (sender, events) = mpsc::channel();
     let started = Instant::now();
-    let longest = longest_sequence(&engine, &weights);
+    let longest = engine.max_seq_tokens();
     for (index, prompt) in args.prompt.iter().enumerate() {
         request(args, index, prompt, &tokenizer, longest)
             .map(|request| Request { grammar: grammar.clone(), ..request })
@@ -151,12 +151,6 @@ impl Out {
         let text = if self.is_terminal { output::visible(text) } else { text.into() };
         self.stdout.write_all(text.as_bytes())
     }
-}
-
-/// The most tokens of a sequence: the context, or the KV pages if they hold less.
-fn longest_sequence(engine: &EngineHandle, weights: &Weights) -> usize {
-    let config = weights.config();
-    config.max_seq_len.min(engine.stats().num_pages * config.page_size)
 }
 
 fn request(

@@ -128,7 +128,7 @@ impl Admission {
     }
 
     /// Tokens of the longest sequence.
-    fn most_tokens(&self) -> usize {
+    pub fn most_tokens(&self) -> usize {
         self.spec.max_seq_len.min(self.pool())
     }
 

@@ -42,6 +42,11 @@ impl EngineHandle {
         Self { shared: Arc::new(Shared { admission, commands, stats, thread }) }
     }
 
+    /// Tokens of the longest sequence, prompt and output together: what the context holds, or all KV pages if that is less.
+    pub fn max_seq_tokens(&self) -> usize {
+        self.shared.admission.most_tokens()
+    }
+
     /// Queues a request; its events are the stream's. Dropping the stream cancels it.
     ///
     /// The queue has no bound: whoever has many requests keeps a few times as many as run in it and submits the next when

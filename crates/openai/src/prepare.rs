@@ -77,6 +77,8 @@ pub struct Work {
     sequences: Sequences,
     /// The field that demands a form of the answer.
     form_field: Option<String>,
+    /// Whether the body says how many tokens to generate; if not, it is no more than there is room for.
+    is_length_given: bool,
 }
 
 #[derive(Debug)]
@@ -138,7 +140,12 @@ impl Work {
     ) -> Result<(), ApiError> {
         let sinks = (0..self.len()).map(sink);
         let queued = match self.sequences {
-            Sequences::Generate(requests) => engine.submit_together(requests.into_iter().zip(sinks)),
+            Sequences::Generate(mut requests) => {
+                if !self.is_length_given {
+                    requests.iter_mut().for_each(|request| fit(request, engine.max_seq_tokens()));
+                }
+                engine.submit_together(requests.into_iter().zip(sinks))
+            }
             Sequences::Embed(requests) => engine.embed_together(requests.into_iter().zip(sinks)),
         };
         queued.map_err(|error| ApiError::of_engine(error, self.form_field.as_deref()))
@@ -210,7 +217,7 @@ fn completion(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
         .to(Prompts { token_ids: prompts.clone(), texts, listed, keeps_stop, returns_ids });
     let form = form.map(|form| form.compile(context.grammars)).transpose()?;
     Ok((
-        work(&prompts, n, &params, form.as_ref()),
+        Work { is_length_given: !unset, ..work(&prompts, n, &params, form.as_ref()) },
         answer.with_form_field(form.map(|form| form.field)),
         stream,
     ))
@@ -288,7 +295,11 @@ fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiEr
     let requests = body.input.tokens(context.tokenizer).into_iter().map(request).collect();
     let format = EmbeddingFormat { encoding: body.encoding_format, dimensions: body.dimensions };
     let answer = Answer::new(Kind::Embedding(format), context.model, found, 1, None);
-    Ok((Work { sequences: Sequences::Embed(requests), form_field: None }, answer, None))
+    Ok((
+        Work { sequences: Sequences::Embed(requests), form_field: None, is_length_given: true },
+        answer,
+        None,
+    ))
 }
 
 /// Embeds texts to compare them.
@@ -312,7 +323,7 @@ fn compare(
     let answer = Answer::new(Kind::Comparison(comparison), context.model, texts.len(), 1, None)
         .to(Prompts { texts, ..Prompts::default() });
     let sequences = Sequences::Embed(tokens.into_iter().map(request).collect());
-    Ok((Work { sequences, form_field: None }, answer, None))
+    Ok((Work { sequences, form_field: None, is_length_given: true }, answer, None))
 }
 
 /// The prompt that the body of a chat makes, as text, and the names of its fields that nobody knows.
@@ -406,7 +417,14 @@ fn work(prompts: &[Vec<u32>], n: usize, params: &SamplingParams, form: Option<&F
         ..Request::default()
     };
     let sequences = Sequences::Generate((0..).zip(prompts).map(request).collect());
-    Work { sequences, form_field: form.map(|form| form.field.clone()) }
+    Work { sequences, form_field: form.map(|form| form.field.clone()), is_length_given: true }
+}
+
+/// Lowers what the request may generate to what there is room for, but not to nothing: then the prompt is too long, which the engine
+/// says.
+fn fit(request: &mut Request, max_seq_tokens: usize) {
+    let room = max_seq_tokens.saturating_sub(request.prompt_token_ids.len()).max(1);
+    request.params.max_tokens = request.params.max_tokens.map(|max_tokens| max_tokens.min(room));
 }
 
 fn sampling_params(common: Common, sampling: Sampling, default_seed: u64) -> SamplingParams {

@@ -89,8 +89,8 @@ fn files_that_cannot_be_read_are_named_once() {
 #[test]
 fn what_is_ignored_of_a_file_is_said() {
     let path = folder("tokenize_notes").join("model.gguf");
-    std::fs::write(&path, patched(demo_bytes(), b"gpt-2", b"other")).unwrap();
-    let ran = run(&["tokenize", "-m", arg(&path), "a"], b"");
+    fs::write(&path, patched(demo_bytes(), b"gpt-2", b"other")).unwrap();
+    let ran = run(&["tokenize", "-m", arg(&path)], b"a");
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(
         ran.stderr.starts_with("warning: texts are cut as by the pre-tokenizer \"default\""),

@@ -40,6 +40,18 @@ fn chunks_joined_are_the_whole_answer() {
     check(text, json!({"prompt": "One day", "logit_bias": {"3": 100}, "logprobs": 1}), "text_completion");
 }
 
+#[test]
+fn an_answer_of_no_given_length_ends_with_the_context() {
+    let max_seq_tokens = demo().engine.max_seq_tokens();
+    let ask = |prompt: usize| {
+        let body = json!({"prompt": vec![5; prompt], "ignore_eos": true, "temperature": 0});
+        let answer = whole(Endpoint::Completions, &body);
+        (answer["usage"]["completion_tokens"].clone(), answer["choices"][0]["finish_reason"].clone())
+    };
+    assert_eq!(ask(max_seq_tokens - 16), (json!(16), json!("length")));
+    assert_eq!(ask(max_seq_tokens - 3), (json!(3), json!("length")), "16 are the default");
+}
+
 /// The log-probabilities of a completion, which are the same streamed.
 fn completion_logprobs(body: Value) -> (String, Value) {
     let whole = whole(Endpoint::Completions, &body);

@@ -27,7 +27,7 @@ fn model(app: &App, name: &str) -> Value {
         "object": "model",
         "created": app.started,
         "owned_by": "rustorch",
-        "max_model_len": app.model.config.max_seq_len,
+        "max_model_len": app.model.engine.max_seq_tokens(),
         "max_num_seqs": app.model.config.batch_size,
     })
 }

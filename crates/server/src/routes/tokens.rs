@@ -20,7 +20,7 @@ pub(crate) async fn tokenize(
     blocking(move || {
         let body = openai::parse_object(&body)?;
         let tokens = tokens_of(&app, &body)?;
-        let max_model_len = app.model.config.max_seq_len;
+        let max_model_len = app.model.engine.max_seq_tokens();
         Ok(Json(Tokenized { count: tokens.len(), max_model_len, tokens }))
     })
     .await
@@ -62,7 +62,7 @@ pub(crate) async fn info(State(app): State<AppState>) -> Json<Value> {
         "pad_token": text(tokenizer.eos()),
         "chat_template": tokenizer.chat_template().ok().map(|template| template.source()),
         "vocab_size": tokenizer.vocab_size(),
-        "model_max_length": app.model.config.max_seq_len,
+        "model_max_length": app.model.engine.max_seq_tokens(),
     }))
 }
 
