@@ -215,64 +215,65 @@ pub(super) trait Inner {
     );
 }
 
-/// Fused attention over the positions of the splits from `splits.0` to before `splits.1`; `out: [tokens][heads, head_dim]`, the weighted sum of values
-/// that is still to be divided by the running sum.
-#[inline(always)]
-pub(super) fn attend<E: KvElement, I: Inner>(
-    queries: &Queries<'_>,
-    splits: (usize, usize),
-    k: KvRows<'_, E>,
-    v: KvRows<'_, E>,
-    running: &mut Running,
-    out: &mut Columns<'_, f32>,
-) {
-    assert!(queries.heads <= MAX_HEADS && queries.tokens <= RUN, "attention: a run's size");
-    // Common widths need a smaller buffer than the widest.
-    match k.head_dim() {
-        ..=64 => attend_splits::<E, I, { 4 * 64 }>(queries, splits, k, v, running, out),
-        65..=128 => attend_splits::<E, I, { 4 * 128 }>(queries, splits, k, v, running, out),
-        129..=MAX_HEAD_DIM => {
-            attend_splits::<E, I, { 4 * MAX_HEAD_DIM }>(queries, splits, k, v, running, out)
+impl Kernels {
+    /// Fused attention of a run of tokens over the positions of the splits from `splits.0` to before `splits.1`;
+    /// `out: [tokens][heads, head_dim]`, the weighted sum of values that is still to be divided by the running sum.
+    pub fn attend<E: KvElement>(
+        &self,
+        queries: &Queries<'_>,
+        splits: (usize, usize),
+        rows: (KvRows<'_, E>, KvRows<'_, E>),
+        running: &mut Running,
+        out: &mut Columns<'_, f32>,
+    ) {
+        assert!(queries.heads <= MAX_HEADS && queries.tokens <= RUN, "attention: a run's size");
+        // Common widths need a smaller buffer than the widest.
+        match rows.0.head_dim() {
+            ..=64 => self.attend_splits::<E, { 4 * 64 }>(queries, splits, rows, running, out),
+            65..=128 => self.attend_splits::<E, { 4 * 128 }>(queries, splits, rows, running, out),
+            129..=MAX_HEAD_DIM => {
+                self.attend_splits::<E, { 4 * MAX_HEAD_DIM }>(queries, splits, rows, running, out)
+            }
+            width => panic!("attention: a head of {width} dimensions"),
         }
-        width => panic!("attention: a head of {width} dimensions"),
     }
-}
 
-#[inline(always)]
-fn attend_splits<E: KvElement, I: Inner, const KEYS: usize>(
-    queries: &Queries<'_>,
-    (first, end): (usize, usize),
-    k: KvRows<'_, E>,
-    v: KvRows<'_, E>,
-    running: &mut Running,
-    out: &mut Columns<'_, f32>,
-) {
-    let mut keys = [[0f32; LANES]; KEYS];
-    attend_split::<E, I>(queries, first, k, v, running, out, &mut keys);
-    if first + 1 == end {
-        return;
-    }
-    let width = queries.heads * k.head_dim();
-    let mut values = [0f32; RUN * MAX_HEADS * MAX_HEAD_DIM];
-    for split in first + 1..end {
-        let mut partial = Running::new();
-        let mut partial_out = Columns::of(&mut values[..queries.tokens * width], width);
-        attend_split::<E, I>(queries, split, k, v, &mut partial, &mut partial_out, &mut keys);
-        for t in 0..queries.tokens {
-            let first_split = queries.first_seen(t) / SPLIT;
-            // Tokens before the split, or with a window after it, attend to none of its positions.
-            if queries.context + t > split * SPLIT && first_split <= split {
-                if first_split == split {
-                    out.row(t).copy_from_slice(partial_out.row(t));
-                    (running.max[t], running.sum[t]) = (partial.max[t], partial.sum[t]);
-                    continue;
-                }
-                for head in 0..queries.heads {
-                    let of_head = head * k.head_dim()..(head + 1) * k.head_dim();
-                    let (max, sum) = (partial.max[t][head], partial.sum[t][head]);
-                    let partial = Partial { max, sum, values: &partial_out.row(t)[of_head.clone()] };
-                    let (max, sum) = (&mut running.max[t][head], &mut running.sum[t][head]);
-                    merge(max, sum, &mut out.row(t)[of_head], &partial);
+    fn attend_splits<E: KvElement, const KEYS: usize>(
+        &self,
+        queries: &Queries<'_>,
+        (first, end): (usize, usize),
+        rows: (KvRows<'_, E>, KvRows<'_, E>),
+        running: &mut Running,
+        out: &mut Columns<'_, f32>,
+    ) {
+        let mut keys = [[0f32; LANES]; KEYS];
+        self.attend_split(queries, first, rows, running, out, &mut keys);
+        if first + 1 == end {
+            return;
+        }
+        let head_dim = rows.0.head_dim();
+        let width = queries.heads * head_dim;
+        let mut values = [0f32; RUN * MAX_HEADS * MAX_HEAD_DIM];
+        for split in first + 1..end {
+            let mut partial = Running::new();
+            let mut partial_out = Columns::of(&mut values[..queries.tokens * width], width);
+            self.attend_split(queries, split, rows, &mut partial, &mut partial_out, &mut keys);
+            for t in 0..queries.tokens {
+                let first_split = queries.first_seen(t) / SPLIT;
+                // Tokens before the split, or with a window after it, attend to none of its positions.
+                if queries.context + t > split * SPLIT && first_split <= split {
+                    if first_split == split {
+                        out.row(t).copy_from_slice(partial_out.row(t));
+                        (running.max[t], running.sum[t]) = (partial.max[t], partial.sum[t]);
+                        continue;
+                    }
+                    for head in 0..queries.heads {
+                        let of_head = head * head_dim..(head + 1) * head_dim;
+                        let (max, sum) = (partial.max[t][head], partial.sum[t][head]);
+                        let partial = Partial { max, sum, values: &partial_out.row(t)[of_head.clone()] };
+                        let (max, sum) = (&mut running.max[t][head], &mut running.sum[t][head]);
+                        self.merge_partial(max, sum, &mut out.row(t)[of_head], &partial);
+                    }
                 }
             }
         }
@@ -298,13 +299,13 @@ pub(super) fn merge(max: &mut f32, sum: &mut f32, out: &mut [f32], partial: &Par
     }
 }
 
-/// One split, from an empty softmax.
+/// Fused attention over the positions of one split, from an empty softmax; `keys` is scratch for the transposed keys of a
+/// block.
 #[inline(always)]
-fn attend_split<E: KvElement, I: Inner>(
+pub(super) fn attend_split<E: KvElement, I: Inner>(
     queries: &Queries<'_>,
     split: usize,
-    k: KvRows<'_, E>,
-    v: KvRows<'_, E>,
+    (k, v): (KvRows<'_, E>, KvRows<'_, E>),
     running: &mut Running,
     out: &mut Columns<'_, f32>,
     keys: &mut TransposedKeys,

@@ -53,6 +53,7 @@ use crate::activations::{self, ActBlock};
 use crate::disjoint::Columns;
 use crate::tile::{MAX_TOKENS, TILE_ROWS, with_tile_format};
 
+use attention::TransposedKeys;
 pub(crate) use attention::{
     KvElement, KvRows, MAX_HEAD_DIM, MAX_HEADS, PageLayout, Partial, Queries, RUN, Reference, Running, SPLIT,
 };
@@ -183,19 +184,19 @@ pub(crate) struct Kernels {
     f32: AttentionKernels<f32>,
 }
 
-/// `(queries, splits from first to end, keys, values, running softmax, out)`.
-type Attend<E> = unsafe fn(
+/// `(queries, split, (keys, values), running softmax, out, transposed keys)`.
+type AttendSplit<E> = unsafe fn(
     &Queries<'_>,
-    (usize, usize),
-    KvRows<'_, E>,
-    KvRows<'_, E>,
+    usize,
+    (KvRows<'_, E>, KvRows<'_, E>),
     &mut Running,
     &mut Columns<'_, f32>,
+    &mut TransposedKeys,
 );
 
 /// The attention kernels over a cache of `E`.
 pub(crate) struct AttentionKernels<E: KvElement> {
-    attend: Attend<E>,
+    attend_split: AttendSplit<E>,
     scores: unsafe fn(&Reference<'_>, KvRows<'_, E>, &mut [f32]),
     values: unsafe fn(&Reference<'_>, KvRows<'_, E>, &mut [f32]),
 }
@@ -219,8 +220,8 @@ macro_rules! isa_table {
                 softcap,
                 softmax,
                 merge_partial,
-                f16: AttentionKernels { attend, scores, values },
-                f32: AttentionKernels { attend, scores, values },
+                f16: AttentionKernels { attend_split, scores, values },
+                f32: AttentionKernels { attend_split, scores, values },
             };
 
             #[allow(dead_code)] // Not where a hand-written kernel replaces it.
@@ -270,15 +271,15 @@ macro_rules! isa_table {
                 rows::softmax(x);
             }
             $(#[target_feature(enable = $feature)])?
-            fn attend<E: KvElement>(
+            fn attend_split<E: KvElement>(
                 queries: &Queries<'_>,
-                splits: (usize, usize),
-                k: KvRows<'_, E>,
-                v: KvRows<'_, E>,
+                split: usize,
+                rows: (KvRows<'_, E>, KvRows<'_, E>),
                 running: &mut Running,
                 out: &mut Columns<'_, f32>,
+                keys: &mut TransposedKeys,
             ) {
-                attention::attend::<E, $inner>(queries, splits, k, v, running, out);
+                attention::attend_split::<E, $inner>(queries, split, rows, running, out, keys);
             }
             $(#[target_feature(enable = $feature)])?
             fn merge_partial(max: &mut f32, sum: &mut f32, out: &mut [f32], partial: &Partial<'_>) {
@@ -393,32 +394,32 @@ entries! {
 }
 
 impl Kernels {
-    /// Fused attention of a run of tokens over the positions of the splits from `splits.0` to before `splits.1`;
-    /// `out: [tokens][heads, head_dim]`, still to be divided by the running sum.
+    /// Fused attention of a run of tokens over the positions of one split, from an empty softmax.
     #[inline]
-    pub fn attend<E: KvElement>(
+    fn attend_split<E: KvElement>(
         &self,
         queries: &Queries<'_>,
-        splits: (usize, usize),
-        (k, v): (KvRows<'_, E>, KvRows<'_, E>),
+        split: usize,
+        rows: (KvRows<'_, E>, KvRows<'_, E>),
         running: &mut Running,
         out: &mut Columns<'_, f32>,
+        keys: &mut TransposedKeys,
     ) {
         // SAFETY: the machine has this table's instructions: `Kernels::new` checked.
-        unsafe { (E::kernels(self).attend)(queries, splits, k, v, running, out) }
+        unsafe { (E::kernels(self).attend_split)(queries, split, rows, running, out, keys) }
     }
 
     /// Reference attention, step 1; `out: [group, stride]`.
     #[inline]
     pub fn scores<E: KvElement>(&self, rows: &Reference<'_>, k: KvRows<'_, E>, out: &mut [f32]) {
-        // SAFETY: as in `attend`.
+        // SAFETY: as in `attend_split`.
         unsafe { (E::kernels(self).scores)(rows, k, out) }
     }
 
     /// Reference attention, step 3; `out: [group, head_dim]`.
     #[inline]
     pub fn values<E: KvElement>(&self, rows: &Reference<'_>, v: KvRows<'_, E>, out: &mut [f32]) {
-        // SAFETY: as in `attend`.
+        // SAFETY: as in `attend_split`.
         unsafe { (E::kernels(self).values)(rows, v, out) }
     }
 
