@@ -131,6 +131,10 @@ fn describe_traits(spec: &ModelSpec, out: &mut String) -> Result<()> {
         let share = share(windows.count(), layers).unwrap_or_default();
         writeln!(out, "window           {window} tokens{share}")?;
     }
+    let with_sinks = spec.layers.iter().filter(|layer| layer.attn.sinks).count();
+    if let Some(share) = share(with_sinks, layers) {
+        writeln!(out, "sinks            one for each head{share}")?;
+    }
     let caps = [("scores", first.attn.softcap), ("logits", spec.final_softcap)];
     list(out, "soft caps", caps.map(|(of, cap)| cap.map(|cap| format!("{cap} of {of}"))))?;
     let norms = [
@@ -153,8 +157,13 @@ fn describe_traits(spec: &ModelSpec, out: &mut String) -> Result<()> {
         writeln!(out, "temperature      queries grow by {scale} ln after every {length} tokens")?;
     }
     describe_experts(spec, out)?;
-    if let FfnSpec::Dense { act: Activation::GeluTanh, .. } = first.ffn {
-        writeln!(out, "activation       GeGLU")?;
+    let (FfnSpec::Dense { act, .. } | FfnSpec::Experts(ExpertsSpec { act, .. })) = first.ffn else {
+        return Ok(());
+    };
+    match act {
+        Activation::Silu => {}
+        Activation::GeluTanh => writeln!(out, "activation       GeGLU")?,
+        Activation::ClampedSwiglu => writeln!(out, "activation       SwiGLU, clamped at 7")?,
     }
     Ok(())
 }

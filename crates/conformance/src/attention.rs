@@ -22,6 +22,8 @@ pub struct Case {
     pub softcap: Option<f32>,
     /// Positions that a row sees.
     pub window: Option<usize>,
+    /// Whether heads have sinks.
+    pub sinks: bool,
     /// Of the cache.
     pub dtype: KvDtype,
     /// Rotated dimensions and how they pair up; none are rotated when absent.
@@ -39,20 +41,20 @@ impl Case {
     ) -> Self {
         let shape = QkvShape { num_heads, num_kv_heads, head_dim };
         let scale = 1.0 / (head_dim as f32).sqrt();
-        Self { shape, scale, softcap: None, window: None, dtype, rope, page_size }
+        Self { shape, scale, softcap: None, window: None, sinks: false, dtype, rope, page_size }
     }
 
     /// The attention of a model's layer.
     pub fn of_model(op: AttentionOp, dtype: KvDtype) -> Self {
-        let AttentionOp { shape, scale, softcap, window, .. } = op;
+        let AttentionOp { shape, scale, softcap, window, sinks, .. } = op;
         let rope = Some((shape.head_dim / 2 * 2, RopeStyle::Interleaved));
-        Self { shape, scale, softcap, window, dtype, rope, page_size: 32 }
+        Self { shape, scale, softcap, window, sinks, dtype, rope, page_size: 32 }
     }
 
     /// The operation, on the second layer of a cache.
     pub fn op(&self) -> AttentionOp {
-        let Self { shape, scale, softcap, window, .. } = *self;
-        AttentionOp { shape, kv_layer: 1, scale, softcap, window }
+        let Self { shape, scale, softcap, window, sinks, .. } = *self;
+        AttentionOp { shape, kv_layer: 1, scale, softcap, window, sinks }
     }
 }
 
@@ -76,12 +78,15 @@ impl fmt::Display for Case {
         if let Some(window) = self.window {
             write!(f, ", a window of {window}")?;
         }
+        if self.sinks {
+            write!(f, ", with sinks")?;
+        }
         write!(f, ", {dtype} in pages of {page_size}")
     }
 }
 
 /// Groups of one, of some, of 16 and of more heads; narrow, wide and odd ones; both rotations and none, both caches, another
-/// scale, page sizes that divide nothing, a soft cap, and windows shorter and longer than what kernels take at a time.
+/// scale, page sizes that divide nothing, a soft cap, windows shorter and longer than what kernels take at a time, and sinks.
 pub fn cases() -> Vec<Case> {
     let (neighbours, halves) = (RopeStyle::Interleaved, RopeStyle::Halves);
     vec![
@@ -89,13 +94,13 @@ pub fn cases() -> Vec<Case> {
         Case::new([4, 2, 64], KvDtype::F32, Some((64, halves)), 16),
         Case::new([6, 1, 40], KvDtype::F16, Some((32, halves)), 7),
         Case::new([3, 3, 128], KvDtype::F16, Some((128, neighbours)), 1),
-        Case::new([20, 1, 20], KvDtype::F32, Some((20, neighbours)), 33),
+        Case { sinks: true, ..Case::new([20, 1, 20], KvDtype::F32, Some((20, neighbours)), 33) },
         Case::new([2, 1, 256], KvDtype::F16, Some((64, neighbours)), 64),
         Case::new([16, 1, 18], KvDtype::F16, Some((18, halves)), 32),
         Case::new([4, 1, 128], KvDtype::F32, Some((128, halves)), 64),
         Case::new([2, 2, 16], KvDtype::F16, Some((6, neighbours)), 33),
         Case { scale: 0.3, ..Case::new([4, 2, 64], KvDtype::F16, None, 32) },
-        Case { window: Some(50), ..Case::new([4, 2, 64], KvDtype::F16, Some((64, halves)), 32) },
+        Case { window: Some(50), sinks: true, ..Case::new([4, 2, 64], KvDtype::F16, Some((64, halves)), 32) },
         Case { softcap: Some(1.5), window: Some(300), ..Case::new([6, 2, 32], KvDtype::F32, None, 7) },
     ]
 }
@@ -125,6 +130,9 @@ pub(crate) struct Bench<'a, B: Backend> {
     limits: BatchLimits,
     table: Vec<f32>, // [context, rope dimensions / 2] of (cos, sin)
     table_on: B::Buffer,
+    /// `[num_heads]`, from far below all scores to far above them.
+    sinks: Option<Vec<f32>>,
+    sinks_on: Option<B::Buffer>,
     cache: B::KvCache,
     pages: Vec<Vec<u32>>,
     /// `[seq][position][qkv columns]` before rotation.
@@ -152,7 +160,7 @@ impl<'a, B: Backend> Bench<'a, B> {
         let dim = case.rope.map_or(2, |(dim, _)| dim);
         let angles = (0..context * dim / 2).map(|i| i as f64 * 0.37);
         let table: Vec<f32> = angles.flat_map(|angle| [angle.cos() as f32, angle.sin() as f32]).collect();
-        let QkvShape { num_kv_heads, head_dim, .. } = case.shape;
+        let QkvShape { num_heads, num_kv_heads, head_dim } = case.shape;
         let mut all: Vec<u32> = (0..(NUM_SEQS * max_blocks) as u32).collect();
         Rng::new(1).shuffle(&mut all);
         // The first layer is another's.
@@ -166,6 +174,9 @@ impl<'a, B: Backend> Bench<'a, B> {
             ],
         })?;
         let cols = case.shape.cols();
+        let size = |head: usize| [1.0, 4.0, 0.0, 12.0, -100.0][head % 5];
+        let sinks = random(3, num_heads).into_iter().enumerate().map(|(head, x)| size(head) + x);
+        let sinks: Option<Vec<f32>> = case.sinks.then(|| sinks.collect());
         let rows = |seq| random(10 + seq, context * cols).chunks_exact(cols).map(<[f32]>::to_vec).collect();
         Ok(Self {
             backend,
@@ -174,6 +185,8 @@ impl<'a, B: Backend> Bench<'a, B> {
             limits,
             table_on: backend.upload(context, dim, &table)?,
             table,
+            sinks_on: sinks.as_ref().map(|sinks| backend.upload(1, num_heads, sinks)).transpose()?,
+            sinks,
             cache,
             pages: all.chunks_exact(max_blocks).map(<[u32]>::to_vec).collect(),
             qkv: (0..NUM_SEQS).map(rows).collect(),
@@ -199,7 +212,8 @@ impl<'a, B: Backend> Bench<'a, B> {
         backend.rope_store_kv(&plan, op, rope, &mut qkv, &mut self.cache);
         let len = tokens * shape.q_cols();
         let mut out = backend.alloc(tokens, shape.q_cols(), BufferRole::MatmulInput)?;
-        backend.paged_attention(&plan, op, &qkv, &self.cache, &mut out);
+        let sinks = self.sinks_on.as_ref();
+        backend.paged_attention(&plan, op, (&qkv, sinks), &self.cache, &mut out);
         let fused = read(backend, &out, len)?;
         if tokens > MAX_REFERENCE_TOKENS {
             return Ok(Attended { fused, reference: None });
@@ -209,7 +223,7 @@ impl<'a, B: Backend> Bench<'a, B> {
         let mut scores = backend.upload(tokens, cols, &vec![f32::NAN; tokens * cols])?;
         let mut out = backend.alloc(tokens, shape.q_cols(), BufferRole::MatmulInput)?;
         backend.attention_scores(&plan, op, &qkv, &self.cache, &mut scores);
-        backend.attention_softmax(&plan, op, &mut scores);
+        backend.attention_softmax(&plan, op, sinks, &mut scores);
         backend.attention_values(&plan, op, &scores, &self.cache, &mut out);
         Ok(Attended { fused, reference: Some(read(backend, &out, len)?) })
     }
@@ -288,7 +302,8 @@ impl<'a, B: Backend> Bench<'a, B> {
                     let q = self.query(seq, position, head);
                     let first = self.case.window.map_or(0, |window| (position + 1).saturating_sub(window));
                     let seen = first..position + 1;
-                    out.extend(attended(&q, &keys[kv][seen.clone()], &values[kv][seen], self.case));
+                    let sink = self.sinks.as_ref().map(|sinks| f64::from(sinks[head]));
+                    out.extend(attended(&q, &keys[kv][seen.clone()], &values[kv][seen], sink, self.case));
                 }
             }
         }
@@ -296,15 +311,15 @@ impl<'a, B: Backend> Bench<'a, B> {
     }
 }
 
-fn attended(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], case: Case) -> Vec<f64> {
+fn attended(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], sink: Option<f64>, case: Case) -> Vec<f64> {
     let score = |key: &Vec<f64>| {
         let score = q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * f64::from(case.scale);
         case.softcap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
     };
     let scores: Vec<f64> = keys.iter().map(score).collect();
-    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let most = scores.iter().copied().chain(sink).fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|score| (score - most).exp()).collect();
-    let sum: f64 = weights.iter().sum();
+    let sum = weights.iter().sum::<f64>() + sink.map_or(0.0, |sink| (sink - most).exp());
     let mut out = vec![0.0; q.len()];
     for (weight, value) in weights.iter().zip(values) {
         out.iter_mut().zip(value).for_each(|(out, value)| *out += weight / sum * value);

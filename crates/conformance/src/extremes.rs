@@ -5,10 +5,10 @@ use model::{KvDtype, Result};
 use crate::attention::{Attended, Bench, Case, Step, TWICE_DEVIATION};
 use crate::{Subject, Tally};
 
-/// Narrow heads over either cache, and with a window longer than that by which a device may cut a context.
+/// Narrow heads over either cache, with sinks, and with a window longer than that by which a device may cut a context.
 pub(crate) fn cases() -> [Case; 3] {
     let [half, float] = [KvDtype::F16, KvDtype::F32].map(|dtype| Case::new([4, 2, 16], dtype, None, 32));
-    [half, float, Case { window: Some(1050), ..half }]
+    [half, Case { sinks: true, ..float }, Case { window: Some(1050), ..half }]
 }
 
 /// Positions on both sides of the 1024 and 2048 by which a device may cut a context to share it out.

@@ -27,6 +27,8 @@ pub enum Fault {
     AttentionIgnoresScale,
     /// Attention takes no account of a window.
     AttentionIgnoresWindow,
+    /// Attention has no sinks.
+    AttentionIgnoresSinks,
     /// Attention does not cap scores.
     AttentionIgnoresSoftcap,
     /// Queries are left as they are.
@@ -106,6 +108,10 @@ impl<B: Backend> Faulty<B> {
         if self.fault == Fault::NormWithoutEpsilon { 0.0 } else { eps }
     }
 
+    fn sinks<'a>(&self, sinks: Option<&'a Buffer<B>>) -> Option<&'a B::Buffer> {
+        sinks.filter(|_| self.fault != Fault::AttentionIgnoresSinks).map(|sinks| &sinks.inner)
+    }
+
     fn op(&self, op: AttentionOp) -> AttentionOp {
         match self.fault {
             Fault::AttentionIgnoresScale => {
@@ -113,6 +119,7 @@ impl<B: Backend> Faulty<B> {
             }
             Fault::AttentionIgnoresWindow => AttentionOp { window: None, ..op },
             Fault::AttentionIgnoresSoftcap => AttentionOp { softcap: None, ..op },
+            Fault::AttentionIgnoresSinks => AttentionOp { sinks: false, ..op },
             _ => op,
         }
     }
@@ -293,11 +300,12 @@ impl<B: Backend> Backend for Faulty<B> {
         &self,
         plan: &Plan<B>,
         op: AttentionOp,
-        qkv: &Buffer<B>,
+        (qkv, sinks): (&Buffer<B>, Option<&Buffer<B>>),
         cache: &B::KvCache,
         out: &mut Buffer<B>,
     ) {
-        self.inner.paged_attention(plan.of_attention(), self.op(op), &qkv.inner, cache, &mut out.inner);
+        let inputs = (&qkv.inner, self.sinks(sinks));
+        self.inner.paged_attention(plan.of_attention(), self.op(op), inputs, cache, &mut out.inner);
     }
 
     fn attention_scores(
@@ -311,8 +319,15 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.attention_scores(&plan.inner, op, &qkv.inner, cache, &mut scores.inner);
     }
 
-    fn attention_softmax(&self, plan: &Plan<B>, op: AttentionOp, scores: &mut Buffer<B>) {
-        self.inner.attention_softmax(&plan.inner, op, &mut scores.inner);
+    fn attention_softmax(
+        &self,
+        plan: &Plan<B>,
+        op: AttentionOp,
+        sinks: Option<&Buffer<B>>,
+        scores: &mut Buffer<B>,
+    ) {
+        let sinks = self.sinks(sinks);
+        self.inner.attention_softmax(&plan.inner, self.op(op), sinks, &mut scores.inner);
     }
 
     fn attention_values(

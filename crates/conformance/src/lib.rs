@@ -37,7 +37,7 @@ pub trait Subject: Backend {
     /// The device, in a few words.
     fn name(&self) -> String;
     /// Largest error of an element that an operation on rows yields: a norm's relative to what is right, an activation's
-    /// relative to the gate times the other factor, a soft cap's relative to the cap.
+    /// relative to the gate times the other factor (as they are clamped, where they are), a soft cap's relative to the cap.
     fn row_limit(&self) -> f64 {
         F32_LIMIT
     }
@@ -131,6 +131,7 @@ pub fn row_checks<'a, S: Subject>(device: &S) -> Vec<Check<'a, S>> {
         Check::new("softcap", limit, rows::softcap),
         Check::new("swiglu", limit, gated(Activation::Silu)),
         Check::new("geglu", limit, gated(Activation::GeluTanh)),
+        Check::new("clamped swiglu", limit, gated(Activation::ClampedSwiglu)),
         Check::new("operations on rows: alone as in a batch", 0.0, rows::invariant),
         Check::new("gather_rows", 0.0, reads::gather_rows),
         Check::new("argmax", 0.0, reads::argmax),

@@ -120,7 +120,7 @@ pub(crate) fn gated<S: Subject>(backend: &S, tally: &mut Tally, act: Activation)
         let row = |row: &[f32]| {
             let (gate, up) = row.split_at(cols);
             let pairs = gate.iter().zip(up).map(|(&gate, &up)| (f64::from(gate), f64::from(up)));
-            pairs.map(|(gate, up)| (activated(act, gate) * up, (gate * up).abs())).collect::<Vec<_>>()
+            pairs.map(|(gate, up)| activated(act, gate, up)).collect::<Vec<_>>()
         };
         let (want, scale): (Vec<f64>, Vec<f64>) = gate_up.chunks_exact(2 * cols).flat_map(row).unzip();
         let got = read(backend, &out, (rows + 1) * cols)?;
@@ -129,12 +129,19 @@ pub(crate) fn gated<S: Subject>(backend: &S, tally: &mut Tally, act: Activation)
     Ok(())
 }
 
-fn activated(act: Activation, x: f64) -> f64 {
+/// What an activation comes to, and the gate times the other factor.
+fn activated(act: Activation, gate: f64, up: f64) -> (f64, f64) {
     match act {
-        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Silu => (gate / (1.0 + (-gate).exp()) * up, (gate * up).abs()),
         Activation::GeluTanh => {
             let slope = (2.0 / std::f64::consts::PI).sqrt();
-            0.5 * x * (1.0 + (slope * (x + 0.044715 * x.powi(3))).tanh())
+            let inner = slope * (gate + 0.044715 * gate.powi(3));
+            (0.5 * gate * (1.0 + inner.tanh()) * up, (gate * up).abs())
+        }
+        Activation::ClampedSwiglu => {
+            let (x, y) = (gate.min(7.0), up.clamp(-7.0, 7.0));
+            // One is added to the other factor: near -1 what is left of a rounding counts.
+            (x / (1.0 + (-1.702 * x).exp()) * (y + 1.0), x.abs() * (y.abs() + 1.0))
         }
     }
 }
@@ -302,6 +309,7 @@ pub(crate) fn invariant<S: Subject>(backend: &S, tally: &mut Tally) -> Result<()
         Operation::Softcap,
         Operation::Gated(Activation::Silu),
         Operation::Gated(Activation::GeluTanh),
+        Operation::Gated(Activation::ClampedSwiglu),
         Operation::Argmax,
     ] {
         let rows = x.chunks_exact(cols).map(|row| run(backend, operation, 1, row));

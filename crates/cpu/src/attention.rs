@@ -10,7 +10,7 @@ use model::{AttentionOp, Batch, KvHeads, KvShape};
 
 use crate::disjoint::{Columns, Disjoint};
 use crate::kernels::{
-    Kernels, KvElement, KvRows, MAX_HEADS, PageLayout, Partial, Queries, RUN, Running, SPLIT,
+    Kernels, KvElement, KvRows, MAX_HEAD_DIM, MAX_HEADS, PageLayout, Partial, Queries, RUN, Running, SPLIT,
 };
 use crate::pool::ThreadPool;
 
@@ -65,6 +65,8 @@ pub(crate) struct Attention<'a, E> {
     pub op: AttentionOp,
     /// `[T, op.shape.cols()]`
     pub qkv: &'a [f32],
+    /// `[num_heads]` logits that have no value.
+    pub sinks: Option<&'a [f32]>,
     pub layout: PageLayout,
     pub k: &'a [E],
     pub v: &'a [E],
@@ -110,8 +112,13 @@ impl<E: KvElement> Attention<'_, E> {
             let mut out = unsafe { out.columns(start, run.tokens, stride, width) };
             let mut running = Running::new();
             self.kernels.attend(&queries, splits, self.rows(run, kv_head), &mut running, &mut out);
-            for (t, sums) in running.sum[..run.tokens].iter().enumerate() {
-                divide(out.row(t), sums, head_dim);
+            let first_head = kv_head * self.group() + first_head;
+            for t in 0..run.tokens {
+                let heads = running.max[t].iter_mut().zip(&mut running.sum[t]);
+                let heads = heads.zip(out.row(t).chunks_exact_mut(head_dim)).enumerate();
+                for (head, ((max, sum), out)) in heads {
+                    self.finish(first_head + head, (max, sum), out);
+                }
             }
         }
     }
@@ -170,7 +177,8 @@ impl<E: KvElement> Attention<'_, E> {
             let out = unsafe { out.slice(run.first_row * self.op.shape.q_cols() + kv_head * width, width) };
             let of_run = splits_of(run);
             let partials = &scratch[task * splits * partial_len..];
-            self.merge(&partials[of_run.start * partial_len..of_run.end * partial_len], out);
+            let partials = &partials[of_run.start * partial_len..of_run.end * partial_len];
+            self.merge(partials, kv_head * self.group(), out);
         });
     }
 
@@ -191,8 +199,9 @@ impl<E: KvElement> Attention<'_, E> {
         }
     }
 
-    /// Merges the partial results of a row's splits, `[split][partial]`, in order.
-    fn merge(&self, partials: &[f32], out: &mut [f32]) {
+    /// Merges the partial results of a row's splits, `[split][partial]`, in order; `first_head` is the first of the cached head's
+    /// query heads.
+    fn merge(&self, partials: &[f32], first_head: usize, out: &mut [f32]) {
         let (head_dim, group) = (self.op.shape.head_dim, self.group());
         let mut partials = partials.chunks_exact(self.partial_len());
         let first = partials.next().expect("a row has a split");
@@ -208,16 +217,16 @@ impl<E: KvElement> Attention<'_, E> {
                 let partial = Partial { max: partial_max, sum: partial_sum, values: &partial[values] };
                 self.kernels.merge_partial(&mut max, &mut sum, out, &partial);
             }
-            divide(out, &[sum], head_dim);
+            self.finish(first_head + head, (&mut max, &mut sum), out);
         }
     }
-}
 
-/// Divides each head's values by its sum.
-fn divide(values: &mut [f32], sums: &[f32], head_dim: usize) {
-    for (values, sum) in values.chunks_exact_mut(head_dim).zip(sums) {
-        for value in values {
-            *value /= sum;
+    /// Takes a head's sink in, if it has one, and divides the values by the sum.
+    fn finish(&self, head: usize, (max, sum): (&mut f32, &mut f32), out: &mut [f32]) {
+        if let Some(sinks) = self.sinks {
+            let sink = Partial { max: sinks[head], sum: 1.0, values: &[0.0; MAX_HEAD_DIM][..out.len()] };
+            self.kernels.merge_partial(max, sum, out, &sink);
         }
+        out.iter_mut().for_each(|value| *value /= *sum);
     }
 }

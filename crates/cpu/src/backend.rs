@@ -195,7 +195,7 @@ impl CpuBackend {
         &self,
         plan: &CpuPlan,
         op: AttentionOp,
-        qkv: &CpuBuffer,
+        (qkv, sinks): (&CpuBuffer, Option<&CpuBuffer>),
         (cache, pages): (&CpuKvCache, &LayerPages<E>),
         out: &mut CpuBuffer,
     ) {
@@ -203,7 +203,9 @@ impl CpuBackend {
         let (k, v) = (&pages.k[op.kv_layer], &pages.v[op.kv_layer]);
         let layout = cache.layout(op.kv_layer);
         layout.check(op.shape);
-        let attention = Attention { kernels: &self.kernels, plan, op, qkv: &qkv.values, layout, k, v };
+        check_sinks(op, sinks);
+        let (qkv, sinks) = (qkv.values.as_slice(), sinks.map(|sinks| sinks.values.as_slice()));
+        let attention = Attention { kernels: &self.kernels, plan, op, qkv, sinks, layout, k, v };
         attention.run(&self.pool, &cache.partials, &mut out.values);
     }
 
@@ -269,7 +271,6 @@ impl Backend for CpuBackend {
     type Routes = CpuRoutes;
 
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
-        spec.require_no_sinks("the CPU")?;
         spec.layers.iter().try_for_each(|layer| check_head_dim(layer.attn.head_dim))
     }
 
@@ -439,13 +440,13 @@ impl Backend for CpuBackend {
         &self,
         plan: &CpuPlan,
         op: AttentionOp,
-        qkv: &CpuBuffer,
+        inputs: (&CpuBuffer, Option<&CpuBuffer>),
         cache: &CpuKvCache,
         out: &mut CpuBuffer,
     ) {
         match &cache.pages {
-            Pages::F16(pages) => self.attend(plan, op, qkv, (cache, pages), out),
-            Pages::F32(pages) => self.attend(plan, op, qkv, (cache, pages), out),
+            Pages::F16(pages) => self.attend(plan, op, inputs, (cache, pages), out),
+            Pages::F32(pages) => self.attend(plan, op, inputs, (cache, pages), out),
         }
     }
 
@@ -463,9 +464,24 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn attention_softmax(&self, plan: &CpuPlan, op: AttentionOp, scores: &mut CpuBuffer) {
-        self.for_heads(&plan.batch, op.shape.num_heads, scores, |row, _, scores| {
-            self.kernels.softmax(&mut scores[..plan.batch.positions()[row] as usize + 1]);
+    fn attention_softmax(
+        &self,
+        plan: &CpuPlan,
+        op: AttentionOp,
+        sinks: Option<&CpuBuffer>,
+        scores: &mut CpuBuffer,
+    ) {
+        check_sinks(op, sinks);
+        self.for_heads(&plan.batch, op.shape.num_heads, scores, |row, head, scores| {
+            let scores = &mut scores[..plan.batch.positions()[row] as usize + 1];
+            let max = scores.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+            self.kernels.softmax(scores);
+            if let Some(sinks) = sinks {
+                // The sum of the exponentials is that of what the highest one became.
+                let highest = scores.iter().fold(0.0, |a: f32, &b| a.max(b));
+                let factor = 1.0 / (1.0 + exp(sinks.values[head] - max) * highest);
+                scores.iter_mut().for_each(|score| *score *= factor);
+            }
         });
     }
 
@@ -490,6 +506,7 @@ impl Backend for CpuBackend {
             match act {
                 Activation::Silu => self.kernels.swiglu(gate, up, out),
                 Activation::GeluTanh => self.kernels.geglu(gate, &up[..inner], out),
+                Activation::ClampedSwiglu => self.kernels.clamped_swiglu(gate, &up[..inner], out),
             }
         });
     }
@@ -580,6 +597,13 @@ fn highest(values: &[f32]) -> u32 {
     }
     let first = values.iter().position(|&value| value >= highest.min(f32::MAX));
     first.map_or(NO_INDEX, |index| index as u32)
+}
+
+/// # Panics
+/// When there are not as many sinks as the operation has.
+fn check_sinks(op: AttentionOp, sinks: Option<&CpuBuffer>) {
+    let expected = if op.sinks { op.shape.num_heads } else { 0 };
+    assert_eq!(sinks.map_or(0, |sinks| sinks.values.len()), expected, "attention: sinks");
 }
 
 fn check_head_dim(head_dim: usize) -> Result<()> {

@@ -42,6 +42,9 @@ pub(crate) struct Attention {
 /// An output, and its f16 copy with the copy's stride in words, where the device has matrix units.
 pub(crate) type Output<'a> = (&'a DeviceBuffer, Option<(&'a DeviceBuffer, usize)>);
 
+/// Queries, keys and values of a step, and the sinks of heads that have some.
+pub(crate) type Inputs<'a> = (&'a DeviceBuffer, Option<&'a DeviceBuffer>);
+
 /// K and V of a layer.
 pub(crate) type Pages<'a> = (&'a DeviceBuffer, &'a DeviceBuffer);
 
@@ -61,7 +64,7 @@ impl Attention {
             split: kernel(specs.fused(Grid::Split)),
             merge: kernel(specs.merge()),
             scores: kernel(specs.scores()),
-            softmax: kernel(KernelSpec::new("attention_softmax")),
+            softmax: kernel(specs.softmax()),
             values: kernel(specs.values()),
         }
     }
@@ -77,13 +80,13 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        qkv: &DeviceBuffer,
+        inputs: Inputs<'_>,
         pages: Pages<'_>,
         out: Output<'_>,
     ) {
         let counts = plan.counts();
         let grid = tiling::grid(self.shape, counts.num_tokens, counts.num_runs, counts.max_context);
-        self.fused_on(grid, gpu, recorder, plan, qkv, pages, out);
+        self.fused_on(grid, gpu, recorder, plan, inputs, pages, out);
     }
 
     /// As [`fused`](Self::fused), over the given grid.
@@ -94,7 +97,7 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        qkv: &DeviceBuffer,
+        (qkv, sinks): Inputs<'_>,
         (k, v): Pages<'_>,
         (out, half): Output<'_>,
     ) {
@@ -108,6 +111,7 @@ impl Attention {
             Grid::Whole => {
                 let mut buffers = vec![&plan.buffer, qkv, k, v, out];
                 buffers.extend(half.map(|(half, _)| half));
+                buffers.extend(sinks);
                 recorder.dispatch(gpu, &self.whole, &buffers, &values, [runs, tiles, 1]);
             }
             Grid::Split => {
@@ -119,6 +123,7 @@ impl Attention {
                 recorder.dispatch(gpu, &self.split, &buffers, &values, [runs, tiles, splits]);
                 let mut buffers = vec![&plan.buffer, partials, out];
                 buffers.extend(half.map(|(half, _)| half));
+                buffers.extend(sinks);
                 let grid = [self.shape.num_heads as u32, counts.num_tokens as u32, 1];
                 recorder.dispatch(gpu, &self.merge, &buffers, &values, grid);
             }
@@ -149,11 +154,13 @@ impl Attention {
         gpu: &Gpu,
         recorder: &Recorder,
         plan: &GpuPlan,
-        scores: &DeviceBuffer,
-        context: usize,
+        (scores, context): (&DeviceBuffer, usize),
+        sinks: Option<&DeviceBuffer>,
     ) {
         let grid = [self.shape.num_heads as u32, plan.counts().num_tokens as u32, 1];
-        recorder.dispatch(gpu, &self.softmax, &[&plan.buffer, scores], &[context as u32], grid);
+        let mut buffers = vec![&plan.buffer, scores];
+        buffers.extend(sinks);
+        recorder.dispatch(gpu, &self.softmax, &buffers, &[context as u32], grid);
     }
 
     /// Reference attention, step 3.
@@ -190,6 +197,7 @@ pub(crate) struct Specs {
     pub scale: f32,
     pub softcap: Option<f32>,
     pub window: Option<usize>,
+    pub sinks: bool,
     pub dtype: KvDtype,
     /// Whether outputs are written as f16 too.
     pub has_half: bool,
@@ -202,7 +210,7 @@ pub(crate) struct Specs {
 impl Specs {
     /// What a device runs.
     fn new(gpu: &Gpu, op: AttentionOp, dtype: KvDtype) -> Self {
-        let AttentionOp { shape, scale, softcap, window, .. } = op;
+        let AttentionOp { shape, scale, softcap, window, sinks, .. } = op;
         let width = shape.head_dim;
         assert!(width <= MAX_HEAD_DIM && width.is_multiple_of(2), "attention: a head of {width} columns");
         let capabilities = gpu.capabilities();
@@ -213,6 +221,7 @@ impl Specs {
             scale,
             softcap,
             window,
+            sinks,
             dtype,
             has_half: has_matrix_units && shape.q_cols() <= MAX_HALF_COLS,
             on_matrix_units: has_matrix_units && fits && Self::suit_matrix_units(shape, dtype),
@@ -240,18 +249,27 @@ impl Specs {
             self.pages("attention_fused").with("PIECES", width.div_ceil(PIECE_COLS))
         };
         let spec = spec.with("SPLIT_LEN", SPLIT_LEN).with_flag("SPLIT", grid == Grid::Split);
-        spec.with_flag("HALF", self.has_half && grid == Grid::Whole)
+        let has_half = self.has_half && grid == Grid::Whole;
+        let spec = spec.with_flag("HALF", has_half);
+        // Of splits, the kernel that merges them takes the sinks in.
+        self.with_sinks(spec, grid == Grid::Whole, if has_half { 6 } else { 5 })
     }
 
     /// The kernel that merges the partials of splits.
     pub fn merge(&self) -> KernelSpec {
         let spec = KernelSpec::new("attention_merge").with("HEAD_DIM", self.shape.head_dim);
-        self.seen(spec.with("SPLIT_LEN", SPLIT_LEN).with_flag("HALF", self.has_half))
+        let spec = spec.with("SPLIT_LEN", SPLIT_LEN).with_flag("HALF", self.has_half);
+        self.with_sinks(self.seen(spec), true, if self.has_half { 4 } else { 3 })
     }
 
     /// Step 1 of the reference.
     pub fn scores(&self) -> KernelSpec {
         self.pages("attention_scores")
+    }
+
+    /// Step 2 of the reference.
+    pub fn softmax(&self) -> KernelSpec {
+        self.with_sinks(KernelSpec::new("attention_softmax"), true, 2)
     }
 
     /// Step 3 of the reference.
@@ -268,6 +286,11 @@ impl Specs {
             .with_flag("KV_F32", self.dtype == KvDtype::F32);
         let spec = self.softcap.into_iter().fold(spec, |spec, cap| spec.with("SOFTCAP", cap));
         self.seen(spec)
+    }
+
+    /// Adds sinks, if heads have some and the kernel takes them: at this binding.
+    fn with_sinks(&self, spec: KernelSpec, takes: bool, binding: usize) -> KernelSpec {
+        if self.sinks && takes { spec.with("SINKS", binding) } else { spec }
     }
 
     /// Adds the window.

@@ -50,12 +50,14 @@ struct AttentionKey {
     scale: u32,
     softcap: Option<u32>,
     window: Option<usize>,
+    sinks: bool,
     dtype: KvDtype,
 }
 
 impl AttentionKey {
-    fn new(AttentionOp { shape, scale, softcap, window, .. }: AttentionOp, dtype: KvDtype) -> Self {
-        Self { shape, scale: scale.to_bits(), softcap: softcap.map(f32::to_bits), window, dtype }
+    fn new(op: AttentionOp, dtype: KvDtype) -> Self {
+        let AttentionOp { shape, scale, softcap, window, sinks, .. } = op;
+        Self { shape, scale: scale.to_bits(), softcap: softcap.map(f32::to_bits), window, sinks, dtype }
     }
 }
 
@@ -67,8 +69,8 @@ struct RowKernels {
     softcap: OnceLock<Arc<Kernel>>,
     norm_heads: OnceLock<Arc<Kernel>>,
     scale_queries: OnceLock<Arc<Kernel>>,
-    /// SiLU and GELU, each without and with an f16 copy of the output.
-    gated: [[OnceLock<Arc<Kernel>>; 2]; 2],
+    /// By activation, each without and with an f16 copy of the output.
+    gated: [[OnceLock<Arc<Kernel>>; 2]; 3],
     gather_rows: OnceLock<Arc<Kernel>>,
     to_half: OnceLock<Arc<Kernel>>,
     argmax: OnceLock<Arc<Kernel>>,
@@ -211,6 +213,21 @@ fn check_scores(plan: &GpuPlan, op: AttentionOp, scores: &GpuBuffer) {
     assert!(context >= needed, "attention: scores of {context} positions, expected {needed}");
 }
 
+/// # Panics
+/// When there are not as many sinks as the operation has.
+fn check_sinks(op: AttentionOp, sinks: Option<&GpuBuffer>) {
+    let expected = if op.sinks { op.shape.num_heads } else { 0 };
+    assert_eq!(sinks.map_or(0, |sinks| sinks.rows * sinks.cols), expected, "attention: sinks");
+}
+
+/// An activation, with or without an f16 copy of its output.
+pub(crate) fn gated_spec(act: Activation, has_half: bool) -> KernelSpec {
+    let spec = KernelSpec::new("gated")
+        .with_flag("GELU", act == Activation::GeluTanh)
+        .with_flag("CLAMPED", act == Activation::ClampedSwiglu);
+    if has_half { spec.with("HALF", 2) } else { spec }
+}
+
 /// Most columns of a row that a workgroup holds in registers.
 const MAX_NORM_COLS: usize = 8192;
 
@@ -236,7 +253,6 @@ impl Backend for GpuBackend {
 
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
         spec.experts().map_or(Ok(()), |spec| experts::check_experts(spec.num_experts))?;
-        spec.require_no_sinks("a GPU")?;
         spec.layers.iter().try_for_each(|layer| check_head_dim(layer.attn.head_dim))
     }
 
@@ -483,17 +499,19 @@ impl Backend for GpuBackend {
         &self,
         plan: &GpuPlan,
         op: AttentionOp,
-        qkv: &GpuBuffer,
+        (qkv, sinks): (&GpuBuffer, Option<&GpuBuffer>),
         cache: &GpuKvCache,
         out: &mut GpuBuffer,
     ) {
+        check_sinks(op, sinks);
         qkv.check_rows(plan.counts().num_tokens);
         out.check_rows(plan.counts().num_tokens);
         assert_eq!((qkv.cols, out.cols), (op.shape.cols(), op.shape.q_cols()), "attention: columns");
         let attention = self.attention(op, cache.dtype());
         let half = out.half().map(|half| (&half.values, half.stride));
         let pages = cache.layer(op, plan.counts()).pages();
-        attention.fused(&self.gpu, &self.recorder, plan, &qkv.values, pages, (&out.values, half));
+        let inputs = (&qkv.values, sinks.map(|sinks| &sinks.values));
+        attention.fused(&self.gpu, &self.recorder, plan, inputs, pages, (&out.values, half));
     }
 
     fn attention_scores(
@@ -512,11 +530,19 @@ impl Backend for GpuBackend {
         attention.scores(&self.gpu, &self.recorder, plan, &qkv.values, pages, &scores.values, context);
     }
 
-    fn attention_softmax(&self, plan: &GpuPlan, op: AttentionOp, scores: &mut GpuBuffer) {
+    fn attention_softmax(
+        &self,
+        plan: &GpuPlan,
+        op: AttentionOp,
+        sinks: Option<&GpuBuffer>,
+        scores: &mut GpuBuffer,
+    ) {
         check_scores(plan, op, scores);
+        check_sinks(op, sinks);
         let attention = self.attention(op, KvDtype::F16);
         let context = scores.cols / op.shape.num_heads;
-        attention.softmax(&self.gpu, &self.recorder, plan, &scores.values, context);
+        let sinks = sinks.map(|sinks| &sinks.values);
+        attention.softmax(&self.gpu, &self.recorder, plan, (&scores.values, context), sinks);
     }
 
     fn attention_values(
@@ -541,15 +567,13 @@ impl Backend for GpuBackend {
         out.check_rows(rows);
         assert_eq!(gate_up.cols, 2 * out.cols, "gated: columns");
         let half = out.half();
-        let is_gelu = match act {
-            Activation::Silu => false,
-            Activation::GeluTanh => true,
+        let slot = match act {
+            Activation::Silu => 0,
+            Activation::GeluTanh => 1,
+            Activation::ClampedSwiglu => 2,
         };
-        let kernel = self.rows.gated[usize::from(is_gelu)][usize::from(half.is_some())].get_or_init(|| {
-            let spec = KernelSpec::new("gated").with_flag("GELU", is_gelu);
-            let spec = if half.is_some() { spec.with("HALF", 2) } else { spec };
-            self.kernels.get(&self.gpu, &spec)
-        });
+        let kernel = self.rows.gated[slot][usize::from(half.is_some())]
+            .get_or_init(|| self.kernels.get(&self.gpu, &gated_spec(act, half.is_some())));
         let mut buffers = vec![&gate_up.values, &out.values];
         buffers.extend(half.map(|half| &half.values));
         let values = [out.cols as u32, half.map_or(0, |half| half.stride as u32)];

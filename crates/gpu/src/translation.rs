@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use gguf::Format;
-use model::{Gating, KvDtype, QkvShape, Routing};
+use model::{Activation, Gating, KvDtype, QkvShape, Routing};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, proc::BoundsCheckPolicies};
 
 use crate::attention::Specs;
-use crate::backend::norm_spec;
+use crate::backend::{gated_spec, norm_spec};
 use crate::experts;
 use crate::kernel::KernelSpec;
 use crate::peak;
@@ -74,10 +74,9 @@ fn row_kernels() -> Vec<Case> {
     ]
     .map(KernelSpec::new)
     .to_vec();
-    specs.extend([(false, false), (false, true), (true, false), (true, true)].map(|(gelu, half)| {
-        let spec = KernelSpec::new("gated").with_flag("GELU", gelu);
-        if half { spec.with("HALF", 2) } else { spec }
-    }));
+    for act in [Activation::Silu, Activation::GeluTanh, Activation::ClampedSwiglu] {
+        specs.extend([false, true].map(|half| gated_spec(act, half)));
+    }
     for adds in [false, true] {
         for subgroup in [None, Some(8), Some(32)] {
             for half in [false, true] {
@@ -93,12 +92,12 @@ fn row_kernels() -> Vec<Case> {
 }
 
 fn attention() -> Vec<Case> {
-    let mut cases = vec![Case { spec: KernelSpec::new("attention_softmax"), on_dx12: true }];
+    let mut cases = Vec::new();
     let shapes = [(4, 4, 24), (32, 8, 128), (6, 2, 80), (32, 1, 64), (2, 1, 256)];
     for (num_heads, num_kv_heads, head_dim) in shapes {
         let shape = QkvShape { num_heads, num_kv_heads, head_dim };
-        let extras = [(None, None), (Some(30.0), Some(4096))];
-        for (dtype, (softcap, window)) in
+        let extras = [(None, None, false), (Some(30.0), Some(4096), false), (None, Some(128), true)];
+        for (dtype, (softcap, window, sinks)) in
             [KvDtype::F16, KvDtype::F32].into_iter().flat_map(|dtype| extras.map(|extra| (dtype, extra)))
         {
             let plain = Specs {
@@ -106,6 +105,7 @@ fn attention() -> Vec<Case> {
                 scale: 0.125,
                 softcap,
                 window,
+                sinks,
                 dtype,
                 has_half: false,
                 on_matrix_units: false,
@@ -114,7 +114,8 @@ fn attention() -> Vec<Case> {
             for has_half in [false, true] {
                 let specs = Specs { has_half, ..plain };
                 let fused = [Grid::Whole, Grid::Split].map(|grid| specs.fused(grid));
-                let all = fused.into_iter().chain([specs.merge(), specs.scores(), specs.values()]);
+                let all =
+                    fused.into_iter().chain([specs.merge(), specs.scores(), specs.softmax(), specs.values()]);
                 cases.extend(all.map(|spec| Case { spec, on_dx12: true }));
             }
             if Specs::suit_matrix_units(shape, dtype) {
@@ -216,6 +217,7 @@ fn msl_snapshots_are_up_to_date() {
         scale: 1.0 / (shape.head_dim as f32).sqrt(),
         softcap: None,
         window: None,
+        sinks: false,
         dtype: KvDtype::F16,
         has_half: false,
         on_matrix_units: false,

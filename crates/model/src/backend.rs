@@ -26,18 +26,20 @@ pub struct AttentionOp {
     pub softcap: Option<f32>,
     /// A row sees this many positions, its own included; all before it when `None`.
     pub window: Option<usize>,
+    /// Whether each head has a sink: a logit that takes part in the softmax and has no value.
+    pub sinks: bool,
 }
 
 impl AttentionOp {
     /// The attention that a layer describes, whose keys and values are those of `kv_layer`.
     pub fn new(spec: &AttentionSpec, kv_layer: usize) -> Self {
-        let AttentionSpec { scale, softcap, window, .. } = *spec;
-        Self { shape: spec.qkv(), kv_layer, scale, softcap, window }
+        let AttentionSpec { scale, softcap, window, sinks, .. } = *spec;
+        Self { shape: spec.qkv(), kv_layer, scale, softcap, window, sinks }
     }
 
-    /// Attention over all positions, without a soft cap.
+    /// Attention over all positions, without a soft cap or sinks.
     pub const fn plain(shape: QkvShape, kv_layer: usize, scale: f32) -> Self {
-        Self { shape, kv_layer, scale, softcap: None, window: None }
+        Self { shape, kv_layer, scale, softcap: None, window: None, sinks: false }
     }
 
     /// The first position that a row at `position` sees.
@@ -204,12 +206,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
         qkv: &mut Self::Buffer,
     );
     /// Causal softmax attention of every row over its sequence's cached positions from [`AttentionOp::first_seen`] up to its
-    /// own, scores scaled and capped as `op` says. `out: [T, op.shape.q_cols()]`.
+    /// own, scores scaled and capped as `op` says. `inputs` are queries, keys and values, and sinks, `[num_heads]`, iff `op` has some.
+    /// `out: [T, op.shape.q_cols()]`.
     fn paged_attention(
         &self,
         plan: &Self::Plan,
         op: AttentionOp,
-        qkv: &Self::Buffer,
+        inputs: (&Self::Buffer, Option<&Self::Buffer>),
         cache: &Self::KvCache,
         out: &mut Self::Buffer,
     );
@@ -224,8 +227,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
         cache: &Self::KvCache,
         scores: &mut Self::Buffer,
     );
-    /// Reference attention, step 2: each row of `scores` becomes its softmax (maximum, sum of exponentials, quotient).
-    fn attention_softmax(&self, plan: &Self::Plan, op: AttentionOp, scores: &mut Self::Buffer);
+    /// Reference attention, step 2: each row of `scores` becomes its part of the softmax (maximum, sum of exponentials,
+    /// quotient) over it and, if there are `sinks`, its head's.
+    fn attention_softmax(
+        &self,
+        plan: &Self::Plan,
+        op: AttentionOp,
+        sinks: Option<&Self::Buffer>,
+        scores: &mut Self::Buffer,
+    );
     /// Reference attention, step 3: `out[t, h] = sum over p of scores[t, h, p] * v[p]`.
     fn attention_values(
         &self,
@@ -235,8 +245,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
         cache: &Self::KvCache,
         out: &mut Self::Buffer,
     );
-    /// `out[i, j] = act(gate_up[i, j]) * gate_up[i, n + j]` for the first `rows` rows, `n` being `out`'s columns
-    /// (arXiv 2002.05202).
+    /// `out[i, j] = act(gate_up[i, j], gate_up[i, n + j])` for the first `rows` rows, `n` being `out`'s columns (arXiv
+    /// 2002.05202).
     fn gated(&self, rows: usize, act: Activation, gate_up: &Self::Buffer, out: &mut Self::Buffer);
     /// Chooses the experts of the first `rows` rows and their weights, as `routing` says. `logits: [T, num_experts]`; NaN counts
     /// as minus infinity.

@@ -242,11 +242,11 @@ impl<B: Backend> Decoder<B> {
         }
         let attended = state.attended.get(op.shape.q_cols());
         match state.context {
-            None => backend.paged_attention(plan, op, qkv, cache, attended),
+            None => backend.paged_attention(plan, op, (qkv, layer.sinks.as_ref()), cache, attended),
             Some(context) => {
                 let scores = state.scores.get(op.shape.num_heads * context);
                 backend.attention_scores(plan, op, qkv, cache, scores);
-                backend.attention_softmax(plan, op, scores);
+                backend.attention_softmax(plan, op, layer.sinks.as_ref(), scores);
                 backend.attention_values(plan, op, scores, cache, attended);
             }
         }

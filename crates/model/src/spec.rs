@@ -5,7 +5,7 @@
 //! family's name.
 
 use crate::check::{MAX_COUNT, check};
-use crate::{Error, ExpertsSpec, KvDtype, KvHeads, KvShape, QkvShape, Result, RopeConfig};
+use crate::{ExpertsSpec, KvDtype, KvHeads, KvShape, QkvShape, Result, RopeConfig};
 
 /// A model: the shapes of its weights and the constants of its graph.
 #[derive(Debug, Clone, PartialEq)]
@@ -241,10 +241,12 @@ impl TensorNames {
 /// The activation of a gated feed-forward layer (arXiv 2002.05202).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
-    /// `x / (1 + exp(-x))`: SwiGLU.
+    /// `gate / (1 + exp(-gate)) * up`: SwiGLU.
     Silu,
-    /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: GeGLU.
+    /// `0.5 gate (1 + tanh(sqrt(2 / pi) (gate + 0.044715 gate^3))) * up`: GeGLU.
     GeluTanh,
+    /// `x / (1 + exp(-1.702 x)) * (y + 1)` with `x = min(gate, 7)` and `y = up`, but from -7 to 7: the SwiGLU of gpt-oss.
+    ClampedSwiglu,
 }
 
 impl AttentionSpec {
@@ -315,20 +317,6 @@ impl ModelSpec {
     /// The routing of the layers that have experts, which is the same in all: the number of experts and of those of a token.
     pub fn experts(&self) -> Option<&ExpertsSpec> {
         self.layers.iter().find_map(|layer| layer.ffn.experts())
-    }
-
-    /// Refuses attention with sinks, for a device whose kernels have none.
-    ///
-    /// # Errors
-    /// Names the first layer that has some.
-    pub fn require_no_sinks(&self, device: &str) -> Result<()> {
-        let with_sinks = self.layers.iter().position(|layer| layer.attn.sinks);
-        let Some(layer_idx) = with_sinks else { return Ok(()) };
-        Err(Error::InvalidValue {
-            what: format!("attention sinks of layer {layer_idx}"),
-            expected: format!("none, as attention on {device} does not support them yet"),
-            found: "some".to_owned(),
-        })
     }
 
     /// Checks the fields against each other.

@@ -14,6 +14,7 @@ pub(crate) struct Layer<B: Backend> {
     pub attn_norm: B::Buffer,                    // [hidden]
     pub qkv: Linear<B>,                          // [q_dim + 2 * kv_dim, hidden]
     pub qk_norm: Option<(B::Buffer, B::Buffer)>, // [head_dim] each
+    pub sinks: Option<B::Buffer>,                // [num_heads]
     pub attn_out: Linear<B>,                     // [hidden, q_dim]
     pub post_attn_norm: Option<B::Buffer>,       // [hidden]
     pub ffn_norm: B::Buffer,                     // [hidden]
@@ -143,6 +144,7 @@ impl<'a, B: Backend> Loader<'a, B> {
             attn_norm: self.vector(&name(names.attn_norm), hidden)?,
             qkv: self.linear(&all(qkv), &[q, kv, kv], hidden)?,
             qk_norm,
+            sinks: self.vector_if(attn.sinks, &name(names.sinks), attn.num_heads)?,
             attn_out: self.linear(&all(&[names.attn_out]), &[hidden], q)?,
             post_attn_norm: self.vector_if(norms.post_attn, &name(names.post_attn_norm), hidden)?,
             ffn_norm: self.vector(&name(names.ffn_norm), hidden)?,

@@ -162,8 +162,8 @@ mod device {
     use super::*;
 
     /// Those whose operations `llama` does not have. The others differ from them in data alone.
-    const MODELS: [&str; 7] =
-        ["qwen3", "mistral3", "phi3_long", "gemma2", "gemma3", "qwen2moe", "mixtral_never_last"];
+    const MODELS: [&str; 8] =
+        ["qwen3", "mistral3", "phi3_long", "gemma2", "gemma3", "qwen2moe", "mixtral_never_last", "gpt_oss"];
 
     #[test]
     fn families_run_on_a_gpu() {

@@ -170,12 +170,22 @@ pub fn families() -> Vec<TestModel> {
         shared_gate: false,
         tensors: ExpertTensors::Merged,
         router: Router::Random,
+        biases: false,
     };
     let expert_ffn = ("expert_feed_forward_length", Value::U32(35));
     let shared_ffn = ("expert_shared_feed_forward_length", Value::U32(41));
     // Mixtral states the width of an expert as that of the layer.
     let mixtral = |spec: &mut ModelSpec, experts: Experts| {
         (spec.ffn, spec.form.experts) = (experts.ffn, Some(experts));
+    };
+    let gpt_oss = |spec: &mut ModelSpec, experts: Experts| {
+        (spec.biases, spec.form.sinks, spec.form.renamed_ffn_norm) = (true, true, true);
+        spec.form.experts = Some(Experts { biases: true, ..experts });
+        (spec.rope_base, spec.rope_scaling) = (
+            150_000.0,
+            RopeScaling::Yarn { factor: 32.0, original_context: Some(16), attn_factor: None, ramp: None },
+        );
+        spec.form.keys = vec![expert_ffn.clone(), ("attention.sliding_window", Value::U32(20))];
     };
     let gemma = |spec: &mut ModelSpec, window: u32| {
         (spec.layers, spec.tied_embeddings, spec.form.post_norms) = (3, true, true);
@@ -248,6 +258,12 @@ pub fn families() -> Vec<TestModel> {
             granite(spec);
             mixtral(spec, Experts { shared: 41, ..experts });
             spec.form.keys.push(shared_ffn.clone());
+        }),
+        family("gpt_oss", "gpt-oss", &|spec| gpt_oss(spec, experts)),
+        family("gpt_oss_pattern", "gpt-oss", &|spec| {
+            gpt_oss(spec, Experts { count: 32, used: 4, ..experts });
+            let pattern = Array::Bool(vec![false, true]);
+            spec.form.keys.push(("attention.sliding_window_pattern", Value::Array(pattern)));
         }),
         family("phi3", "phi3", &phi3),
         family("phi3_long", "phi3", &|spec| long_phi3(spec, 64)),

@@ -10,7 +10,7 @@
 
 use gguf::{Gguf, TensorView};
 
-use crate::traits::{LayerTraits, Routing, Traits};
+use crate::traits::{Act, LayerTraits, Routing, Traits};
 
 /// `[vocab]` logits of the last of `tokens`.
 pub fn logits(gguf: &Gguf, tokens: &[u32]) -> Vec<f64> {
@@ -39,6 +39,7 @@ struct Layer {
     k: Matrix,                              // [num_kv_heads * head_dim, hidden]
     v: Matrix,                              // [num_kv_heads * head_dim, hidden]
     qk_norms: Option<(Vec<f64>, Vec<f64>)>, // [head_dim] each
+    sinks: Option<Vec<f64>>,                // [num_heads]
     attn_output: Matrix,                    // [hidden, num_heads * head_dim]
     post_attn_norm: Option<Vec<f64>>,       // [hidden]
     ffn_norm: Vec<f64>,                     // [hidden]
@@ -145,7 +146,7 @@ impl Reference {
             for (position, x) in states.iter_mut().enumerate() {
                 let normed = self.rms_norm(x, &layer.ffn_norm);
                 found(position, layer.ffn.gap(&normed, self.traits.routing.as_ref()));
-                let fed = layer.ffn.times(&normed, self.traits.has_gelu, self.traits.routing.as_ref());
+                let fed = layer.ffn.times(&normed, self.traits.act, self.traits.routing.as_ref());
                 self.add_branch(x, fed, layer.post_ffn_norm.as_deref());
             }
         }
@@ -191,7 +192,11 @@ impl Reference {
                 let (query, kv) = (&queries[position][of_head(head)], of_head(head / group));
                 let score = |key: &Vec<f64>| capped(dot(query, &key[kv.clone()]) * scale, traits.cap);
                 let scores = keys[first..=position].iter().map(score);
-                for (weight, value) in softmax(scores.collect()).into_iter().zip(&values[first..]) {
+                // A sink is a last score, whose weight goes to no value (arXiv 2309.17453).
+                let sink = layer.sinks.as_ref().map(|sinks| sinks[head]);
+                for (weight, value) in
+                    softmax(scores.chain(sink).collect()).into_iter().zip(&values[first..=position])
+                {
                     out.iter_mut().zip(&value[kv.clone()]).for_each(|(out, v)| *out += weight * v);
                 }
             }
@@ -227,10 +232,11 @@ impl Layer {
             q,
             k,
             v,
+            sinks: find_norm("attn_sinks"),
             qk_norms: find_norm("attn_q_norm").zip(find_norm("attn_k_norm")),
             attn_output: matrix("attn_output"),
-            post_attn_norm: find_norm("post_attention_norm"),
-            ffn_norm: norm("ffn_norm"),
+            post_attn_norm: find_norm("post_attention_norm").filter(|_| !traits.renamed_ffn_norm),
+            ffn_norm: norm(if traits.renamed_ffn_norm { "post_attention_norm" } else { "ffn_norm" }),
             ffn: Ffn::read(gguf, layer),
             post_ffn_norm: find_norm("post_ffw_norm"),
         }
@@ -283,47 +289,56 @@ impl Ffn {
         if is_tied || used == logits.len() { f64::INFINITY } else { logits[used - 1] - logits[used] }
     }
 
-    fn times(&self, x: &[f64], has_gelu: bool, routing: Option<&Routing>) -> Vec<f64> {
+    fn times(&self, x: &[f64], act: Act, routing: Option<&Routing>) -> Vec<f64> {
         let (router, experts, shared) = match self {
-            Ffn::Dense(dense) => return dense.times(x, has_gelu),
+            Ffn::Dense(dense) => return dense.times(x, act),
             Ffn::Experts(router, experts, shared) => (router, experts, shared),
         };
-        let Routing { used, norm, scale } = *routing.expect("expert_used_count");
-        let shares = softmax(router.times(x));
+        let Routing { used, of_selected, norm, scale } = *routing.expect("expert_used_count");
+        let logits = router.times(x);
         let mut ids: Vec<usize> = (0..experts.len()).collect();
         // Stable: of equal ones the first.
-        ids.sort_by(|&a, &b| shares[b].total_cmp(&shares[a]));
+        ids.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
         ids.truncate(used);
-        let sum: f64 = ids.iter().map(|&id| shares[id]).sum();
+        let of_ids = |values: &[f64]| -> Vec<f64> { ids.iter().map(|&id| values[id]).collect() };
+        let shares = match of_selected {
+            true => softmax(of_ids(&logits)),
+            false => of_ids(&softmax(logits)),
+        };
+        let sum: f64 = shares.iter().sum();
         // The smallest normal number of f16, as llama.cpp has it.
         let divisor = if norm { sum.max(6.103515625e-5) } else { 1.0 };
         let mut out = vec![0.0; x.len()];
         let mut take = |weight: f64, values: Vec<f64>| {
             out.iter_mut().zip(values).for_each(|(out, value)| *out += weight * value);
         };
-        for id in ids {
-            take(shares[id] / divisor * scale, experts[id].times(x, has_gelu));
+        for (id, share) in ids.into_iter().zip(shares) {
+            take(share / divisor * scale, experts[id].times(x, act));
         }
         if let Some((dense, gate)) = shared {
             let gate = gate.as_ref().map_or(1.0, |gate| 1.0 / (1.0 + (-gate.times(x)[0]).exp()));
-            take(gate, dense.times(x, has_gelu));
+            take(gate, dense.times(x, act));
         }
         out
     }
 }
 
 impl Dense {
-    /// SwiGLU, or GeGLU by the approximation with tanh (arXiv 1606.08415).
-    fn times(&self, x: &[f64], has_gelu: bool) -> Vec<f64> {
+    /// SwiGLU, GeGLU by the approximation with tanh (arXiv 1606.08415), or gpt-oss's SwiGLU.
+    fn times(&self, x: &[f64], act: Act) -> Vec<f64> {
         let (gate, up) = (self.gate.times(x), self.up.times(x));
-        let act = |x: f64| match has_gelu {
-            false => x / (1.0 + (-x).exp()),
-            true => {
+        let act = |(x, up): (f64, f64)| match act {
+            Act::Swiglu => x / (1.0 + (-x).exp()) * up,
+            Act::Geglu => {
                 let slope = (2.0 / std::f64::consts::PI).sqrt();
-                0.5 * x * (1.0 + (slope * (x + 0.044715 * x.powi(3))).tanh())
+                0.5 * x * (1.0 + (slope * (x + 0.044715 * x.powi(3))).tanh()) * up
+            }
+            Act::ClampedSwiglu => {
+                let x = x.min(7.0);
+                x / (1.0 + (-1.702 * x).exp()) * (up.clamp(-7.0, 7.0) + 1.0)
             }
         };
-        let inner: Vec<f64> = gate.into_iter().zip(up).map(|(gate, up)| act(gate) * up).collect();
+        let inner: Vec<f64> = gate.into_iter().zip(up).map(act).collect();
         self.down.times(&inner)
     }
 }
@@ -371,9 +386,13 @@ impl Matrix {
 
     /// As many matrices as are stacked in it.
     fn pieces(&self, count: usize) -> Vec<Self> {
-        assert!(self.bias.is_none(), "the bias of experts");
-        let piece = |values: &[f64]| Self { cols: self.cols, values: values.to_vec(), bias: None };
-        self.values.chunks_exact(self.values.len() / count).map(piece).collect()
+        let rows = self.rows() / count;
+        let piece = |(idx, values): (usize, &[f64])| Self {
+            cols: self.cols,
+            values: values.to_vec(),
+            bias: self.bias.as_ref().map(|bias| bias[idx * rows..][..rows].to_vec()),
+        };
+        self.values.chunks_exact(rows * self.cols).enumerate().map(piece).collect()
     }
 
     fn row(&self, row: usize) -> &[f64] {

@@ -82,6 +82,8 @@ pub struct Experts {
     pub tensors: ExpertTensors,
     /// What the router does.
     pub router: Router,
+    /// A bias of the router and of every matrix of an expert.
+    pub biases: bool,
 }
 
 /// How a file keeps the experts' weights.
@@ -128,6 +130,10 @@ pub struct Form {
     pub qk_norms: bool,
     /// `post_attention_norm` and `post_ffw_norm`.
     pub post_norms: bool,
+    /// `post_attention_norm` in place of `ffn_norm`: before the feed-forward layer.
+    pub renamed_ffn_norm: bool,
+    /// `attn_sinks`.
+    pub sinks: bool,
     /// `attn_qkv` instead of its three parts.
     pub fused_qkv: bool,
     /// `ffn_up` with the gate's rows before its own.
@@ -150,6 +156,8 @@ impl Default for Form {
             output_bias: false,
             qk_norms: false,
             post_norms: false,
+            renamed_ffn_norm: false,
+            sinks: false,
             fused_qkv: false,
             fused_gate_up: false,
             long_factors: false,
@@ -352,7 +360,7 @@ impl ModelSpec {
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads_of(layer) * self.head_dim);
         let name = |part: &str| format!("blk.{layer}.{part}");
         tensors.norm(&name("attn_norm"), hidden);
-        tensors.norm(&name("ffn_norm"), hidden);
+        tensors.norm(&name(if form.renamed_ffn_norm { "post_attention_norm" } else { "ffn_norm" }), hidden);
         let mut matrices: Vec<(&str, usize, usize)> = match form.fused_qkv {
             true => vec![("attn_qkv", q + 2 * kv, hidden)],
             false => vec![("attn_q", q, hidden), ("attn_k", kv, hidden), ("attn_v", kv, hidden)],
@@ -382,6 +390,11 @@ impl ModelSpec {
         if let Some(experts) = &form.experts {
             self.write_experts(tensors, experts, name);
         }
+        if form.sinks {
+            // Of the size of the scores.
+            let sinks = tensors.rng.normals(self.heads, 1.0);
+            tensors.vector(&name("attn_sinks.weight"), &sinks);
+        }
         if form.qk_norms {
             tensors.norm(&name("attn_q_norm"), self.head_dim);
             tensors.norm(&name("attn_k_norm"), self.head_dim);
@@ -397,6 +410,9 @@ impl ModelSpec {
     fn write_experts(&self, tensors: &mut Tensors<'_>, experts: &Experts, name: impl Fn(&str) -> String) {
         let (hidden, &Experts { count, ffn, .. }) = (self.hidden, experts);
         tensors.router(&name("ffn_gate_inp"), experts, hidden);
+        if experts.biases {
+            tensors.bias(&name("ffn_gate_inp"), count);
+        }
         if experts.shared_gate {
             let values = tensors.rng.normals(hidden, 1.0 / (hidden as f32).sqrt());
             tensors.vector(&name("ffn_gate_inp_shexp.weight"), &values);
@@ -410,6 +426,9 @@ impl ModelSpec {
                 (0..count).for_each(|expert| tensors.matrix(&name(&format!("{part}.{expert}")), rows, cols));
             } else {
                 tensors.matrices(&name(&format!("{part}_exps")), count, rows, cols);
+            }
+            if experts.biases {
+                tensors.biases(&name(&format!("{part}_exps")), count, rows);
             }
         }
     }
@@ -466,6 +485,13 @@ impl Tensors<'_> {
     fn bias(&mut self, name: &str, len: usize) {
         let values = self.rng.normals(len, 0.2);
         self.vector(&format!("{name}.bias"), &values);
+    }
+
+    /// `count` biases, one behind the other.
+    fn biases(&mut self, name: &str, count: usize, len: usize) {
+        let values = self.rng.normals(count * len, 0.2);
+        let data: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.file.tensor(&format!("{name}.bias"), &[len as u64, count as u64], Format::F32, data);
     }
 
     /// Values that rise from 1 to `last`.

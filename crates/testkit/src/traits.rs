@@ -19,18 +19,29 @@ pub(crate) struct Traits {
     pub final_cap: Option<f64>,
     /// Factor on both branches.
     pub residual_scale: f64,
-    /// GeGLU instead of SwiGLU.
-    pub has_gelu: bool,
+    /// The activation of feed-forward layers.
+    pub act: Act,
     /// How tokens are given to experts.
     pub routing: Option<Routing>,
     pub layers: Vec<LayerTraits>,
+}
+
+/// The activation of a feed-forward layer.
+#[derive(Clone, Copy)]
+pub(crate) enum Act {
+    Swiglu,
+    Geglu,
+    /// That of gpt-oss, whose inputs are clamped.
+    ClampedSwiglu,
 }
 
 /// How a router's logits become experts and weights.
 pub(crate) struct Routing {
     /// Experts of a token.
     pub used: usize,
-    /// Whether the weights, shares of a softmax over all experts, are divided by their sum.
+    /// Whether weights are shares of a softmax over the token's own experts, not over all.
+    pub of_selected: bool,
+    /// Whether the weights are divided by their sum.
     pub norm: bool,
     /// Factor on weights.
     pub scale: f64,
@@ -48,6 +59,8 @@ pub(crate) struct LayerTraits {
     pub cap: Option<f64>,
     /// Positions that a token sees, its own included.
     pub window: Option<usize>,
+    /// Whether `post_attention_norm` is the norm before the feed-forward layer.
+    pub renamed_ffn_norm: bool,
     /// `(beta, length)`: queries are multiplied by `1 + beta ln(floor(position / length) + 1)`.
     pub temperature: Option<(f64, f64)>,
 }
@@ -63,7 +76,7 @@ impl Traits {
         let hidden = keys.need_usize("embedding_length");
         let head_dim =
             keys.usize("attention.key_length").unwrap_or_else(|| hidden / heads.first().unwrap_or(&1));
-        let halves = arch.starts_with("qwen") || matches!(arch, "phi3" | "gemma2" | "gemma3");
+        let halves = arch.starts_with("qwen") || matches!(arch, "phi3" | "gemma2" | "gemma3" | "gpt-oss");
         let rope = Rope::from_gguf(gguf, &keys, head_dim, halves, context);
         // Of layers with a window.
         let base = keys.f64("rope.freq_base_swa").unwrap_or(10000.0);
@@ -75,7 +88,7 @@ impl Traits {
         };
         // The last layer of each period sees everything.
         let period = match arch {
-            "gemma2" => 2,
+            "gemma2" | "gpt-oss" => 2,
             _ if keys.bools("attention.sliding_window_pattern").is_some() => 1,
             _ => keys.usize("attention.sliding_window_pattern").unwrap_or(6),
         };
@@ -85,7 +98,7 @@ impl Traits {
             None => layer % period < period - 1,
         };
         let window = |layer: usize| match arch {
-            "gemma2" | "gemma3" if is_local(layer) => keys.usize("attention.sliding_window"),
+            "gemma2" | "gemma3" | "gpt-oss" if is_local(layer) => keys.usize("attention.sliding_window"),
             _ => None,
         };
         let largest = |layers: usize| num_layers == layers;
@@ -108,6 +121,7 @@ impl Traits {
             scale,
             cap: keys.f64("attn_logit_softcapping").filter(|_| arch == "gemma2"),
             window: window(layer),
+            renamed_ffn_norm: arch == "gpt-oss",
             temperature,
         };
         let is_gemma = arch.starts_with("gemma");
@@ -119,10 +133,15 @@ impl Traits {
             logit_scale: 1.0 / granite("logit_scale"),
             final_cap: keys.f64("final_logit_softcapping").filter(|_| is_gemma),
             residual_scale: granite("residual_scale"),
-            has_gelu: is_gemma,
+            act: match arch {
+                "gpt-oss" => Act::ClampedSwiglu,
+                _ if is_gemma => Act::Geglu,
+                _ => Act::Swiglu,
+            },
             routing: keys.usize("expert_used_count").map(|used| Routing {
                 used,
-                norm: arch != "qwen2moe",
+                of_selected: arch == "gpt-oss",
+                norm: !matches!(arch, "qwen2moe" | "gpt-oss"),
                 scale: keys.f64("expert_weights_scale").filter(|&scale| scale != 0.0).unwrap_or(1.0),
             }),
             layers: (0..num_layers).map(layer).collect(),

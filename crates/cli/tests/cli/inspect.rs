@@ -40,7 +40,7 @@ fn a_model_is_described() {
 /// What a family adds to `llama`, of the test kit's models.
 #[test]
 fn traits_of_families_are_described() {
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 8] = [
         (
             "gemma2",
             &[
@@ -61,6 +61,16 @@ fn traits_of_families_are_described() {
         ),
         ("granite", &["scales           embeddings by 12, scores by 0.3, branches by 0.22, logits by 0.125"]),
         ("qwen3_layers", &["attention        6 heads of 18, 1 to 3 KV heads", "feed-forward     40 to 91"]),
+        (
+            "gpt_oss",
+            &[
+                "RoPE             base 150000, 18 dimensions, YaRN by 32 from 16 tokens",
+                "window           20 tokens in 1 of 2 layers",
+                "sinks            one for each head",
+                "experts          3 of 7 a token",
+                "activation       SwiGLU, clamped at 7",
+            ],
+        ),
         ("smollm3", &["RoPE             none in 1 of 5 layers"]),
         (
             "qwen2moe",

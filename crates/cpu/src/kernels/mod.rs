@@ -177,6 +177,7 @@ pub(crate) struct Kernels {
     add: unsafe fn(&mut [f32], &[f32]),
     swiglu: unsafe fn(&[f32], &[f32], &mut [f32]),
     geglu: unsafe fn(&[f32], &[f32], &mut [f32]),
+    clamped_swiglu: unsafe fn(&[f32], &[f32], &mut [f32]),
     softcap: unsafe fn(&mut [f32], f32),
     softmax: unsafe fn(&mut [f32]),
     merge_partial: unsafe fn(&mut f32, &mut f32, &mut [f32], &Partial<'_>),
@@ -217,6 +218,7 @@ macro_rules! isa_table {
                 add,
                 swiglu,
                 geglu,
+                clamped_swiglu,
                 softcap,
                 softmax,
                 merge_partial,
@@ -261,6 +263,10 @@ macro_rules! isa_table {
             $(#[target_feature(enable = $feature)])?
             fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
                 rows::geglu(gate, up, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn clamped_swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+                rows::clamped_swiglu(gate, up, out);
             }
             $(#[target_feature(enable = $feature)])?
             fn softcap(x: &mut [f32], cap: f32) {
@@ -383,6 +389,8 @@ entries! {
     add(x: &mut [f32], delta: &[f32]);
     /// `out = silu(gate) * up`.
     swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
+    /// The SwiGLU of gpt-oss.
+    clamped_swiglu(gate: &[f32], up: &[f32], out: &mut [f32]);
     /// `out = gelu(gate) * up`, by the approximation with tanh.
     geglu(gate: &[f32], up: &[f32], out: &mut [f32]);
     /// `x = cap * tanh(x / cap)`.

@@ -68,6 +68,17 @@ pub(super) fn geglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
+/// The SwiGLU of gpt-oss: `x / (1 + e^-1.702x) * (up + 1)` with `x = min(gate, 7)` and up within 7 of zero.
+#[inline(always)]
+pub(super) fn clamped_swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == up.len() && gate.len() == out.len(), "clamped_swiglu: lengths differ");
+    for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
+        // Not `min` and `clamp` alone: what is no number stays so.
+        let x = if gate > 7.0 { 7.0 } else { gate };
+        *out = x / (1.0 + exp(-1.702 * x)) * (up.clamp(-7.0, 7.0) + 1.0);
+    }
+}
+
 /// `x = cap * tanh(x / cap)`.
 #[inline(always)]
 pub(super) fn softcap(x: &mut [f32], cap: f32) {

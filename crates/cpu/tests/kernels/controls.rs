@@ -52,7 +52,7 @@ fn products_that_split_when_there_are_several_rows_are_found() {
 
 #[test]
 fn each_fault_is_found_by_the_check_of_its_operation() {
-    let cases: [(Fault, &[&str]); 13] = [
+    let cases: [(Fault, &[&str]); 14] = [
         (Fault::NormWithoutEpsilon, &["rms_norm", "add_rms_norm", "norm_heads"]),
         (Fault::AttentionMissesOwnPosition, &["rope and attention", "long attention"]),
         (Fault::AttentionIgnoresScale, &["rope and attention, 4/2 heads of 64, not rotated"]),
@@ -64,8 +64,12 @@ fn each_fault_is_found_by_the_check_of_its_operation() {
             Fault::AttentionIgnoresSoftcap,
             &["rope and attention, 6/2 heads of 32, not rotated, capped at 1.5"],
         ),
+        (
+            Fault::AttentionIgnoresSinks,
+            &["rope and attention, 20/1 heads of 20, 20 neighbours rotated, with sinks"],
+        ),
         (Fault::QueriesAreNotScaled, &["scale_queries"]),
-        (Fault::GeluIsSilu, &["geglu"]),
+        (Fault::GeluIsSilu, &["geglu", "clamped swiglu"]),
         (Fault::ScaleTouchesRowBeyond, &["scale"]),
         (Fault::ArgmaxFromFirstRow, &["argmax"]),
         (Fault::ReadFromFirstRow, &["read_into"]),

@@ -74,10 +74,12 @@ impl TestDevice {
         // What is recorded over a buffer must be submitted before the buffer goes.
         let scores = backend.alloc(rows, shape.num_heads * context, BufferRole::Values).unwrap();
         match kind {
-            Kind::Fused(grid) => attention.fused_on(grid, gpu, recorder, &plan, &qkv.values, pages, output),
+            Kind::Fused(grid) => {
+                attention.fused_on(grid, gpu, recorder, &plan, (&qkv.values, None), pages, output)
+            }
             Kind::Reference => {
                 attention.scores(gpu, recorder, &plan, &qkv.values, pages, &scores.values, context);
-                attention.softmax(gpu, recorder, &plan, &scores.values, context);
+                attention.softmax(gpu, recorder, &plan, (&scores.values, context), None);
                 attention.values(gpu, recorder, &plan, (&scores.values, context), pages, output);
             }
         }

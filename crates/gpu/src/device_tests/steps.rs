@@ -160,7 +160,7 @@ fn pages_beyond_the_cache_are_refused() {
     backend.plan(&batch, &mut plan).expect("the batch is on the device");
     let qkv = backend.upload(8, shape.cols(), &vec![0.0; 8 * shape.cols()]).expect("a buffer");
     let mut out = backend.alloc(8, shape.q_cols(), BufferRole::MatmulInput).expect("a buffer");
-    backend.paged_attention(&plan, AttentionOp::plain(shape, 0, 0.25), &qkv, &cache, &mut out);
+    backend.paged_attention(&plan, AttentionOp::plain(shape, 0, 0.25), (&qkv, None), &cache, &mut out);
 }
 
 /// As if the device could bind no more than a few tiles of rows.

@@ -6,7 +6,7 @@
 //           s = q . k * scale, capped, -inf past the row's own position and before its window
 //           m' = max(m, s), p = exp(s - m'), l = l * exp(m - m') + sum(p), o = o * exp(m - m') + p . v
 //       (m, l, o) is merged with that of the splits before it
-//   out = o / l
+//   out = o / l, l + exp(sink - m) in place of l if the head has a sink
 //
 // The same for each row wherever it is in the tile: blocks and splits start at absolute positions, sums go by position.
 // Keys and values are staged in f32, 32 columns of a block at a time; both are read once for all heads of the group.
@@ -254,7 +254,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     //@if SPLIT
     //@else
     if lane % 8u == 0u {
+        //@if SINKS
+        let sink = sinks[tile.first_head + lane / 8u % tile.heads];
+        corrections[lane / 8u] = merged + exp(sink - merged_max);
+        //@else
         corrections[lane / 8u] = merged;
+        //@end
     }
     workgroupBarrier();
     //@for r in 2

@@ -9,6 +9,9 @@
 @group(0) @binding(5) var<storage, read_write> half_out: array<u32>;
 //@include half
 //@end
+//@if SINKS
+@group(0) @binding(${SINKS}) var<storage, read> sinks: array<f32>;
+//@end
 //@include attention_pages
 //@include attention_partials
 //@include attention_tile

@@ -8,7 +8,7 @@
 //       m = max(s), p = f16(exp(s - m)), l = sum(p)
 //       o = p . v                                       blocks of 64 positions, 16 columns at a time a subgroup
 //       (m, l, o) is merged with that of the splits before it
-//   out = o / l
+//   out = o / l, l + exp(sink - m) in place of l if the head has a sink
 //
 // A split's weights all have one maximum, so that its values are summed without corrections. The next block of keys or
 // values is read while one is multiplied. With SPLIT a workgroup takes one split and writes a partial, and attention_merge
@@ -301,7 +301,12 @@ fn main(
     //@if SPLIT
     //@else
     if lane % 8u == 0u {
+        //@if SINKS
+        let sink = sinks[tile.first_head + stats_row % tile.heads];
+        corrections[stats_row] = merged + exp(sink - merged_max);
+        //@else
         corrections[stats_row] = merged;
+        //@end
     }
     workgroupBarrier();
     let sum = corrections[values_row];

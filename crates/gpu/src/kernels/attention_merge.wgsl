@@ -1,5 +1,5 @@
 // Merges the partials of each row and head in the order of their splits. A workgroup takes a head of a row, a lane two
-// neighbouring columns.
+// neighbouring columns. A head's sink, a score without a value, is added to the sum in the end.
 //
 //   partials:  [row][head][split][values: head_dim / 2 pairs | max, sum]
 //@include plan
@@ -9,6 +9,9 @@
 //@if HALF
 @group(0) @binding(3) var<storage, read_write> half_out: array<u32>;
 //@include half
+//@end
+//@if SINKS
+@group(0) @binding(${SINKS}) var<storage, read> sinks: array<f32>;
 //@end
 //@include attention_partials
 
@@ -49,6 +52,9 @@ fn main(
             sum = merged_sum(sum, stats.y, factors);
             values = merged_values(values, partials[partial + word], factors);
         }
+        //@if SINKS
+        sum += exp(sinks[group.x] - largest);
+        //@end
         values = values / sum;
         out[head * HEAD_WORDS + word] = values;
         //@if HALF

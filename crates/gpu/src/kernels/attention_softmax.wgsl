@@ -1,7 +1,11 @@
-// Each row of scores, up to the row's own position, becomes exp(s - max) / sum(exp(s - max)); a workgroup takes a row.
+// Each row of scores, up to the row's own position, becomes exp(s - max) / sum(exp(s - max)), with its head's sink in the
+// sum; a workgroup takes a row.
 //@include plan
 @group(0) @binding(0) var<storage, read> plan: array<u32>;
 @group(0) @binding(1) var<storage, read_write> scores: array<f32>;
+//@if SINKS
+@group(0) @binding(${SINKS}) var<storage, read> sinks: array<f32>;
+//@end
 
 struct Immediates {
     context: u32,      // columns of a head's scores
@@ -48,7 +52,11 @@ fn main(
         }
     }
     workgroupBarrier();
+    //@if SINKS
+    sum = of_lanes[0] + exp(sinks[group.x] - largest);
+    //@else
     sum = of_lanes[0];
+    //@end
     for (var p = lane; p < len; p += LANES) {
         scores[first + p] /= sum;
     }

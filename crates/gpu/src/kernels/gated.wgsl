@@ -1,4 +1,4 @@
-// out[i, j] = act(gate_up[i, j]) * gate_up[i, n + j]; a lane takes two neighbours.
+// out[i, j] = act(gate_up[i, j], gate_up[i, n + j]); a lane takes two neighbours.
 @group(0) @binding(0) var<storage, read> gate_up: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 //@if HALF
@@ -13,6 +13,12 @@ var<immediate> imm: Immediates;
 
 //@include half
 
+//@if CLAMPED
+fn act_times(gate: f32, up: f32) -> f32 {
+    let x = min(gate, 7.0);
+    return x / (1.0 + exp(-1.702 * x)) * (clamp(up, -7.0, 7.0) + 1.0);
+}
+//@else
 //@if GELU
 // 0.5 x (1 + tanh(y)) with y = sqrt(2 / pi) (x + 0.044715 x^3) is x / (1 + exp(-2 y)).
 fn act_times(gate: f32, up: f32) -> f32 {
@@ -23,6 +29,7 @@ fn act_times(gate: f32, up: f32) -> f32 {
 fn act_times(gate: f32, up: f32) -> f32 {
     return gate / (1.0 + exp(-gate)) * up;
 }
+//@end
 //@end
 
 @compute @workgroup_size(256)

@@ -4,6 +4,7 @@
 //! ([`LlamaConfig::from_gguf_with`](crate::LlamaConfig::from_gguf_with)).
 
 mod gemma;
+mod gpt_oss;
 mod granite;
 mod keys;
 mod llama;
@@ -17,6 +18,7 @@ use std::fmt;
 use gguf::Gguf;
 
 pub use gemma::{GEMMA2, GEMMA3};
+pub use gpt_oss::GPT_OSS;
 pub use granite::{GRANITE, GRANITEMOE};
 pub use keys::Keys;
 pub use llama::LLAMA;
@@ -28,7 +30,7 @@ pub use smollm3::SMOLLM3;
 use crate::{Error, ModelSpec, Result, TensorNames};
 
 /// The families that this crate knows.
-pub static FAMILIES: [&Family; 14] = [
+pub static FAMILIES: [&Family; 15] = [
     &LLAMA,
     &QWEN2,
     &QWEN2MOE,
@@ -43,6 +45,7 @@ pub static FAMILIES: [&Family; 14] = [
     &PHI3,
     &GEMMA2,
     &GEMMA3,
+    &GPT_OSS,
 ];
 
 /// A model family: how a file describes a model of it.

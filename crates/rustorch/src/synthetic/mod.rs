@@ -106,6 +106,11 @@ impl SyntheticModel {
             put("rope.scaling.type", Value::String("linear".into()));
             put("rope.scaling.factor", Value::F32(factor));
         }
+        if let Some((factor, original_context)) = shape.rope_yarn {
+            put("rope.scaling.type", Value::String("yarn".into()));
+            put("rope.scaling.factor", Value::F32(factor));
+            put("rope.scaling.original_context_length", count(original_context));
+        }
     }
 
     fn add_tensors(&self, file: &mut GgufWriter) {
@@ -150,7 +155,7 @@ impl SyntheticModel {
         Tensor {
             name: format!("{name}.weight"),
             dims: vec![cols as u64, rows as u64],
-            content: Content::Random(self.mixture.format(matrix, &self.shape)),
+            content: Content::Random(fitting(self.mixture.format(matrix, &self.shape), cols)),
         }
     }
 
@@ -165,9 +170,16 @@ impl SyntheticModel {
             self.matrix(&name("attn_k"), Matrix::AttnK, kv, hidden),
             self.matrix(&name("attn_v"), Matrix::AttnV(layer), kv, hidden),
             self.matrix(&name("attn_output"), Matrix::AttnOutput, hidden, q),
-            norm(&name("ffn_norm"), hidden),
         ]);
-        if shape.norms != ShapeNorms::None {
+        let has_renamed = shape.norms == ShapeNorms::Renamed;
+        tensors.push(norm(&name(if has_renamed { "post_attention_norm" } else { "ffn_norm" }), hidden));
+        if shape.has_biases_and_sinks {
+            let biases =
+                [("attn_q.bias", q), ("attn_k.bias", kv), ("attn_v.bias", kv), ("attn_output.bias", hidden)];
+            tensors.extend(biases.map(|(part, len)| floats(name(part), &[len])));
+            tensors.push(floats(name("attn_sinks.weight"), &[shape.num_heads]));
+        }
+        if matches!(shape.norms, ShapeNorms::Heads | ShapeNorms::HeadsAndBranches) {
             tensors.extend(["attn_q_norm", "attn_k_norm"].map(|part| norm(&name(part), head_dim)));
         }
         if shape.norms == ShapeNorms::HeadsAndBranches {
@@ -185,11 +197,12 @@ impl SyntheticModel {
             return;
         };
         // Converters leave the router as it is.
-        tensors.push(Tensor {
-            name: name("ffn_gate_inp.weight"),
-            dims: vec![hidden as u64, count as u64],
-            content: Content::Random(Format::F32),
-        });
+        tensors.push(floats(name("ffn_gate_inp.weight"), &[hidden, count]));
+        if shape.has_biases_and_sinks {
+            tensors.push(floats(name("ffn_gate_inp.bias"), &[count]));
+            let bias = |(part, _, rows, _)| floats(name(&format!("{part}_exps.bias")), &[rows, count]);
+            tensors.extend(matrices.map(bias));
+        }
         tensors.extend(matrices.map(|(part, kind, rows, cols)| {
             let mut tensor = self.matrix(&name(&format!("{part}_exps")), kind, rows, cols);
             tensor.dims.push(count as u64);
@@ -203,6 +216,24 @@ fn norm(name: &str, len: usize) -> Tensor {
     Tensor { name: format!("{name}.weight"), dims: vec![len as u64], content: Content::Ones }
 }
 
+/// A tensor that converters leave in F32: its name, and the length of a row first.
+fn floats(name: String, dims: &[usize]) -> Tensor {
+    let dims = dims.iter().map(|&len| len as u64).collect();
+    Tensor { name, dims, content: Content::Random(Format::F32) }
+}
+
+/// The format, or what llama.cpp's quantiser takes instead for rows that are no whole blocks of it.
+fn fitting(format: Format, cols: usize) -> Format {
+    match format {
+        _ if cols.is_multiple_of(format.block_len()) => format,
+        Format::Q2_K | Format::Q3_K | Format::IQ4_XS => Format::IQ4_NL,
+        Format::Q4_K => Format::Q5_0,
+        Format::Q5_K => Format::Q5_1,
+        Format::Q6_K => Format::Q8_0,
+        _ => Format::F16,
+    }
+}
+
 /// One tensor of the file.
 struct Tensor {
     name: String,
@@ -212,7 +243,7 @@ struct Tensor {
 }
 
 enum Content {
-    /// A matrix of random blocks.
+    /// Random blocks.
     Random(Format),
     /// A norm's weights.
     Ones,

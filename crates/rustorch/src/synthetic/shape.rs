@@ -35,8 +35,12 @@ pub struct Shape {
     pub rope_base: f32,
     /// Divides the angles of layers without a window.
     pub rope_linear: Option<f32>,
+    /// YaRN's factor, and the context before it.
+    pub rope_yarn: Option<(f32, usize)>,
     /// How the context was extended, if it was.
     pub rope_scaling: Option<Llama3Scaling>,
+    /// Whether all matrices have biases and heads have sinks, as those of gpt-oss.
+    pub has_biases_and_sinks: bool,
     /// Whether the embedding table serves as the LM head.
     pub tied_embeddings: bool,
 }
@@ -57,6 +61,8 @@ pub struct ShapeExperts {
 pub enum ShapeNorms {
     /// None.
     None,
+    /// None; the one before the feed-forward layer is called `post_attention_norm`.
+    Renamed,
     /// Of each head of queries and keys.
     Heads,
     /// Those, and of the outputs of both branches.
@@ -108,13 +114,15 @@ const QWEN3: Shape = Shape {
     window: None,
     rope_base: 1_000_000.0,
     rope_linear: None,
+    rope_yarn: None,
     rope_scaling: None,
+    has_biases_and_sinks: false,
     tied_embeddings: true,
 };
 
 impl Shape {
     /// Every shape: those of Llama, then others, each the smallest first.
-    pub const ALL: [Shape; 10] = [
+    pub const ALL: [Shape; 11] = [
         Shape {
             name: "tinyllama-1.1b",
             architecture: "llama",
@@ -132,7 +140,9 @@ impl Shape {
             window: None,
             rope_base: 10_000.0,
             rope_linear: None,
+            rope_yarn: None,
             rope_scaling: None,
+            has_biases_and_sinks: false,
             tied_embeddings: false,
         },
         Shape {
@@ -152,7 +162,9 @@ impl Shape {
             window: None,
             rope_base: 500_000.0,
             rope_linear: None,
+            rope_yarn: None,
             rope_scaling: Llama3Scaling::by(32.0),
+            has_biases_and_sinks: false,
             tied_embeddings: true,
         },
         Shape {
@@ -172,7 +184,9 @@ impl Shape {
             window: None,
             rope_base: 500_000.0,
             rope_linear: None,
+            rope_yarn: None,
             rope_scaling: Llama3Scaling::by(32.0),
+            has_biases_and_sinks: false,
             tied_embeddings: true,
         },
         Shape {
@@ -192,7 +206,9 @@ impl Shape {
             window: None,
             rope_base: 500_000.0,
             rope_linear: None,
+            rope_yarn: None,
             rope_scaling: Llama3Scaling::by(8.0),
+            has_biases_and_sinks: false,
             tied_embeddings: false,
         },
         QWEN3,
@@ -230,7 +246,9 @@ impl Shape {
             window: Some(1024),
             rope_base: 1_000_000.0,
             rope_linear: Some(8.0),
+            rope_yarn: None,
             rope_scaling: None,
+            has_biases_and_sinks: false,
             tied_embeddings: true,
         },
         Shape {
@@ -244,6 +262,28 @@ impl Shape {
             experts: Some(ShapeExperts { count: 128, used: 8, inner: 768 }),
             tied_embeddings: false,
             ..QWEN3
+        },
+        Shape {
+            name: "gpt-oss-20b",
+            architecture: "gpt-oss",
+            num_layers: 24,
+            hidden_size: 2880,
+            num_heads: 64,
+            num_kv_heads: 8,
+            head_dim: 64,
+            intermediate_size: 2880,
+            experts: Some(ShapeExperts { count: 32, used: 4, inner: 2880 }),
+            vocab_size: 201_088,
+            context_length: 131_072,
+            norm_eps: 1e-5,
+            norms: ShapeNorms::Renamed,
+            window: Some(128),
+            rope_base: 150_000.0,
+            rope_linear: None,
+            rope_yarn: Some((32.0, 4096)),
+            rope_scaling: None,
+            has_biases_and_sinks: true,
+            tied_embeddings: false,
         },
         Shape {
             name: "mixtral-8x7b",
@@ -262,7 +302,9 @@ impl Shape {
             window: None,
             rope_base: 1_000_000.0,
             rope_linear: None,
+            rope_yarn: None,
             rope_scaling: None,
+            has_biases_and_sinks: false,
             tied_embeddings: false,
         },
     ];

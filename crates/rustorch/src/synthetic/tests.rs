@@ -55,6 +55,7 @@ fn shapes_have_the_published_numbers_of_parameters() {
         ("qwen3-8b", 8_190_735_360),
         ("gemma3-4b", 3_880_263_168),
         ("qwen3-30b-a3b", 30_532_122_624),
+        ("gpt-oss-20b", 20_914_757_184),
         ("mixtral-8x7b", 46_702_792_704),
     ] {
         let tensors = model(&format!("{name}:q4_k_m")).tensors();
@@ -85,6 +86,7 @@ fn files_have_the_published_sizes() {
         ("qwen3-8b:q4_k_m", 5.03),
         ("gemma3-4b:q4_k_m", 2.49),
         ("qwen3-30b-a3b:q4_k_m", 18.6),
+        ("gpt-oss-20b:mxfp4", 12.1),
     ] {
         let weights: u64 = model(name).tensors().iter().map(Tensor::bytes).sum();
         // The models' own vocabularies, which the placeholder is not.
@@ -97,6 +99,24 @@ fn files_have_the_published_sizes() {
         let found = weights as f64 / 1e9 + vocabulary;
         assert!((found / expect - 1.0).abs() < 0.01, "{name}: {found:.3} GB, published {expect}");
     }
+}
+
+/// Rows of 2,880 are no whole blocks of 256.
+#[test]
+fn rows_that_are_no_whole_blocks_have_another_format() {
+    let formats = |name: &str| -> Vec<Format> {
+        let of_tensor = |tensor: Tensor| match tensor.content {
+            Content::Random(format) => Some(format),
+            _ => None,
+        };
+        let mut formats: Vec<Format> = model(name).tensors().into_iter().filter_map(of_tensor).collect();
+        formats.sort_unstable();
+        formats.dedup();
+        formats
+    };
+    assert_eq!(formats("gpt-oss-20b:mxfp4"), [Format::F32, Format::Q8_0, Format::MXFP4]);
+    // The output of the attention has rows of 4,096.
+    assert_eq!(formats("gpt-oss-20b:q4_k_m"), [Format::F32, Format::Q5_0, Format::Q8_0, Format::Q4_K]);
 }
 
 #[test]
