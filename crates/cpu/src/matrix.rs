@@ -8,7 +8,7 @@ use crate::disjoint::Disjoint;
 use crate::kernels::{Kernels, TileKernel, unpack_row};
 use crate::pack::pack_tile;
 use crate::pool::ThreadPool;
-use crate::tile::{TILE_ROWS, TileFormat, with_tile_format};
+use crate::tile::{BLOCK, TILE_ROWS, TileFormat, with_tile_format};
 
 /// Weight matrices `[rows, cols]`, one, or one for each expert; rows padded with zeros to whole tiles.
 pub struct CpuMatrix {
@@ -53,7 +53,7 @@ impl CpuMatrix {
             }
             // SAFETY: each task takes the range of its own tile, and a job runs each task once.
             let tile = unsafe { out.slice(tile_idx * tile_bytes, tile_bytes) };
-            with_tile_format!(format, F => pack_tile::<F>(&source[..count], tile),
+            with_tile_format!(format, F => pack_tile::<F>(format, &source[..count], tile),
                 _ => pack_float_tile(&source[..count], format.block_bytes(), tile));
         });
         Ok(Self { format, rows, cols, tile_bytes, kernel: kernels.tile_kernel(format), tiles })
@@ -111,7 +111,7 @@ fn require_format(expert: &TensorView<'_>, first: &TensorView<'_>) -> Result<()>
 }
 
 fn tile_bytes(format: Format, cols: usize) -> usize {
-    with_tile_format!(format, F => cols / F::FORMAT.block_len() * F::BYTES,
+    with_tile_format!(format, F => cols / (BLOCK * F::RECORDS) * F::BYTES,
         _ => cols * TILE_ROWS * format.block_bytes())
 }
 

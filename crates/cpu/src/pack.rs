@@ -4,7 +4,10 @@
 //! then written into its row's lanes of the tile. Block layouts are drawn in `gguf::blocks`.
 
 use gguf::Format;
-use gguf::blocks::{q3_k_scales, q45_k_scale_min};
+use gguf::blocks::{
+    GridFormat, IQ1_M, IQ1_S, IQ2_LEVELS, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ3_XXS_LEVELS, ODD_LEVELS,
+    level_indices, q3_k_scales, q45_k_scale_min, tq1_0_digits,
+};
 
 use crate::tile::{BLOCK, GROUPS, Groups, Planes, Scales, TILE_ROWS, TileFormat};
 
@@ -23,15 +26,14 @@ struct Block {
 ///
 /// # Panics
 /// When the tile is not as long as the rows' blocks make it.
-pub(crate) fn pack_tile<F: TileFormat>(rows: &[&[u8]], tile: &mut [u8]) {
-    let block_bytes = F::FORMAT.block_bytes();
+pub(crate) fn pack_tile<F: TileFormat>(format: Format, rows: &[&[u8]], tile: &mut [u8]) {
+    let block_bytes = format.block_bytes();
     let num_blocks = rows[0].len() / block_bytes;
     assert_eq!(tile.len(), num_blocks * F::BYTES, "tile size");
     let mut blocks = Vec::with_capacity(rows.len());
     for (block_idx, out) in tile.chunks_exact_mut(F::BYTES).enumerate() {
         blocks.clear();
-        blocks
-            .extend(rows.iter().map(|row| spread(F::FORMAT, &row[block_idx * block_bytes..][..block_bytes])));
+        blocks.extend(rows.iter().map(|row| spread(format, &row[block_idx * block_bytes..][..block_bytes])));
         let (header, records) = out.split_at_mut(F::SCALES.bytes());
         for (row, block) in blocks.iter().enumerate() {
             pack_scales(F::SCALES, block, row, header);
@@ -73,7 +75,7 @@ fn pack_scales(scales: Scales, block: &Block, row: usize, header: &mut [u8]) {
             lanes(&block.mins, &mut rest[8 * TILE_ROWS..]);
         }
         Scales::DSigned32 => lanes(&block.scales[..8], rest),
-        Scales::DMinNibbles | Scales::DSigned16 => lanes(&block.scales, rest),
+        Scales::DMinNibbles | Scales::DSigned16 | Scales::EighthBytes => lanes(&block.scales, rest),
     }
 }
 
@@ -169,9 +171,30 @@ fn spread(format: Format, bytes: &[u8]) -> Block {
             b.d[0] = bytes[0];
             nibbles_of_32(&bytes[1..], &mut b.q);
         }
+        Format::IQ1_S => spread_grid::<IQ1_S>(bytes, &ODD_LEVELS, &mut b),
+        Format::IQ1_M => spread_grid::<IQ1_M>(bytes, &ODD_LEVELS, &mut b),
+        Format::IQ2_XXS => spread_grid::<IQ2_XXS>(bytes, &IQ2_LEVELS, &mut b),
+        Format::IQ2_XS => spread_grid::<IQ2_XS>(bytes, &IQ2_LEVELS, &mut b),
+        Format::IQ2_S => spread_grid::<IQ2_S>(bytes, &IQ2_LEVELS, &mut b),
+        Format::IQ3_XXS => spread_grid::<IQ3_XXS>(bytes, &IQ3_XXS_LEVELS, &mut b),
+        Format::IQ3_S => spread_grid::<IQ3_S>(bytes, &ODD_LEVELS, &mut b),
+        Format::TQ1_0 => {
+            b.d = half(52);
+            b.q = tq1_0_digits(bytes.try_into().expect("a block has the length its format states"));
+        }
+        Format::TQ2_0 => {
+            b.d = half(64);
+            two_bits_of_256(&bytes[..64], &mut b.q);
+        }
         Format::F32 | Format::F16 | Format::BF16 => unreachable!("{format} has no blocks"),
     }
     b
+}
+
+fn spread_grid<G: GridFormat>(bytes: &[u8], magnitudes: &[i8], b: &mut Block) {
+    let block = G::spread(bytes);
+    (b.d, b.scales) = (block.d, block.scales);
+    b.q = level_indices(&block.levels, magnitudes);
 }
 
 /// 16 bytes to 32 quants: low nibbles first, then high ones.

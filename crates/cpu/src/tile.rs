@@ -10,10 +10,11 @@
 //! order of a four-way byte dot product. Quants are unsigned: `q = weight's integer + OFFSET`, so that
 //! `sum(weight * x) = sum(q * x) - OFFSET * sum(x)` and an accumulator that starts at the last term needs no fix-up.
 //!
-//! Weights stay as narrow as in the file; only 6-bit sub-block scales widen to bytes (at most 4 % of a tile).
+//! Weights stay as narrow as in the file; only 6-bit sub-block scales widen to bytes (at most 4 % of a tile). IQ1 to IQ3 are the
+//! exception: points of their lattices become indices of 4 bits into a format's levels, which one look-up serves; and TQ1_0's
+//! digits take two bits. Formats of the same levels share a tile.
 
-use gguf::Format;
-use gguf::blocks::{IQ4_LEVELS, MXFP4_LEVELS};
+use gguf::blocks::{IQ2_LEVELS, IQ3_XXS_LEVELS, IQ4_LEVELS, MXFP4_LEVELS, ODD_LEVELS};
 
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -75,6 +76,8 @@ pub(crate) enum Scales {
     DSigned32,
     /// `d, 16 x i8`; per 16 columns.
     DSigned16,
+    /// `8 d, 16 x u8`; per 16 columns.
+    EighthBytes,
 }
 
 impl Scales {
@@ -88,14 +91,14 @@ impl Scales {
                 Scales::DMinBytes => 4 + 8 + 8,
                 Scales::DMinNibbles => 4 + 16,
                 Scales::DSigned32 => 2 + 8,
-                Scales::DSigned16 => 2 + 16,
+                Scales::DSigned16 | Scales::EighthBytes => 2 + 16,
             }
     }
 
     /// Sub-blocks of a 32-column record that have scales of their own.
     pub const fn halves(self) -> usize {
         match self {
-            Scales::DMinNibbles | Scales::DSigned16 => 2,
+            Scales::DMinNibbles | Scales::DSigned16 | Scales::EighthBytes => 2,
             _ => 1,
         }
     }
@@ -108,8 +111,6 @@ impl Scales {
 
 /// A block format as tiles. Constants, so that each kernel is compiled for each format.
 pub(crate) trait TileFormat {
-    /// The format in the file.
-    const FORMAT: Format;
     /// 32-column records of a super-block.
     const RECORDS: usize;
     const PLANES: Planes;
@@ -138,6 +139,25 @@ pub(crate) const IQ4_CODE: [u8; 16] = {
     code
 };
 
+/// Magnitudes, then the same below zero, all raised by `offset`; the rest is no level.
+const fn signed_code<const N: usize>(magnitudes: [i8; N], offset: i8) -> [u8; 16] {
+    let mut code = [offset.cast_unsigned(); 16];
+    let mut i = 0;
+    while i < N {
+        code[i] = (offset + magnitudes[i]).cast_unsigned();
+        code[N + i] = (offset - magnitudes[i]).cast_unsigned();
+        i += 1;
+    }
+    code
+}
+
+/// The levels of IQ2, raised by 64.
+pub(crate) const IQ2_CODE: [u8; 16] = signed_code(IQ2_LEVELS, 64);
+/// The levels of IQ3_XXS, raised by 64.
+pub(crate) const IQ3_XXS_CODE: [u8; 16] = signed_code(IQ3_XXS_LEVELS, 64);
+/// The levels of IQ3_S, and of IQ1, raised by 16.
+pub(crate) const ODD_CODE: [u8; 16] = signed_code(ODD_LEVELS, 16);
+
 /// The four-bit floats of MXFP4, raised by 16.
 pub(crate) const MXFP4_CODE: [u8; 16] = {
     let mut code = [0; 16];
@@ -155,7 +175,6 @@ macro_rules! tile_formats {
             #[allow(non_camel_case_types)]
             pub(crate) struct $name;
             impl TileFormat for $name {
-                const FORMAT: Format = Format::$name;
                 const RECORDS: usize = $records;
                 const PLANES: Planes = Planes::$planes;
                 const SCALES: Scales = Scales::$scales;
@@ -180,18 +199,25 @@ tile_formats! {
     IQ4_NL: 1, B4, D, Some(7), &IQ4_CODE;
     IQ4_XS: 8, B4, DSigned32, Some(7), &IQ4_CODE;
     MXFP4: 1, B4, E8M0, Some(4), &MXFP4_CODE;
+    Iq2: 8, B4, EighthBytes, Some(6), &IQ2_CODE;
+    Iq3Xxs: 8, B4, EighthBytes, Some(6), &IQ3_XXS_CODE;
+    Odd: 8, B4, EighthBytes, Some(4), &ODD_CODE;
+    Ternary: 8, B2, D, Some(0);
 }
 
-/// Evaluates an expression with `$F` bound to the [`TileFormat`] of a [`Format`]; `$other` for formats without tiles.
+/// Evaluates an expression with `$F` bound to the [`TileFormat`] of a [`Format`](gguf::Format); `$other` for formats without
+/// tiles.
 macro_rules! with_tile_format {
     ($format:expr, $F:ident => $body:expr, _ => $other:expr) => {
         $crate::tile::with_tile_format!(@match $format, $F => $body, $other,
-            Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4)
+            (Q4_0: Q4_0) (Q4_1: Q4_1) (Q5_0: Q5_0) (Q5_1: Q5_1) (Q8_0: Q8_0) (Q2_K: Q2_K) (Q3_K: Q3_K) (Q4_K: Q4_K)
+            (Q5_K: Q5_K) (Q6_K: Q6_K) (IQ4_NL: IQ4_NL) (IQ4_XS: IQ4_XS) (MXFP4: MXFP4) (Iq2: IQ2_XXS IQ2_XS IQ2_S)
+            (Iq3Xxs: IQ3_XXS) (Odd: IQ3_S IQ1_S IQ1_M) (Ternary: TQ1_0 TQ2_0))
     };
-    (@match $format:expr, $F:ident => $body:expr, $other:expr, $($name:ident)*) => {
+    (@match $format:expr, $F:ident => $body:expr, $other:expr, $(($tile:ident: $($name:ident)*))*) => {
         match $format {
-            $(gguf::Format::$name => {
-                type $F = $crate::tile::$name;
+            $($(gguf::Format::$name)|* => {
+                type $F = $crate::tile::$tile;
                 $body
             })*
             _ => $other,

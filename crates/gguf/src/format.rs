@@ -24,13 +24,23 @@ pub enum Format {
     IQ4_NL,
     IQ4_XS,
     MXFP4,
+    IQ1_S,
+    IQ1_M,
+    IQ2_XXS,
+    IQ2_XS,
+    IQ2_S,
+    IQ3_XXS,
+    IQ3_S,
+    TQ1_0,
+    TQ2_0,
 }
 
 /// Evaluates an expression with `$Block` bound to the [`BlockFormat`] of a [`Format`].
 macro_rules! with_block_format {
     ($format:expr, $Block:ident => $body:expr) => {
         with_block_format!(@match $format, $Block => $body,
-            F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4)
+            F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS MXFP4
+            IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ3_XXS IQ3_S TQ1_0 TQ2_0)
     };
     (@match $format:expr, $Block:ident => $body:expr, $($name:ident)*) => {
         match $format {
@@ -44,7 +54,7 @@ macro_rules! with_block_format {
 
 impl Format {
     /// Every format, in the order of the enum.
-    pub const ALL: [Format; 16] = [
+    pub const ALL: [Format; 25] = [
         Format::F32,
         Format::F16,
         Format::BF16,
@@ -61,6 +71,15 @@ impl Format {
         Format::IQ4_NL,
         Format::IQ4_XS,
         Format::MXFP4,
+        Format::IQ1_S,
+        Format::IQ1_M,
+        Format::IQ2_XXS,
+        Format::IQ2_XS,
+        Format::IQ2_S,
+        Format::IQ3_XXS,
+        Format::IQ3_S,
+        Format::TQ1_0,
+        Format::TQ2_0,
     ];
 
     /// Number of weights in a block: 1, 32 or 256. A row is a whole number of blocks.
@@ -133,22 +152,14 @@ pub(crate) fn foreign_type_name(ggml_type: u32) -> &'static str {
         5 => "Q4_3, removed from ggml",
         9 => "Q8_1",
         15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
         24 => "I8",
         25 => "I16",
         26 => "I32",
         27 => "I64",
         28 => "F64",
-        29 => "IQ1_M",
         31..=33 => "a pre-arranged Q4_0, removed from ggml",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
         36..=38 => "a pre-arranged IQ4_NL, removed from ggml",
+        40 => "NVFP4",
         _ => "not a known ggml type",
     }
 }

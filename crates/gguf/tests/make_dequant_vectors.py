@@ -32,6 +32,15 @@ SCALES = {
     "IQ4_NL": [0],
     "IQ4_XS": [0],
     "MXFP4": [],
+    "IQ1_S": [0],
+    "IQ1_M": [],
+    "IQ2_XXS": [0],
+    "IQ2_XS": [0],
+    "IQ2_S": [0],
+    "IQ3_XXS": [0],
+    "IQ3_S": [0],
+    "TQ1_0": [52],
+    "TQ2_0": [64],
 }
 
 
@@ -58,6 +67,12 @@ def random_blocks(rng, qtype):
         # Exponents: ordinary ones, the two subnormal ones, the least above, and one as large as values stay finite with.
         blocks[:, 0] = rng.integers(100, 140, size=len(blocks))
         blocks[:4, 0] = [0, 1, 2, 250]
+    if qtype == GGMLQuantizationType.IQ1_M:
+        # The scale is in the top four bits of four words.
+        scales = rng.normal(scale=0.05, size=len(blocks)).astype(np.float16).view(np.uint16)
+        for k in range(4):
+            high = blocks[:, 48 + 2 * k + 1]
+            high[:] = (high & 15) | ((scales >> (4 * k) & 15) << 4).astype(np.uint8)
     return blocks.reshape(ROWS, -1)
 
 

@@ -13,6 +13,7 @@ use crate::attention::Specs;
 use crate::backend::{gated_spec, norm_spec};
 use crate::experts;
 use crate::kernel::KernelSpec;
+use crate::pack::kernel_part;
 use crate::peak;
 use crate::product::{NumericPath, Shape, embed_spec, spec_for};
 use crate::tiling::Grid;
@@ -24,9 +25,17 @@ struct Case {
     on_dx12: bool,
 }
 
+/// A format for each file that reads formats.
+fn formats() -> Vec<Format> {
+    let mut formats = Format::ALL.to_vec();
+    let mut seen = HashSet::new();
+    formats.retain(|&format| seen.insert(kernel_part(format)));
+    formats
+}
+
 fn products() -> Vec<Case> {
     let mut cases = Vec::new();
-    for format in Format::ALL {
+    for format in formats() {
         cases.push(Case { spec: embed_spec(format), on_dx12: true });
         for path in [NumericPath::Float, NumericPath::MatrixUnits] {
             // Rows of which a workgroup takes one tile, two or four at a time.
@@ -52,7 +61,7 @@ fn expert_kernels() -> Vec<Case> {
         specs.push(experts::route_spec(Routing { top_k: 2, gating, norm, scale: 1.0 }));
     }
     specs.extend([(false, false), (true, false), (true, true)].map(|(s, g)| experts::combine_spec(s, g)));
-    for format in Format::ALL {
+    for format in formats() {
         for group in experts::GROUPS {
             specs.extend([false, true].map(|bias| experts::product_spec(format, group, bias)));
         }

@@ -27,7 +27,18 @@ const QUANTIZED_LIMIT: f64 = 4.5e-2;
 const ORACLE_LIMIT: f64 = 5e-6;
 
 /// Formats for which llama.cpp's figures have not been recorded: their models are held to [`QUANTIZED_LIMIT`] alone.
-const UNRECORDED: [Format; 1] = [Format::MXFP4];
+const UNRECORDED: [Format; 10] = [
+    Format::MXFP4,
+    Format::IQ1_S,
+    Format::IQ1_M,
+    Format::IQ2_XXS,
+    Format::IQ2_XS,
+    Format::IQ2_S,
+    Format::IQ3_XXS,
+    Format::IQ3_S,
+    Format::TQ1_0,
+    Format::TQ2_0,
+];
 
 /// llama.cpp's recorded figures.
 struct Recorded(Value);

@@ -59,6 +59,7 @@ impl<'a, V: Vector> Header<'a, V> {
     fn new<F: TileFormat>(v: V, bytes: &'a [u8]) -> Self {
         let d = match F::SCALES {
             Scales::E8M0 => load_powers(v, bytes),
+            Scales::EighthBytes => eighths(v, load_halves(v, &bytes[..32])),
             _ => load_halves(v, &bytes[..32]),
         };
         let d_min = if F::SCALES.has_min() { load_halves(v, &bytes[32..64]) } else { d };
@@ -81,7 +82,9 @@ impl<'a, V: Vector> Header<'a, V> {
             scales[register] = match F::SCALES {
                 Scales::DSigned32 | Scales::DSigned16 => v.load_i8(rows, register),
                 Scales::DMinNibbles => v.low_nibble(v.load_u8(rows, register)),
-                Scales::E8M0 | Scales::D | Scales::DM | Scales::DMinBytes => v.load_u8(rows, register),
+                Scales::E8M0 | Scales::D | Scales::DM | Scales::DMinBytes | Scales::EighthBytes => {
+                    v.load_u8(rows, register)
+                }
             };
         }
         scales
@@ -101,7 +104,7 @@ impl<'a, V: Vector> Header<'a, V> {
     pub fn mins<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
         let mut mins = self.d_min;
         match F::SCALES {
-            Scales::E8M0 | Scales::D | Scales::DSigned32 | Scales::DSigned16 => mins,
+            Scales::E8M0 | Scales::D | Scales::DSigned32 | Scales::DSigned16 | Scales::EighthBytes => mins,
             Scales::DM => {
                 for register in 0..V::REGISTERS {
                     mins[register] = v.negate(mins[register]);
@@ -126,6 +129,15 @@ impl<'a, V: Vector> Header<'a, V> {
 fn times<V: Vector>(v: V, mut floats: V::Tile<V::Floats>, integers: V::Tile<V::Ints>) -> V::Tile<V::Floats> {
     for register in 0..V::REGISTERS {
         floats[register] = v.mul(floats[register], v.to_floats(integers[register]));
+    }
+    floats
+}
+
+/// An eighth of each.
+#[inline(always)]
+fn eighths<V: Vector>(v: V, mut floats: V::Tile<V::Floats>) -> V::Tile<V::Floats> {
+    for register in 0..V::REGISTERS {
+        floats[register] = v.mul(floats[register], v.splat(0.125));
     }
     floats
 }

@@ -14,18 +14,28 @@
 //! | `k_quants` | Q2_K to Q6_K: 256 weights in sub-blocks, whose scales are themselves quantised |
 //! | `iq4` | IQ4_NL, IQ4_XS: four-bit indices into a table of 16 levels |
 //! | `mxfp4` | MXFP4: four-bit floats whose scale is a power of two |
+//! | `grid` | IQ1, IQ2 and IQ3: points of lattices |
+//! | `ternary` | TQ1_0, TQ2_0: -1, 0 and 1 |
 
 mod float;
+mod grid;
+mod grids;
 mod iq4;
 mod k_quants;
 mod mxfp4;
 mod simple;
+mod ternary;
 
 pub use float::{BF16, F16, F32};
+pub use grid::{
+    GridBlock, GridFormat, IQ1_M, IQ1_S, IQ2_LEVELS, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ3_XXS_LEVELS,
+    ODD_LEVELS, level_indices,
+};
 pub use iq4::{IQ4_LEVELS, IQ4_NL, IQ4_XS};
 pub use k_quants::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, q3_k_scales, q45_k_scale_min};
 pub use mxfp4::{MXFP4, MXFP4_LEVELS, half_e8m0};
 pub use simple::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+pub use ternary::{TQ1_0, TQ2_0, tq1_0_digits};
 
 use crate::half::f16_to_f32;
 

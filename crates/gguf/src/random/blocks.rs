@@ -68,8 +68,22 @@ fn scales(format: Format) -> Scales {
         Format::Q5_K => (0, Some((2, 15.5))),
         Format::Q3_K => (108, None),
         Format::Q6_K => (208, None),
-        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::IQ4_NL | Format::IQ4_XS => (0, None),
-        Format::F32 | Format::F16 | Format::BF16 | Format::MXFP4 => panic!("{format} has no binary16 scales"),
+        Format::Q4_0
+        | Format::Q5_0
+        | Format::Q8_0
+        | Format::IQ4_NL
+        | Format::IQ4_XS
+        | Format::IQ1_S
+        | Format::IQ2_XXS
+        | Format::IQ2_XS
+        | Format::IQ2_S
+        | Format::IQ3_XXS
+        | Format::IQ3_S => (0, None),
+        Format::TQ1_0 => (52, None),
+        Format::TQ2_0 => (64, None),
+        Format::F32 | Format::F16 | Format::BF16 | Format::MXFP4 | Format::IQ1_M => {
+            panic!("{format} has no binary16 scales in a place of their own")
+        }
     };
     Scales { d, min: min.map(|(at, ratio)| Min { at, ratio }) }
 }
@@ -80,6 +94,12 @@ fn quantized_blocks(format: Format, n_weights: usize, sigma: f32, rng: &mut Rng)
     rng.fill(&mut bytes);
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
         match format {
+            Format::TQ1_0 => {
+                block[..48].iter_mut().for_each(|byte| *byte = five_digits(*byte));
+                // Four digits, which are the first of five.
+                block[48..52].iter_mut().for_each(|byte| *byte = five_digits(*byte / 3 * 3));
+            }
+            Format::TQ2_0 => block[..64].iter_mut().for_each(|byte| *byte = ternary(*byte)),
             Format::Q2_K => centre_nibble_mins(&mut block[..16], rng),
             Format::Q4_K | Format::Q5_K => write_six_bit_scales(&mut block[4..16], rng),
             _ => {}
@@ -97,6 +117,9 @@ fn quantized_blocks(format: Format, n_weights: usize, sigma: f32, rng: &mut Rng)
 
 /// Gives each block a scale of `d` times 0.5 to 1.5, of either sign.
 fn write_scales(format: Format, bytes: &mut [u8], d: f32, rng: &mut Rng) {
+    if format == Format::IQ1_M {
+        return write_iq1_m_scales(bytes, d, rng);
+    }
     let scales = scales(format);
     for block in bytes.chunks_exact_mut(format.block_bytes()) {
         let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };
@@ -110,6 +133,31 @@ fn write_scales(format: Format, bytes: &mut [u8], d: f32, rng: &mut Rng) {
         put(scales.d, d);
         if let Some(Min { at, ratio }) = scales.min {
             put(at, ratio * d * rng.uniform(0.9, 1.1));
+        }
+    }
+}
+
+/// TQ1_0's byte of the five base-3 digits of a number below 243: a quantiser writes no other bytes.
+fn five_digits(number: u8) -> u8 {
+    let number = u16::from(number % 243);
+    (number * 256).div_ceil(243) as u8
+}
+
+/// Four numbers of two bits, of which none is 3: a quantiser writes 0, 1 and 2.
+fn ternary(byte: u8) -> u8 {
+    (0..4).fold(0, |out, k| out | (byte >> (2 * k) & 3).min(2) << (2 * k))
+}
+
+/// As [`write_scales`], in the top four bits of the four words of scales.
+fn write_iq1_m_scales(bytes: &mut [u8], d: f32, rng: &mut Rng) {
+    for block in bytes.chunks_exact_mut(Format::IQ1_M.block_bytes()) {
+        let sign = if rng.below(2) == 0 { 1.0 } else { -1.0 };
+        let half = f32_to_f16(sign * d * rng.uniform(0.5, 1.5));
+        let is_finite = half & 0x7c00 != 0x7c00;
+        assert!(is_finite && half & 0x7fff != 0, "IQ1_M: scale {d:e} does not fit binary16");
+        for k in 0..4 {
+            let high = &mut block[48 + 2 * k + 1];
+            *high = *high & 15 | ((half >> (4 * k)) as u8) << 4;
         }
     }
 }

@@ -145,12 +145,12 @@ fn tensor_records() {
         with_tensor(&[4, 0], 0, 0, 32),
         r#"tensor "t" has the shape [4, 0]: expected every dimension to be at least 1"#,
     );
-    let supported =
-        "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4";
+    let supported = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS, MXFP4, \
+         IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, TQ1_0, TQ2_0";
     for (found, name) in [
         (4, "Q4_2, removed from ggml"),
         (9, "Q8_1"),
-        (16, "IQ2_XXS"),
+        (15, "Q8_K"),
         (26, "I32"),
         (1000, "not a known ggml type"),
     ] {

@@ -4,7 +4,10 @@
 //! that a mask of a kernel leaves two neighbours as the halves of a word.
 
 use gguf::Format;
-use gguf::blocks::{q3_k_scales, q45_k_scale_min};
+use gguf::blocks::{
+    GridBlock, GridFormat, IQ1_M, IQ1_S, IQ2_LEVELS, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ3_XXS_LEVELS,
+    ODD_LEVELS, level_indices, q3_k_scales, q45_k_scale_min, tq1_0_digits,
+};
 
 use super::BLOCK;
 
@@ -32,12 +35,17 @@ impl Codes {
 
     /// Weights `32 part ..` of a block of a quantised format.
     pub fn of_block(format: Format, block: &[u8], part: usize) -> Self {
+        if let Some((block, magnitudes)) = grid_block(format, block) {
+            return Self::of_grid(&block, magnitudes, part);
+        }
         let fours = fours(&quants(format, block, part));
         let mut codes =
             Self { scale: scale(format, block, part), factors: factors(format, block), ..Self::default() };
         match format {
             Format::Q8_0 => codes.quants[..8].copy_from_slice(&fours),
-            Format::Q2_K | Format::Q3_K => codes.quants[..2].copy_from_slice(&two_bits(&fours, 0)),
+            Format::Q2_K | Format::Q3_K | Format::TQ1_0 | Format::TQ2_0 => {
+                codes.quants[..2].copy_from_slice(&two_bits(&fours, 0))
+            }
             _ => codes.quants[..4].copy_from_slice(&nibbles(&fours)),
         }
         match format {
@@ -48,6 +56,30 @@ impl Codes {
         }
         codes
     }
+
+    /// Weights `32 part ..` of a block of points.
+    fn of_grid(block: &GridBlock, magnitudes: &[i8], part: usize) -> Self {
+        let levels: &[i8; BLOCK] =
+            block.levels[BLOCK * part..].first_chunk().expect("a block has 256 weights");
+        let mut codes =
+            Self { scale: u16_at(&block.scales, 2 * part), factors: u16_at(&block.d, 0), ..Self::default() };
+        codes.quants[..4].copy_from_slice(&nibbles(&fours(&level_indices(levels, magnitudes))));
+        codes
+    }
+}
+
+/// A block of a format whose weights are points, and the magnitudes of its levels.
+fn grid_block(format: Format, block: &[u8]) -> Option<(GridBlock, &'static [i8])> {
+    Some(match format {
+        Format::IQ1_S => (IQ1_S::spread(block), &ODD_LEVELS),
+        Format::IQ1_M => (IQ1_M::spread(block), &ODD_LEVELS),
+        Format::IQ2_XXS => (IQ2_XXS::spread(block), &IQ2_LEVELS),
+        Format::IQ2_XS => (IQ2_XS::spread(block), &IQ2_LEVELS),
+        Format::IQ2_S => (IQ2_S::spread(block), &IQ2_LEVELS),
+        Format::IQ3_XXS => (IQ3_XXS::spread(block), &IQ3_XXS_LEVELS),
+        Format::IQ3_S => (IQ3_S::spread(block), &ODD_LEVELS),
+        _ => return None,
+    })
 }
 
 /// Weights `4 i .. 4 i + 3` as the bytes of word `i`, in the order 0, 2, 1, 3.
@@ -102,7 +134,8 @@ fn scale(format: Format, block: &[u8], part: usize) -> u32 {
             u32::from((low | high << 4).wrapping_sub(32))
         }
         Format::MXFP4 => u32::from(block[0]),
-        Format::F32 | Format::F16 | Format::BF16 => unreachable!("{format} has no scales"),
+        Format::TQ1_0 | Format::TQ2_0 => 0,
+        _ => unreachable!("{format} has no scales here"),
     }
 }
 
@@ -114,6 +147,8 @@ fn factors(format: Format, block: &[u8]) -> u32 {
         Format::Q4_K | Format::Q5_K => u32_at(block, 0),
         Format::Q6_K => u16_at(block, 208),
         Format::IQ4_XS => u16_at(block, 0),
+        Format::TQ1_0 => u16_at(block, 52),
+        Format::TQ2_0 => u16_at(block, 64),
         _ => 0,
     }
 }
@@ -138,7 +173,12 @@ fn quants(format: Format, block: &[u8], part: usize) -> [u8; BLOCK] {
         }
         Format::IQ4_XS => nibbles_of_32(&block[8 + 16 * part..]),
         Format::MXFP4 => nibbles_of_32(&block[1..]),
-        Format::F32 | Format::F16 | Format::BF16 => unreachable!("{format} has no blocks"),
+        Format::TQ1_0 => {
+            let digits = tq1_0_digits(block.try_into().expect("a block has the length its format states"));
+            *digits[BLOCK * part..].first_chunk().expect("a block has 256 weights")
+        }
+        Format::TQ2_0 => two_bits_of_256(block, part),
+        _ => unreachable!("{format} has no quants of its own"),
     }
 }
 

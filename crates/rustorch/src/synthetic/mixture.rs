@@ -34,6 +34,15 @@ pub enum Mixture {
     IQ4_XS,
     /// Matrices of experts in it, all others in Q8_0.
     MXFP4,
+    IQ1_S,
+    IQ1_M,
+    IQ2_XXS,
+    IQ2_XS,
+    IQ2_S,
+    IQ3_XXS,
+    IQ3_S,
+    TQ1_0,
+    TQ2_0,
 }
 
 /// A matrix of the model; with its layer where that matters.
@@ -52,7 +61,7 @@ pub(super) enum Matrix {
 
 impl Mixture {
     /// Every mixture.
-    pub const ALL: [Mixture; 20] = [
+    pub const ALL: [Mixture; 29] = [
         Mixture::F32,
         Mixture::F16,
         Mixture::BF16,
@@ -73,6 +82,15 @@ impl Mixture {
         Mixture::IQ4_NL,
         Mixture::IQ4_XS,
         Mixture::MXFP4,
+        Mixture::IQ1_S,
+        Mixture::IQ1_M,
+        Mixture::IQ2_XXS,
+        Mixture::IQ2_XS,
+        Mixture::IQ2_S,
+        Mixture::IQ3_XXS,
+        Mixture::IQ3_S,
+        Mixture::TQ1_0,
+        Mixture::TQ2_0,
     ];
 
     /// The mixture of that name, in either case. `q3_k`, `q4_k` and `q5_k` are the medium ones, as in `llama-quantize`.
@@ -110,6 +128,15 @@ impl Mixture {
             Mixture::IQ4_XS => 30,
             Mixture::BF16 => 32,
             Mixture::MXFP4 => 38,
+            Mixture::IQ1_S => 24,
+            Mixture::IQ1_M => 31,
+            Mixture::IQ2_XXS => 19,
+            Mixture::IQ2_XS => 20,
+            Mixture::IQ2_S => 28,
+            Mixture::IQ3_XXS => 23,
+            Mixture::IQ3_S => 26,
+            Mixture::TQ1_0 => 36,
+            Mixture::TQ2_0 => 37,
         }
     }
 
@@ -132,6 +159,15 @@ impl Mixture {
             Mixture::IQ4_NL => Format::IQ4_NL,
             Mixture::IQ4_XS => Format::IQ4_XS,
             Mixture::MXFP4 => Format::MXFP4,
+            Mixture::IQ1_S => Format::IQ1_S,
+            Mixture::IQ1_M => Format::IQ1_M,
+            Mixture::IQ2_XXS => Format::IQ2_XXS,
+            Mixture::IQ2_XS => Format::IQ2_XS,
+            Mixture::IQ2_S => Format::IQ2_S,
+            Mixture::IQ3_XXS => Format::IQ3_XXS,
+            Mixture::IQ3_S => Format::IQ3_S,
+            Mixture::TQ1_0 => Format::TQ1_0,
+            Mixture::TQ2_0 => Format::TQ2_0,
         }
     }
 

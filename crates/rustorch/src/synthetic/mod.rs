@@ -226,7 +226,17 @@ fn floats(name: String, dims: &[usize]) -> Tensor {
 fn fitting(format: Format, cols: usize) -> Format {
     match format {
         _ if cols.is_multiple_of(format.block_len()) => format,
-        Format::Q2_K | Format::Q3_K | Format::IQ4_XS => Format::IQ4_NL,
+        Format::TQ1_0 | Format::TQ2_0 => Format::Q4_0,
+        Format::IQ1_S
+        | Format::IQ1_M
+        | Format::IQ2_XXS
+        | Format::IQ2_XS
+        | Format::IQ2_S
+        | Format::IQ3_XXS
+        | Format::IQ3_S
+        | Format::Q2_K
+        | Format::Q3_K
+        | Format::IQ4_XS => Format::IQ4_NL,
         Format::Q4_K => Format::Q5_0,
         Format::Q5_K => Format::Q5_1,
         Format::Q6_K => Format::Q8_0,
