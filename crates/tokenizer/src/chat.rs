@@ -9,13 +9,14 @@ use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, State, context};
+use minijinja::value::Value;
+use minijinja::{Environment, context};
 use serde_json::Map;
 
 use crate::error::{Result, TokenizerError};
 use crate::guard::{Guard, StandIns};
 use crate::jinja::{self, refused};
+use crate::python;
 use crate::time::strftime;
 
 /// What one participant said.
@@ -124,10 +125,12 @@ impl ChatTemplate {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.expect("the delimiters are the usual ones"));
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(python_method);
+        environment.set_unknown_method_callback(python::method);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
-        environment.add_filter("tojson", tojson);
+        environment.add_filter("tojson", python::tojson);
+        environment.add_filter(python::PERCENT, python::percent);
+        environment.add_test("callable", python::is_callable);
         // Jinja's None is not iterable, minijinja's is; templates ask `tools is iterable`.
         environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         environment.add_filter(jinja::KEPT, jinja::kept);
@@ -164,7 +167,12 @@ impl ChatTemplate {
         let hide_all = |fields: &Map<String, serde_json::Value>| hidden_fields(fields, &hide);
         let message = |ChatMessage { role, content, fields }: &ChatMessage| {
             let content = content.as_deref().map(hide);
-            context! { role, content, ..hide_all(fields) }
+            let said = [
+                ("role".to_owned(), Value::from(role.as_str())),
+                ("content".to_owned(), Value::from(content)),
+            ];
+            let others = hidden_pairs(fields, &hide).filter(|(name, _)| name != "role" && name != "content");
+            Value::from_pairs(said.into_iter().chain(others))
         };
         let messages: Vec<Value> = chat.messages.iter().map(message).collect();
         let tools: Vec<Value> = chat.tools.iter().map(|tool| hidden(tool, &hide)).collect();
@@ -240,10 +248,17 @@ fn hidden(value: &serde_json::Value, hide: &impl Fn(&str) -> String) -> Value {
 }
 
 fn hidden_fields(fields: &Map<String, serde_json::Value>, hide: &impl Fn(&str) -> String) -> Value {
+    Value::from_pairs(hidden_pairs(fields, hide))
+}
+
+fn hidden_pairs(
+    fields: &Map<String, serde_json::Value>,
+    hide: &impl Fn(&str) -> String,
+) -> impl Iterator<Item = (String, Value)> {
     // Templates look for words such as `tool_call_id`, which must stay what they are.
     let is_word = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let name = |name: &str| if is_word(name) { name.to_owned() } else { hide(name) };
-    Value::from_pairs(fields.iter().map(|(field, value)| (name(field), hidden(value, hide))))
+    let name = move |name: &str| if is_word(name) { name.to_owned() } else { hide(name) };
+    fields.iter().map(move |(field, value)| (name(field), hidden(value, hide)))
 }
 
 impl Rendered {
@@ -258,18 +273,6 @@ impl Rendered {
     }
 }
 
-/// Python's methods of strings, lists and dictionaries. They go through all of `value` without a look at the fuel.
-fn python_method(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    method: &str,
-    args: &[Value],
-) -> std::result::Result<Value, minijinja::Error> {
-    let fuel = value.as_str().map_or_else(|| value.len().unwrap_or_default(), |text| text.len() / 64);
-    state.consume_fuel(fuel as u64)?;
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
-}
-
 fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Error> {
     Err(refused(message))
 }
@@ -281,42 +284,4 @@ fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error>
         let message = format!("strftime_now: format {specifier:?} is not supported");
         refused(message)
     })
-}
-
-/// Most blanks by which `tojson` indents a level.
-const MAX_INDENT: i64 = 16;
-
-/// Jinja's `tojson` as `transformers` has it: without the escapes that HTML needs.
-fn tojson(
-    value: &Value,
-    indent: Option<Value>,
-    options: Kwargs,
-) -> std::result::Result<Value, minijinja::Error> {
-    let indent = indent.or(options.get("indent")?);
-    if let Some(found) = indent.as_ref().and_then(Value::as_i64).filter(|&indent| indent > MAX_INDENT) {
-        let message = format!("tojson: expected an indent of at most {MAX_INDENT}, found {found}");
-        return Err(refused(message));
-    }
-    options.get::<Option<bool>>("ensure_ascii")?; // templates set it to false, which is all there is here
-    options.assert_all_used()?;
-    let html_safe = minijinja::filters::tojson(value, indent, Kwargs::from_iter::<[(String, Value); 0]>([]))?;
-    let mut json = String::new();
-    let mut rest = html_safe.as_str().unwrap_or_default();
-    while let Some(at) = rest.find('\\') {
-        let (before, escape) = rest.split_at(at);
-        json.push_str(before);
-        let plain = [("\\u003c", '<'), ("\\u003e", '>'), ("\\u0026", '&'), ("\\u0027", '\'')];
-        match plain.iter().find(|(escaped, _)| escape.starts_with(escaped)) {
-            Some((escaped, c)) => {
-                json.push(*c);
-                rest = &escape[escaped.len()..];
-            }
-            None => {
-                json.push_str(&escape[..2]); // every escape of JSON begins with two ASCII characters
-                rest = &escape[2..];
-            }
-        }
-    }
-    json.push_str(rest);
-    Ok(json.into())
 }

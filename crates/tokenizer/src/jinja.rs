@@ -7,6 +7,8 @@
 use minijinja::value::{DynObject, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
+use crate::python::with_percent;
+
 /// Name of the filter that checks what a namespace is to hold. Templates cannot replace filters.
 pub(crate) const KEPT: &str = "__kept";
 
@@ -31,14 +33,25 @@ pub(crate) fn prepared(source: &str) -> Result<String, Error> {
         out.push_str(before);
         let len = match tag.as_bytes()[1] {
             b'#' => tag.find("#}").map_or(tag.len(), |end| end + 2),
-            b'{' => Tag::read(tag, b"}}")?.len,
+            b'{' => {
+                let len = Tag::read(tag, b"}}")?.len;
+                if let Some(written) = with_percent(&tag[..len]) {
+                    out.push_str(&written);
+                    rest = &tag[len..];
+                    continue;
+                }
+                len
+            }
             b'%' => {
                 let read = Tag::read(tag, b"%}")?;
                 elifs += usize::from(read.word == "elif");
                 if elifs > MAX_ELIF {
                     return Err(refused(format!("expected at most {MAX_ELIF} elif tags, found more")));
                 }
-                let written = read.written(&tag[..read.len])?;
+                let percent = with_percent(&tag[..read.len]);
+                let text = percent.as_deref().unwrap_or(&tag[..read.len]);
+                // What stands before an assignment has kept its place.
+                let written = read.written(text)?.or(percent.clone());
                 if let Some(written) = written {
                     out.push_str(&written);
                     rest = &tag[read.len..];
@@ -150,7 +163,7 @@ impl<'s> Tag<'s> {
 }
 
 /// Length of the string that `bytes` begin with, quotes included.
-fn string_len(bytes: &[u8]) -> usize {
+pub(crate) fn string_len(bytes: &[u8]) -> usize {
     let mut escaped = false;
     let is_end = |&(at, &byte): &(usize, &u8)| {
         let ends = at > 0 && !escaped && byte == bytes[0];
@@ -229,6 +242,10 @@ mod tests {
                 "{{ {'a': {'b': 1}}}}{% set n.a = ( \"\\\"%}\" ) | __kept %}",
             ),
             ("{% if a", "{% if a"),
+            ("{{ '%s' % n.a }}{{ 7 % 4 }}%", "{{ ('%s' | __percent(n.a)) }}{{ 7 % 4 }}%"),
+            ("{% if '%d%%' % (a, 'b%') | f ~ c %}", "{% if ('%d%%' | __percent((a, 'b%') | f)) ~ c %}"),
+            ("{% set n.a = 'x' % m[1].b(2) %}", "{% set n.a = ( ('x' | __percent(m[1].b(2))) ) | __kept %}"),
+            ("{% if x == 'a' %}b{% endif %}", "{% if x == 'a' %}b{% endif %}"),
             ("{%+ set n.a=b%}é{{ 'é' }}", "{%+ set n.a= (b) | __kept %}é{{ 'é' }}"),
         ] {
             assert_eq!(prepared(source).unwrap(), expected);

@@ -5,6 +5,7 @@ use gguf::{Gguf, Metadata};
 use crate::bpe::{Bpe, decode_text};
 use crate::chat::{Chat, ChatMessage, ChatTemplate, GenerationPrompt, TemplateTokens};
 use crate::error::{Result, TokenizerError};
+use crate::infill::InfillTokens;
 use crate::special::{Fragment, Matcher};
 use crate::spm::{SPACE, Spm};
 use crate::vocab::{Kind, Model, Roles, Vocab};
@@ -17,6 +18,8 @@ pub struct Tokenizer {
     bytes: Vec<Box<[u8]>>,
     kinds: Vec<Kind>,
     roles: Roles,
+    /// `None` if the vocabulary has no tokens for texts with gaps.
+    infill: Option<InfillTokens>,
     add_space_prefix: bool,
     /// Finds user-defined tokens, which are special in any text.
     user_defined: Matcher,
@@ -97,6 +100,7 @@ impl Tokenizer {
                 add_space_prefix: vocab.add_space_prefix,
                 kinds: vocab.kinds,
                 roles: vocab.roles,
+                infill: InfillTokens::read(metadata, vocab.texts)?,
                 notes: vocab.notes,
             };
         let template = |key| -> Result<_> {
@@ -229,6 +233,15 @@ impl Tokenizer {
     /// Number of tokens.
     pub fn vocab_size(&self) -> usize {
         self.bytes.len()
+    }
+
+    pub(crate) fn infill(&self) -> Option<&InfillTokens> {
+        self.infill.as_ref()
+    }
+
+    /// The token that encoding puts before a text, if the file's policy is to add one.
+    pub(crate) fn added_bos(&self) -> Option<u32> {
+        self.roles.added_bos
     }
 
     /// The token that begins a text.

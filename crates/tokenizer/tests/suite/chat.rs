@@ -225,7 +225,7 @@ fn what_fails_says_why() {
     let hello = user("hello");
     check("{{ raise_exception('roles must alternate') }}", &hello, "roles must alternate");
     check("{{ raise_exception(messages[0].content) }}", &user("<s>?"), "<s>?");
-    check("{{ {} | tojson(sort_keys=true) }}", &hello, "sort_keys");
+    check("{{ {} | tojson(skip_keys=true) }}", &hello, "skip_keys");
     check("{% for %}", &hello, "the chat template does not parse: syntax error");
     check("{{ messages[0].content.nonsense() }}", &hello, "the chat template failed: unknown method");
     check("{{ strftime_now('%Q') }}", &hello, "\"%Q\" is not supported");

@@ -3,6 +3,7 @@
 mod chat;
 mod hostile;
 mod pre_tokenizers;
+mod python;
 mod round_trip;
 mod support;
 mod vectors;

@@ -2,7 +2,7 @@
 
 use crate::support::{Kind, Vocabulary, published, strings};
 use gguf::{Array, Value};
-use tokenizer::{Bos, ControlTokens, Special, Tokenizer};
+use tokenizer::{Bos, ControlTokens, Infill, Special, Tokenizer};
 
 /// The text's tokens as text, which shows where it was cut.
 fn pieces(tokenizer: &Tokenizer, text: &str, special: Special) -> Vec<String> {
@@ -273,4 +273,29 @@ fn what_cannot_be_meant_is_ignored_with_a_note() {
         let expected = "texts are cut as by the pre-tokenizer \"default\": tokenizer.ggml.pre: expected one of default, llama-bpe,";
         assert!(note.starts_with(expected) && note.ends_with(&format!(", found {shown}")), "{note}");
     }
+}
+
+/// A prompt with a gap has the tokens that the file names by a key or by their texts.
+#[test]
+fn a_gap_is_filled_in_by_the_vocabulary_s_own_tokens() {
+    let mut vocabulary = Vocabulary::spm(&["▁", "a", "b"]);
+    let prefix = vocabulary.token("<PRE>", Kind::Control);
+    let suffix = vocabulary.token("<SUF>", Kind::Control);
+    assert!(!vocabulary.build().fills_in());
+    let middle = vocabulary.token("gap", Kind::Control);
+    vocabulary.key("tokenizer.ggml.fim_mid_token_id", Value::U32(middle));
+    let tokenizer = vocabulary.build();
+    let encode = |text| tokenizer.encode(text, Special::Text, Bos::Skip);
+    let tokens = tokenizer.encode_infill(&Infill { prefix: "a", suffix: "b", files: &[] }).unwrap();
+    let expect = [&[1, prefix][..], &encode("a"), &[suffix], &encode("b"), &[middle]].concat();
+    assert_eq!(tokens, expect);
+    // Spelled control tokens are text.
+    let tokens = tokenizer.encode_infill(&Infill { prefix: "<PRE>", suffix: "", files: &[] }).unwrap();
+    assert_eq!(tokens.iter().filter(|&&id| id == prefix).count(), 1);
+    assert_eq!(tokens[tokens.len() - 2..], [suffix, middle]);
+    let file = vocabulary.token("<|file_sep|>", Kind::Control);
+    let with_file = vocabulary.build();
+    let files = [("a".to_owned(), "b".to_owned())];
+    let tokens = with_file.encode_infill(&Infill { prefix: "", suffix: "", files: &files }).unwrap();
+    assert_eq!(tokens.iter().filter(|&&id| id == file).count(), 1);
 }
