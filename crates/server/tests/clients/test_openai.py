@@ -144,7 +144,7 @@ def test_embeddings(client):
         (openai.NotFoundError, "model", lambda c: c.models.retrieve("gpt")),
         (openai.BadRequestError, "prompt_logprobs", lambda c: c.completions.create(
             model="demo", prompt="a", stream=True, extra_body={"prompt_logprobs": 1})),
-        (openai.BadRequestError, "best_of", lambda c: c.completions.create(model="demo", prompt="a", best_of=2)),
+        (openai.BadRequestError, "best_of", lambda c: c.completions.create(model="demo", prompt="a", n=2, best_of=1)),
         (openai.BadRequestError, "suffix", lambda c: c.completions.create(model="demo", prompt="a", suffix="b")),
         (openai.BadRequestError, "temperature", lambda c: c.completions.create(model="demo", prompt="a", temperature=-1)),
         (openai.BadRequestError, "tools[0].function.name", lambda c: c.chat.completions.create(

@@ -123,3 +123,21 @@ def test_an_error_is_shown(browser, page):
     page("run").click()
     wait(browser, lambda: page("error").text.startswith("n: expected at most 2"))
     assert server.stop() == 0
+
+def test_a_page_of_another_origin_asks(browser):
+    """Another server's page: its origin has another port."""
+    page, other = start(), start("--cors-origin", "*", key="sk-page")
+    browser.get(f"{page.url}/health")
+    ask = """const [url, key, done] = [arguments[0], arguments[1], arguments[2]];
+        fetch(url + "/v1/chat/completions", {
+          method: "POST",
+          headers: { "content-type": "application/json", authorization: "Bearer " + key },
+          body: JSON.stringify({ messages: [{ role: "user", content: "Hi" }], max_tokens: 4 }),
+        }).then(async (answer) => done([answer.status, await answer.text()]), (error) => done([0, String(error)]));"""
+    status, answer = browser.execute_async_script(ask, other.url, "sk-page")
+    assert status == 200 and "chat.completion" in answer
+    assert browser.execute_async_script(ask, other.url, "wrong")[0] == 401
+    # Its own server lets no other page in.
+    browser.get(f"{other.url}/health")
+    assert browser.execute_async_script(ask, page.url, "none")[0] == 0
+    assert page.stop() == other.stop() == 0
