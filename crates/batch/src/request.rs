@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use openai::{
     Answer, ApiError, Context, Endpoint, Identity, ModelNames, Object, Prepared, ResponseBody, UnknownFields,
 };
-use rustorch_llama::{Grammars, Tokenizer};
+use rustorch_llama::{Grammars, Pooling, Tokenizer};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -24,6 +24,10 @@ pub struct Model<'a> {
     pub names: &'a [String],
     /// Length of its embeddings.
     pub hidden_size: usize,
+    /// How embeddings are pooled that do not say it.
+    pub pooling: Pooling,
+    /// The `system_fingerprint` of answers, if they have one.
+    pub fingerprint: Option<&'a str>,
     /// The run's seed. A request without a seed derives one from this and its `custom_id`, so it does not depend on the rest
     /// of the file.
     pub seed: u64,
@@ -107,6 +111,8 @@ pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result
         model: &model.names[0],
         names: ModelNames::OneOf(model.names),
         hidden_size: model.hidden_size,
+        pooling: model.pooling,
+        fingerprint: model.fingerprint,
         seed: derive_seed(model.seed, custom_id),
         unknown_fields: model.unknown_fields,
     };

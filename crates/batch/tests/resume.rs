@@ -77,6 +77,8 @@ fn run_beside(
         grammars,
         names: &names,
         hidden_size: *hidden_size,
+        pooling: Default::default(),
+        fingerprint: None,
         seed: 0,
         unknown_fields: Default::default(),
     };

@@ -179,7 +179,7 @@ fn prompt_tokens(args: &Args, tokenizer: &Tokenizer, prompt: &str) -> Result<Vec
 /// Each prompt has a seed of its own, or equal prompts would get equal answers.
 fn sampling_params(args: &Args, index: usize, max_tokens: usize) -> SamplingParams {
     SamplingParams {
-        seed: args.model.run.seed.wrapping_add(index as u64),
+        seed: args.model.run.seed.value.wrapping_add(index as u64),
         max_tokens: Some(max_tokens),
         ..args.sampling.params()
     }

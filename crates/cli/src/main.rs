@@ -10,6 +10,7 @@ mod generate;
 mod inspect;
 mod logits;
 mod model_args;
+mod model_facts;
 mod output;
 mod perplexity;
 mod sampling_args;

@@ -1,6 +1,7 @@
 //! The options that every command that runs a model shares.
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -13,11 +14,12 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustorch_llama::{
     AttentionMode, BatchSize, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, GpuOptions, Isa, KvDtype,
-    LlamaConfig, LlamaModel, LoadOptions, MatrixUnits, PrefixCache, Profile, Subgroups, Tokenizer, Weights,
-    demo,
+    LlamaConfig, LlamaModel, LoadOptions, MatrixUnits, Pooling, PrefixCache, Profile, Subgroups, Tokenizer,
+    Weights, demo,
 };
+use server::ModelFile;
 
-use crate::output;
+use crate::{model_facts, output};
 
 /// The model's file.
 #[derive(clap::Args, Clone)]
@@ -133,9 +135,27 @@ pub struct RunArgs {
     /// CPU instruction set: portable, avx2, avxvnni or avx512 [default: the machine's best]
     #[arg(long, value_name = "NAME")]
     pub isa: Option<Isa>,
-    /// Seed of everything random
-    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_whole::<u64>)]
-    pub seed: u64,
+    /// Seed of everything random; -1 for a random one
+    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_seed, allow_negative_numbers = true)]
+    pub seed: Seed,
+}
+
+/// A seed, perhaps a random one.
+#[derive(Clone, Copy)]
+pub struct Seed {
+    pub value: u64,
+    pub is_random: bool,
+}
+
+fn parse_seed(text: &str) -> Result<Seed, String> {
+    match text {
+        // The keys of the standard library's hashes come from the system's source of random bytes.
+        "-1" => Ok(Seed { value: RandomState::new().build_hasher().finish(), is_random: true }),
+        _ => text
+            .parse()
+            .map(|value| Seed { value, is_random: false })
+            .map_err(|_| "expected a whole number, 0 or more, or -1".to_owned()),
+    }
 }
 
 /// Where a model runs.
@@ -206,6 +226,9 @@ pub struct Started {
     pub weights: Weights,
     /// The batch size, if none was given.
     pub chosen: Option<BatchSize>,
+    pub fingerprint: String,
+    pub pooling: Pooling,
+    pub file: ModelFile,
 }
 
 impl ModelArgs {
@@ -252,7 +275,9 @@ impl ModelArgs {
         };
         let tokenizer = Arc::new(tokenizer);
         let load = Load { kv_memory: self.kv_memory, ..Load::default() };
-        let weights = self.run.load(&gguf, self.config(&gguf)?, load);
+        let config = self.config(&gguf)?;
+        note_long_context(&gguf, &config);
+        let weights = self.run.load(&gguf, config, load);
         let weights = weights.with_context(|| self.file.model.display().to_string())?;
         let prefix_cache = if self.no_prefix_cache { PrefixCache::Off } else { PrefixCache::On };
         let itl_target = match purpose {
@@ -266,7 +291,20 @@ impl ModelArgs {
             (options.max_num_seqs, options.kv_memory) = (Some(chosen.num_seqs), Some(chosen.kv_memory));
         }
         let engine = weights.start_engine(Some(Arc::clone(&tokenizer)), options)?;
-        Ok(Started { engine, tokenizer, weights, chosen })
+        let fingerprint = model_facts::fingerprint(&gguf, &self.run, template, &weights);
+        let (pooling, file) = (model_facts::pooling(&gguf), model_facts::model_file(&gguf));
+        Ok(Started { engine, tokenizer, weights, chosen, fingerprint, pooling, file })
+    }
+}
+
+/// Says that positions come which the model was not trained on.
+fn note_long_context(gguf: &Gguf, config: &LlamaConfig) {
+    let Ok(trained) = LlamaConfig::from_gguf(gguf).map(|config| config.max_seq_len) else { return };
+    if config.max_seq_len > trained {
+        let found = config.max_seq_len;
+        output::note(&format!(
+            "warning: --ctx: the model was trained on {trained} tokens, {found} are beyond that: long texts may be nonsense"
+        ));
     }
 }
 

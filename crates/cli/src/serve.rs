@@ -142,7 +142,7 @@ pub fn run(args: &Args) -> Result<()> {
     let address = listener.local_addr()?;
     // While the model loads; only batches need it.
     let hash = args.data_dir.is_some().then(|| batch::hash_model(&args.model.file));
-    let Started { engine, tokenizer, weights, chosen } =
+    let Started { engine, tokenizer, weights, chosen, fingerprint, pooling, file } =
         args.model.start_engine(Purpose::Answers { itl_target: args.itl_target() }, Some(&args.template))?;
     let names = match args.model_name.as_slice() {
         [] => vec![args.model.file.name()],
@@ -156,13 +156,22 @@ pub fn run(args: &Args) -> Result<()> {
             let name = names[0].clone();
             let mut manifest = batch::manifest(&args.model, name, hash, &engine, &weights, unknown_fields);
             manifest.options.extend(batch::template_option(&args.template));
-            Some(DataConfig { folder: folder.clone(), manifest, seed: args.model.run.seed })
+            Some(DataConfig { folder: folder.clone(), manifest, seed: args.model.run.seed.value })
         }
         _ => None,
     };
     let config = weights.config().clone().with_batch_size(engine.stats().max_num_seqs);
     let grammars = Arc::new(Grammars::new(Arc::clone(&tokenizer)));
-    let served = ServedModel { engine, tokenizer, grammars, config, names };
+    let served = ServedModel {
+        engine,
+        tokenizer,
+        grammars,
+        config,
+        names,
+        fingerprint: Some(fingerprint),
+        pooling,
+        file,
+    };
     let is_open = api_key.is_none();
     let config = ServerConfig {
         api_key,

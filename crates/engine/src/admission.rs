@@ -55,7 +55,10 @@ impl Admission {
             constraint,
             scoring: params.prompt_logprobs.map(Scoring::new),
             sampling: SamplingState::new(&params, &prompt_token_ids, self.tokenizer.as_ref()),
-            text: self.tokenizer.as_ref().map(|tokenizer| TextStream::new(Arc::clone(tokenizer), stop)),
+            text: self
+                .tokenizer
+                .as_ref()
+                .map(|tokenizer| TextStream::new(Arc::clone(tokenizer), stop, params.control_tokens)),
             params,
         };
         // The last token generated is not run.

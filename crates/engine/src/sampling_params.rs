@@ -1,5 +1,7 @@
 //! How a request's tokens are chosen and when generation ends.
 
+use tokenizer::ControlTokens;
+
 use crate::error::{EngineError, Result};
 
 /// How a request's tokens are chosen and when generation ends.
@@ -58,6 +60,8 @@ pub struct SamplingParams {
     /// Asks for log-probabilities of the prompt: of each token but the first and of so many of the most likely ones. Such a
     /// prompt finds nothing in the prefix cache, and its chunks are as short as the rows of the LM head are few.
     pub prompt_logprobs: Option<usize>,
+    /// Whether control tokens of the answer show in its text. A token that ends it never does.
+    pub control_tokens: ControlTokens,
 }
 
 /// "Exclude top choices": with this probability, all tokens at least so likely are taken away but the least likely of them.
@@ -140,6 +144,7 @@ impl Default for SamplingParams {
             min_tokens: 0,
             logprobs: None,
             prompt_logprobs: None,
+            control_tokens: ControlTokens::Hide,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokenizer::{Detokenizer, Tokenizer};
+use tokenizer::{ControlTokens, Detokenizer, Tokenizer};
 
 use crate::stop::{Matched, StopMatcher};
 
@@ -23,8 +23,8 @@ pub(crate) struct TextStream {
 
 impl TextStream {
     /// Text that goes on after a prompt, up to the first of `stop`.
-    pub fn new(tokenizer: Arc<Tokenizer>, stop: Vec<String>) -> Self {
-        let detokenizer = tokenizer.detokenizer().continuing();
+    pub fn new(tokenizer: Arc<Tokenizer>, stop: Vec<String>, control_tokens: ControlTokens) -> Self {
+        let detokenizer = tokenizer.detokenizer().continuing().control_tokens(control_tokens);
         Self {
             tokenizer,
             detokenizer,

@@ -1,15 +1,17 @@
 //! Collects a request's events into its response.
 
-use rustorch_llama::{Event, FinishReason, TokenEvent, TokenLogprobs, Tokenizer, Usage};
+use rustorch_llama::{ControlTokens, Event, FinishReason, TokenEvent, TokenLogprobs, Tokenizer, Usage};
 use serde::Serialize;
 
 use crate::blocks::{Blocks, Change};
-use crate::embeddings::{EmbeddingFormat, EmbeddingList};
+use crate::embeddings::{EmbeddingFormat, EmbeddingList, OllamaEmbeddings};
 use crate::error::ApiError;
 use crate::logprobs::{ChatLogprobs, CompletionLogprobs, Echo, PromptLogprobs, TextOffset};
 use crate::message::{Message, MessageBody, call_id};
+use crate::prepare::Context;
 use crate::rerank::{Compared, Comparison};
 use crate::stream::{Style, Styled};
+use crate::timings::{Times, Timings};
 use crate::tools::Reading;
 
 /// Which API answers.
@@ -28,11 +30,18 @@ pub struct Answer {
     pub(crate) kind: Kind,
     /// `[prompts * n]`
     pub(crate) choices: Vec<Choice>,
-    /// Choices of each prompt.
+    /// Choices of each prompt that are generated, and those of them that are told.
     n: usize,
+    num_best: usize,
     /// Alternatives for each token, if log-probabilities are wanted.
     pub(crate) logprobs: Option<usize>,
     pub(crate) prompts: Prompts,
+    pub(crate) fingerprint: Option<String>,
+    /// Whether control tokens show in the text.
+    pub(crate) control_tokens: ControlTokens,
+    pub(crate) times: Times,
+    /// Whether the times are told.
+    is_timed: bool,
     /// The field that demands a form of the answer.
     pub(crate) form_field: Option<String>,
     /// How its one choice is answered in blocks; `None` if it is answered in choices.
@@ -61,7 +70,7 @@ pub(crate) struct Choice {
     tokens: Vec<TokenEvent>,
     /// The ids of its tokens that were not told yet, if they are to be.
     pub token_ids: Vec<u32>,
-    /// Tokens generated so far, of a stream.
+    /// Tokens generated so far.
     pub num_tokens: usize,
     /// Tokens, from the first on, that have a part in the text.
     num_in_text: usize,
@@ -70,6 +79,13 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
+    /// The mean of its tokens' log-probabilities.
+    fn mean_logprob(&self) -> f64 {
+        let logprobs = self.tokens.iter().filter_map(|token| token.logprobs.as_ref());
+        let sum: f64 = logprobs.map(|logprobs| f64::from(logprobs.logprob)).sum();
+        sum / self.tokens.len().max(1) as f64
+    }
+
     /// Why it ended, as the API says it.
     pub fn finish_reason(&self) -> &'static str {
         match self.end {
@@ -93,19 +109,75 @@ impl Answer {
     /// For `n` choices of each of `num_prompts` prompts, with log-probabilities if the request wants any.
     pub(crate) fn new(
         kind: Kind,
-        model: &str,
+        context: &Context<'_>,
         num_prompts: usize,
         n: usize,
         logprobs: Option<usize>,
     ) -> Self {
         let choices = (0..num_prompts * n).map(|_| Choice::default()).collect();
-        let (model, prompts) = (model.to_owned(), Prompts::default());
-        Self { model, kind, choices, n, logprobs, prompts, form_field: None, styled: None }
+        Self {
+            model: context.model.to_owned(),
+            kind,
+            choices,
+            n,
+            num_best: n,
+            logprobs,
+            prompts: Prompts::default(),
+            fingerprint: context.fingerprint.map(str::to_owned),
+            control_tokens: ControlTokens::Hide,
+            times: Times::start(),
+            is_timed: false,
+            form_field: None,
+            styled: None,
+        }
     }
 
     /// The answer to these prompts.
     pub(crate) fn to(self, prompts: Prompts) -> Self {
         Self { prompts, ..self }
+    }
+
+    /// Of the choices of each prompt, only so many are told: those that are the most likely for each token.
+    pub(crate) fn with_best(self, num_best: usize) -> Self {
+        Self { num_best, ..self }
+    }
+
+    /// Whether control tokens show in its text, and whether its times are told.
+    pub(crate) fn shown(self, control_tokens: ControlTokens, is_timed: bool) -> Self {
+        Self { control_tokens, is_timed, ..self }
+    }
+
+    /// Embeddings in Ollama's form.
+    pub(crate) fn in_ollamas_form(self) -> Self {
+        match self.kind {
+            Kind::Embedding(format) => {
+                Self { kind: Kind::Embedding(EmbeddingFormat { is_ollamas: true, ..format }), ..self }
+            }
+            _ => self,
+        }
+    }
+
+    /// The times so far, if they are told.
+    pub(crate) fn timings(&self) -> Option<Timings> {
+        self.is_timed.then(|| {
+            let num_prompt_tokens = self.prompts.token_ids.iter().map(Vec::len).sum();
+            self.times.timings(num_prompt_tokens, self.is_complete().then(|| self.usage()))
+        })
+    }
+
+    /// Leaves of each prompt's choices the best, the most likely first; of equal ones the first.
+    fn keep_best(&mut self) {
+        if self.num_best == self.n {
+            return;
+        }
+        let mut choices = std::mem::take(&mut self.choices).into_iter();
+        while choices.len() > 0 {
+            let mut tried: Vec<_> = choices.by_ref().take(self.n).collect();
+            tried.sort_by(|a, b| b.mean_logprob().total_cmp(&a.mean_logprob()));
+            tried.truncate(self.num_best);
+            self.choices.append(&mut tried);
+        }
+        self.n = self.num_best;
     }
 
     /// The prompt of a choice, if it comes before the answer.
@@ -163,6 +235,8 @@ impl Answer {
         match event {
             Event::Prompt(logprobs) => choice.prompt_logprobs = logprobs,
             Event::Token(token) => {
+                self.times.token(choice.num_tokens == 0);
+                choice.num_tokens += 1;
                 choice.token_ids.extend(self.prompts.returns_ids.then_some(token.token_id));
                 choice.message.push(&token);
                 choice.num_in_text = token.num_in_text;
@@ -191,7 +265,12 @@ impl Answer {
     pub(crate) fn add_to_blocks(&mut self, choice: usize, event: Event) -> Result<Vec<Change>, ApiError> {
         let Some(styled) = &mut self.styled else { return Ok(Vec::new()) };
         match event {
-            Event::Token(token) => Ok(styled.blocks.push(&token)),
+            Event::Token(token) => {
+                let choice = &mut self.choices[choice];
+                self.times.token(choice.num_tokens == 0);
+                choice.num_tokens += 1;
+                Ok(styled.blocks.push(&token))
+            }
             Event::Finished { reason, usage, stop_string } => {
                 self.choices[choice].end = Some((reason, usage));
                 styled.stop_string = stop_string;
@@ -244,13 +323,19 @@ impl Answer {
         if let Some((style, said)) = self.said(identity.suffix, identity.created) {
             return ResponseBody(Body::Blocks(style.body(&said)));
         }
-        let usage = self.usage();
+        let (usage, timings) = (self.usage(), self.timings());
+        self.keep_best();
         let kind = self.kind;
         let object = match kind {
             Kind::Completion => "text_completion",
             Kind::Chat => "chat.completion",
             Kind::Embedding(format) => {
                 let embeddings = self.choices.into_iter().map(|choice| choice.embedding);
+                if format.is_ollamas {
+                    let took = self.times.until_now();
+                    let body = OllamaEmbeddings::new(self.model, embeddings, format, usage, took);
+                    return ResponseBody(Body::OllamaEmbeddings(body));
+                }
                 return ResponseBody(Body::Embeddings(EmbeddingList::new(
                     self.model, embeddings, format, usage,
                 )));
@@ -270,7 +355,7 @@ impl Answer {
         let mut ids: Vec<_> =
             (0..self.choices.len()).map(|choice| (self.prompt_ids(choice), self.take_ids(choice))).collect();
         let prompt_token_ids = if kind == Kind::Chat { ids[0].0.take() } else { None };
-        let Answer { model, choices, logprobs, .. } = self;
+        let Answer { model, choices, logprobs, fingerprint: system_fingerprint, control_tokens, .. } = self;
         let of_prompts = echoes.into_iter().zip(prompts).zip(ids);
         let choices = choices.into_iter().zip(of_prompts).enumerate();
         let choices =
@@ -278,9 +363,14 @@ impl Answer {
                 ChoiceBody {
                     index,
                     finish_reason: choice.finish_reason(),
-                    content: content_body(kind, choice, logprobs.is_some(), echo, tokenizer, &|call| {
-                        call_id(identity.suffix, index, call)
-                    }),
+                    content: content_body(
+                        kind,
+                        choice,
+                        logprobs.map(|_| control_tokens),
+                        echo,
+                        tokenizer,
+                        &|call| call_id(identity.suffix, index, call),
+                    ),
                     prompt_logprobs: prompt_logprobs.filter(|_| kind == Kind::Completion),
                     prompt_token_ids: prompt_token_ids.filter(|_| kind == Kind::Completion),
                     token_ids,
@@ -288,8 +378,18 @@ impl Answer {
             });
         let (id, usage, choices) = (id(kind, identity), usage.into(), choices.collect());
         let created = identity.created;
-        let body =
-            CompletionBody { id, object, created, model, choices, prompt_logprobs, prompt_token_ids, usage };
+        let body = CompletionBody {
+            id,
+            object,
+            created,
+            model,
+            system_fingerprint,
+            choices,
+            prompt_logprobs,
+            prompt_token_ids,
+            usage,
+            timings,
+        };
         ResponseBody(Body::Completion(body))
     }
 }
@@ -314,6 +414,7 @@ pub struct ResponseBody(Body);
 enum Body {
     Completion(CompletionBody),
     Embeddings(EmbeddingList),
+    OllamaEmbeddings(OllamaEmbeddings),
     Blocks(serde_json::Value),
     Comparison(Compared),
 }
@@ -324,12 +425,16 @@ struct CompletionBody {
     object: &'static str,
     created: u64,
     model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_fingerprint: Option<String>,
     choices: Vec<ChoiceBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<PromptLogprobs>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_token_ids: Option<Vec<u32>>,
     usage: UsageBody,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Timings>,
 }
 
 #[derive(Debug, Serialize)]
@@ -382,7 +487,7 @@ impl From<Usage> for UsageBody {
 fn content_body(
     kind: Kind,
     choice: Choice,
-    has_logprobs: bool,
+    logprobs: Option<ControlTokens>,
     echo: Option<Echo>,
     tokenizer: &Tokenizer,
     call_id: &dyn Fn(usize) -> String,
@@ -392,8 +497,8 @@ fn content_body(
     match kind {
         Kind::Completion => {
             let Echo { text, logprobs: prompt } = echo.unwrap_or_default();
-            let mut offset = TextOffset::after(&text, tokenizer);
-            let logprobs = has_logprobs.then(|| {
+            let logprobs = logprobs.map(|control_tokens| {
+                let mut offset = TextOffset::after(&text, control_tokens, tokenizer);
                 prompt.unwrap_or_default().followed_by(CompletionLogprobs::new(
                     &tokens,
                     tokenizer,
@@ -403,7 +508,7 @@ fn content_body(
             ContentBody::Completion { text: text + &message.into_text(), logprobs }
         }
         _ => {
-            let logprobs = has_logprobs.then(|| ChatLogprobs::new(&tokens, tokenizer));
+            let logprobs = logprobs.map(|_| ChatLogprobs::new(&tokens, tokenizer));
             ContentBody::Chat { message: message.into_body(call_id), logprobs }
         }
     }

@@ -4,6 +4,7 @@
 
 use rustorch_llama::{FinishReason, TokenEvent, Usage};
 
+use crate::timings::Times;
 use crate::tools::{Piece, Reading};
 
 /// What a block is.
@@ -62,6 +63,7 @@ pub(crate) struct Said<'a> {
     pub end: Option<(FinishReason, Usage)>,
     /// The stop string that ended it.
     pub stop_string: Option<&'a str>,
+    pub times: &'a Times,
 }
 
 impl Said<'_> {

@@ -22,7 +22,8 @@ body! {
         prompt: Prompt = required_prompt, "text or token ids, one prompt or a list of them";
         logprobs: Option<usize> = alternatives, "log-probabilities, with so many alternatives for each token";
         echo: bool = flag, "the prompt before the answer, also in the log-probabilities";
-        best_of: Option<u32> = optional(COUNT), "only as `n`";
+        suffix: Option<String> = optional(TEXT), "what comes after the text that is to be filled in, for models with tokens for that";
+        best_of: Option<u32> = optional(COUNT), "so many choices are generated for each prompt; the `n` most likely for each token are the answer";
     }
 }
 
@@ -48,7 +49,7 @@ body! {
         input: Prompt = required_prompt, "text or token ids, one input or a list of them";
         dimensions: Option<usize> = optional(COUNT), "so many values, the first, scaled to length 1 again";
         encoding_format: Encoding = encoding, "`float` or `base64`";
-        pooling: Pooling = pooling, "`last` or `mean`";
+        pooling: Option<Pooling> = pooling, "`last` or `mean`; otherwise what the model's file says, or `last`";
         truncate_prompt_tokens: Option<usize> = truncation, "only so many tokens of a prompt, the last";
     }
 }
@@ -65,6 +66,8 @@ body! {
         return_token_ids: bool = flag, "the ids of the tokens of prompt and answer";
         include_stop_str_in_output: bool = flag, "the stop string that ends the text is its end";
         prompt_logprobs: Option<usize> = alternatives, "log-probabilities of the prompt, with so many alternatives for each token; not in a stream";
+        skip_special_tokens: Option<bool> = optional(BOOL), "false: control tokens of the answer show in its text";
+        timings_per_token: bool = flag, "how long prompt and answer took, as `timings`; in a stream, so far in each chunk";
         stream: bool = flag, "send the answer as server-sent events";
         stream_options: Option<StreamOptions> = stream_options, "beside `stream`";
     }
@@ -173,14 +176,18 @@ pub enum Prompt {
 
 impl CompletionBody {
     /// Refuses fields that contradict each other.
-    pub fn check(&self, n: u32) -> Result<(), ApiError> {
-        match self.best_of.filter(|&best_of| best_of != n) {
-            None => Ok(()),
-            Some(found) => {
-                let expected = format!("it to equal n, which is {n} (else not supported)");
-                Err(refused("best_of", format_args!("expected {expected}, found {found}")))
-            }
+    pub fn check(&self, n: u32, is_streamed: bool) -> Result<(), ApiError> {
+        if let Some(found) = self.best_of.filter(|&best_of| best_of < n) {
+            return Err(refused("best_of", format_args!("expected at least n, which is {n}, found {found}")));
         }
+        if let Some(found) = self.best_of.filter(|&best_of| best_of > n && is_streamed) {
+            let rest = format_args!("expected n, which is {n}, beside stream, found {found}");
+            return Err(refused("best_of", rest));
+        }
+        if self.echo && self.suffix.is_some() {
+            return Err(refused("echo", "expected false beside suffix, found true"));
+        }
+        Ok(())
     }
 }
 
@@ -302,7 +309,7 @@ fn thoughts(body: &Object, name: &str) -> Result<Thoughts, ApiError> {
     one_of(body, name, "\"none\", \"auto\" or \"deepseek\"", choices)
 }
 
-fn max_tokens(body: &Object, name: &str) -> Result<MaxTokens, ApiError> {
+pub(crate) fn max_tokens(body: &Object, name: &str) -> Result<MaxTokens, ApiError> {
     match body.get(name) {
         None => Ok(MaxTokens::Unset),
         Some(Value::Null) => Ok(MaxTokens::Context),
@@ -321,8 +328,13 @@ fn encoding(body: &Object, name: &str) -> Result<Encoding, ApiError> {
     one_of(body, name, "\"float\" or \"base64\"", choices)
 }
 
-pub(crate) fn pooling(body: &Object, name: &str) -> Result<Pooling, ApiError> {
-    one_of(body, name, "\"last\" or \"mean\"", [("last", Pooling::Last), ("mean", Pooling::Mean)])
+pub(crate) fn pooling(body: &Object, name: &str) -> Result<Option<Pooling>, ApiError> {
+    match body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(found) if found == "last" => Ok(Some(Pooling::Last)),
+        Some(found) if found == "mean" => Ok(Some(Pooling::Mean)),
+        Some(found) => Err(mistyped(name, "\"last\" or \"mean\"", found)),
+    }
 }
 
 /// A field that takes one of these words; the first is the default.

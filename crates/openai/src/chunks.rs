@@ -11,6 +11,7 @@ use crate::body::StreamOptions;
 use crate::error::ApiError;
 use crate::logprobs::{ChatLogprobs, CompletionLogprobs, Echo, TextOffset};
 use crate::message::{Delta, call_id};
+use crate::timings::Timings;
 
 /// Makes chunks of a request's events. After the last chunk the API sends `[DONE]`, which the caller writes.
 #[derive(Debug)]
@@ -53,12 +54,16 @@ pub struct Chunk<'a> {
     object: &'static str,
     created: u64,
     model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_fingerprint: Option<&'a str>,
     choices: Vec<ChunkChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_token_ids: Option<Vec<u32>>,
     /// Absent unless asked for; then null in all chunks but the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Option<UsageBody>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timings: Option<Timings>,
 }
 
 #[derive(Debug, Serialize)]
@@ -152,6 +157,7 @@ impl Chunks {
             Event::Token(token) => {
                 let returns_ids = self.answer.prompts.returns_ids;
                 let of_choice = &mut self.answer.choices[choice];
+                self.answer.times.token(of_choice.num_tokens == 0);
                 of_choice.num_tokens += 1;
                 of_choice.token_ids.extend(returns_ids.then_some(token.token_id));
                 let content = self.content(choice, token, tokenizer);
@@ -229,7 +235,8 @@ impl Chunks {
         Some(match kind {
             Kind::Completion => {
                 let offset = unlisted.offset.get_or_insert_with(|| {
-                    TextOffset::after(self.answer.prompt_text(choice).unwrap_or_default(), tokenizer)
+                    let text = self.answer.prompt_text(choice).unwrap_or_default();
+                    TextOffset::after(text, self.answer.control_tokens, tokenizer)
                 });
                 let logprobs = is_listed.then(|| CompletionLogprobs::new(&tokens, tokenizer, offset));
                 ChunkContent::Completion { text, logprobs }
@@ -268,9 +275,11 @@ impl Chunks {
             object,
             created: self.created,
             model: &self.answer.model,
+            system_fingerprint: self.answer.fingerprint.as_deref(),
             choices: Vec::new(),
             prompt_token_ids: None,
             usage: self.options.include_usage.then_some(None),
+            timings: self.answer.timings(),
         }
     }
 }

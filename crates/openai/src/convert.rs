@@ -4,13 +4,18 @@ use serde_json::{Value, json};
 
 use crate::body::Sampling;
 use crate::error::ApiError;
+use crate::field_list::Field;
 use crate::fields::{Object, mistyped};
 
 /// Copies the fields about sampling from a body to that of a chat.
 pub(crate) fn copy_sampling(body: &Object, chat: &mut Object) {
-    let sampling = Sampling::FIELDS.iter();
-    let sampling = sampling.flat_map(|field| [field.name].into_iter().chain(field.aliases.iter().copied()));
-    for name in sampling {
+    copy_fields(Sampling::FIELDS, body, chat);
+}
+
+/// Copies fields from a body to that of a chat.
+pub(crate) fn copy_fields(fields: &[Field], body: &Object, chat: &mut Object) {
+    let names = fields.iter().flat_map(|field| [field.name].into_iter().chain(field.aliases.iter().copied()));
+    for name in names {
         if let Some(value) = body.get(name) {
             chat.insert(name.to_owned(), value.clone());
         }

@@ -11,6 +11,8 @@ pub(crate) struct EmbeddingFormat {
     pub encoding: Encoding,
     /// So many values, if fewer than all are wanted.
     pub dimensions: Option<usize>,
+    /// Whether the body is in Ollama's form.
+    pub is_ollamas: bool,
 }
 
 impl EmbeddingFormat {
@@ -27,6 +29,30 @@ impl EmbeddingFormat {
             }
         }
         values
+    }
+}
+
+/// The body of a response in Ollama's form.
+#[derive(Debug, Serialize)]
+pub(crate) struct OllamaEmbeddings {
+    model: String,
+    embeddings: Vec<Vec<f32>>,
+    /// In nanoseconds.
+    total_duration: u64,
+    load_duration: u64,
+    prompt_eval_count: usize,
+}
+
+impl OllamaEmbeddings {
+    pub fn new(
+        model: String,
+        embeddings: impl Iterator<Item = Vec<f32>>,
+        format: EmbeddingFormat,
+        usage: Usage,
+        total_duration: u64,
+    ) -> Self {
+        let embeddings = embeddings.map(|values| format.cut(values)).collect();
+        Self { model, embeddings, total_duration, load_duration: 0, prompt_eval_count: usage.prompt_tokens }
     }
 }
 

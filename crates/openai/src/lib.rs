@@ -4,8 +4,8 @@
 //! request's life: [`parse_object`] reads its JSON; [`prepare`] returns the [`Work`] for an engine and an empty [`Answer`].
 //! [`Work::submit`] queues all of its sequences or none. [`Answer::add`] collects the events; when
 //! [`Answer::is_complete`], [`Answer::body`] is the response. To stream instead, [`Answer::into_chunks`] makes bodies of
-//! server-sent events, and [`Answer::into_stream`] their text. Bodies of `/v1/responses` and of Anthropic's `/v1/messages` are converted
-//! to chats, and their answers are the same text as a list of blocks.
+//! server-sent events, and [`Answer::into_stream`] their text. Bodies of `/v1/responses` and of Anthropic's, Ollama's and
+//! llama.cpp's APIs are converted to those of chats and completions, and their answers are the same text as a list of blocks.
 //!
 //! Whatever is wrong with a request is an [`ApiError`]: a status, and OpenAI's own JSON.
 //!
@@ -39,6 +39,8 @@
 //!     model: "demo",
 //!     names: ModelNames::Any,
 //!     hidden_size,
+//!     pooling: Default::default(),
+//!     fingerprint: None,
 //!     seed: 0,
 //!     unknown_fields: Default::default(),
 //! };
@@ -68,15 +70,19 @@ mod error;
 mod field_list;
 mod fields;
 mod limits;
+mod llamacpp;
 mod logprobs;
 mod message;
+mod ollama;
 mod prepare;
 mod refusals;
 mod rerank;
 mod responses;
 mod stream;
 mod structured;
+mod timings;
 mod tools;
+mod work;
 
 pub use answer::{Answer, Identity, ResponseBody, UsageBody};
 pub use anthropic::error_body as anthropic_error;
@@ -85,8 +91,10 @@ pub use chunks::{Chunk, Chunks};
 pub use error::ApiError;
 pub use field_list::{Field, FieldList, Refused, UnknownFields, markdown};
 pub use fields::{Object, parse_object, shown};
-pub use prepare::{Context, ModelNames, Prepared, Work, count_tokens, prepare, render};
+pub use ollama::{error_body as ollama_error, rfc3339};
+pub use prepare::{Context, ModelNames, Prepared, count_tokens, prepare, render};
 pub use stream::Stream;
+pub use work::Work;
 
 /// An endpoint of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,11 +113,21 @@ pub enum Endpoint {
     Rerank,
     /// `/v1/score`, of vLLM's
     Score,
+    /// `/completion`, of llama.cpp's
+    LlamaCompletion,
+    /// `/infill`, of llama.cpp's
+    LlamaInfill,
+    /// `/api/chat`, of Ollama's
+    OllamaChat,
+    /// `/api/generate`, of Ollama's
+    OllamaGenerate,
+    /// `/api/embed`, of Ollama's
+    OllamaEmbed,
 }
 
 impl Endpoint {
     /// Every endpoint, in the order in which messages list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Completions,
         Self::ChatCompletions,
         Self::Embeddings,
@@ -117,6 +135,11 @@ impl Endpoint {
         Self::Messages,
         Self::Rerank,
         Self::Score,
+        Self::LlamaCompletion,
+        Self::LlamaInfill,
+        Self::OllamaChat,
+        Self::OllamaGenerate,
+        Self::OllamaEmbed,
     ];
 
     /// The path of its URL.
@@ -129,6 +152,11 @@ impl Endpoint {
             Self::Messages => "/v1/messages",
             Self::Rerank => "/v1/rerank",
             Self::Score => "/v1/score",
+            Self::LlamaCompletion => "/completion",
+            Self::LlamaInfill => "/infill",
+            Self::OllamaChat => "/api/chat",
+            Self::OllamaGenerate => "/api/generate",
+            Self::OllamaEmbed => "/api/embed",
         }
     }
 
@@ -142,12 +170,17 @@ impl Endpoint {
             Self::Messages => &anthropic::MESSAGES,
             Self::Rerank => &rerank::RERANK,
             Self::Score => &rerank::SCORE,
+            Self::LlamaCompletion => &llamacpp::COMPLETION,
+            Self::LlamaInfill => &llamacpp::INFILL,
+            Self::OllamaChat => &ollama::CHAT,
+            Self::OllamaGenerate => &ollama::GENERATE,
+            Self::OllamaEmbed => &ollama::EMBED,
         }
     }
 
     /// Whether its texts are embedded rather than answered.
     pub fn embeds(self) -> bool {
-        matches!(self, Self::Embeddings | Self::Rerank | Self::Score)
+        matches!(self, Self::Embeddings | Self::Rerank | Self::Score | Self::OllamaEmbed)
     }
 
     /// The endpoint of this path, if it is one.

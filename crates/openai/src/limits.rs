@@ -57,7 +57,8 @@ pub(crate) fn check(body: &Object) -> Result<(), ApiError> {
     }
     let number = |name: &str| body.get(name).and_then(Value::as_u64);
     let Some(alternatives) = number("top_logprobs").or_else(|| number("logprobs")) else { return Ok(()) };
-    let found = number("n").unwrap_or(1).saturating_mul(alternatives.saturating_add(1));
+    let choices = number("n").max(number("best_of")).unwrap_or(1);
+    let found = choices.saturating_mul(alternatives.saturating_add(1));
     if found > MAX_LOGPROBS {
         let rest = format_args!(
             "expected at most {MAX_LOGPROBS} log-probabilities for the tokens of all choices together, found {found}"

@@ -141,9 +141,10 @@ pub(crate) struct TextOffset {
 
 impl TextOffset {
     /// The beginning of a choice, after this text.
-    pub fn after(text: &str, tokenizer: &Tokenizer) -> Self {
+    pub fn after(text: &str, control_tokens: ControlTokens, tokenizer: &Tokenizer) -> Self {
         let num_chars = text.chars().count();
-        Self { num_chars, detokenizer: tokenizer.detokenizer().continuing(), hides_next: false }
+        let detokenizer = tokenizer.detokenizer().continuing().control_tokens(control_tokens);
+        Self { num_chars, detokenizer, hides_next: false }
     }
 
     /// The beginning of a prompt. A token that begins every prompt is not in the text that was given.

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use rustorch_llama::{
-    Bos, ClientId, ControlTokens, Dry, EmbeddingRequest, EngineHandle, EventSink, Grammars, Mirostat,
-    Pooling, Priority, Request, SamplingParams, Special, Tokenizer, Xtc,
+    Bos, ControlTokens, Dry, EmbeddingRequest, Grammars, Infill, Mirostat, Pooling, Request, SamplingParams,
+    Special, Tokenizer, Xtc,
 };
 
 use crate::Endpoint;
@@ -20,8 +20,9 @@ use crate::limits;
 use crate::rerank::{Comparison, RerankBody, ScoreBody};
 use crate::stream::Style;
 use crate::structured::{Form, Structured};
-use crate::tools::{ToolFields, converse};
-use crate::{anthropic, responses};
+use crate::tools::{Reading, ToolFields, converse};
+use crate::work::{Rename, Sequences, Work};
+use crate::{anthropic, llamacpp, ollama, responses};
 
 /// OpenAI's default for completions.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -43,6 +44,10 @@ pub struct Context<'a> {
     pub names: ModelNames<'a>,
     /// Length of the model's embeddings.
     pub hidden_size: usize,
+    /// How embeddings are pooled that do not say it.
+    pub pooling: Pooling,
+    /// What `system_fingerprint` of answers is: the same as long as the same request with the same seed gets the same answer.
+    pub fingerprint: Option<&'a str>,
     /// The seed of a request without one.
     pub seed: u64,
     /// What is done with fields that nobody knows.
@@ -58,6 +63,16 @@ pub enum ModelNames<'a> {
     OneOf(&'a [String]),
 }
 
+impl ModelNames<'_> {
+    /// Whether a request may use this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(names) => names.iter().any(|known| known == name),
+        }
+    }
+}
+
 /// A request that can be submitted.
 #[derive(Debug)]
 pub struct Prepared {
@@ -69,87 +84,6 @@ pub struct Prepared {
     pub stream: Option<StreamOptions>,
     /// Names of the body's fields that nobody knows, which had no effect; those of nested objects after a path.
     pub ignored: BTreeSet<String>,
-}
-
-/// The sequences of a request: one for each choice of each prompt, or for each text to embed.
-#[derive(Debug)]
-pub struct Work {
-    sequences: Sequences,
-    /// The field that demands a form of the answer.
-    form_field: Option<String>,
-    /// Whether the body says how many tokens to generate; if not, it is no more than there is room for.
-    is_length_given: bool,
-}
-
-#[derive(Debug)]
-enum Sequences {
-    Generate(Vec<Request>),
-    Embed(Vec<EmbeddingRequest>),
-}
-
-impl Work {
-    /// Number of sequences.
-    #[allow(clippy::len_without_is_empty)] // There is always one.
-    pub fn len(&self) -> usize {
-        match &self.sequences {
-            Sequences::Generate(requests) => requests.len(),
-            Sequences::Embed(requests) => requests.len(),
-        }
-    }
-
-    /// Tokens of the first prompt.
-    fn num_prompt_tokens(&self) -> usize {
-        match &self.sequences {
-            Sequences::Generate(requests) => requests.first().map_or(0, |r| r.prompt_token_ids.len()),
-            Sequences::Embed(requests) => requests.first().map_or(0, |r| r.prompt_token_ids.len()),
-        }
-    }
-
-    /// The same work with another priority than [`Priority::Normal`].
-    #[must_use]
-    pub fn with_priority(mut self, priority: Priority) -> Self {
-        match &mut self.sequences {
-            Sequences::Generate(requests) => {
-                requests.iter_mut().for_each(|request| request.priority = priority);
-            }
-            Sequences::Embed(requests) => {
-                requests.iter_mut().for_each(|request| request.priority = priority);
-            }
-        }
-        self
-    }
-
-    /// The same work, asked by `client`.
-    #[must_use]
-    pub fn with_client(mut self, client: ClientId) -> Self {
-        match &mut self.sequences {
-            Sequences::Generate(requests) => requests.iter_mut().for_each(|request| request.client = client),
-            Sequences::Embed(requests) => requests.iter_mut().for_each(|request| request.client = client),
-        }
-        self
-    }
-
-    /// Queues all sequences, each with the sink that `sink` makes for its index, or none of them.
-    ///
-    /// # Errors
-    /// The engine's refusal of one of them. Then nothing is sent to any sink.
-    pub fn submit<S: EventSink + 'static>(
-        self,
-        engine: &EngineHandle,
-        sink: impl FnMut(usize) -> S,
-    ) -> Result<(), ApiError> {
-        let sinks = (0..self.len()).map(sink);
-        let queued = match self.sequences {
-            Sequences::Generate(mut requests) => {
-                if !self.is_length_given {
-                    requests.iter_mut().for_each(|request| fit(request, engine.max_seq_tokens()));
-                }
-                engine.submit_together(requests.into_iter().zip(sinks))
-            }
-            Sequences::Embed(requests) => engine.embed_together(requests.into_iter().zip(sinks)),
-        };
-        queued.map_err(|error| ApiError::of_engine(error, self.form_field.as_deref()))
-    }
 }
 
 /// Reads a body for an endpoint: tokenises its prompts and resolves its parameters.
@@ -181,8 +115,51 @@ pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Resu
             let chat_body = anthropic::convert(body, MaxTokens::Unset)?;
             in_blocks(&chat_body, Box::new(anthropic::Style), context).map_err(anthropic::renamed)?
         }
+        Endpoint::LlamaCompletion => {
+            let (converted, style) = llamacpp::completion(body)?;
+            styled(completion(&converted, context), Box::new(style)).map_err(llamacpp::renamed)?
+        }
+        Endpoint::LlamaInfill => {
+            let (converted, style) = llamacpp::infill(body, context)?;
+            styled(completion(&converted, context), Box::new(style)).map_err(llamacpp::renamed)?
+        }
+        Endpoint::OllamaChat => {
+            let converted = ollama::chat(body, context)?;
+            styled(chat(&converted, context), Box::new(ollama::Style::Chat)).map_err(ollama::renamed)?
+        }
+        Endpoint::OllamaGenerate => {
+            let asked = match ollama::generate(body, context)? {
+                ollama::Converted::Chat(converted) => chat(&converted, context),
+                ollama::Converted::Completion(converted) => completion(&converted, context),
+            };
+            styled(asked, Box::new(ollama::Style::Generate)).map_err(ollama::renamed)?
+        }
+        Endpoint::OllamaEmbed => {
+            let (converted, cuts) = ollama::embed(body, context)?;
+            let (work, answer, stream) = embeddings(EmbeddingBody::read(&converted)?, context)?;
+            (Work { cuts, ..work }, answer.in_ollamas_form(), stream)
+        }
     };
-    Ok(Prepared { work, answer, stream, ignored })
+    Ok(Prepared { work: Work { rename: rename(endpoint), ..work }, answer, stream, ignored })
+}
+
+/// How errors of what a body was converted to become its own.
+fn rename(endpoint: Endpoint) -> Rename {
+    match endpoint {
+        Endpoint::Responses => responses::renamed,
+        Endpoint::Messages => anthropic::renamed,
+        Endpoint::LlamaCompletion | Endpoint::LlamaInfill => llamacpp::renamed,
+        Endpoint::OllamaChat | Endpoint::OllamaGenerate | Endpoint::OllamaEmbed => ollama::renamed,
+        Endpoint::Completions
+        | Endpoint::ChatCompletions
+        | Endpoint::Embeddings
+        | Endpoint::Rerank
+        | Endpoint::Score => same,
+    }
+}
+
+fn same(error: ApiError) -> ApiError {
+    error
 }
 
 /// What a body's fields ask for.
@@ -193,31 +170,38 @@ fn completion(body: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     let sampling = Sampling::read(body)?;
     let body = CompletionBody::read(body)?;
     check_model(common.model.as_deref(), context)?;
-    let n = checked_n(common.n, body.prompt.len())?;
-    body.check(common.n.unwrap_or(1))?;
+    let n = checked_n("n", common.n, body.prompt.len())?;
+    body.check(common.n.unwrap_or(1), common.stream)?;
+    let num_tried = checked_n("best_of", body.best_of.or(common.n), body.prompt.len())?;
     let stream = common.streaming()?;
     let (unset, listed) = (common.max_tokens == MaxTokens::Unset, common.prompt_logprobs);
     let (most, keeps_stop) = (common.truncate_prompt_tokens, common.include_stop_str_in_output);
-    let returns_ids = common.return_token_ids;
+    let (returns_ids, is_timed) = (common.return_token_ids, common.timings_per_token);
     let mut params = sampling_params(common, sampling, context.seed);
     if unset {
         params.max_tokens = Some(DEFAULT_MAX_TOKENS);
     }
-    params.logprobs = body.logprobs;
+    // The best are known by their log-probabilities.
+    params.logprobs = body.logprobs.or((num_tried > n).then_some(0));
     let echoed = body.logprobs.filter(|_| body.echo);
     params.prompt_logprobs = listed.max(echoed);
     let mut texts = if body.echo { body.prompt.texts(context.tokenizer) } else { Vec::new() };
-    let mut prompts = body.prompt.tokens(context.tokenizer);
+    let mut prompts = match &body.suffix {
+        Some(suffix) if !suffix.is_empty() => infill(body.prompt, suffix, context.tokenizer)?,
+        _ => body.prompt.tokens(context.tokenizer),
+    };
     for (index, prompt) in prompts.iter_mut().enumerate() {
         if truncate(prompt, most) && body.echo {
             texts[index] = context.tokenizer.decode(prompt, ControlTokens::Show);
         }
     }
-    let answer = Answer::new(Kind::Completion, context.model, prompts.len(), n, params.logprobs)
-        .to(Prompts { token_ids: prompts.clone(), texts, listed, keeps_stop, returns_ids });
+    let answer = Answer::new(Kind::Completion, context, prompts.len(), num_tried, body.logprobs)
+        .to(Prompts { token_ids: prompts.clone(), texts, listed, keeps_stop, returns_ids })
+        .with_best(n)
+        .shown(params.control_tokens, is_timed);
     let form = form.map(|form| form.compile(context.grammars)).transpose()?;
     Ok((
-        Work { is_length_given: !unset, ..work(&prompts, n, &params, form.as_ref()) },
+        Work { is_length_given: !unset, ..work(&prompts, num_tried, &params, form.as_ref()) },
         answer.with_form_field(form.map(|form| form.field)),
         stream,
     ))
@@ -231,10 +215,10 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     if body.max_completion_tokens != MaxTokens::Unset {
         common.max_tokens = body.max_completion_tokens;
     }
-    let n = checked_n(common.n, 1)?;
+    let n = checked_n("n", common.n, 1)?;
     let (stream, listed) = (common.streaming()?, common.prompt_logprobs);
     let (most, keeps_stop) = (common.truncate_prompt_tokens, common.include_stop_str_in_output);
-    let returns_ids = common.return_token_ids;
+    let (returns_ids, is_timed) = (common.return_token_ids, common.timings_per_token);
     let mut params = sampling_params(common, sampling, context.seed);
     params.logprobs = body.alternatives()?;
     params.prompt_logprobs = listed;
@@ -247,19 +231,29 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     let mut prompts = [conversation.prompt];
     truncate(&mut prompts[0], most);
     let work = work(&prompts, n, &params, form.as_ref());
-    let answer = Answer::new(Kind::Chat, context.model, 1, n, params.logprobs).to(Prompts {
+    let answer = Answer::new(Kind::Chat, context, 1, n, params.logprobs).to(Prompts {
         token_ids: prompts.to_vec(),
         texts: Vec::new(),
         listed,
         keeps_stop,
         returns_ids,
     });
-    Ok((work, answer.with_form_field(form.map(|form| form.field)).read_by(conversation.reading), stream))
+    let answer = answer.shown(params.control_tokens, is_timed);
+    let reading = match params.control_tokens {
+        ControlTokens::Hide => conversation.reading,
+        ControlTokens::Show => conversation.reading.map(Reading::of_shown_text),
+    };
+    Ok((work, answer.with_form_field(form.map(|form| form.field)).read_by(reading), stream))
 }
 
 /// A chat whose answer is a list of blocks.
 fn in_blocks(fields: &Object, style: Box<dyn Style>, context: &Context<'_>) -> Result<Asked, ApiError> {
-    let (work, answer, stream) = chat(fields, context)?;
+    styled(chat(fields, context), style)
+}
+
+/// What is asked, with an answer in blocks.
+fn styled(asked: Result<Asked, ApiError>, style: Box<dyn Style>) -> Result<Asked, ApiError> {
+    let (work, answer, stream) = asked?;
     let num_prompt_tokens = work.num_prompt_tokens();
     Ok((work, answer.styled_by(style, num_prompt_tokens), stream))
 }
@@ -288,15 +282,23 @@ fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiEr
     if !(1..=MAX_INPUTS).contains(&found) {
         return Err(refused("input", format_args!("expected 1 to {MAX_INPUTS} texts, found {found}")));
     }
+    let pooling = body.pooling.unwrap_or(context.pooling);
     let request = |mut prompt_token_ids| {
         truncate(&mut prompt_token_ids, body.truncate_prompt_tokens);
-        EmbeddingRequest { prompt_token_ids, pooling: body.pooling, ..EmbeddingRequest::default() }
+        EmbeddingRequest { prompt_token_ids, pooling, ..EmbeddingRequest::default() }
     };
     let requests = body.input.tokens(context.tokenizer).into_iter().map(request).collect();
-    let format = EmbeddingFormat { encoding: body.encoding_format, dimensions: body.dimensions };
-    let answer = Answer::new(Kind::Embedding(format), context.model, found, 1, None);
+    let format =
+        EmbeddingFormat { encoding: body.encoding_format, dimensions: body.dimensions, is_ollamas: false };
+    let answer = Answer::new(Kind::Embedding(format), context, found, 1, None);
     Ok((
-        Work { sequences: Sequences::Embed(requests), form_field: None, is_length_given: true },
+        Work {
+            sequences: Sequences::Embed(requests),
+            form_field: None,
+            is_length_given: true,
+            cuts: false,
+            rename: same,
+        },
         answer,
         None,
     ))
@@ -306,7 +308,7 @@ fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiEr
 fn compare(
     model: Option<&str>,
     (texts, comparison): (Vec<String>, Comparison),
-    pooling: Pooling,
+    pooling: Option<Pooling>,
     most: Option<usize>,
     context: &Context<'_>,
 ) -> Result<Asked, ApiError> {
@@ -315,15 +317,16 @@ fn compare(
         let rest = format_args!("expected at most {MAX_INPUTS} texts in all, found {}", texts.len());
         return Err(refused("documents", rest));
     }
+    let pooling = pooling.unwrap_or(context.pooling);
     let request = |mut prompt_token_ids| {
         truncate(&mut prompt_token_ids, most);
         EmbeddingRequest { prompt_token_ids, pooling, ..EmbeddingRequest::default() }
     };
     let tokens = Prompt::Texts(texts.clone()).tokens(context.tokenizer);
-    let answer = Answer::new(Kind::Comparison(comparison), context.model, texts.len(), 1, None)
+    let answer = Answer::new(Kind::Comparison(comparison), context, texts.len(), 1, None)
         .to(Prompts { texts, ..Prompts::default() });
     let sequences = Sequences::Embed(tokens.into_iter().map(request).collect());
-    Ok((Work { sequences, form_field: None, is_length_given: true }, answer, None))
+    Ok((Work { sequences, form_field: None, is_length_given: true, cuts: false, rename: same }, answer, None))
 }
 
 /// The prompt that the body of a chat makes, as text, and the names of its fields that nobody knows.
@@ -338,6 +341,24 @@ pub fn render(body: &Object, context: &Context<'_>) -> Result<(String, BTreeSet<
     Ok((context.tokenizer.decode(prompt, ControlTokens::Show), ignored))
 }
 
+/// Prompts after which the model writes what is missing before `suffix`.
+fn infill(prefixes: Prompt, suffix: &str, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>, ApiError> {
+    let encode = |prefix: &String| {
+        let prompt = tokenizer.encode_infill(&Infill { prefix, suffix, files: &[] });
+        prompt.ok_or_else(|| {
+            let rest = "expected none, as the model's vocabulary has no tokens to fill in with, found a text";
+            refused("suffix", rest)
+        })
+    };
+    match prefixes {
+        Prompt::Text(prefix) => Ok(vec![encode(&prefix)?]),
+        Prompt::Texts(prefixes) => prefixes.iter().map(encode).collect(),
+        Prompt::Tokens(_) | Prompt::TokenLists(_) => {
+            Err(refused("prompt", "expected texts beside suffix, found token ids"))
+        }
+    }
+}
+
 /// Cuts off the beginning of a prompt that has more than `most` tokens; says whether it has.
 fn truncate(prompt: &mut Vec<u32>, most: Option<usize>) -> bool {
     let num_cut = prompt.len().saturating_sub(most.unwrap_or(usize::MAX));
@@ -348,7 +369,7 @@ fn truncate(prompt: &mut Vec<u32>, most: Option<usize>) -> bool {
 /// Refuses a model that is not served.
 fn check_model(found: Option<&str>, context: &Context<'_>) -> Result<(), ApiError> {
     match (context.names, found) {
-        (ModelNames::OneOf(names), Some(found)) if !names.iter().any(|name| name == found) => {
+        (ModelNames::OneOf(names), Some(found)) if !context.names.has(found) => {
             Err(ApiError::unknown_model(found, names))
         }
         _ => Ok(()),
@@ -394,7 +415,7 @@ impl Prompt {
 }
 
 /// The number of choices for each prompt, if there are not too many over all prompts.
-fn checked_n(n: Option<u32>, num_prompts: usize) -> Result<usize, ApiError> {
+fn checked_n(name: &str, n: Option<u32>, num_prompts: usize) -> Result<usize, ApiError> {
     let n = n.unwrap_or(1) as usize;
     if num_prompts == 0 {
         return Err(refused("prompt", "expected at least one, found an empty list"));
@@ -402,7 +423,7 @@ fn checked_n(n: Option<u32>, num_prompts: usize) -> Result<usize, ApiError> {
     let choices = num_prompts.saturating_mul(n);
     if !(1..=MAX_CHOICES).contains(&choices) {
         let rest = format!("expected 1 to {MAX_CHOICES} choices over all prompts, found {choices}");
-        return Err(refused("n", rest));
+        return Err(refused(name, rest));
     }
     Ok(n)
 }
@@ -417,14 +438,8 @@ fn work(prompts: &[Vec<u32>], n: usize, params: &SamplingParams, form: Option<&F
         ..Request::default()
     };
     let sequences = Sequences::Generate((0..).zip(prompts).map(request).collect());
-    Work { sequences, form_field: form.map(|form| form.field.clone()), is_length_given: true }
-}
-
-/// Lowers what the request may generate to what there is room for, but not to nothing: then the prompt is too long, which the engine
-/// says.
-fn fit(request: &mut Request, max_seq_tokens: usize) {
-    let room = max_seq_tokens.saturating_sub(request.prompt_token_ids.len()).max(1);
-    request.params.max_tokens = request.params.max_tokens.map(|max_tokens| max_tokens.min(room));
+    let form_field = form.map(|form| form.field.clone());
+    Work { sequences, form_field, is_length_given: true, cuts: false, rename: same }
 }
 
 fn sampling_params(common: Common, sampling: Sampling, default_seed: u64) -> SamplingParams {
@@ -469,5 +484,9 @@ fn sampling_params(common: Common, sampling: Sampling, default_seed: u64) -> Sam
         min_tokens: sampling.min_tokens.unwrap_or(0),
         logprobs: None,
         prompt_logprobs: None,
+        control_tokens: match common.skip_special_tokens {
+            Some(false) => ControlTokens::Show,
+            _ => ControlTokens::Hide,
+        },
     }
 }

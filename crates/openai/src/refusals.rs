@@ -97,16 +97,14 @@ pub(crate) const SAMPLING: &[Refused] = &[
 ];
 
 /// What the answer says and when it ends.
-const OUTPUT: &[Refused] = &[
+pub(crate) const OUTPUT: &[Refused] = &[
     Refused::new("n_probs", "[0]", "use logprobs"),
     Refused::new("post_sampling_probs", "[]", "logprobs are the model's own"),
-    Refused::new("skip_special_tokens", "[true]", ""),
     Refused::new("spaces_between_special_tokens", "[true]", ""),
     Refused::new("detokenize", "[true]", ""),
     Refused::new("return_tokens_as_token_ids", "[]", ""),
     Refused::new("return_tokens", "[]", ""),
     Refused::new("return_progress", "[]", ""),
-    Refused::new("timings_per_token", "[]", ""),
     Refused::new("response_fields", "[]", ""),
     Refused::new("n_keep", "[0, -1]", "the context is not shifted"),
     Refused::new("n_discard", "[0]", "the context is not shifted"),
@@ -117,7 +115,7 @@ const OUTPUT: &[Refused] = &[
 ];
 
 /// Other weights than the model's.
-const ADAPTERS: &[Refused] = &[
+pub(crate) const ADAPTERS: &[Refused] = &[
     Refused::new("lora", "[]", "the server has one model and no adapters"),
     Refused::new("kv_transfer_params", "[]", ""),
 ];
@@ -125,7 +123,6 @@ const ADAPTERS: &[Refused] = &[
 /// Of text completions.
 const PROMPT: &[Refused] = &[
     Refused::new("add_special_tokens", "[true]", "give the prompt as token ids"),
-    Refused::new("suffix", "[]", ""),
     Refused::new("prompt_embeds", "[]", "the model reads tokens"),
     Refused::new("image_data", "[]", "the model reads text alone"),
 ];

@@ -19,7 +19,7 @@ body! {
         documents: Vec<String> = documents, "texts, or objects with a field `text`";
         top_n: Option<usize> = optional(COUNT), "only so many documents, the nearest";
         return_documents: Option<bool> = optional("true or false"), "false: their indices alone";
-        pooling: Pooling = pooling, "`last` or `mean`";
+        pooling: Option<Pooling> = pooling, "`last` or `mean`; otherwise what the model's file says, or `last`";
         truncate_prompt_tokens: Option<usize> = truncation, "only so many tokens of a text, the last";
     }
 }
@@ -30,7 +30,7 @@ body! {
         model: Option<String> = optional(TEXT), "one of the names in `/v1/models`";
         text_1 or queries: Vec<String> = texts, "a text, or as many as `text_2` has";
         text_2 or documents or items: Vec<String> = texts, "a text or a list of them";
-        pooling: Pooling = pooling, "`last` or `mean`";
+        pooling: Option<Pooling> = pooling, "`last` or `mean`; otherwise what the model's file says, or `last`";
         truncate_prompt_tokens: Option<usize> = truncation, "only so many tokens of a text, the last";
     }
 }

@@ -20,8 +20,23 @@ enum Form {
     Blocks(Box<BlockStream>),
 }
 
-/// An API whose answers are lists of blocks. The type of an event is its field `type`.
+/// How events are framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// Server-sent events whose type is their field `type`.
+    Typed,
+    /// Server-sent events without a type.
+    Data,
+    /// A line of JSON each.
+    Lines,
+}
+
+/// An API whose answers are made of blocks.
 pub(crate) trait Style: std::fmt::Debug + Send {
+    /// How its events are framed.
+    fn framing(&self) -> Framing {
+        Framing::Typed
+    }
     /// The whole answer.
     fn body(&self, said: &Said<'_>) -> Value;
     /// Events before any block.
@@ -76,12 +91,38 @@ impl Answer {
             num_prompt_tokens: *num_prompt_tokens,
             end: self.choices[0].end,
             stop_string: stop_string.as_deref(),
+            times: &self.times,
         };
         Some((style.as_mut(), said))
     }
 }
 
 impl Stream {
+    /// Its content type.
+    pub fn content_type(&self) -> &'static str {
+        match self.framing() {
+            Framing::Typed | Framing::Data => "text/event-stream",
+            Framing::Lines => "application/x-ndjson",
+        }
+    }
+
+    /// What may be written at any time and means nothing, if there is such a thing.
+    pub fn comment(&self) -> Option<&'static [u8]> {
+        match self.framing() {
+            Framing::Typed | Framing::Data => Some(b": waiting\n\n"),
+            Framing::Lines => None,
+        }
+    }
+
+    fn framing(&self) -> Framing {
+        match &self.0 {
+            Form::Chunks(_) => Framing::Data,
+            Form::Blocks(stream) => {
+                stream.answer.styled.as_ref().map_or(Framing::Data, |styled| styled.style.framing())
+            }
+        }
+    }
+
     /// Writes what comes before any event.
     pub fn open(&mut self, out: &mut Vec<u8>) {
         match &mut self.0 {
@@ -141,11 +182,21 @@ impl Stream {
 impl BlockStream {
     fn write(&mut self, out: &mut Vec<u8>, events: impl FnOnce(&mut dyn Style, &Said<'_>) -> Vec<Value>) {
         let Some((style, said)) = self.answer.said(&self.suffix, self.created) else { return };
+        let framing = style.framing();
         for event in events(style, &said) {
-            out.extend_from_slice(b"event: ");
-            out.extend_from_slice(event["type"].as_str().unwrap_or_default().as_bytes());
-            out.push(b'\n');
-            write(out, &event);
+            match framing {
+                Framing::Typed => {
+                    out.extend_from_slice(b"event: ");
+                    out.extend_from_slice(event["type"].as_str().unwrap_or_default().as_bytes());
+                    out.push(b'\n');
+                    write(out, &event);
+                }
+                Framing::Data => write(out, &event),
+                Framing::Lines => {
+                    out.extend_from_slice(event.to_string().as_bytes());
+                    out.push(b'\n');
+                }
+            }
         }
     }
 }

@@ -11,7 +11,20 @@ const END: &str = "<!-- end of fields -->\n";
 /// `UPDATE_DOCS=1 cargo test -p rustorch-openai --test fields` writes them.
 #[test]
 fn the_documented_fields_are_those_of_the_code() {
-    let headings = ["completions", "chats", "embeddings", "responses", "messages", "rerank", "score"];
+    let headings = [
+        "completions",
+        "chats",
+        "embeddings",
+        "responses",
+        "messages",
+        "rerank",
+        "score",
+        "completion",
+        "infill",
+        "api/chat",
+        "api/generate",
+        "api/embed",
+    ];
     let endpoints: Vec<_> = headings.into_iter().zip(Endpoint::ALL.map(Endpoint::fields)).collect();
     let expect = markdown(&endpoints);
     let docs = fs::read_to_string(DOCS).unwrap();

@@ -51,7 +51,8 @@ pub use engine::{
 pub use gguf::{Format, Gguf, Metadata};
 pub use grammar::{GrammarError, Rule as GrammarRule, Spec as GrammarSpec};
 pub use tokenizer::{
-    Bos, Chat, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Special, Tokenizer, TokenizerError,
+    Bos, Chat, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Infill, Special, Tokenizer,
+    TokenizerError, format_time,
 };
 
 pub use batch_size::BatchSize;

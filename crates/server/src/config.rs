@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batch::{Manifest, UnknownFields};
-use rustorch_llama::{EngineHandle, Grammars, LlamaConfig, Tokenizer};
+use rustorch_llama::{EngineHandle, Grammars, LlamaConfig, Pooling, Tokenizer};
 
 /// The model that is served.
 #[derive(Debug, Clone)]
@@ -20,6 +20,25 @@ pub struct ServedModel {
     pub config: LlamaConfig,
     /// Names that requests may use for the model; answers use the first. At least one.
     pub names: Vec<String>,
+    /// The `system_fingerprint` of answers, if they have one.
+    pub fingerprint: Option<String>,
+    /// How embeddings are pooled that do not say it.
+    pub pooling: Pooling,
+    /// The model's file, as clients are told of it.
+    pub file: ModelFile,
+}
+
+/// What clients are told of a model's file.
+#[derive(Debug, Clone, Default)]
+pub struct ModelFile {
+    /// `general.architecture`.
+    pub architecture: String,
+    /// Number of weights.
+    pub num_parameters: u64,
+    /// Length of the file, or of its parts together.
+    pub num_bytes: u64,
+    /// The format of most weights.
+    pub format: String,
 }
 
 /// How it is served.

@@ -28,5 +28,5 @@ mod router;
 mod routes;
 mod server;
 
-pub use config::{DataConfig, ServedModel, ServerConfig};
+pub use config::{DataConfig, ModelFile, ServedModel, ServerConfig};
 pub use server::{Server, Signals, Stop};

@@ -18,7 +18,7 @@ use crate::app::{App, AppState, Call};
 use crate::body::JsonBytes;
 use crate::connections::Admitted;
 use crate::refusal::Refusal;
-use crate::routes::{anthropic, batches, files, generate, health, models, tokens};
+use crate::routes::{anthropic, batches, files, generate, health, llamacpp, models, ollama, tokens};
 
 /// Routes that need no key and are served while the server drains. They tell its state and nothing of the model.
 const OPEN: [&str; 4] = ["/", "/health", "/v1/health", "/ping"];
@@ -36,7 +36,13 @@ pub(crate) fn router(app: AppState) -> Router {
         .route("/tokenize", post(tokens::tokenize))
         .route("/apply-template", post(generate::apply_template))
         .route("/detokenize", post(tokens::detokenize))
-        .route("/tokenizer_info", get(tokens::info));
+        .route("/tokenizer_info", get(tokens::info))
+        .route("/props", get(llamacpp::props))
+        .route("/slots", get(llamacpp::slots))
+        .route("/api/tags", get(ollama::tags))
+        .route("/api/ps", get(ollama::running))
+        .route("/api/show", post(ollama::show))
+        .route("/api/version", get(health::version));
     // Some clients are given the server's address without a path.
     for prefix in ["/v1", ""] {
         let route = |path: &str| format!("{prefix}{path}");
@@ -55,7 +61,13 @@ pub(crate) fn router(app: AppState) -> Router {
                 move |State(app): State<AppState>, Extension(call): Extension<Call>, body: JsonBytes| {
                     generate::generate(app, endpoint, call, body)
                 };
-            router = router.route(&route(endpoint.path().trim_start_matches("/v1")), post(answer));
+            // Those of other APIs have one path.
+            let path = match endpoint.path().strip_prefix("/v1") {
+                Some(path) => route(path),
+                None if prefix.is_empty() => endpoint.path().to_owned(),
+                None => continue,
+            };
+            router = router.route(&path, post(answer));
         }
     }
     let router = router
@@ -119,6 +131,8 @@ async fn surround(State(app): State<AppState>, mut request: Request, next: Next)
     let mut response = answered.unwrap_or_else(|_elapsed| timeout());
     if anthropic::is_route(&endpoint) {
         response = anthropic::in_its_form(response, &id);
+    } else if ollama::is_route(&endpoint) {
+        response = ollama::in_its_form(response);
     }
     counted.status = response.status().as_u16();
     if let Ok(value) = HeaderValue::from_str(&id) {

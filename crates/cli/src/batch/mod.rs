@@ -103,7 +103,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     // Before the model is loaded, which may take minutes.
     let scan = input.scan(args.shard)?;
     let hash = output.is_durable().then(|| hash_model(&args.model.file));
-    let Started { engine, tokenizer, weights, .. } =
+    let Started { engine, tokenizer, weights, fingerprint, pooling, .. } =
         args.model.start_engine(Purpose::Throughput, Some(&args.template))?;
     let manifest = args.manifest(hash, &engine, &weights)?;
 
@@ -119,7 +119,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         grammars: &Grammars::new(Arc::clone(&tokenizer)),
         names: &names,
         hidden_size: weights.config().hidden_size(),
-        seed: args.model.run.seed,
+        pooling,
+        fingerprint: Some(&fingerprint),
+        seed: args.model.run.seed.value,
         unknown_fields: unknown_fields(args.strict_fields),
     };
     let batch_size = NonZeroUsize::new(engine.stats().max_num_seqs).unwrap_or(NonZeroUsize::MIN);
@@ -239,7 +241,8 @@ pub fn manifest(
     let pool = engine.stats().num_pages * config.page_size;
     let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
     let options = [
-        ("seed", json!(args.run.seed)),
+        // A random seed is another one when the run goes on.
+        ("seed", if args.run.seed.is_random { json!(-1) } else { json!(args.run.seed.value) }),
         ("ctx", json!(config.max_seq_len)),
         // A smaller pool refuses longer requests.
         ("longest", json!(pool.min(config.max_seq_len))),

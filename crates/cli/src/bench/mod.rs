@@ -79,7 +79,8 @@ fn measure_grid(args: &Args) -> Result<Report> {
         prefix_cache: PrefixCache::Off,
         ..EngineConfig::default()
     };
-    let bench = Bench::new(weights.start_engine(None, engine)?, weights.config().clone(), args.run.seed);
+    let bench =
+        Bench::new(weights.start_engine(None, engine)?, weights.config().clone(), args.run.seed.value);
 
     let prints_table = !args.json && !args.csv;
     if prints_table {

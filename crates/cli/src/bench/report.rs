@@ -226,7 +226,7 @@ impl Settings {
             attention: name(args.run.attention.to_possible_value()),
             page_size: args.run.page_size.get(),
             prompt_chunk: args.run.chunk.get(),
-            seed: args.run.seed,
+            seed: args.run.seed.value,
         }
     }
 }

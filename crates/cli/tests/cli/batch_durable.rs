@@ -82,6 +82,27 @@ impl Random {
 }
 
 #[test]
+fn a_run_with_a_random_seed_goes_on() {
+    let folder = folder("random_seed");
+    let (input, first, second) = (folder.join("in.jsonl"), folder.join("a.jsonl"), folder.join("b.jsonl"));
+    let lines: Vec<Value> = (0..3)
+        .map(|index| json!({"custom_id": index.to_string(), "prompt": "Once", "max_tokens": 30}))
+        .collect();
+    let batch =
+        |output: &Path| succeed(&["batch", "-i", arg(&input), "-o", arg(output), "--seed", "-1"], b"");
+    write_lines(&input, &lines[..2]);
+    batch(&first);
+    batch(&second);
+    assert_ne!(results(&first), results(&second));
+    write_lines(&input, &lines);
+    let before = results(&first);
+    batch(&first);
+    let after = results(&first);
+    assert_eq!(after.len(), 3);
+    assert!(before.iter().all(|(id, result)| after[id] == *result), "what was there stays");
+}
+
+#[test]
 fn a_run_that_is_killed_at_any_moment_loses_nothing() {
     let min_kills = testkit::soak(50);
     let folder = folder("killed");

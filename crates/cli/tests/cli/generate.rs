@@ -42,6 +42,14 @@ fn a_prompt_is_printed_with_its_continuation() {
 }
 
 #[test]
+fn a_seed_of_minus_one_is_random() {
+    let drawn = |_| generate(&[FOX], &["-n", "40", "--seed", "-1"]);
+    let [first, second] = [0, 1].map(drawn);
+    assert_ne!(first, second);
+    fail(&["generate", "-p", FOX, "--seed", "-2"], b"", 2, "expected a whole number, 0 or more, or -1");
+}
+
+#[test]
 fn each_prompt_gets_what_it_gets_alone() {
     let prompts = [FOX, LILY, BIRD, "", FOX];
     let together = generate(&prompts, &["-n", "24", "--seed", "7"]);

@@ -170,6 +170,31 @@ fn a_target_for_the_time_between_tokens_and_the_chunk_cut_prompts() {
 }
 
 #[test]
+fn a_context_beyond_the_trained_one_is_told() {
+    let served = Served::start(&["-c", "2048"]);
+    let expect = "warning: --ctx: the model was trained on 1024 tokens, 2048 are beyond that";
+    assert!(served.line.starts_with(expect), "{}", served.line);
+}
+
+/// The fingerprint of the answers of a server with these options.
+fn fingerprint(options: &[&str]) -> String {
+    let answer = Served::start(options).ask(&COMPLETIONS, r#"{"prompt": "a", "max_tokens": 1}"#);
+    let (_, rest) = answer.split_once(r#""system_fingerprint":"fp_"#).unwrap_or_else(|| panic!("{answer}"));
+    rest.split('"').next().unwrap().to_owned()
+}
+
+#[test]
+fn answers_name_the_model_and_how_it_is_computed() {
+    let found = fingerprint(&[]);
+    assert_eq!(fingerprint(&["--threads", "1", "--batch-size", "2", "--model-name", "x"]), found);
+    assert_ne!(fingerprint(&["--kv-type", "f32"]), found);
+    assert_ne!(
+        fingerprint(&["--isa", "portable"]),
+        fingerprint(&["--isa", "portable", "--attention", "reference"])
+    );
+}
+
+#[test]
 fn unknown_fields_are_refused_if_that_is_wanted() {
     let body = "{\"prompt\": \"a\", \"max_tokens\": 1, \"temprature\": 0}";
     has_status(&Served::start(&[]).ask(&COMPLETIONS, body), 200);

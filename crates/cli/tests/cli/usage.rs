@@ -179,7 +179,7 @@ fn wrong_usage_ends_with_2() {
         ("--page-size", "0", count),
         ("--max-tokens", "0", count),
         ("--max-tokens", "-1", count),
-        ("--seed", "-1", whole),
+        ("--seed", "-2", whole),
         ("--top-k", "-1", whole),
         ("--kv-memory", "0", "expected a size above 0"),
         ("--kv-memory", "8X", "expected a unit of K, M, G or T, found 'X'"),

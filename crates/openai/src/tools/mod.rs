@@ -48,6 +48,11 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
+    /// How text is read in which control tokens show anyway.
+    pub fn of_shown_text(self) -> Self {
+        Self { shown: Vec::new(), ..self }
+    }
+
     /// The text of a token that is read: control tokens have none of their own.
     pub fn text<'t>(&self, token_id: u32, text: &'t str) -> std::borrow::Cow<'t, str> {
         match self.shown.iter().find(|(id, _)| *id == token_id) {

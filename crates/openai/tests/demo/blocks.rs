@@ -210,6 +210,8 @@ fn a_message_is_the_text_of_a_chat() {
         model: "demo",
         names: ModelNames::Any,
         hidden_size: demo().hidden_size,
+        pooling: Default::default(),
+        fingerprint: Some("fp_1"),
         seed: 0,
         unknown_fields: UnknownFields::Report,
     };

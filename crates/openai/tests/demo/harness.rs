@@ -62,6 +62,8 @@ pub fn read(endpoint: Endpoint, body: &Value, names: ModelNames<'_>) -> Result<P
             model: "demo",
             names,
             hidden_size: demo().hidden_size,
+            pooling: Default::default(),
+            fingerprint: Some("fp_1"),
             seed: 7,
             unknown_fields: UnknownFields::Report,
         },

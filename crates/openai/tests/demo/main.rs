@@ -2,6 +2,8 @@
 
 mod blocks;
 mod comparisons;
+mod converters;
+mod extras;
 mod harness;
 mod prompts;
 mod structured;
@@ -159,6 +161,20 @@ fn refusals_name_the_field() {
     let (text, chat) = (Endpoint::Completions, Endpoint::ChatCompletions);
     check(text, json!({}), 400, Some("prompt"), "prompt: expected a string");
     check(text, json!({"prompt": "a", "n": 0}), 400, Some("n"), "n: expected 1 to 128");
+    check(text, json!({"prompt": "a", "best_of": 129}), 400, Some("best_of"), "best_of: expected 1 to 128");
+    let fewer = json!({"prompt": "a", "n": 2, "best_of": 1});
+    check(text, fewer, 400, Some("best_of"), "best_of: expected at least n, which is 2, found 1");
+    let streamed = json!({"prompt": "a", "best_of": 2, "stream": true});
+    check(text, streamed, 400, Some("best_of"), "best_of: expected n, which is 1, beside stream, found 2");
+    check(
+        text,
+        json!({"prompt": "a", "suffix": "b"}),
+        400,
+        Some("suffix"),
+        "suffix: expected none, as the model's",
+    );
+    let echo = json!({"prompt": "a", "suffix": "b", "echo": true});
+    check(text, echo, 400, Some("echo"), "echo: expected false beside suffix");
     check(text, json!({"prompt": "a", "model": "b"}), 404, Some("model"), "expected demo, found \"b\"");
     check(text, json!({"prompt": "a", "model": 5}), 400, Some("model"), "model: expected a string, found 5");
     check(text, json!({"prompt": "a", "stream": 1}), 400, Some("stream"), "expected true or false, found 1");

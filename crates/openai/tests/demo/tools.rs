@@ -58,6 +58,8 @@ impl Model {
             model: "demo",
             names: ModelNames::Any,
             hidden_size: demo().hidden_size,
+            pooling: Default::default(),
+            fingerprint: Some("fp_1"),
             seed: 7,
             unknown_fields: UnknownFields::Refuse,
         };

@@ -329,6 +329,8 @@ impl Batches {
             grammars: &model.grammars,
             names: &model.names,
             hidden_size: model.config.hidden_size(),
+            pooling: model.pooling,
+            fingerprint: model.fingerprint.as_deref(),
             seed: data.seed,
             unknown_fields,
         };

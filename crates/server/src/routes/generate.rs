@@ -118,6 +118,8 @@ fn context(app: &App) -> Context<'_> {
         model: &app.model.names[0],
         names: ModelNames::OneOf(&app.model.names),
         hidden_size: app.model.config.hidden_size(),
+        pooling: app.model.pooling,
+        fingerprint: app.model.fingerprint.as_deref(),
         seed: random::u64(),
         unknown_fields: app.config.unknown_fields,
     }
@@ -178,6 +180,7 @@ enum Phase {
 }
 
 fn streamed(app: AppState, call: Call, answer: openai::Stream, events: Events) -> Response {
+    let content_type = answer.content_type();
     let streaming = Streaming { app, call, answer, events, phase: Phase::Opening };
     let frames = stream::unfold(streaming, |mut streaming| async {
         let frame = streaming.next_frame().await?;
@@ -185,7 +188,7 @@ fn streamed(app: AppState, call: Call, answer: openai::Stream, events: Events) -
     });
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // A proxy must not buffer the response, or it would arrive all at once.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -220,7 +223,7 @@ impl Streaming {
                     self.fail(&mut frame, &Refusal::timed_out(seconds).0);
                 }
                 // A comment, because proxies may close silent connections.
-                Err(_) => frame.extend_from_slice(b": waiting\n\n"),
+                Err(_) => frame.extend_from_slice(self.answer.comment().unwrap_or_default()),
             }
         }
         for _ in 1..MAX_EVENTS_PER_WRITE {

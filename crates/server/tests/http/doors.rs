@@ -194,3 +194,66 @@ fn texts_are_compared_and_prompts_shown() {
     let tokens = post(served.address, "/tokenize", &chat).json()["tokens"].clone();
     assert_eq!(post(served.address, "/detokenize", &json!({"tokens": tokens})).json()["prompt"], prompt);
 }
+
+#[test]
+fn ollama_s_clients_are_answered_in_its_form() {
+    let served = Served::start();
+    let chat = json!({"model": "demo:latest", "messages": [{"role": "user", "content": "Hi"}], "options": {"num_predict": 3}});
+    let lines = post(served.address, "/api/chat", &chat);
+    assert_eq!((lines.status, lines.header("content-type")), (200, Some("application/x-ndjson")));
+    let lines: Vec<Value> = lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.last().unwrap()["eval_count"], json!(3));
+    let embedded = post(served.address, "/api/embed", &json!({"input": "a"})).json();
+    assert_eq!(embedded["embeddings"].as_array().unwrap().len(), 1);
+
+    let tags = get(served.address, "/api/tags").json();
+    assert_eq!((&tags["models"][0]["name"], &tags["models"][1]["name"]), (&json!("demo"), &json!("alias")));
+    assert_eq!(tags["models"][0]["details"]["family"], json!("llama"));
+    assert_eq!(get(served.address, "/api/ps").json()["models"][0]["context_length"], json!(1024));
+    assert!(get(served.address, "/api/version").json()["version"].is_string());
+    let shown = post(served.address, "/api/show", &json!({"model": "demo:latest"})).json();
+    assert_eq!(shown["model_info"]["llama.context_length"], json!(1024));
+    assert!(shown["capabilities"].as_array().unwrap().contains(&json!("tools")), "{shown}");
+    assert!(!shown["capabilities"].as_array().unwrap().contains(&json!("insert")), "{shown}");
+
+    let error = |path: &str, body: Value, status: u16| {
+        let found = post(served.address, path, &body);
+        assert_eq!(found.status, status, "{}", found.text());
+        found.json()["error"].as_str().unwrap().to_owned()
+    };
+    assert!(error("/api/show", json!({"model": "other"}), 404).starts_with("model: expected demo or alias"));
+    assert!(error("/api/generate", json!({"model": "other", "prompt": "a"}), 404).starts_with("model: "));
+    assert!(error("/api/chat", json!({}), 400).starts_with("messages: "));
+    assert_eq!(post(served.address, "/v1/api/chat", &chat).status, 404);
+}
+
+#[test]
+fn llama_s_clients_learn_of_the_server() {
+    let served = Served::start();
+    let props = get(served.address, "/props").json();
+    assert_eq!(
+        (&props["default_generation_settings"]["n_ctx"], &props["model_alias"]),
+        (&json!(1024), &json!("demo"))
+    );
+    assert!(props["chat_template"].as_str().unwrap().contains("messages"), "{props}");
+    let slots = get(served.address, "/slots").json();
+    assert_eq!(props["total_slots"], json!(slots.as_array().unwrap().len()));
+    assert_eq!((&slots[0]["id"], &slots[0]["is_processing"]), (&json!(0), &json!(false)));
+    let mut body = json!({"prompt": "One day", "n_predict": 3, "temperature": 0});
+    let whole = post(served.address, "/completion", &body);
+    body["stream"] = json!(true);
+    let streamed = post(served.address, "/completion", &body);
+    assert_eq!(streamed.header("content-type"), Some("text/event-stream"));
+    let chunks = streamed.text();
+    let chunks = chunks.split_terminator("\n\n").map(|chunk| chunk.strip_prefix("data: ").unwrap());
+    let chunks: Vec<Value> = chunks.map(|chunk| serde_json::from_str(chunk).unwrap()).collect();
+    let text: String = chunks.iter().map(|chunk| chunk["content"].as_str().unwrap()).collect();
+    assert_eq!(whole.json()["content"], json!(text));
+}
+
+#[test]
+fn answers_say_what_has_made_them() {
+    let served = Served::start();
+    let body = json!({"prompt": "One day", "max_tokens": 1});
+    assert_eq!(post(served.address, "/v1/completions", &body).json()["system_fingerprint"], json!("fp_test"));
+}

@@ -31,7 +31,7 @@ fn a_wrong_field_is_named() {
     completions(json!({"prompt": [99_999_999]}), 400, "prompt");
     completions(json!({"prompt": "a", "echo": 1}), 400, "echo");
     completions(json!({"prompt": "a", "prompt_logprobs": 1, "stream": true}), 400, "prompt_logprobs");
-    completions(json!({"prompt": "a", "best_of": 3}), 400, "best_of");
+    completions(json!({"prompt": "a", "n": 2, "best_of": 1}), 400, "best_of");
     completions(json!({"prompt": "a", "suffix": "b"}), 400, "suffix");
     completions(json!({"prompt": "a", "stream": "yes"}), 400, "stream");
     let role = json!({"messages": [{"role": "no word", "content": "a"}]});

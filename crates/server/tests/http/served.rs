@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use batch::{FileHash, Manifest};
 use rustorch_llama::{EngineConfig, EngineHandle, Grammars, LlamaConfig, Tokenizer, Weights, demo};
-use server::{DataConfig, ServedModel, Server, ServerConfig, Signals, Stop};
+use server::{DataConfig, ModelFile, ServedModel, Server, ServerConfig, Signals, Stop};
 
 use crate::client;
 
@@ -68,6 +68,9 @@ impl Served {
             grammars: Arc::new(Grammars::new(Arc::clone(tokenizer))),
             config: weights.config().clone(),
             names: vec!["demo".to_owned(), "alias".to_owned()],
+            fingerprint: Some("fp_test".to_owned()),
+            pooling: Default::default(),
+            file: ModelFile { architecture: "llama".to_owned(), ..ModelFile::default() },
         };
         let mut config = ServerConfig::default();
         change(&mut config);

@@ -1,0 +1,191 @@
+//! llama.cpp's and Ollama's APIs: the texts of completions and chats in other forms.
+
+use openai::{Endpoint, ModelNames};
+use serde_json::{Value, json};
+
+use crate::harness::{IDENTITY, demo, no_blanks, read, submit, whole};
+
+/// The parts of a streamed answer: lines of JSON, or the data of events.
+fn parts(endpoint: Endpoint, body: &Value) -> Vec<Value> {
+    let mut body = body.clone();
+    body["stream"] = json!(true);
+    let options = read(endpoint, &body, ModelNames::Any).unwrap().stream.unwrap();
+    let (answer, received) = submit(endpoint, &body);
+    let mut stream = answer.into_stream(&IDENTITY, options);
+    let mut out = Vec::new();
+    stream.open(&mut out);
+    while !stream.is_complete() {
+        let (choice, event) = received.recv().unwrap();
+        stream.add(choice, event, &demo().tokenizer, &mut out).unwrap();
+    }
+    let text = String::from_utf8(out).unwrap();
+    let is_lines = stream.content_type() == "application/x-ndjson";
+    assert_eq!(stream.comment().is_none(), is_lines);
+    let parts = text.split_terminator(if is_lines { "\n" } else { "\n\n" });
+    let data =
+        |part: &str| if is_lines { part.to_owned() } else { part.strip_prefix("data: ").unwrap().to_owned() };
+    parts.map(|part| serde_json::from_str(&data(part)).unwrap()).collect()
+}
+
+fn joined(parts: &[Value], path: &str) -> String {
+    parts.iter().filter_map(|part| part.pointer(path)?.as_str()).collect()
+}
+
+fn text_of_chat(body: &Value) -> String {
+    let answer = whole(Endpoint::ChatCompletions, body);
+    answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+}
+
+fn messages() -> Value {
+    json!([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "A dog"}])
+}
+
+#[test]
+fn llama_s_completion_is_the_text_of_a_completion() {
+    let body = json!({"prompt": "Once upon a time", "n_predict": 30, "temperature": 0});
+    let mut expect = json!({"prompt": "Once upon a time", "max_tokens": 30, "temperature": 0});
+    let text = |expect: &Value| whole(Endpoint::Completions, expect)["choices"][0]["text"].clone();
+    let found = whole(Endpoint::LlamaCompletion, &body);
+    assert_eq!(found["content"], text(&expect));
+    assert_eq!((&found["stop"], &found["stop_type"]), (&json!(true), &json!("limit")));
+    assert_eq!((&found["tokens_predicted"], &found["timings"]["predicted_n"]), (&json!(30), &json!(30)));
+    let chunks = parts(Endpoint::LlamaCompletion, &body);
+    let (last, before) = chunks.split_last().unwrap();
+    assert_eq!(joined(before, "/content"), found["content"].as_str().unwrap());
+    assert!(before.iter().all(|chunk| chunk["stop"] == false && chunk.get("timings").is_none()));
+    assert_eq!((&last["content"], &last["stop_type"]), (&json!(""), &json!("limit")));
+    assert_eq!(last["tokens_evaluated"], found["tokens_evaluated"]);
+
+    // Stop strings, grammars and token ids reach the completion too.
+    let stopped =
+        json!({"prompt": "Once upon a time", "temperature": 0, "stop": ["."], "timings_per_token": true});
+    expect["stop"] = json!(".");
+    let found = whole(Endpoint::LlamaCompletion, &stopped);
+    assert_eq!(found["content"], text(&expect));
+    assert_eq!((&found["stop_type"], &found["stopping_word"]), (&json!("word"), &json!(".")));
+    assert!(parts(Endpoint::LlamaCompletion, &stopped)[0]["timings"]["predicted_n"].is_u64());
+    let chosen = json!({"prompt": [5, 6], "grammar": "root ::= \"yes\" | \"no\""});
+    let found = whole(Endpoint::LlamaCompletion, &chosen);
+    assert!(["yes", "no"].contains(&found["content"].as_str().unwrap()), "{found}");
+    assert_eq!((&found["tokens_evaluated"], &found["stop_type"]), (&json!(2), &json!("eos")));
+}
+
+#[test]
+fn ollama_s_chat_is_a_chat() {
+    let chat = json!({"messages": messages(), "max_tokens": 12, "seed": 3, "stop": "zebra"});
+    let body = json!({"model": "demo:latest", "messages": messages(), "stream": false,
+                      "options": {"num_predict": 12, "seed": 3, "stop": ["zebra"]}});
+    let found = whole(Endpoint::OllamaChat, &body);
+    let expect = text_of_chat(&chat);
+    assert_eq!(found["message"], json!({"role": "assistant", "content": expect}));
+    assert_eq!((&found["done"], &found["done_reason"]), (&json!(true), &json!("length")));
+    assert_eq!((&found["eval_count"], &found["created_at"]), (&json!(12), &json!("1970-01-01T00:00:05Z")));
+    assert!(found["prompt_eval_duration"].as_u64().unwrap() > 0);
+    let lines = parts(Endpoint::OllamaChat, &body);
+    let (last, before) = lines.split_last().unwrap();
+    assert_eq!(joined(&lines, "/message/content"), expect);
+    assert!(before.iter().all(|line| line["done"] == false));
+    assert_eq!((&last["done"], &last["eval_count"]), (&json!(true), &json!(12)));
+    // Without the field it is a stream.
+    let streams = |stream: Option<bool>| {
+        let mut body = body.clone();
+        body.as_object_mut().unwrap().remove("stream");
+        body.as_object_mut().unwrap().extend(stream.map(|stream| ("stream".to_owned(), json!(stream))));
+        read(Endpoint::OllamaChat, &body, ModelNames::Any).unwrap().stream.is_some()
+    };
+    assert_eq!([None, Some(true), Some(false)].map(streams), [true, true, false]);
+}
+
+#[test]
+fn ollama_s_texts_are_chats_unless_they_are_raw() {
+    let options = json!({"num_predict": 9, "temperature": 0});
+    let generate = |mut body: Value| {
+        (body["options"], body["stream"]) = (options.clone(), json!(false));
+        let text = whole(Endpoint::OllamaGenerate, &body)["response"].clone();
+        assert_eq!(joined(&parts(Endpoint::OllamaGenerate, &body), "/response"), text.as_str().unwrap());
+        text
+    };
+    let chat = json!({"messages": messages(), "max_tokens": 9, "temperature": 0});
+    assert_eq!(generate(json!({"system": "Be brief.", "prompt": "A dog"})), json!(text_of_chat(&chat)));
+    let completion =
+        whole(Endpoint::Completions, &json!({"prompt": "A dog", "max_tokens": 9, "temperature": 0}));
+    assert_eq!(generate(json!({"prompt": "A dog", "raw": true})), completion["choices"][0]["text"]);
+}
+
+#[test]
+fn ollama_s_forms_and_tools_are_enforced() {
+    let schema = json!({"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"],
+                        "additionalProperties": false});
+    let options = json!({"num_predict": 300, "seed": 1, "logit_bias": no_blanks()});
+    let body = json!({"messages": messages(), "format": schema, "options": options, "stream": false});
+    let found = whole(Endpoint::OllamaChat, &body)["message"]["content"].clone();
+    let found: Value = serde_json::from_str(found.as_str().unwrap()).unwrap();
+    assert!(found["city"].is_string(), "{found}");
+    let body =
+        json!({"prompt": "Where?", "format": "json", "options": options, "stream": false, "raw": true});
+    let found = whole(Endpoint::OllamaGenerate, &body)["response"].clone();
+    assert!(serde_json::from_str::<Value>(found.as_str().unwrap()).is_ok_and(|found| found.is_object()));
+
+    // Its tools are always a matter of the model's choice, so this one is led to its call.
+    let tools = json!([{"type": "function", "function": {"name": "weather", "parameters": schema}}]);
+    let call = json!({"function": {"name": "weather", "arguments": {"city": "Rome"}}});
+    let begun = json!([{"role": "user", "content": "Weather?"}, {"role": "assistant", "tool_calls": [call]},
+                       {"role": "tool", "tool_name": "weather", "content": "rain"}]);
+    let body = json!({"messages": begun, "tools": tools, "options": options, "stream": false});
+    let without = json!({"messages": begun, "options": options, "stream": false});
+    let tokens = |body: &Value| whole(Endpoint::OllamaChat, body)["prompt_eval_count"].as_u64().unwrap();
+    assert!(tokens(&body) > tokens(&without), "the tools are in the prompt");
+}
+
+#[test]
+fn ollama_s_embeddings_are_cut_to_the_context() {
+    let texts = json!(["One day", "The bird sang"]);
+    let expect = whole(Endpoint::Embeddings, &json!({"input": texts, "dimensions": 8}));
+    let found = whole(Endpoint::OllamaEmbed, &json!({"input": texts, "dimensions": 8}));
+    for index in 0..2 {
+        assert_eq!(found["embeddings"][index], expect["data"][index]["embedding"]);
+    }
+    assert_eq!(found["prompt_eval_count"], expect["usage"]["prompt_tokens"]);
+    let long = json!({"input": "day ".repeat(3000)});
+    let found = whole(Endpoint::OllamaEmbed, &long);
+    assert_eq!(found["prompt_eval_count"], json!(demo().engine.max_seq_tokens()));
+    let whole_text = json!({"input": "day ".repeat(3000), "truncate": false});
+    let work = read(Endpoint::OllamaEmbed, &whole_text, ModelNames::Any).unwrap().work;
+    let (events, _received) = std::sync::mpsc::channel();
+    let refused = work.submit(&demo().engine, |choice| crate::harness::Sink(choice, events.clone()));
+    assert_eq!(refused.unwrap_err().code, Some("context_length_exceeded"));
+}
+
+#[test]
+fn refusals_have_the_names_of_their_api() {
+    let served = ["demo".to_owned()];
+    let check = |endpoint: Endpoint, body: Value, status: u16, param: &str| {
+        let error = read(endpoint, &body, ModelNames::OneOf(&served)).map(|_| ()).unwrap_err();
+        assert_eq!((error.status, error.param.as_deref()), (status, Some(param)), "{error}");
+        assert!(error.message.starts_with(param), "{error}");
+    };
+    let chat = |options: Value| json!({"messages": [{"role": "user", "content": "a"}], "options": options});
+    check(Endpoint::OllamaChat, chat(json!({"temperature": "warm"})), 400, "options.temperature");
+    check(Endpoint::OllamaChat, chat(json!({"num_predict": "all"})), 400, "options.num_predict");
+    check(Endpoint::OllamaChat, chat(json!({"tfs_z": 0.5})), 400, "options.tfs_z");
+    check(Endpoint::OllamaChat, chat(json!({"stop": vec!["x"; 65]})), 400, "options.stop");
+    check(Endpoint::OllamaChat, json!({"messages": [], "model": "demo"}), 400, "messages");
+    check(
+        Endpoint::OllamaChat,
+        json!({"messages": [{"role": "user", "images": ["a"]}]}),
+        400,
+        "messages[0].images",
+    );
+    check(Endpoint::OllamaGenerate, json!({"prompt": "a", "format": 1}), 400, "format");
+    check(Endpoint::OllamaGenerate, json!({"prompt": "a", "raw": true, "system": "b"}), 400, "system");
+    check(Endpoint::OllamaGenerate, json!({"prompt": "a", "suffix": "b"}), 400, "suffix");
+    check(Endpoint::OllamaGenerate, json!({"prompt": "a", "context": [1]}), 400, "context");
+    check(Endpoint::OllamaGenerate, json!({"prompt": "a", "model": "b:latest"}), 404, "model");
+    check(Endpoint::OllamaEmbed, json!({"input": [1]}), 400, "input");
+    check(Endpoint::LlamaCompletion, json!({"prompt": ["a", "b"]}), 400, "prompt");
+    check(Endpoint::LlamaCompletion, json!({"prompt": "a", "n_predict": "b"}), 400, "n_predict");
+    check(Endpoint::LlamaCompletion, json!({"prompt": "a", "n_probs": 2}), 400, "n_probs");
+    check(Endpoint::LlamaInfill, json!({"input_prefix": "a"}), 400, "input_prefix");
+    check(Endpoint::LlamaInfill, json!({"input_extra": [{}]}), 400, "input_extra[0].text");
+    assert!(read(Endpoint::OllamaChat, &chat(json!({"num_ctx": 9})), ModelNames::OneOf(&served)).is_ok());
+}
