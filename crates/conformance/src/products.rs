@@ -163,6 +163,7 @@ pub(crate) fn invariant<S: Subject>(backend: &S, tally: &mut Tally, format: Form
     for shape in ragged_shapes(format) {
         let Matrix { linear, .. } = Matrix::new(backend, format, shape.0, shape.1)?;
         same_in_batches(backend, tally, &linear, shape, 19, (2..=9).chain([16, 19, 35]))?;
+        same_beside_damage(backend, tally, &linear, shape)?;
     }
     let shape = shapes(format)[0];
     let Matrix { linear, .. } = Matrix::new(backend, format, shape.0, shape.1)?;
@@ -187,6 +188,28 @@ pub(crate) fn same_in_batches<S: Subject>(
         let want: Vec<f32> = picked.iter().flat_map(|&i| &alone[i]).copied().collect();
         let got = product(backend, linear, &batch, (rows, cols))?;
         tally.same(|| format!("{rows} x {cols}, {count} tokens"), &got, &want);
+    }
+    Ok(())
+}
+
+/// Tokens between others that hold no numbers: a kernel that reads past a row's end must not multiply what it finds there,
+/// not even with weights of 0.
+fn same_beside_damage<S: Subject>(
+    backend: &S,
+    tally: &mut Tally,
+    linear: &Linear<S>,
+    (rows, cols): (usize, usize),
+) -> Result<()> {
+    let x = random(6, cols);
+    let alone = product(backend, linear, &x, (rows, cols))?;
+    for damage in [f32::NAN, f32::INFINITY] {
+        let damaged = vec![damage; cols];
+        let batch = [&damaged, &x, &damaged, &damaged, &x, &damaged].map(Vec::as_slice).concat();
+        let got = product(backend, linear, &batch, (rows, cols))?;
+        for token in [1, 4] {
+            let got = &got[token * rows..][..rows];
+            tally.same(|| format!("{rows} x {cols}, token {token} beside {damage}"), got, &alone);
+        }
     }
     Ok(())
 }

@@ -231,7 +231,10 @@ const FIRST_PLANE: u32 = 2;
 /// The kernel of a shape, loading matrices from vectors or not.
 pub(crate) fn spec_for(vectors: bool, format: Format, shape: Shape, has_bias: bool) -> KernelSpec {
     let spec = match shape {
-        Shape::Float { tokens } => KernelSpec::new("matmul_float").with("TOKENS", tokens),
+        // Formats without blocks have rows of any length; the others' end with a block.
+        Shape::Float { tokens } => KernelSpec::new("matmul_float")
+            .with("TOKENS", tokens)
+            .with_flag("RAGGED", format.block_len() == 1),
         Shape::Tiled => KernelSpec::new("matmul_tiled").with_flag("F16", true).with_flag("MATRIX", true),
         Shape::SkinnyStaged { staged, row_tiles } => KernelSpec::new("matmul_skinny")
             .with("STAGED", staged)

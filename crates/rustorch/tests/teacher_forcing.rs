@@ -62,6 +62,12 @@ impl Tally {
             }
         }
     }
+
+    fn judge(&self, least_decidable: f64) {
+        let share = self.decidable as f64 / self.positions as f64;
+        assert!(self.mismatches.is_empty(), "{self:#?}");
+        assert!(share >= least_decidable, "decidable at {share:.3} of the positions: {self:?}");
+    }
 }
 
 /// The highest logit's index, of equal ones the lowest.
@@ -93,28 +99,34 @@ mod gpu;
 
 #[test]
 fn the_next_token_is_the_references_wherever_it_is_sure() {
-    check(Device::Cpu(CpuOptions::default()), LEAST_DECIDABLE);
+    check(&all_logits(Device::Cpu(CpuOptions::default())), LEAST_DECIDABLE);
 }
 
-fn check(device: Device, least_decidable: f64) {
-    let recorded = recorded();
-    assert!(recorded.prompts.len() >= 8);
+/// `[prompt][position][vocabulary]` of the recorded stories.
+fn all_logits(device: Device) -> Vec<Vec<Vec<f32>>> {
     let gguf = demo::gguf();
     let config = LlamaConfig::from_gguf(&gguf).unwrap().with_batch_size(1).with_max_seq_len(64);
     let mut model = LlamaModel::load(&gguf, config, LoadOptions::on(device)).unwrap();
+    let of_prompt = |prompt: &Prompt| {
+        let mut logits = Vec::new();
+        model.forward_all(&prompt.tokens, |_, row| logits.push(row.to_vec())).unwrap();
+        logits
+    };
+    recorded().prompts.iter().map(of_prompt).collect()
+}
+
+fn check(logits: &[Vec<Vec<f32>>], least_decidable: f64) {
+    let recorded = recorded();
+    assert!(recorded.prompts.len() >= 8);
     let mut tally = Tally::default();
-    for (prompt_idx, prompt) in recorded.prompts.iter().enumerate() {
-        assert_eq!(prompt.tokens.len(), 64, "prompt {prompt_idx}");
-        model
-            .forward_all(&prompt.tokens, |position, logits| {
-                let place = || format!("prompt {prompt_idx}, position {position}");
-                tally.add(place, logits, &prompt.top_ids[position], &prompt.top_logits[position]);
-            })
-            .unwrap();
+    for (prompt_idx, (prompt, logits)) in recorded.prompts.iter().zip(logits).enumerate() {
+        assert_eq!((prompt.tokens.len(), logits.len()), (64, 64), "prompt {prompt_idx}");
+        for (position, logits) in logits.iter().enumerate() {
+            let place = || format!("prompt {prompt_idx}, position {position}");
+            tally.add(place, logits, &prompt.top_ids[position], &prompt.top_logits[position]);
+        }
     }
-    let share = tally.decidable as f64 / tally.positions as f64;
-    assert!(tally.mismatches.is_empty(), "{tally:#?}");
-    assert!(share >= least_decidable, "decidable at {share:.3} of the positions: {tally:?}");
+    tally.judge(least_decidable);
 }
 
 #[test]
@@ -129,6 +141,8 @@ fn the_tokens_are_the_references() {
 /// The same on a GPU.
 #[cfg(feature = "device-tests")]
 mod device {
+    use std::sync::OnceLock;
+
     use super::*;
 
     /// As much on a GPU. Both CPU implementations round activations to the same 8 bits, so that some of their errors are one and
@@ -139,47 +153,42 @@ mod device {
     /// What a GPU's logits may be off from float64: operands of 11 bits through five layers. 8 bits come to some 2e-2.
     const GPU_ERROR: f64 = 5e-3;
 
+    /// Computed once for all tests: a software rasteriser takes its time.
+    fn on_gpu() -> &'static [Vec<Vec<f32>>] {
+        static LOGITS: OnceLock<Vec<Vec<Vec<f32>>>> = OnceLock::new();
+        LOGITS.get_or_init(|| all_logits(gpu::device()))
+    }
+
     #[test]
     fn the_next_token_on_a_gpu_is_the_references_wherever_it_is_sure() {
-        check(gpu::device(), LEAST_DECIDABLE_ON_GPU);
+        check(on_gpu(), LEAST_DECIDABLE_ON_GPU);
     }
 
     /// The CPU as the reference: what it gives for the recorded stories.
     #[test]
     fn a_gpu_and_the_cpu_agree_wherever_either_is_sure() {
-        let gguf = demo::gguf();
-        let config = LlamaConfig::from_gguf(&gguf).unwrap().with_batch_size(1).with_max_seq_len(64);
-        let load = |device| LlamaModel::load(&gguf, config.clone(), LoadOptions::on(device)).unwrap();
-        let (mut on_cpu, mut on_gpu) = (load(Device::Cpu(CpuOptions::default())), load(gpu::device()));
-        let ids: Vec<u32> = (0..config.vocab_size() as u32).collect();
+        let on_cpu = all_logits(Device::Cpu(CpuOptions::default()));
+        let num_top = recorded().prompts[0].top_ids[0].len();
         let mut tally = Tally::default();
-        for (prompt_idx, prompt) in recorded().prompts.iter().enumerate() {
-            let mut want: Vec<Vec<f32>> = Vec::new();
-            on_cpu.forward_all(&prompt.tokens, |_, logits| want.push(logits.to_vec())).unwrap();
-            let each = |position: usize, logits: &[f32]| {
-                let mut by_logit = ids.clone();
-                by_logit.sort_by(|&a, &b| want[position][b as usize].total_cmp(&want[position][a as usize]));
-                let top_ids = &by_logit[..prompt.top_ids[position].len()];
-                let top: Vec<f32> = top_ids.iter().map(|&id| want[position][id as usize]).collect();
-                tally.add(|| format!("prompt {prompt_idx}, position {position}"), logits, top_ids, &top);
-            };
-            on_gpu.forward_all(&prompt.tokens, each).unwrap();
+        for (prompt_idx, (want, got)) in on_cpu.iter().zip(on_gpu()).enumerate() {
+            for (position, (want, got)) in want.iter().zip(got).enumerate() {
+                let mut by_logit: Vec<u32> = (0..want.len() as u32).collect();
+                by_logit.sort_by(|&a, &b| want[b as usize].total_cmp(&want[a as usize]));
+                let top_ids = &by_logit[..num_top];
+                let top: Vec<f32> = top_ids.iter().map(|&id| want[id as usize]).collect();
+                tally.add(|| format!("prompt {prompt_idx}, position {position}"), got, top_ids, &top);
+            }
         }
-        let share = tally.decidable as f64 / tally.positions as f64;
-        assert!(tally.mismatches.is_empty(), "{tally:#?}");
-        assert!(share >= LEAST_DECIDABLE_ON_GPU, "decidable at {share:.3} of the positions: {tally:?}");
+        tally.judge(LEAST_DECIDABLE_ON_GPU);
     }
 
     /// Where the margins above only tell which of two errors is the larger: the last position of every story.
     #[test]
     fn logits_on_a_gpu_are_those_of_float64() {
-        let gguf = demo::gguf();
-        let reference = testkit::Reference::new(&gguf);
-        let config = LlamaConfig::from_gguf(&gguf).unwrap().with_batch_size(1).with_max_seq_len(64);
-        let mut model = LlamaModel::load(&gguf, config, LoadOptions::on(gpu::device())).unwrap();
-        for (prompt_idx, prompt) in recorded().prompts.iter().enumerate() {
-            let got = model.forward(&prompt.tokens).unwrap();
-            let error = testkit::relative_l2(&got, &reference.logits(&prompt.tokens));
+        let reference = testkit::Reference::new(&demo::gguf());
+        for (prompt_idx, (prompt, got)) in recorded().prompts.iter().zip(on_gpu()).enumerate() {
+            let got = got.last().expect("logits after the last token");
+            let error = testkit::relative_l2(got, &reference.logits(&prompt.tokens));
             assert!(error <= GPU_ERROR, "prompt {prompt_idx}: error {error:e}, limit {GPU_ERROR:e}");
         }
     }

@@ -26,6 +26,7 @@ var<immediate> imm: Immediates;
 // [token][row of 16][lane of 16]
 var<workgroup> sums: array<f32, ${TOKENS}u * 256u>;
 
+// Past a row's end is another token's row, which may hold no numbers: weights of 0 there do not make products of 0.
 //@if RAGGED
 fn x_value(token: u32, col: u32) -> f32 {
     return select(0.0, x[token * imm.x_stride + min(col, imm.cols - 1u)], col < imm.cols);
@@ -53,9 +54,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum${t} = vec4<f32>(0.0);
     //@end
     for (var chunk = lane / 32u; chunk < imm.chunks; chunk += 8u) {
+        let col = chunk * 64u + (block % 2u) * 32u;
+        if col >= imm.cols {
+            continue;
+        }
         let raw = load_raw(group.x * imm.chunks + chunk, block, (group.x * imm.supers + chunk / 4u) * 16u + row);
         let scale = scale_of(raw);
-        let col = chunk * 64u + (block % 2u) * 32u;
         //@for i in 8
         {
             let w = values${i}(raw, scale);
