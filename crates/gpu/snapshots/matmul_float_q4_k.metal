@@ -258,8 +258,8 @@ struct main_Input {
         if (metal::all(loop_bound == uint2(0u))) { break; }
         loop_bound -= uint2(loop_bound.y == 0u, 1u);
         if (!loop_init) {
-            uint _e290 = chunk;
-            chunk = _e290 + 8u;
+            uint _e294 = chunk;
+            chunk = _e294 + 8u;
         }
         loop_init = false;
         uint _e24 = chunk;
@@ -269,189 +269,193 @@ struct main_Input {
             break;
         }
         {
-            uint _e32 = imm.chunks;
-            uint _e34 = chunk;
-            uint _e39 = imm.supers;
-            uint _e41 = chunk;
-            Raw _e48 = load_raw((group.x * _e32) + _e34, block, (((group.x * _e39) + naga_div(_e41, 4u)) * 16u) + row, quants, scales, supers, _buffer_sizes);
-            Scale _e49 = scale_of(_e48);
-            uint _e50 = chunk;
-            uint col_2 = (_e50 * 64u) + (naga_mod(block, 2u) * 32u);
+            uint _e29 = chunk;
+            uint col_2 = (_e29 * 64u) + (naga_mod(block, 2u) * 32u);
+            uint _e39 = imm.cols;
+            if (col_2 >= _e39) {
+                continue;
+            }
+            uint _e44 = imm.chunks;
+            uint _e46 = chunk;
+            uint _e51 = imm.supers;
+            uint _e53 = chunk;
+            Raw _e60 = load_raw((group.x * _e44) + _e46, block, (((group.x * _e51) + naga_div(_e53, 4u)) * 16u) + row, quants, scales, supers, _buffer_sizes);
+            Scale _e61 = scale_of(_e60);
             {
-                V4_ _e58 = values0_(_e48, _e49);
-                metal::float4 _e63 = x_values(first_token + 0u, col_2 + 0u, x, imm, _buffer_sizes);
-                metal::float4 _e64 = sum0_;
-                sum0_ = metal::fma(_e58, _e63, _e64);
-                metal::float4 _e70 = x_values(first_token + 1u, col_2 + 0u, x, imm, _buffer_sizes);
-                metal::float4 _e71 = sum1_;
-                sum1_ = metal::fma(_e58, _e70, _e71);
-                metal::float4 _e77 = x_values(first_token + 2u, col_2 + 0u, x, imm, _buffer_sizes);
-                metal::float4 _e78 = sum2_;
-                sum2_ = metal::fma(_e58, _e77, _e78);
-                metal::float4 _e84 = x_values(first_token + 3u, col_2 + 0u, x, imm, _buffer_sizes);
-                metal::float4 _e85 = sum3_;
-                sum3_ = metal::fma(_e58, _e84, _e85);
+                V4_ _e62 = values0_(_e60, _e61);
+                metal::float4 _e67 = x_values(first_token + 0u, col_2 + 0u, x, imm, _buffer_sizes);
+                metal::float4 _e68 = sum0_;
+                sum0_ = metal::fma(_e62, _e67, _e68);
+                metal::float4 _e74 = x_values(first_token + 1u, col_2 + 0u, x, imm, _buffer_sizes);
+                metal::float4 _e75 = sum1_;
+                sum1_ = metal::fma(_e62, _e74, _e75);
+                metal::float4 _e81 = x_values(first_token + 2u, col_2 + 0u, x, imm, _buffer_sizes);
+                metal::float4 _e82 = sum2_;
+                sum2_ = metal::fma(_e62, _e81, _e82);
+                metal::float4 _e88 = x_values(first_token + 3u, col_2 + 0u, x, imm, _buffer_sizes);
+                metal::float4 _e89 = sum3_;
+                sum3_ = metal::fma(_e62, _e88, _e89);
             }
             {
-                V4_ _e87 = values1_(_e48, _e49);
-                metal::float4 _e92 = x_values(first_token + 0u, col_2 + 4u, x, imm, _buffer_sizes);
-                metal::float4 _e93 = sum0_;
-                sum0_ = metal::fma(_e87, _e92, _e93);
-                metal::float4 _e99 = x_values(first_token + 1u, col_2 + 4u, x, imm, _buffer_sizes);
-                metal::float4 _e100 = sum1_;
-                sum1_ = metal::fma(_e87, _e99, _e100);
-                metal::float4 _e106 = x_values(first_token + 2u, col_2 + 4u, x, imm, _buffer_sizes);
-                metal::float4 _e107 = sum2_;
-                sum2_ = metal::fma(_e87, _e106, _e107);
-                metal::float4 _e113 = x_values(first_token + 3u, col_2 + 4u, x, imm, _buffer_sizes);
-                metal::float4 _e114 = sum3_;
-                sum3_ = metal::fma(_e87, _e113, _e114);
+                V4_ _e91 = values1_(_e60, _e61);
+                metal::float4 _e96 = x_values(first_token + 0u, col_2 + 4u, x, imm, _buffer_sizes);
+                metal::float4 _e97 = sum0_;
+                sum0_ = metal::fma(_e91, _e96, _e97);
+                metal::float4 _e103 = x_values(first_token + 1u, col_2 + 4u, x, imm, _buffer_sizes);
+                metal::float4 _e104 = sum1_;
+                sum1_ = metal::fma(_e91, _e103, _e104);
+                metal::float4 _e110 = x_values(first_token + 2u, col_2 + 4u, x, imm, _buffer_sizes);
+                metal::float4 _e111 = sum2_;
+                sum2_ = metal::fma(_e91, _e110, _e111);
+                metal::float4 _e117 = x_values(first_token + 3u, col_2 + 4u, x, imm, _buffer_sizes);
+                metal::float4 _e118 = sum3_;
+                sum3_ = metal::fma(_e91, _e117, _e118);
             }
             {
-                V4_ _e116 = values2_(_e48, _e49);
-                metal::float4 _e121 = x_values(first_token + 0u, col_2 + 8u, x, imm, _buffer_sizes);
-                metal::float4 _e122 = sum0_;
-                sum0_ = metal::fma(_e116, _e121, _e122);
-                metal::float4 _e128 = x_values(first_token + 1u, col_2 + 8u, x, imm, _buffer_sizes);
-                metal::float4 _e129 = sum1_;
-                sum1_ = metal::fma(_e116, _e128, _e129);
-                metal::float4 _e135 = x_values(first_token + 2u, col_2 + 8u, x, imm, _buffer_sizes);
-                metal::float4 _e136 = sum2_;
-                sum2_ = metal::fma(_e116, _e135, _e136);
-                metal::float4 _e142 = x_values(first_token + 3u, col_2 + 8u, x, imm, _buffer_sizes);
-                metal::float4 _e143 = sum3_;
-                sum3_ = metal::fma(_e116, _e142, _e143);
+                V4_ _e120 = values2_(_e60, _e61);
+                metal::float4 _e125 = x_values(first_token + 0u, col_2 + 8u, x, imm, _buffer_sizes);
+                metal::float4 _e126 = sum0_;
+                sum0_ = metal::fma(_e120, _e125, _e126);
+                metal::float4 _e132 = x_values(first_token + 1u, col_2 + 8u, x, imm, _buffer_sizes);
+                metal::float4 _e133 = sum1_;
+                sum1_ = metal::fma(_e120, _e132, _e133);
+                metal::float4 _e139 = x_values(first_token + 2u, col_2 + 8u, x, imm, _buffer_sizes);
+                metal::float4 _e140 = sum2_;
+                sum2_ = metal::fma(_e120, _e139, _e140);
+                metal::float4 _e146 = x_values(first_token + 3u, col_2 + 8u, x, imm, _buffer_sizes);
+                metal::float4 _e147 = sum3_;
+                sum3_ = metal::fma(_e120, _e146, _e147);
             }
             {
-                V4_ _e145 = values3_(_e48, _e49);
-                metal::float4 _e150 = x_values(first_token + 0u, col_2 + 12u, x, imm, _buffer_sizes);
-                metal::float4 _e151 = sum0_;
-                sum0_ = metal::fma(_e145, _e150, _e151);
-                metal::float4 _e157 = x_values(first_token + 1u, col_2 + 12u, x, imm, _buffer_sizes);
-                metal::float4 _e158 = sum1_;
-                sum1_ = metal::fma(_e145, _e157, _e158);
-                metal::float4 _e164 = x_values(first_token + 2u, col_2 + 12u, x, imm, _buffer_sizes);
-                metal::float4 _e165 = sum2_;
-                sum2_ = metal::fma(_e145, _e164, _e165);
-                metal::float4 _e171 = x_values(first_token + 3u, col_2 + 12u, x, imm, _buffer_sizes);
-                metal::float4 _e172 = sum3_;
-                sum3_ = metal::fma(_e145, _e171, _e172);
+                V4_ _e149 = values3_(_e60, _e61);
+                metal::float4 _e154 = x_values(first_token + 0u, col_2 + 12u, x, imm, _buffer_sizes);
+                metal::float4 _e155 = sum0_;
+                sum0_ = metal::fma(_e149, _e154, _e155);
+                metal::float4 _e161 = x_values(first_token + 1u, col_2 + 12u, x, imm, _buffer_sizes);
+                metal::float4 _e162 = sum1_;
+                sum1_ = metal::fma(_e149, _e161, _e162);
+                metal::float4 _e168 = x_values(first_token + 2u, col_2 + 12u, x, imm, _buffer_sizes);
+                metal::float4 _e169 = sum2_;
+                sum2_ = metal::fma(_e149, _e168, _e169);
+                metal::float4 _e175 = x_values(first_token + 3u, col_2 + 12u, x, imm, _buffer_sizes);
+                metal::float4 _e176 = sum3_;
+                sum3_ = metal::fma(_e149, _e175, _e176);
             }
             {
-                V4_ _e174 = values4_(_e48, _e49);
-                metal::float4 _e179 = x_values(first_token + 0u, col_2 + 16u, x, imm, _buffer_sizes);
-                metal::float4 _e180 = sum0_;
-                sum0_ = metal::fma(_e174, _e179, _e180);
-                metal::float4 _e186 = x_values(first_token + 1u, col_2 + 16u, x, imm, _buffer_sizes);
-                metal::float4 _e187 = sum1_;
-                sum1_ = metal::fma(_e174, _e186, _e187);
-                metal::float4 _e193 = x_values(first_token + 2u, col_2 + 16u, x, imm, _buffer_sizes);
-                metal::float4 _e194 = sum2_;
-                sum2_ = metal::fma(_e174, _e193, _e194);
-                metal::float4 _e200 = x_values(first_token + 3u, col_2 + 16u, x, imm, _buffer_sizes);
-                metal::float4 _e201 = sum3_;
-                sum3_ = metal::fma(_e174, _e200, _e201);
+                V4_ _e178 = values4_(_e60, _e61);
+                metal::float4 _e183 = x_values(first_token + 0u, col_2 + 16u, x, imm, _buffer_sizes);
+                metal::float4 _e184 = sum0_;
+                sum0_ = metal::fma(_e178, _e183, _e184);
+                metal::float4 _e190 = x_values(first_token + 1u, col_2 + 16u, x, imm, _buffer_sizes);
+                metal::float4 _e191 = sum1_;
+                sum1_ = metal::fma(_e178, _e190, _e191);
+                metal::float4 _e197 = x_values(first_token + 2u, col_2 + 16u, x, imm, _buffer_sizes);
+                metal::float4 _e198 = sum2_;
+                sum2_ = metal::fma(_e178, _e197, _e198);
+                metal::float4 _e204 = x_values(first_token + 3u, col_2 + 16u, x, imm, _buffer_sizes);
+                metal::float4 _e205 = sum3_;
+                sum3_ = metal::fma(_e178, _e204, _e205);
             }
             {
-                V4_ _e203 = values5_(_e48, _e49);
-                metal::float4 _e208 = x_values(first_token + 0u, col_2 + 20u, x, imm, _buffer_sizes);
-                metal::float4 _e209 = sum0_;
-                sum0_ = metal::fma(_e203, _e208, _e209);
-                metal::float4 _e215 = x_values(first_token + 1u, col_2 + 20u, x, imm, _buffer_sizes);
-                metal::float4 _e216 = sum1_;
-                sum1_ = metal::fma(_e203, _e215, _e216);
-                metal::float4 _e222 = x_values(first_token + 2u, col_2 + 20u, x, imm, _buffer_sizes);
-                metal::float4 _e223 = sum2_;
-                sum2_ = metal::fma(_e203, _e222, _e223);
-                metal::float4 _e229 = x_values(first_token + 3u, col_2 + 20u, x, imm, _buffer_sizes);
-                metal::float4 _e230 = sum3_;
-                sum3_ = metal::fma(_e203, _e229, _e230);
+                V4_ _e207 = values5_(_e60, _e61);
+                metal::float4 _e212 = x_values(first_token + 0u, col_2 + 20u, x, imm, _buffer_sizes);
+                metal::float4 _e213 = sum0_;
+                sum0_ = metal::fma(_e207, _e212, _e213);
+                metal::float4 _e219 = x_values(first_token + 1u, col_2 + 20u, x, imm, _buffer_sizes);
+                metal::float4 _e220 = sum1_;
+                sum1_ = metal::fma(_e207, _e219, _e220);
+                metal::float4 _e226 = x_values(first_token + 2u, col_2 + 20u, x, imm, _buffer_sizes);
+                metal::float4 _e227 = sum2_;
+                sum2_ = metal::fma(_e207, _e226, _e227);
+                metal::float4 _e233 = x_values(first_token + 3u, col_2 + 20u, x, imm, _buffer_sizes);
+                metal::float4 _e234 = sum3_;
+                sum3_ = metal::fma(_e207, _e233, _e234);
             }
             {
-                V4_ _e232 = values6_(_e48, _e49);
-                metal::float4 _e237 = x_values(first_token + 0u, col_2 + 24u, x, imm, _buffer_sizes);
-                metal::float4 _e238 = sum0_;
-                sum0_ = metal::fma(_e232, _e237, _e238);
-                metal::float4 _e244 = x_values(first_token + 1u, col_2 + 24u, x, imm, _buffer_sizes);
-                metal::float4 _e245 = sum1_;
-                sum1_ = metal::fma(_e232, _e244, _e245);
-                metal::float4 _e251 = x_values(first_token + 2u, col_2 + 24u, x, imm, _buffer_sizes);
-                metal::float4 _e252 = sum2_;
-                sum2_ = metal::fma(_e232, _e251, _e252);
-                metal::float4 _e258 = x_values(first_token + 3u, col_2 + 24u, x, imm, _buffer_sizes);
-                metal::float4 _e259 = sum3_;
-                sum3_ = metal::fma(_e232, _e258, _e259);
+                V4_ _e236 = values6_(_e60, _e61);
+                metal::float4 _e241 = x_values(first_token + 0u, col_2 + 24u, x, imm, _buffer_sizes);
+                metal::float4 _e242 = sum0_;
+                sum0_ = metal::fma(_e236, _e241, _e242);
+                metal::float4 _e248 = x_values(first_token + 1u, col_2 + 24u, x, imm, _buffer_sizes);
+                metal::float4 _e249 = sum1_;
+                sum1_ = metal::fma(_e236, _e248, _e249);
+                metal::float4 _e255 = x_values(first_token + 2u, col_2 + 24u, x, imm, _buffer_sizes);
+                metal::float4 _e256 = sum2_;
+                sum2_ = metal::fma(_e236, _e255, _e256);
+                metal::float4 _e262 = x_values(first_token + 3u, col_2 + 24u, x, imm, _buffer_sizes);
+                metal::float4 _e263 = sum3_;
+                sum3_ = metal::fma(_e236, _e262, _e263);
             }
             {
-                V4_ _e261 = values7_(_e48, _e49);
-                metal::float4 _e266 = x_values(first_token + 0u, col_2 + 28u, x, imm, _buffer_sizes);
-                metal::float4 _e267 = sum0_;
-                sum0_ = metal::fma(_e261, _e266, _e267);
-                metal::float4 _e273 = x_values(first_token + 1u, col_2 + 28u, x, imm, _buffer_sizes);
-                metal::float4 _e274 = sum1_;
-                sum1_ = metal::fma(_e261, _e273, _e274);
-                metal::float4 _e280 = x_values(first_token + 2u, col_2 + 28u, x, imm, _buffer_sizes);
-                metal::float4 _e281 = sum2_;
-                sum2_ = metal::fma(_e261, _e280, _e281);
-                metal::float4 _e287 = x_values(first_token + 3u, col_2 + 28u, x, imm, _buffer_sizes);
-                metal::float4 _e288 = sum3_;
-                sum3_ = metal::fma(_e261, _e287, _e288);
+                V4_ _e265 = values7_(_e60, _e61);
+                metal::float4 _e270 = x_values(first_token + 0u, col_2 + 28u, x, imm, _buffer_sizes);
+                metal::float4 _e271 = sum0_;
+                sum0_ = metal::fma(_e265, _e270, _e271);
+                metal::float4 _e277 = x_values(first_token + 1u, col_2 + 28u, x, imm, _buffer_sizes);
+                metal::float4 _e278 = sum1_;
+                sum1_ = metal::fma(_e265, _e277, _e278);
+                metal::float4 _e284 = x_values(first_token + 2u, col_2 + 28u, x, imm, _buffer_sizes);
+                metal::float4 _e285 = sum2_;
+                sum2_ = metal::fma(_e265, _e284, _e285);
+                metal::float4 _e291 = x_values(first_token + 3u, col_2 + 28u, x, imm, _buffer_sizes);
+                metal::float4 _e292 = sum3_;
+                sum3_ = metal::fma(_e265, _e291, _e292);
             }
         }
     }
     uint lane_of_row = (naga_div(lane, 32u) * 2u) + naga_mod(block, 2u);
-    float _e308 = sum0_.x;
-    float _e310 = sum0_.y;
-    float _e313 = sum0_.z;
-    float _e315 = sum0_.w;
-    sums.inner[(0u + (row * 16u)) + lane_of_row] = (_e308 + _e310) + (_e313 + _e315);
-    float _e326 = sum1_.x;
-    float _e328 = sum1_.y;
-    float _e331 = sum1_.z;
-    float _e333 = sum1_.w;
-    sums.inner[(256u + (row * 16u)) + lane_of_row] = (_e326 + _e328) + (_e331 + _e333);
-    float _e344 = sum2_.x;
-    float _e346 = sum2_.y;
-    float _e349 = sum2_.z;
-    float _e351 = sum2_.w;
-    sums.inner[(512u + (row * 16u)) + lane_of_row] = (_e344 + _e346) + (_e349 + _e351);
-    float _e362 = sum3_.x;
-    float _e364 = sum3_.y;
-    float _e367 = sum3_.z;
-    float _e369 = sum3_.w;
-    sums.inner[(768u + (row * 16u)) + lane_of_row] = (_e362 + _e364) + (_e367 + _e369);
+    float _e312 = sum0_.x;
+    float _e314 = sum0_.y;
+    float _e317 = sum0_.z;
+    float _e319 = sum0_.w;
+    sums.inner[(0u + (row * 16u)) + lane_of_row] = (_e312 + _e314) + (_e317 + _e319);
+    float _e330 = sum1_.x;
+    float _e332 = sum1_.y;
+    float _e335 = sum1_.z;
+    float _e337 = sum1_.w;
+    sums.inner[(256u + (row * 16u)) + lane_of_row] = (_e330 + _e332) + (_e335 + _e337);
+    float _e348 = sum2_.x;
+    float _e350 = sum2_.y;
+    float _e353 = sum2_.z;
+    float _e355 = sum2_.w;
+    sums.inner[(512u + (row * 16u)) + lane_of_row] = (_e348 + _e350) + (_e353 + _e355);
+    float _e366 = sum3_.x;
+    float _e368 = sum3_.y;
+    float _e371 = sum3_.z;
+    float _e373 = sum3_.w;
+    sums.inner[(768u + (row * 16u)) + lane_of_row] = (_e366 + _e368) + (_e371 + _e373);
     metal::threadgroup_barrier(metal::mem_flags::mem_threadgroup);
     if (lane < 64u) {
         uint token_2 = naga_div(lane, 16u);
         uint out_row = (group.x * 16u) + naga_mod(lane, 16u);
-        uint _e384 = imm.rows;
-        if (out_row < _e384) {
+        uint _e388 = imm.rows;
+        if (out_row < _e388) {
             uint2 loop_bound_1 = uint2(4294967295u);
             bool loop_init_1 = true;
             while(true) {
                 if (metal::all(loop_bound_1 == uint2(0u))) { break; }
                 loop_bound_1 -= uint2(loop_bound_1.y == 0u, 1u);
                 if (!loop_init_1) {
-                    uint _e403 = i;
-                    i = _e403 + 1u;
+                    uint _e407 = i;
+                    i = _e407 + 1u;
                 }
                 loop_init_1 = false;
-                uint _e390 = i;
-                if (_e390 < 16u) {
+                uint _e394 = i;
+                if (_e394 < 16u) {
                 } else {
                     break;
                 }
                 {
-                    float _e393 = total;
-                    uint _e397 = i;
-                    float _e400 = sums.inner[(lane * 16u) + _e397];
-                    total = _e393 + _e400;
+                    float _e397 = total;
+                    uint _e401 = i;
+                    float _e404 = sums.inner[(lane * 16u) + _e401];
+                    total = _e397 + _e404;
                 }
             }
-            uint _e409 = imm.out_stride;
-            uint _e413 = imm.out_first;
-            float _e417 = total;
-            out[(((first_token + token_2) * _e409) + _e413) + out_row] = _e417;
+            uint _e413 = imm.out_stride;
+            uint _e417 = imm.out_first;
+            float _e421 = total;
+            out[(((first_token + token_2) * _e413) + _e417) + out_row] = _e421;
             return;
         } else {
             return;
