@@ -37,6 +37,8 @@ body! {
         chat_template_kwargs: Option<Object> = template_variables, "variables of the template, such as `enable_thinking`";
         add_generation_prompt: Option<bool> = optional(BOOL), "false: the prompt ends as the chat does";
         continue_final_message: bool = flag, "the model goes on with the last message";
+        reasoning_effort: Option<&'static str> = effort,
+            "how much the model is to think, for templates that know `reasoning_effort`; `none` for all that know `enable_thinking`";
         reasoning_format: Thoughts = thoughts,
             "`none` leaves the model's thoughts in the content; `auto`, `deepseek`: they are `reasoning_content`";
     }
@@ -302,6 +304,14 @@ fn template_variables(body: &Object, name: &str) -> Result<Option<Object>, ApiEr
         }
         None => Ok(variables),
     }
+}
+
+fn effort(body: &Object, name: &str) -> Result<Option<&'static str>, ApiError> {
+    const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
+    let Some(found) = field::<String>(body, name, "a string")? else { return Ok(None) };
+    let known = EFFORTS.into_iter().find(|effort| *effort == found);
+    let rest = || format!("expected one of {}, found {found:?}", EFFORTS.join(", "));
+    known.map(Some).ok_or_else(|| refused(name, rest()))
 }
 
 fn thoughts(body: &Object, name: &str) -> Result<Thoughts, ApiError> {

@@ -223,9 +223,10 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
     params.logprobs = body.alternatives()?;
     params.prompt_logprobs = listed;
     let ending = body.ending()?;
-    let ChatBody { messages, chat_template_kwargs, reasoning_format, .. } = body;
+    let ChatBody { messages, chat_template_kwargs, reasoning_effort, reasoning_format, .. } = body;
     let tools = ToolFields::read(fields)?;
-    let variables = chat_template_kwargs.as_ref();
+    let variables = with_effort(chat_template_kwargs, reasoning_effort, context)?;
+    let variables = variables.as_ref();
     let conversation = converse(messages, tools, reasoning_format, (variables, ending), form, context)?;
     let form = conversation.form;
     let mut prompts = [conversation.prompt];
@@ -244,6 +245,30 @@ fn chat(fields: &Object, context: &Context<'_>) -> Result<Asked, ApiError> {
         ControlTokens::Show => conversation.reading.map(Reading::of_shown_text),
     };
     Ok((work, answer.with_form_field(form.map(|form| form.field)).read_by(reading), stream))
+}
+
+/// The template's variables with that of an effort, unless they have it already.
+fn with_effort(
+    variables: Option<Object>,
+    effort: Option<&str>,
+    context: &Context<'_>,
+) -> Result<Option<Object>, ApiError> {
+    const FIELD: &str = "reasoning_effort";
+    let Some(effort) = effort else { return Ok(variables) };
+    let source = context.tokenizer.chat_template().map_or("", |template| template.source());
+    let (name, value) = match effort {
+        _ if source.contains(FIELD) => (FIELD, effort.into()),
+        "none" if source.contains("enable_thinking") => ("enable_thinking", false.into()),
+        "none" => return Ok(variables),
+        _ => {
+            let rest =
+                format_args!("expected \"none\", as the model's template knows no other, found {effort:?}");
+            return Err(refused(FIELD, rest));
+        }
+    };
+    let mut variables = variables.unwrap_or_default();
+    variables.entry(name).or_insert(value);
+    Ok(Some(variables))
 }
 
 /// A chat whose answer is a list of blocks.

@@ -147,7 +147,6 @@ const TEMPLATE: &[Refused] = &[
 ];
 
 const REASONING: &[Refused] = &[
-    Refused::new("reasoning_effort", r#"["none"]"#, ""),
     Refused::new("reasoning", "[]", ""),
     Refused::new("include_reasoning", "[true]", ""),
     Refused::new("thinking_budget_tokens", "[-1]", ""),

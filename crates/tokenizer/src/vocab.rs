@@ -37,7 +37,7 @@ const EOG_KEYS: [&str; 6] = [
 
 /// Tokens after which generation ends in every model that has them, for files whose keys do not name them.
 /// The list is llama.cpp's. Like there, such a token is a control token whatever type the file gives it.
-const EOG_TEXTS: [&str; 24] = [
+const EOG_TEXTS: [&str; 26] = [
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -62,7 +62,13 @@ const EOG_TEXTS: [&str; 24] = [
     "<REPO>",
     "<reponame>",
     "<|file_sep|>",
+    "<|return|>",
+    "<|call|>",
 ];
+
+/// A vocabulary that has both of the first writes answers of several messages, each of which but the last ends with the third
+/// (gpt-oss).
+const MESSAGES_END: ([&str; 2], &str) = (["<|return|>", "<|call|>"], "<|end|>");
 
 /// The same, unless the file calls it a normal token: in Qwen's vocabulary it is a piece of HTML.
 const EOG_UNLESS_NORMAL: &str = "</s>";
@@ -230,6 +236,10 @@ impl Roles {
 
         let named = texts.iter().zip(kinds).map(|(text, &kind)| ends_generation(text, kind));
         eog.extend((0..).zip(named).filter(|(_, named)| *named).map(|(id, _)| id));
+        let (both, end_of_message) = MESSAGES_END;
+        if both.iter().all(|text| texts.iter().any(|found| found == text)) {
+            eog.retain(|&token| texts[token as usize] != end_of_message);
+        }
         eog.sort_unstable();
         eog.dedup();
         Ok(Roles {

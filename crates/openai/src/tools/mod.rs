@@ -6,6 +6,7 @@
 mod formats;
 mod gemma;
 mod grammar;
+mod harmony;
 mod json;
 mod prompt;
 mod reader;
@@ -25,8 +26,10 @@ use crate::structured::{Demand, Form};
 
 use formats::{Format, GENERIC, THOUGHTS};
 use grammar::Calls;
+use harmony::Harmony;
 use prompt::Given;
-pub(crate) use reader::{Piece, Reader, Syntax};
+pub(crate) use reader::Piece;
+use reader::{Reader, Syntax};
 pub(crate) use request::ToolFields;
 use request::{ToolChoice, Toolbox};
 
@@ -39,10 +42,45 @@ pub(crate) struct Conversation {
     pub form: Option<Form>,
 }
 
+/// Finds the parts of an answer.
+#[derive(Debug, Clone)]
+pub(crate) enum Parts {
+    /// Thoughts and calls between markers in a text.
+    Marked(Reader),
+    /// A row of messages.
+    Harmony(Harmony),
+}
+
+impl Parts {
+    /// Takes more of the text; what it completes.
+    pub fn push(&mut self, text: &str) -> Vec<Piece> {
+        match self {
+            Self::Marked(reader) => reader.push(text),
+            Self::Harmony(reader) => reader.push(text),
+        }
+    }
+
+    /// Ends the text; what was held back.
+    pub fn finish(&mut self) -> Vec<Piece> {
+        match self {
+            Self::Marked(reader) => reader.finish(),
+            Self::Harmony(reader) => reader.finish(),
+        }
+    }
+}
+
+/// How a model writes an answer that is more than text.
+#[derive(Debug, Clone, Copy)]
+enum Style<'a> {
+    /// Calls as a row of the table has them; the rest after this text, if the answer begins in thoughts.
+    Marked(&'a Format, Option<&'a str>),
+    Harmony,
+}
+
 /// How an answer is read.
 #[derive(Debug, Clone)]
 pub(crate) struct Reading {
-    pub reader: Reader,
+    pub reader: Parts,
     /// Control tokens that show in the text that is read.
     shown: Vec<(u32, &'static str)>,
 }
@@ -87,11 +125,29 @@ pub(crate) fn converse(
     let has_tools = !toolbox.tools.is_empty();
     let template = if has_tools { tokenizer.tool_template() } else { tokenizer.chat_template() };
     let source = template.map_err(failed)?.source();
+    let is_harmony = harmony::is_of_template(source);
     let format = Format::of_template(source);
     let pair = THOUGHTS.iter().copied().find(|(_, end)| source.contains(end));
     let messages = known_roles(messages, source);
-    let given = Given { messages, tools: &toolbox.tools, format, variables, prompt: ending };
+    let knows_tools = is_harmony || format.is_some();
+    let given = Given { messages, tools: &toolbox.tools, knows_tools, variables, prompt: ending };
     let prompt = given.encode(tokenizer).map_err(failed)?;
+    if is_harmony {
+        // What is continued is a message for the user.
+        let is_new = ending != GenerationPrompt::Continue;
+        let reader = Harmony::new(is_new, thoughts == Thoughts::Apart, has_tools);
+        let form = match (has_tools, demand) {
+            (true, demand) => Some(toolbox.form(Style::Harmony, demand, context)?),
+            (false, Some(demand)) if is_new => Some(harmony_form(demand, context)?),
+            (false, demand) => demand.map(|demand| plain_form(demand, None, context)).transpose()?,
+        };
+        let shown = shown(harmony::MARKERS, tokenizer);
+        return Ok(Conversation {
+            prompt,
+            reading: Some(Reading { reader: Parts::Harmony(reader), shown }),
+            form,
+        });
+    }
     let begins_in_thoughts = pair.filter(|(begin, _)| ends_with(&prompt, begin, tokenizer));
 
     let schemas = toolbox.tools.iter().map(|tool| (tool.name.clone(), tool.parameters.clone()));
@@ -103,20 +159,36 @@ pub(crate) fn converse(
     };
     let after = begins_in_thoughts.map(|(_, end)| end);
     let form = match syntax.format {
-        Some(format) => Some(toolbox.form(format, after, demand, context)?),
+        Some(format) => Some(toolbox.form(Style::Marked(format, after), demand, context)?),
         None => demand.map(|demand| plain_form(demand, after, context)).transpose()?,
     };
     let markers = syntax.format.into_iter().flat_map(Format::markers);
-    let markers = markers.chain(syntax.thoughts.into_iter().flat_map(|(begin, end)| [begin, end]));
+    let shown =
+        shown(markers.chain(syntax.thoughts.into_iter().flat_map(|(begin, end)| [begin, end])), tokenizer);
+    let is_read = syntax.format.is_some() || syntax.thoughts.is_some();
+    let reading = is_read.then(|| Reading { reader: Parts::Marked(Reader::new(syntax)), shown });
+    Ok(Conversation { prompt, reading, form })
+}
+
+/// The markers that are control tokens.
+fn shown(markers: impl IntoIterator<Item = &'static str>, tokenizer: &Tokenizer) -> Vec<(u32, &'static str)> {
     let control = |marker: &'static str| {
         // A marker may be a control token with text after it.
         let head = marker.find('>').map_or(marker, |end| &marker[..=end]);
         [marker, head].into_iter().find_map(|text| Some((tokenizer.control_token(text)?, text)))
     };
-    let shown = markers.filter_map(control).collect();
-    let is_read = syntax.format.is_some() || syntax.thoughts.is_some();
-    let reading = is_read.then(|| Reading { reader: Reader::new(syntax), shown });
-    Ok(Conversation { prompt, reading, form })
+    markers.into_iter().filter_map(control).collect()
+}
+
+/// The grammar of a form that is demanded of the message for the user.
+fn harmony_form(demand: Demand, context: &Context<'_>) -> Result<Form, ApiError> {
+    let Demand { field, spec } = demand;
+    let messages = harmony::Messages { tokenizer: context.tokenizer };
+    let spec = match rule(&spec) {
+        Some(content) => GrammarSpec::Rule(messages.then(messages.last(content))),
+        None => spec,
+    };
+    Demand { field, spec }.compile(context.grammars)
 }
 
 /// The newer name of the role `system` means nothing to templates that do not have it.
@@ -171,8 +243,7 @@ impl Toolbox {
     /// The grammar of an answer that may or must have calls.
     fn form(
         &self,
-        format: &Format,
-        after: Option<&str>,
+        style: Style<'_>,
         demand: Option<Demand>,
         context: &Context<'_>,
     ) -> Result<Form, ApiError> {
@@ -196,8 +267,7 @@ impl Toolbox {
             _ => None,
         };
         let field = demand.map_or_else(|| "tools".to_owned(), |demand| demand.field);
-        let spec =
-            |functions: &[(String, Value)]| self.spec(format, functions, content.clone(), after, context);
+        let spec = |functions: &[(String, Value)]| self.spec(style, functions, content.clone(), context);
         if let Ok(grammar) = context.grammars.compile(&spec(&functions)) {
             return Ok(Form { field, grammar });
         }
@@ -207,12 +277,26 @@ impl Toolbox {
 
     fn spec(
         &self,
-        format: &Format,
+        style: Style<'_>,
         functions: &[(String, Value)],
         content: Option<GrammarRule>,
-        after: Option<&str>,
         context: &Context<'_>,
     ) -> GrammarSpec {
+        let Style::Marked(format, after) = style else {
+            let messages = harmony::Messages { tokenizer: context.tokenizer };
+            let call = || messages.call(functions);
+            return match (&self.choice, content) {
+                (ToolChoice::Auto, Some(content)) => {
+                    let last = GrammarRule::Any(vec![call(), messages.last(content)]);
+                    GrammarSpec::Rule(messages.then(last))
+                }
+                (ToolChoice::Auto, None) => {
+                    let opening = vec![harmony::RECIPIENT.to_owned()];
+                    GrammarSpec::After(opening, messages.after_the_recipient(functions))
+                }
+                _ => GrammarSpec::Rule(messages.then(call())),
+            };
+        };
         let is_parallel = self.is_parallel && !matches!(self.choice, ToolChoice::Named(_));
         let calls = Calls { format, functions, is_parallel, tokenizer: context.tokenizer };
         let rule = match (&self.choice, content) {

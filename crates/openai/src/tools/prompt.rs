@@ -3,7 +3,6 @@
 use rustorch_llama::{Chat, ChatMessage, GenerationPrompt, Tokenizer, TokenizerError};
 use serde_json::{Map, Value, json};
 
-use super::formats::Format;
 use super::request::Tool;
 use crate::body::Message;
 use crate::fields::Object;
@@ -12,8 +11,8 @@ use crate::fields::Object;
 pub(crate) struct Given<'a> {
     pub messages: Vec<Message>,
     pub tools: &'a [Tool],
-    /// The template's own format; `None` if it knows no tools.
-    pub format: Option<&'static Format>,
+    /// Whether the template has a place for tools and calls.
+    pub knows_tools: bool,
     pub variables: Option<&'a Object>,
     /// How the prompt ends.
     pub prompt: GenerationPrompt,
@@ -25,12 +24,12 @@ impl Given<'_> {
     /// # Errors
     /// Those of the template.
     pub fn encode(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
-        let Self { messages, tools, format, variables, prompt } = self;
+        let Self { messages, tools, knows_tools, variables, prompt } = self;
         let has_calls = messages.iter().any(|message| !message.tool_calls.is_empty());
         let encode = |messages: &[ChatMessage], tools: &[Value]| {
             tokenizer.encode_chat(&Chat { messages, tools, variables, prompt })
         };
-        if format.is_none() && (!tools.is_empty() || messages.iter().any(is_about_tools)) {
+        if !knows_tools && (!tools.is_empty() || messages.iter().any(is_about_tools)) {
             let messages = plain(messages);
             let shown = |place| encode(&shown(&messages, tools, place), &[]);
             // Some templates know no system.
@@ -83,6 +82,8 @@ fn chat_message(message: &Message, arguments: Arguments, absent: Absent) -> Chat
         ("name", &message.name),
         ("tool_call_id", &message.tool_call_id),
         ("reasoning_content", &message.reasoning_content),
+        // What gpt-oss's template calls them.
+        ("thinking", &message.reasoning_content),
     ];
     for (name, text) in texts {
         fields.extend(text.iter().map(|text| (name.to_owned(), text.as_str().into())));
@@ -204,6 +205,7 @@ mod tests {
     use rustorch_llama::{ControlTokens, demo};
 
     use super::*;
+    use crate::tools::formats::Format;
     use crate::tools::request::ToolFields;
 
     const KNOWING: &str = "{% for tool in tools or [] %}{{ tool.function.name }};{% endfor %}{% for m in messages %}\
@@ -218,8 +220,9 @@ mod tests {
         let messages = messages.as_array().unwrap().iter().map(read).collect();
         let tools =
             ToolFields::read(json!({"tools": tools}).as_object().unwrap()).unwrap().check().unwrap().tools;
-        let format = Format::of_template(template);
-        let given = Given { messages, tools: &tools, format, variables: None, prompt: GenerationPrompt::Add };
+        let knows_tools = Format::of_template(template).is_some();
+        let given =
+            Given { messages, tools: &tools, knows_tools, variables: None, prompt: GenerationPrompt::Add };
         let text = tokenizer.decode(&given.encode(&tokenizer).unwrap(), ControlTokens::Hide);
         text.trim_start().to_owned()
     }

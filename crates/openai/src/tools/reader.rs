@@ -24,6 +24,25 @@ pub(crate) enum Piece {
     Arguments(String),
 }
 
+impl Piece {
+    /// Adds a piece to those before it, and to the last if that is of its kind.
+    pub fn append(pieces: &mut Vec<Self>, piece: Self) {
+        let is_empty = match &piece {
+            Self::Reasoning(text) | Self::Content(text) | Self::Arguments(text) => text.is_empty(),
+            Self::Call(_) => false,
+        };
+        if is_empty {
+            return;
+        }
+        match (pieces.last_mut(), &piece) {
+            (Some(Self::Reasoning(last)), Self::Reasoning(text))
+            | (Some(Self::Content(last)), Self::Content(text))
+            | (Some(Self::Arguments(last)), Self::Arguments(text)) => last.push_str(text),
+            _ => pieces.push(piece),
+        }
+    }
+}
+
 /// What an answer may have.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Syntax {
@@ -378,19 +397,7 @@ impl Reader {
     }
 
     fn emit(&mut self, piece: Piece) {
-        let is_empty = match &piece {
-            Piece::Reasoning(text) | Piece::Content(text) | Piece::Arguments(text) => text.is_empty(),
-            Piece::Call(_) => false,
-        };
-        if is_empty {
-            return;
-        }
-        match (self.pieces.last_mut(), &piece) {
-            (Some(Piece::Reasoning(last)), Piece::Reasoning(text))
-            | (Some(Piece::Content(last)), Piece::Content(text))
-            | (Some(Piece::Arguments(last)), Piece::Arguments(text)) => last.push_str(text),
-            _ => self.pieces.push(piece),
-        }
+        Piece::append(&mut self.pieces, piece);
     }
 }
 
@@ -427,9 +434,9 @@ mod tests {
             start = end;
         }
         pieces.extend(reader.finish());
-        let mut joined = Reader::new(syntax.clone());
-        pieces.into_iter().for_each(|piece| joined.emit(piece));
-        joined.pieces
+        let mut joined = Vec::new();
+        pieces.into_iter().for_each(|piece| Piece::append(&mut joined, piece));
+        joined
     }
 
     #[track_caller]

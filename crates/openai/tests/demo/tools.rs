@@ -26,7 +26,7 @@ fn template(mark: &str) -> String {
 
 const HERMES: &str = "<tool_call>\"arguments";
 /// The marks of the formats.
-const MARKS: [&str; 7] = [
+const MARKS: [&str; 8] = [
     HERMES,
     "<tool_call><function=<parameter=",
     "[TOOL_CALLS]",
@@ -34,6 +34,7 @@ const MARKS: [&str; 7] = [
     "<|tool_call>call:",
     "<function=</function>",
     "<|start_header_id|>\"parameters\": ",
+    "<|channel|><|message|><|call|>",
 ];
 
 impl Model {
@@ -322,4 +323,34 @@ fn variables_reach_the_template() {
     };
     assert_eq!(prompt_tokens(Value::Null), prompt_tokens(json!({"loud": false})));
     assert_ne!(prompt_tokens(Value::Null), prompt_tokens(json!({"loud": true})));
+}
+
+#[test]
+fn an_effort_reaches_the_template_that_knows_it() {
+    let check = |template: &str, effort: &str, says: Result<&str, &str>| {
+        let model =
+            Model::new(&format!("{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}{template}"));
+        let body = json!({"messages": [{"role": "user", "content": "Hi"}], "reasoning_effort": effort, "max_tokens": 1});
+        match (model.read(&body), says) {
+            (Ok(prepared), Ok(says)) => {
+                let tokens = model.tokenizer.encode(&format!("Hi{says}"), Special::Parse, Bos::Add);
+                assert!(
+                    format!("{:?}", prepared.work).contains(&format!("{tokens:?}")),
+                    "{template}, {effort}"
+                );
+            }
+            (Err(error), Err(says)) => assert!(error.message.starts_with(says), "{error}"),
+            (found, _) => panic!("{template}, {effort}: {:?}", found.map(|_| ())),
+        }
+    };
+    check("{{ reasoning_effort }}", "high", Ok("high"));
+    check("{{ reasoning_effort }}", "none", Ok("none"));
+    check("{% if enable_thinking is false %} no{% endif %}", "none", Ok(" no"));
+    check("!", "none", Ok("!"));
+    check(
+        "!",
+        "high",
+        Err("reasoning_effort: expected \"none\", as the model's template knows no other, found \"high\""),
+    );
+    check("{{ reasoning_effort }}", "max", Err("reasoning_effort: expected one of none, minimal,"));
 }

@@ -178,6 +178,20 @@ fn every_end_of_generation_is_known() {
     assert_eq!(tokenizer.vocab_size(), eos as usize + 1);
 }
 
+/// gpt-oss ends its thoughts with a token that ends the answer in other vocabularies.
+#[test]
+fn the_end_of_a_message_is_not_that_of_an_answer_of_several() {
+    let mut vocabulary = Vocabulary::bpe("gpt-2", &[]);
+    let end = vocabulary.token("<|end|>", Kind::Control);
+    let last = vocabulary.token("<|return|>", Kind::Control);
+    vocabulary.key("tokenizer.ggml.eos_token_id", Value::U32(last));
+    assert_eq!(vocabulary.build().eog_tokens(), [end, last]);
+    let call = vocabulary.token("<|call|>", Kind::Control);
+    let tokenizer = vocabulary.build();
+    assert_eq!(tokenizer.eog_tokens(), [last, call]);
+    assert!(tokenizer.is_control(end));
+}
+
 #[test]
 fn control_tokens_show_or_hide() {
     let tokenizer = published("phi-3");
