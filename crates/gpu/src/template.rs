@@ -54,6 +54,8 @@ parts![
     "formats/parts/block",
     "formats/parts/five_bits",
     "formats/parts/iq4_levels",
+    "formats/parts/level_quads",
+    "formats/parts/level_table",
     "formats/parts/levels",
     "formats/parts/nibbles",
     "formats/parts/scale_d",

@@ -237,7 +237,7 @@ impl Roles {
         let named = texts.iter().zip(kinds).map(|(text, &kind)| ends_generation(text, kind));
         eog.extend((0..).zip(named).filter(|(_, named)| *named).map(|(id, _)| id));
         let (both, end_of_message) = MESSAGES_END;
-        if both.iter().all(|text| texts.iter().any(|found| found == text)) {
+        if both.iter().all(|text| eog.iter().any(|&token| texts[token as usize] == *text)) {
             eog.retain(|&token| texts[token as usize] != end_of_message);
         }
         eog.sort_unstable();

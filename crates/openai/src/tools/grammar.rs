@@ -69,10 +69,14 @@ impl Calls<'_> {
         }
     }
 
-    /// A marker, which may be a control token.
     fn marker(&self, text: &str) -> Rule {
-        self.tokenizer.control_token(text).map_or_else(|| Rule::text(text), Rule::Token)
+        marker(self.tokenizer, text)
     }
+}
+
+/// A marker, which may be a control token.
+pub(super) fn marker(tokenizer: &Tokenizer, text: &str) -> Rule {
+    tokenizer.control_token(text).map_or_else(|| Rule::text(text), Rule::Token)
 }
 
 /// White space as models put it round calls.

@@ -12,6 +12,7 @@
 use rustorch_llama::{GrammarRule as Rule, Tokenizer};
 use serde_json::Value;
 
+use super::grammar::marker;
 use super::json::ValueReader;
 use super::reader::Piece;
 
@@ -228,7 +229,7 @@ impl Messages<'_> {
     }
 
     fn marker(&self, text: &str) -> Rule {
-        self.tokenizer.control_token(text).map_or_else(|| Rule::text(text), Rule::Token)
+        marker(self.tokenizer, text)
     }
 }
 

@@ -3,22 +3,11 @@
 use openai::{Answer, Context, Endpoint, ModelNames, Prepared, UnknownFields, count_tokens, parse_object};
 use serde_json::{Value, json};
 
-use crate::harness::{IDENTITY, demo, no_blanks, read, submit, whole};
+use crate::harness::{IDENTITY, demo, no_blanks, read, streamed_text, whole};
 
 /// The events of a streamed answer.
 fn events(endpoint: Endpoint, body: &Value) -> Vec<Value> {
-    let mut body = body.clone();
-    body["stream"] = json!(true);
-    let options = read(endpoint, &body, ModelNames::Any).unwrap().stream.unwrap();
-    let (answer, received) = submit(endpoint, &body);
-    let mut stream = answer.into_stream(&IDENTITY, options);
-    let mut out = Vec::new();
-    stream.open(&mut out);
-    while !stream.is_complete() {
-        let (choice, event) = received.recv().unwrap();
-        stream.add(choice, event, &demo().tokenizer, &mut out).unwrap();
-    }
-    let text = String::from_utf8(out).unwrap();
+    let (text, _) = streamed_text(endpoint, body);
     let event = |text: &str| {
         let (name, data) = text.split_once('\n').unwrap();
         let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();

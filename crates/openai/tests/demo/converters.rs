@@ -3,24 +3,12 @@
 use openai::{Endpoint, ModelNames};
 use serde_json::{Value, json};
 
-use crate::harness::{IDENTITY, demo, no_blanks, read, submit, whole};
+use crate::harness::{LINES, demo, no_blanks, read, streamed_text, whole};
 
 /// The parts of a streamed answer: lines of JSON, or the data of events.
 fn parts(endpoint: Endpoint, body: &Value) -> Vec<Value> {
-    let mut body = body.clone();
-    body["stream"] = json!(true);
-    let options = read(endpoint, &body, ModelNames::Any).unwrap().stream.unwrap();
-    let (answer, received) = submit(endpoint, &body);
-    let mut stream = answer.into_stream(&IDENTITY, options);
-    let mut out = Vec::new();
-    stream.open(&mut out);
-    while !stream.is_complete() {
-        let (choice, event) = received.recv().unwrap();
-        stream.add(choice, event, &demo().tokenizer, &mut out).unwrap();
-    }
-    let text = String::from_utf8(out).unwrap();
-    let is_lines = stream.content_type() == "application/x-ndjson";
-    assert_eq!(stream.comment().is_none(), is_lines);
+    let (text, content_type) = streamed_text(endpoint, body);
+    let is_lines = content_type == LINES;
     let parts = text.split_terminator(if is_lines { "\n" } else { "\n\n" });
     let data =
         |part: &str| if is_lines { part.to_owned() } else { part.strip_prefix("data: ").unwrap().to_owned() };

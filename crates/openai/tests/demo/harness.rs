@@ -138,3 +138,24 @@ pub fn join(chunks: &[Value], whole: &Value) -> Value {
     joined["usage"] = chunks.last().unwrap()["usage"].clone();
     joined
 }
+
+/// What a body is answered as a stream, and the type of its content.
+pub fn streamed_text(endpoint: Endpoint, body: &Value) -> (String, &'static str) {
+    let mut body = body.clone();
+    body["stream"] = json!(true);
+    let options = read(endpoint, &body, ModelNames::Any).unwrap().stream.unwrap();
+    let (answer, received) = submit(endpoint, &body);
+    let mut stream = answer.into_stream(&IDENTITY, options);
+    let content_type = stream.content_type();
+    assert_eq!(stream.comment().is_none(), content_type == LINES, "lines of JSON have no comments");
+    let mut out = Vec::new();
+    stream.open(&mut out);
+    while !stream.is_complete() {
+        let (choice, event) = received.recv().unwrap();
+        stream.add(choice, event, &demo().tokenizer, &mut out).unwrap();
+    }
+    (String::from_utf8(out).unwrap(), content_type)
+}
+
+/// The type of a stream of lines of JSON.
+pub const LINES: &str = "application/x-ndjson";

@@ -2,6 +2,7 @@
 //
 // a lane's half of a scale word: the scales of values 0 .. 15 and 16 .. 31, a byte each; super: d
 //@include formats/parts/block
+//@include formats/parts/level_table
 alias Quants = vec4<u32>;
 
 struct Scale {
@@ -11,24 +12,10 @@ struct Scale {
     second: V,
 }
 
-// In memory that all of a workgroup read: 16 neighbours lie in as many banks.
-var<workgroup> levels: array<V, 16>;
-
-fn setup(local_index: u32) {
-    if local_index == 0u {
-        levels = all_levels();
-    }
-}
-
 fn scale_of(raw: Raw) -> Scale {
     let both = raw.scale >> raw.shift;
     let d = unpack2x16float(raw.factors).x * 0.125;
     return Scale(V(d * f32(both & 255u)), V(d * f32((both >> 8u) & 255u)));
-}
-
-// The levels of the low nibbles of the bytes of a word.
-fn levels4(w: u32) -> V4 {
-    return V4(levels[w & 15u], levels[(w >> 16u) & 15u], levels[(w >> 8u) & 15u], levels[(w >> 24u) & 15u]);
 }
 
 fn values0(raw: Raw, scale: Scale) -> V4 {
