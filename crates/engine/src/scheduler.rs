@@ -280,7 +280,7 @@ impl Scheduler {
             .min(self.limits.max_chunk - 1)
             .min(self.blocks.max_tokens(seq, others).saturating_sub(num_tokens));
         seq.drafts.clear();
-        if most > 0 && seq.is_generating() {
+        if most > 0 && seq.takes_drafts() {
             self.drafter.draft(&seq.token_ids, most, &mut seq.drafts);
             seq.drafts.truncate(most);
             let has_pages = self.blocks.append(seq, num_tokens + seq.drafts.len());

@@ -69,6 +69,12 @@ impl Sequence {
         matches!(self.task, Task::Generate(_))
     }
 
+    /// Whether guesses may run behind its last token: it generates, and the rows of its prompt, whose scores are counted from
+    /// the first token on, are all scored.
+    pub fn takes_drafts(&self) -> bool {
+        self.is_generating() && self.num_scored_rows().is_none()
+    }
+
     /// What the next `num_tokens` tokens have to yield: its own, and then the drafts.
     pub fn want(&self, num_tokens: usize) -> Want {
         let is_last = num_tokens == self.num_pending_tokens() + self.drafts.len();

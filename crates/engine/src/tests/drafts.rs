@@ -53,8 +53,8 @@ fn all_tokens(request: &Request) -> Vec<u32> {
 
 /// Runs requests one after the other on one engine; what each got, and the steps that it took.
 fn run(drafter: Oracle, requests: &[Request]) -> Vec<(Completion, u64)> {
-    let policies = Policies { drafter: Box::new(drafter), ..Policies::default() };
     let options = EngineOptions::default();
+    let policies = Policies { drafter: Box::new(drafter), ..Policies::default() };
     let mut engine = Engine::new(FakeRunner::new(wide()), options, policies).expect("sizes that agree");
     let one = |request: &Request| {
         let (seq, stream) = sequence(wide(), None, request.clone()).expect("a request that fits");
@@ -131,4 +131,33 @@ fn only_accepted_tokens_are_findable() {
         assert_eq!(got.usage.cached_tokens, found);
         assert_eq!((got.token_ids, got.reason), (want.token_ids, want.reason));
     }
+}
+
+/// A prompt of one token that a step has no room for is a decode in the next step, although it is still to be scored.
+#[test]
+fn drafts_wait_until_the_prompt_is_scored() {
+    let params = SamplingParams { prompt_logprobs: Some(1), ..request(0.0).params };
+    let short = |max_tokens| Request {
+        prompt_token_ids: vec![PROMPT[0]],
+        params: SamplingParams { max_tokens: Some(max_tokens), ..params.clone() },
+        ..Request::default()
+    };
+    let requests = [request(0.0), short(1), short(NUM_TOKENS)];
+    let want = requests.each_ref().map(|request| generate_alone(wide(), None, request.clone()));
+    let drafter = Oracle { token_ids: all_tokens(&requests[0]), wrong_from: usize::MAX, most: 3 };
+    let policies = Policies { drafter: Box::new(drafter), ..Policies::default() };
+    // Of the first step, the long prompt takes two tokens.
+    let options = EngineOptions { token_budget: Some(3), max_num_seqs: Some(3), ..EngineOptions::default() };
+    let mut engine = Engine::new(FakeRunner::new(wide()), options, policies).expect("sizes that agree");
+    let streams = requests.map(|request| {
+        let (seq, stream) = sequence(wide(), None, request).expect("a request that fits");
+        engine.add(seq);
+        stream
+    });
+    engine.step();
+    assert_eq!(engine.pending_prompts(), [(0, 3), (2, 1)]);
+    while engine.stats().running > 0 {
+        engine.step();
+    }
+    assert_eq!(streams.map(|stream| stream.completion().expect("an ending")), want);
 }
