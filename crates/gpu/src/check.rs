@@ -37,7 +37,18 @@ impl Subject for GpuBackend {
     }
 }
 
-/// Runs every check in every setting in which the device's kernels differ, starting from `options`. `found` is told each
+/// What [`run`] checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Everything.
+    All,
+    /// Products with matrices of every format, experts' too.
+    Products,
+    /// All but products.
+    Rest,
+}
+
+/// Runs the checks in every setting in which the device's kernels differ, starting from `options`. `found` is told each
 /// finding as it comes.
 ///
 /// # Errors
@@ -46,6 +57,7 @@ pub fn run(
     adapter: &Adapter,
     options: GpuOptions,
     model: &Gguf,
+    part: Part,
     mut found: impl FnMut(&Finding),
 ) -> Result<Report> {
     let device = adapter.describe();
@@ -62,12 +74,17 @@ pub fn run(
         let are_products_new = seen.iter().all(|seen| seen.matrix_tile != capabilities.matrix_tile);
         seen.push(capabilities);
         let backend = Arc::new(GpuBackend::new(gpu));
-        let mut checks = row_checks(&*backend);
-        checks.extend(model_checks(model));
-        if are_products_new {
+        let mut checks = Vec::new();
+        if part != Part::Products {
+            checks.extend(row_checks(&*backend));
+            checks.extend(model_checks(model));
+        }
+        if are_products_new && part != Part::Rest {
             checks.extend(product_checks(&*backend));
-            checks.extend(attention_checks(&*backend));
             checks.extend(expert_checks(&*backend));
+        }
+        if are_products_new && part != Part::Products {
+            checks.extend(attention_checks(&*backend));
         }
         report.findings.extend(conformance::run(&backend, &setting(capabilities), checks, &mut found));
     }

@@ -228,14 +228,32 @@ fn embeddings_are_right_to_rounding() {
 mod device {
     use super::*;
 
-    /// On a GPU with the cache that users get; and once, with weights that no GPU rounds, with the other.
-    #[test]
-    fn logits_on_a_gpu_are_as_right() {
+    /// The formats of whose plain models there is one on a GPU. Its products differ between block formats in how a block is
+    /// unpacked alone, which the conformance checks compare for every format.
+    const FORMATS: [Format; 4] = [Format::F32, Format::BF16, Format::Q8_0, Format::Q4_K];
+
+    /// The models of [`FORMATS`], the mixtures and the variations, with the cache that users get; and once, with weights that
+    /// no GPU rounds, with the other.
+    fn check_on_gpu(is_wanted: impl Fn(&TestModel) -> bool) {
         let recorded = Recorded::read();
         println!("model          cache      ours llama.cpp  ratio");
-        for model in models::all() {
+        let is_plain = |model: &TestModel, formats: &[Format]| {
+            formats.iter().any(|format| model.name == format.name().to_lowercase())
+        };
+        let is_left_out = |model: &TestModel| is_plain(model, &Format::ALL) && !is_plain(model, &FORMATS);
+        for model in models::all().into_iter().filter(|model| is_wanted(model) && !is_left_out(model)) {
             let caches = if model.name == "f32" { BOTH_CACHES } else { &BOTH_CACHES[1..] };
             check(gpu::device(), caches, model, &recorded);
         }
+    }
+
+    #[test]
+    fn logits_of_float_weights_are_as_right() {
+        check_on_gpu(|model| !is_quantized(model));
+    }
+
+    #[test]
+    fn logits_of_quantized_weights_are_as_right() {
+        check_on_gpu(is_quantized);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use conformance::{Finding, Report};
 use devices::{GpuChoice, GpuOptions};
 use gguf::{Format, Gguf};
+use gpu::check::Part;
 use gpu::{Adapter, Adapters, GpuBackend};
 use model::{AttentionOp, Backend, LlamaConfig};
 
@@ -54,7 +55,7 @@ impl Platform for GpuPlatform {
             Device::Gpu(choice) => choice,
             Device::Auto => GpuChoice::Any,
         };
-        Ok(Some(gpu::check::run(Adapters::find().choose(choice)?, options, model, found)?))
+        Ok(Some(gpu::check::run(Adapters::find().choose(choice)?, options, model, Part::All, found)?))
     }
 }
 
