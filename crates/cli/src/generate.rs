@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, StdoutLock, Write};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Instant;
 
@@ -12,9 +13,9 @@ use rustorch_llama::{
 };
 
 use crate::model_args::{ModelArgs, Purpose, Started, parse_count};
-use crate::output;
 use crate::sampling_args::SamplingArgs;
 use crate::structure::StructureArgs;
+use crate::{output, text_input};
 
 /// Generate text for one or more prompts, all in one batch
 ///
@@ -22,11 +23,14 @@ use crate::structure::StructureArgs;
 /// others are held until their turn. The first prompt is sampled with --seed, the next with the number after it, and so on.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The prompt; repeat for more
-    #[arg(short, long, value_name = "TEXT", required = true, allow_hyphen_values = true)]
+    /// The prompt, or - for standard input; repeat for more
+    #[arg(short, long, value_name = "TEXT", required_unless_present = "file", allow_hyphen_values = true)]
     prompt: Vec<String>,
+    /// File with a prompt, whose last line break is left out; repeat for more, which follow those of --prompt
+    #[arg(short, long, value_name = "PATH")]
+    file: Vec<PathBuf>,
     /// Most tokens to generate for each prompt [default: 128, or what fits the context]
-    #[arg(short = 'n', long, value_name = "N", value_parser = parse_count)]
+    #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", value_parser = parse_count)]
     max_tokens: Option<NonZeroUsize>,
     /// Take each prompt for a user's message and apply the model's chat template
     #[arg(long)]
@@ -53,18 +57,26 @@ struct Lane {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let prompts = prompts(args)?;
     // One batch for all prompts, however many.
-    let num_prompts = NonZeroUsize::new(args.prompt.len()).unwrap_or(NonZeroUsize::MIN);
+    let num_prompts = NonZeroUsize::new(prompts.len()).unwrap_or(NonZeroUsize::MIN);
     let given = args.model.batch_size.or(NonZeroUsize::new(LlamaConfig::DEFAULT_BATCH_SIZE));
     let batch_size = given.max(Some(num_prompts));
     let model = ModelArgs { batch_size, ..args.model.clone() };
-    let Started { engine, tokenizer, .. } = model.start_engine(Purpose::Throughput, None)?;
+    let started = model.start_engine(Purpose::Throughput, None)?;
+    started.note(&model);
+    let Started { engine, tokenizer, .. } = started;
+    if !args.chat && !args.model.file.is_demo() && tokenizer.chat_template().is_ok() {
+        output::note(
+            "hint: the model has a chat template: --chat makes a prompt the message that it answers",
+        );
+    }
     // Before the clock starts: it may take as long as many tokens.
     let grammar = args.structure.compile(&tokenizer)?;
     let (sender, events) = mpsc::channel();
     let started = Instant::now();
     let longest = engine.max_seq_tokens();
-    for (index, prompt) in args.prompt.iter().enumerate() {
+    for (index, prompt) in prompts.iter().enumerate() {
         request(args, index, prompt, &tokenizer, longest)
             .map(|request| Request { grammar: grammar.clone(), ..request })
             .and_then(|request| Ok(engine.submit_to(request, index as u64, &sender)?))
@@ -72,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     drop(sender);
 
-    let mut lanes = lanes(args);
+    let mut lanes = lanes(&prompts, args.chat);
     let mut usage = Usage::default();
     let mut current = 0;
     let mut out = Out::new();
@@ -107,15 +119,32 @@ fn prompt_name(index: usize) -> String {
     format!("prompt {}", index + 1)
 }
 
-fn lanes(args: &Args) -> Vec<Lane> {
-    let of = args.prompt.len();
+/// Those of the arguments, then those of files.
+fn prompts(args: &Args) -> Result<Vec<String>> {
+    let given = args.prompt.iter().map(|prompt| match prompt.as_str() {
+        "-" => text_input::read_stdin().map(without_last_break),
+        prompt => Ok(prompt.to_owned()),
+    });
+    let of_files = args.file.iter().map(|path| text_input::read_file(path).map(without_last_break));
+    given.chain(of_files).collect()
+}
+
+/// A text without the line break that editors and `echo` end it with.
+fn without_last_break(mut text: String) -> String {
+    let kept = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    text.truncate(kept.len());
+    text
+}
+
+fn lanes(prompts: &[String], is_chat: bool) -> Vec<Lane> {
+    let of = prompts.len();
     let lane = |(index, prompt): (usize, &String)| {
         let number = if of > 1 { format!("--- {}/{of}\n", index + 1) } else { String::new() };
         // A chat's prompt is no beginning of its answer.
-        let prompt = if args.chat { "" } else { prompt };
+        let prompt = if is_chat { "" } else { prompt };
         Lane { heading: number + prompt, text: String::new(), ended: false }
     };
-    args.prompt.iter().enumerate().map(lane).collect()
+    prompts.iter().enumerate().map(lane).collect()
 }
 
 /// Prints what the current lane has, and goes on to the next whenever it has ended.

@@ -5,6 +5,9 @@
 
 mod batch;
 mod bench;
+mod command_line;
+mod completions;
+mod config_file;
 mod devices;
 mod generate;
 mod inspect;
@@ -21,36 +24,26 @@ mod tokenize;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Result;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
-/// Batched inference of Llama-family models from GGUF files.
-///
-/// Without --model, commands run the embedded demo model, which tells children's stories.
-#[derive(Parser)]
-#[command(name = "rustorch", version, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "Results go to standard output, everything else to standard error.\n\
-                        Exit status: 0 done, 1 the run failed, 2 wrong usage; of batch also 1 if a line has an error\n\
-                        (see --fail-on), and 130 and 143 after SIGINT and SIGTERM.")]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Generate(generate::Args),
-    Batch(batch::Args),
-    Serve(serve::Args),
-    Tokenize(tokenize::Args),
-    Logits(logits::Args),
-    Inspect(inspect::Args),
-    Perplexity(perplexity::Args),
-    Bench(bench::Args),
-    Devices(devices::Args),
-}
+use crate::command_line::{Cli, Command, Common, LogFormat};
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let result = command_line::parse().and_then(|Cli { command, common }| {
+        start_log(&common, &command);
+        dispatch(command)
+    });
+    result.unwrap_or_else(|error| {
+        output::error(&error);
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
         // A batch whose reader has closed the pipe is not complete, which its exit status says.
         Command::Batch(args) => batch::run(&args),
         command => match run(command) {
@@ -58,14 +51,29 @@ fn main() -> ExitCode {
             Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
             result => result.map(|()| ExitCode::SUCCESS),
         },
-    };
-    result.unwrap_or_else(|error| {
-        output::error(&error);
-        ExitCode::FAILURE
-    })
+    }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+/// Sends log lines to standard error: of a server always, of other commands if they are asked for.
+fn start_log(common: &Common, command: &Command) {
+    let is_server = matches!(command, Command::Serve(_));
+    let level = match (common.quiet, common.verbose, is_server) {
+        (true, ..) => LevelFilter::ERROR,
+        (false, true, _) => LevelFilter::DEBUG,
+        (false, false, true) => LevelFilter::INFO,
+        (false, false, false) => LevelFilter::OFF,
+    };
+    let asked = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let registry = tracing_subscriber::registry();
+    match common.log_format {
+        LogFormat::Text => registry.with(lines.with_filter(filter)).init(),
+        LogFormat::Json => registry.with(lines.json().with_filter(filter)).init(),
+    }
+}
+
+fn run(command: Command) -> Result<()> {
     match command {
         Command::Generate(args) => generate::run(&args),
         Command::Batch(args) => batch::run(&args).map(drop),
@@ -76,6 +84,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => completions::run_man(&args),
     }
 }
 

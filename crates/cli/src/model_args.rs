@@ -62,7 +62,7 @@ pub struct ModelArgs {
     #[command(flatten)]
     pub file: FileArgs,
     /// Longest sequence in tokens, prompt and output together [default: the smaller of the model's and 4096]
-    #[arg(short, long, value_name = "TOKENS", value_parser = parse_count)]
+    #[arg(short, long, visible_alias = "ctx-size", value_name = "TOKENS", value_parser = parse_count)]
     pub ctx: Option<NonZeroUsize>,
     /// Memory for the KV cache, such as 512M or 8G [default: what batch-size sequences of full length take, or without
     /// --batch-size at most a quarter of the free memory]
@@ -70,7 +70,7 @@ pub struct ModelArgs {
     pub kv_memory: Option<u64>,
     /// Sequences that run together [default: for serve and batch by machine and memory, at most 64 on a CPU and 128 on a GPU;
     /// otherwise 8]
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, visible_alias = "parallel", value_name = "N", value_parser = parse_count)]
     pub batch_size: Option<NonZeroUsize>,
     /// Compute every prompt from its beginning, even if another with the same beginning was computed
     #[arg(long)]
@@ -118,7 +118,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
     /// CPU threads [default: the physical cores]
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(short, long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<NonZeroUsize>,
     /// Element type of the KV cache
     #[arg(long, value_name = "TYPE", default_value = "f16")]
@@ -229,6 +229,21 @@ pub struct Started {
     pub fingerprint: String,
     pub pooling: Pooling,
     pub file: ModelFile,
+}
+
+impl Started {
+    /// Says what runs, in a line.
+    pub fn note(&self, model: &ModelArgs) {
+        let ModelFile { architecture, num_parameters, format, .. } = &self.file;
+        output::note(&format!(
+            "running {} ({architecture}, {} parameters, {format}) on {}: batch size {}, context {}",
+            model.file.name(),
+            output::grouped(*num_parameters),
+            self.weights.device(),
+            self.engine.stats().max_num_seqs,
+            self.engine.max_seq_tokens(),
+        ));
+    }
 }
 
 impl ModelArgs {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
@@ -50,10 +51,19 @@ pub fn error(error: &anyhow::Error) {
     eprintln!("error: {}", visible(&message(error)));
 }
 
-/// Prints a line for people: a summary or a note.
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Whether notes are left out.
+pub fn set_quiet(is_quiet: bool) {
+    IS_QUIET.store(is_quiet, Ordering::Relaxed);
+}
+
+/// Prints a line for people, a summary or a note, unless they want none.
 #[allow(clippy::print_stderr)] // This is where notes are printed.
 pub fn note(text: &str) {
-    eprintln!("{}", visible(text));
+    if !IS_QUIET.load(Ordering::Relaxed) {
+        eprintln!("{}", visible(text));
+    }
 }
 
 /// An error and its causes. Some messages end with that of their cause, which is not repeated then.

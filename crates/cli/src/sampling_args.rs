@@ -10,7 +10,7 @@ use crate::model_args::parse_whole;
 #[command(next_help_heading = "Sampling options", allow_negative_numbers = true)]
 pub struct SamplingArgs {
     /// 0 takes the most likely token each time
-    #[arg(long, value_name = "X", default_value_t = 0.8)]
+    #[arg(long, visible_alias = "temp", value_name = "X", default_value_t = 0.8)]
     #[arg(value_parser = number("a number, 0 or more", |x| x >= 0.0))]
     temperature: f32,
     /// Sample among the K most likely tokens; 0 for all

@@ -132,7 +132,6 @@ pub fn run(args: &Args) -> Result<()> {
         let (least, found) = (output::bytes(4 * args.body_limit), output::bytes(args.request_memory));
         bail!("--request-memory: expected at least four times --body-limit, {least}, found {found}");
     }
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
     // Each connection is an open file, and many systems allow a process 1024 unless it asks for more. Whatever is allowed is
     // enough to go on: connections beyond it wait.
     let _ = rlimit::increase_nofile_limit(args.max_connections.get() as u64 + SPARE_FILES);

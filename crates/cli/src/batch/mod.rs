@@ -103,8 +103,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     // Before the model is loaded, which may take minutes.
     let scan = input.scan(args.shard)?;
     let hash = output.is_durable().then(|| hash_model(&args.model.file));
-    let Started { engine, tokenizer, weights, fingerprint, pooling, .. } =
-        args.model.start_engine(Purpose::Throughput, Some(&args.template))?;
+    let started = args.model.start_engine(Purpose::Throughput, Some(&args.template))?;
+    started.note(&args.model);
+    let Started { engine, tokenizer, weights, fingerprint, pooling, .. } = started;
     let manifest = args.manifest(hash, &engine, &weights)?;
 
     // From here on a signal stops the run in good order.

@@ -11,21 +11,36 @@ pub struct Ran {
     /// Exit status; `None` after a signal.
     pub code: Option<i32>,
     pub stdout: String,
+    /// Without the line that says what runs.
     pub stderr: String,
+    /// That line, if there was one.
+    pub began: Option<String>,
 }
 
 /// Starts the binary with all its streams piped.
 pub fn start(args: &[&str]) -> Child {
+    start_in(&[], args)
+}
+
+fn start_in(environment: &[(&str, &str)], args: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rustorch"));
     // Whatever this machine has: what the answers are compared with was computed on the CPU.
     command.env("RUSTORCH_DEVICE", "cpu");
+    // And whatever its user has configured.
+    command.env("RUSTORCH_CONFIG", "").env_remove("RUST_LOG");
+    command.envs(environment.iter().copied());
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
 /// Runs the binary to its end.
 pub fn run(args: &[&str], stdin: &[u8]) -> Ran {
-    let mut child = start(args);
+    run_in(&[], args, stdin)
+}
+
+/// The same with these variables in the environment.
+pub fn run_in(environment: &[(&str, &str)], args: &[&str], stdin: &[u8]) -> Ran {
+    let mut child = start_in(environment, args);
     let mut pipe = child.stdin.take().unwrap();
     let output = thread::scope(|scope| {
         // Fails if the program ends without reading it.
@@ -33,13 +48,18 @@ pub fn run(args: &[&str], stdin: &[u8]) -> Ran {
         child.wait_with_output().unwrap()
     });
     let text = |bytes| String::from_utf8(bytes).unwrap_or_else(|error| panic!("{args:?}: {error}"));
-    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    let (stdout, stderr) = (text(output.stdout), text(output.stderr));
+    let (began, stderr) = match stderr.split_once('\n') {
+        Some((line, rest)) if line.starts_with("running ") => (Some(line.to_owned()), rest.to_owned()),
+        _ => (None, stderr),
+    };
+    Ran { code: output.status.code(), stdout, stderr, began }
 }
 
 /// Standard output of a run that succeeds.
 #[track_caller]
 pub fn succeed(args: &[&str], stdin: &[u8]) -> String {
-    let Ran { code, stdout, stderr } = run(args, stdin);
+    let Ran { code, stdout, stderr, .. } = run(args, stdin);
     assert_eq!(code, Some(0), "{args:?}: {stderr}");
     stdout
 }

@@ -18,5 +18,6 @@ mod logits;
 mod malformed;
 mod perplexity;
 mod serve;
+mod settings;
 mod tokenize;
 mod usage;

@@ -8,7 +8,7 @@ const RUN: &[&str] = &[
     "--device",
     "--no-matrix-units",
     "--no-subgroups",
-    "--threads",
+    "-t, --threads",
     "--kv-type",
     "--page-size",
     "--chunk",
@@ -16,6 +16,9 @@ const RUN: &[&str] = &[
     "--isa",
     "--seed",
 ];
+/// Options of every command.
+const COMMON: &[&str] =
+    &["--config", "-q, --quiet", "-v, --verbose", "--log-format", "-h, --help", "-V, --version"];
 /// And of those that do not choose the batch and the context themselves.
 const CAPACITY: &[&str] = &["-c, --ctx", "--kv-memory", "--batch-size", "--no-prefix-cache"];
 
@@ -25,13 +28,13 @@ fn help_names_every_option() {
         let long = succeed(&[command, "--help"], b"");
         let short = succeed(&[command, "-h"], b"");
         assert_eq!(succeed(&["help", command], b""), long);
-        for option in own.iter().chain(shared).chain(&["-h, --help", "-V, --version"]) {
+        for option in own.iter().chain(shared).chain(COMMON) {
             for help in [&long, &short] {
                 assert!(help.contains(option), "{command}: {option} is not in\n{help}");
             }
         }
         let described = |line: &&str| line.trim_start().starts_with('-');
-        let options = own.len() + shared.len() + 2;
+        let options = own.len() + shared.len() + COMMON.len();
         assert_eq!(
             short.lines().filter(described).count(),
             options,
@@ -40,6 +43,7 @@ fn help_names_every_option() {
     };
     let generate = &[
         "-p, --prompt",
+        "-f, --file",
         "-n, --max-tokens",
         "--chat",
         "--system",
@@ -124,6 +128,8 @@ fn help_names_every_option() {
     check("bench", bench, RUN);
     let devices = &["--check", "--json", "-m, --model", "--device", "--no-matrix-units", "--no-subgroups"];
     check("devices", devices, &[]);
+    check("completions", &[], &[]);
+    check("man", &["-o, --output-folder"], &[]);
 }
 
 #[test]
@@ -139,19 +145,30 @@ fn the_program_s_help_lists_commands_and_exit_statuses() {
         "perplexity",
         "bench",
         "devices",
+        "completions",
+        "man",
         "0 done, 1 the run failed, 2",
     ] {
         assert!(help.contains(text), "{text} is not in\n{help}");
     }
-    let version = succeed(&["--version"], b"");
+    let version = succeed(&["-V"], b"");
     assert_eq!(version, format!("rustorch {}\n", env!("CARGO_PKG_VERSION")));
+    let long = succeed(&["--version"], b"");
+    assert!(long.starts_with(&version), "{long}");
+    for line in [
+        "commit: ",
+        "features: cpu",
+        "instruction sets: portable, avx2, avxvnni, avx512; of this machine: portable",
+    ] {
+        assert!(long.contains(line), "{line} is not in\n{long}");
+    }
 }
 
 #[test]
 fn wrong_usage_ends_with_2() {
     let ran = run(&[], b"");
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""));
-    assert!(ran.stderr.contains("Usage: rustorch <COMMAND>"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("Usage: rustorch [OPTIONS] <COMMAND>"), "{}", ran.stderr);
 
     let check = |args: &[&str], says: &str| fail(args, b"", 2, says);
     check(&["train"], "unrecognized subcommand 'train'");
@@ -160,7 +177,7 @@ fn wrong_usage_ends_with_2() {
     check(&["logits"], "--tokens <IDS>");
     check(&["perplexity"], "--file <PATH>");
     check(&["tokenize", "--threads", "1"], "unexpected argument '--threads'");
-    check(&["inspect", "--verbose"], "unexpected argument '--verbose'");
+    check(&["inspect", "--everything"], "unexpected argument '--everything'");
     check(&["logits", "--tokens", "1 a"], "expected token ids, found 'a'");
     check(&["logits", "--tokens", "-1"], "expected token ids, found '-1'");
     check(&["logits", "--tokens", "4294967296"], "expected token ids, found '4294967296'");
