@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Exit status: 0 done, 1 the run failed, 2 usage.
 #![forbid(unsafe_code)]
 
+mod api_keys;
 mod batch;
 mod bench;
 mod command_line;

@@ -1,6 +1,5 @@
 //! `rustorch serve`: the model behind an OpenAI-compatible HTTP API.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -9,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustorch_llama::{BatchSize, Grammars};
-use server::{DataConfig, ServedModel, Server, ServerConfig, Signals};
+use server::{ApiKey, DataConfig, Network, ServedModel, Server, ServerConfig, Signals};
 
-use crate::batch;
 use crate::model_args::{ModelArgs, Purpose, Started, TemplateArgs, parse_count, parse_size, parse_whole};
 use crate::output;
+use crate::{api_keys, batch};
 
 /// Serve the model over HTTP, as OpenAI's API
 ///
@@ -33,9 +32,14 @@ pub struct Args {
     /// Key that requests must have; better set in the environment, which other users cannot see
     #[arg(long, value_name = "KEY", env = "RUSTORCH_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// File that holds the key in its only line
+    /// File with a key in each line, perhaps with a blank and a weight from 1 to 1000 behind it: in the queue, keys take turns by
+    /// their weights
     #[arg(long, value_name = "FILE", conflicts_with = "api_key")]
     api_key_file: Option<PathBuf>,
+    /// Proxy that is believed when it says whose request it passes on (X-Forwarded-For or Forwarded), as an address or a network
+    /// such as 10.0.0.0/8; repeat for more. Clients are told apart by their addresses unless there are several keys
+    #[arg(long, value_name = "ADDRESS")]
+    trusted_proxy: Vec<Network>,
     /// Origin of web pages that may use the server, such as https://example.org; repeat for more, * for all
     #[arg(long, value_name = "ORIGIN", value_parser = parse_origin)]
     cors_origin: Vec<String>,
@@ -98,36 +102,20 @@ fn parse_origin(text: &str) -> Result<String, String> {
     }
 }
 
-/// The key that requests must have.
-///
-/// # Errors
-/// A file that cannot be read, and a key that no header can hold.
-fn api_key(args: &Args) -> Result<Option<String>> {
-    let (key, from) = match (&args.api_key, &args.api_key_file) {
-        (Some(key), _) => (key.clone(), "--api-key".to_owned()),
-        (None, None) => return Ok(None),
-        (None, Some(file)) => {
-            let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-            let key = text.strip_suffix('\n').map_or(text.as_str(), |line| line.trim_end_matches('\r'));
-            (key.to_owned(), file.display().to_string())
-        }
-    };
-    if key.is_empty() {
-        bail!("{from}: expected a key, found an empty one");
+/// The keys of which requests must have one.
+fn api_keys(args: &Args) -> Result<Vec<ApiKey>> {
+    match (&args.api_key, &args.api_key_file) {
+        (Some(key), _) => api_keys::given(key),
+        (None, Some(file)) => api_keys::of_file(file),
+        (None, None) => Ok(Vec::new()),
     }
-    if !key.chars().all(|c| c.is_ascii_graphic()) {
-        bail!(
-            "{from}: expected a key of visible ASCII characters, found one with blanks, line breaks or others"
-        );
-    }
-    Ok(Some(key))
 }
 
 /// Files that are open beside connections, generously.
 const SPARE_FILES: u64 = 512;
 
 pub fn run(args: &Args) -> Result<()> {
-    let api_key = api_key(args)?;
+    let api_keys = api_keys(args)?;
     if args.request_memory / 4 < args.body_limit {
         let (least, found) = (output::bytes(4 * args.body_limit), output::bytes(args.request_memory));
         bail!("--request-memory: expected at least four times --body-limit, {least}, found {found}");
@@ -171,9 +159,10 @@ pub fn run(args: &Args) -> Result<()> {
         pooling,
         file,
     };
-    let is_open = api_key.is_none();
+    let is_open = api_keys.is_empty();
     let config = ServerConfig {
-        api_key,
+        api_keys,
+        trusted_proxies: args.trusted_proxy.clone(),
         cors_origins: args.cors_origin.clone(),
         max_queue: args.max_queue,
         max_connections: args.max_connections.get(),

@@ -10,7 +10,7 @@ use crate::embedding::Pooler;
 use crate::error::{EngineError, Result};
 use crate::events::{EventSender, EventSink};
 use crate::generation::Generation;
-use crate::request::{ClientId, EmbeddingRequest, Priority, Request};
+use crate::request::{Client, EmbeddingRequest, Priority, Request};
 use crate::sampler::SamplingState;
 use crate::sampling_params::SamplingParams;
 use crate::scoring::Scoring;
@@ -83,7 +83,7 @@ impl Admission {
 
     fn sequence(
         prompt_token_ids: Vec<u32>,
-        (priority, client): (Priority, ClientId),
+        (priority, client): (Priority, Client),
         max_cached_tokens: usize,
         task: Task,
         sink: impl EventSink + 'static,

@@ -35,6 +35,7 @@ mod stop;
 mod strings;
 mod text;
 mod truncation;
+mod turns;
 
 #[cfg(test)]
 mod testing;
@@ -49,8 +50,8 @@ pub use handle::EngineHandle;
 pub use options::EngineOptions;
 pub use prefix_index::PrefixCache;
 pub use request::{
-    ClientId, Completion, Embedding, EmbeddingRequest, Event, FinishReason, Pooling, Priority, Request,
-    TokenEvent, TokenLogprobs, Usage,
+    Client, ClientId, Completion, Embedding, EmbeddingRequest, Event, FinishReason, Pooling, Priority,
+    Request, TokenEvent, TokenLogprobs, Usage, Weight,
 };
 pub use sampling_params::{Dry, Mirostat, SamplingParams, Xtc};
 pub use stats::EngineStats;

@@ -15,8 +15,8 @@ pub struct Request {
     pub grammar: Option<SharedGrammar>,
     /// Who goes first.
     pub priority: Priority,
-    /// Who asks: of those of one priority that wait, clients take turns.
-    pub client: ClientId,
+    /// Who asks: of those of one priority that wait, clients take turns, by their weights.
+    pub client: Client,
 }
 
 /// One prompt to embed: the state of the model after its last layer and norm, where logits would come from.
@@ -28,8 +28,8 @@ pub struct EmbeddingRequest {
     pub pooling: Pooling,
     /// Who goes first.
     pub priority: Priority,
-    /// Who asks: of those of one priority that wait, clients take turns.
-    pub client: ClientId,
+    /// Who asks: of those of one priority that wait, clients take turns, by their weights.
+    pub client: Client,
 }
 
 /// How the states of a prompt's tokens become one vector.
@@ -45,6 +45,46 @@ pub enum Pooling {
 /// Somebody who asks, as far as the caller tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ClientId(pub u64);
+
+/// Somebody who asks, and how often it is their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Client {
+    /// Who.
+    pub id: ClientId,
+    /// Sequences that begin for each one of a client of weight 1, while both have some waiting.
+    pub weight: Weight,
+}
+
+impl From<ClientId> for Client {
+    fn from(id: ClientId) -> Self {
+        Self { id, weight: Weight::default() }
+    }
+}
+
+/// A client's share of the turns: 1 to [`Weight::MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Weight(u16);
+
+impl Weight {
+    /// The largest.
+    pub const MAX: u16 = 1000;
+
+    /// `None` beyond 1 to [`MAX`](Self::MAX).
+    pub fn new(weight: u16) -> Option<Self> {
+        (1..=Self::MAX).contains(&weight).then_some(Self(weight))
+    }
+
+    /// As a number.
+    pub fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(1)
+    }
+}
 
 /// Who goes first. Requests of equal priority begin in the order of their arrival if they are one client's; clients take turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -1,8 +1,8 @@
 //! Which tokens of which sequences run in the next step.
 //!
 //! Sequences run by priority and, within one, by turn, and nothing overtakes: of one priority, those that run always come before
-//! those that wait. A client's turns follow one another. Its first is that of the sequence that began last, so that it begins
-//! before what others have queued behind that: clients take turns, and those of one client begin in the order of their arrival.
+//! those that wait. A client's turns follow one another (`turns.rs`), so that clients take turns, by their weights, and the sequences
+//! of one client begin in the order of their arrival.
 //! A step takes, while the token budget lasts, of the normal sequences and then of the low ones,
 //!
 //! 1. the last token of every running sequence that is about to generate (a decode);
@@ -37,6 +37,7 @@ use crate::prompts::{self, Prompt, Room};
 use crate::request::Priority;
 use crate::sequence::Sequence;
 use crate::stats::EngineStats;
+use crate::turns::Turns;
 
 /// The limits of a step.
 #[derive(Debug, Clone, Copy)]
@@ -61,8 +62,8 @@ pub(crate) struct Scheduler {
     running: Vec<Sequence>,
     /// Those without, normal and low, by [`Sequence::rank`]; all come after those of their priority in `running`.
     waiting: [VecDeque<Sequence>; 2],
-    /// Of each priority, the turn of the sequence that has begun last.
-    turns: [u64; 2],
+    /// Of each priority.
+    turns: [Turns; 2],
     /// What the current step runs, in the order of its batch.
     scheduled: Vec<Scheduled>,
     /// The prompts among which a step is divided.
@@ -95,7 +96,7 @@ impl Scheduler {
             drafter,
             running: Vec::with_capacity(limits.max_num_seqs),
             waiting: [VecDeque::new(), VecDeque::new()],
-            turns: [0; 2],
+            turns: Default::default(),
             scheduled: Vec::with_capacity(limits.max_num_seqs),
             prompts: Vec::with_capacity(limits.max_num_seqs),
             tokens: Vec::new(),
@@ -133,8 +134,8 @@ impl Scheduler {
         self.blocks.name_pages(&mut seq);
         let waiting = &mut self.waiting[seq.priority as usize];
         // The turns of a client rise, so its last waiting sequence has the last.
-        let last = waiting.iter().rev().find(|waiting| waiting.client == seq.client);
-        seq.turn = self.turns[seq.priority as usize].max(last.map_or(0, |last| last.turn + 1));
+        let last = waiting.iter().rev().find(|waiting| waiting.client.id == seq.client.id);
+        seq.turn = self.turns[seq.priority as usize].of_new(seq.client, last);
         let place = waiting.partition_point(|waiting| waiting.rank() < seq.rank());
         waiting.insert(place, seq);
     }
@@ -344,7 +345,7 @@ impl Scheduler {
             let Some(mut seq) = self.waiting[priority as usize].pop_front() else { return };
             let allocated = self.blocks.allocate(&mut seq);
             assert!(allocated, "sequence {} was admitted without pages", seq.id);
-            self.turns[priority as usize] = self.turns[priority as usize].max(seq.turn);
+            self.turns[priority as usize].begin(&seq, !self.waiting[priority as usize].is_empty());
             let seq_idx = self.of_priority(priority).end;
             self.running.insert(seq_idx, seq);
             debug_assert!(self.scheduled.iter().all(|scheduled| scheduled.seq_idx < seq_idx));

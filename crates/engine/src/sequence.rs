@@ -10,7 +10,7 @@ use crate::error::EngineError;
 use crate::events::EventSender;
 use crate::generation::{Generation, Stuck};
 use crate::prefix_index::PageName;
-use crate::request::{ClientId, FinishReason, Pooling, Priority, Usage};
+use crate::request::{Client, FinishReason, Pooling, Priority, Usage};
 use crate::sampler::Sampler;
 use crate::scoring::Scoring;
 
@@ -22,7 +22,7 @@ pub(crate) struct Sequence {
     /// Rises in the order of arrival. Given by the scheduler.
     pub id: u64,
     pub priority: Priority,
-    pub client: ClientId,
+    pub client: Client,
     /// Its turn among those of its priority. Given by the scheduler.
     pub turn: u64,
     /// The prompt, then the generated tokens.

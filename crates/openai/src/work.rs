@@ -1,6 +1,6 @@
 //! What a request asks of the engine.
 
-use rustorch_llama::{ClientId, EmbeddingRequest, EngineHandle, EventSink, Priority, Request};
+use rustorch_llama::{Client, EmbeddingRequest, EngineHandle, EventSink, Priority, Request};
 
 use crate::error::ApiError;
 
@@ -60,7 +60,7 @@ impl Work {
 
     /// The same work, asked by `client`.
     #[must_use]
-    pub fn with_client(mut self, client: ClientId) -> Self {
+    pub fn with_client(mut self, client: Client) -> Self {
         match &mut self.sequences {
             Sequences::Generate(requests) => requests.iter_mut().for_each(|request| request.client = client),
             Sequences::Embed(requests) => requests.iter_mut().for_each(|request| request.client = client),

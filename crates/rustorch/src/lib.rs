@@ -44,9 +44,9 @@ pub use conformance::{Finding, Report as DeviceReport};
 pub use cpu::{CpuOptions, Isa};
 pub use devices::{DeviceMemory, GpuChoice, GpuDescription, GpuOptions, MatrixUnits, Profile, Subgroups};
 pub use engine::{
-    ClientId, Completion, Dry, Embedding, EmbeddingRequest, EngineError, EngineHandle, EngineStats, Event,
-    EventSink, FinishReason, Mirostat, Pooling, PrefixCache, Priority, Request, RequestStream,
-    SamplingParams, SharedGrammar, TokenEvent, TokenLogprobs, Usage, Xtc,
+    Client, ClientId, Completion, Dry, Embedding, EmbeddingRequest, EngineError, EngineHandle, EngineStats,
+    Event, EventSink, FinishReason, Mirostat, Pooling, PrefixCache, Priority, Request, RequestStream,
+    SamplingParams, SharedGrammar, TokenEvent, TokenLogprobs, Usage, Weight, Xtc,
 };
 pub use gguf::{Format, Gguf, Metadata};
 pub use grammar::{GrammarError, Rule as GrammarRule, Spec as GrammarSpec};

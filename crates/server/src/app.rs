@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus_client::registry::Registry;
-use rustorch_llama::ClientId;
+use rustorch_llama::Client;
 use tokio::task::spawn_blocking;
 
-use crate::auth::ApiKey;
+use crate::auth::Keys;
 use crate::batches::Batches;
 use crate::config::{ServedModel, ServerConfig};
 use crate::data_folder::DataFolder;
@@ -16,6 +16,7 @@ use crate::drain::{Drain, Ticket};
 use crate::files::FileStore;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::proxies::Proxies;
 use crate::queue::Queue;
 use crate::refusal::Refusal;
 
@@ -34,7 +35,8 @@ pub(crate) struct App {
     /// `None` without a data folder.
     pub files: Option<Arc<FileStore>>,
     pub batches: Option<Arc<Batches>>,
-    pub api_key: Option<ApiKey>,
+    pub keys: Keys,
+    pub proxies: Proxies,
     /// `None` without a data folder.
     data: Option<DataFolder>,
 }
@@ -46,8 +48,8 @@ pub(crate) type AppState = Arc<App>;
 pub(crate) struct Call {
     /// Random, as 32 hexadecimal digits.
     pub id: Arc<str>,
-    /// Clients are told apart by their addresses.
-    pub client: ClientId,
+    /// Clients are told apart by their keys or, if there are not several, by their addresses.
+    pub client: Client,
     pub arrived: Instant,
     pub deadline: tokio::time::Instant,
     /// Held until the answer has been sent: draining waits for it.
@@ -79,7 +81,8 @@ impl App {
             memory,
             metrics,
             drain,
-            api_key: config.api_key.as_deref().map(ApiKey::new),
+            keys: Keys::new(&config.api_keys),
+            proxies: Proxies(config.trusted_proxies.clone()),
             data,
             files,
             batches,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batch::{Manifest, UnknownFields};
-use rustorch_llama::{EngineHandle, Grammars, LlamaConfig, Pooling, Tokenizer};
+use rustorch_llama::{EngineHandle, Grammars, LlamaConfig, Pooling, Tokenizer, Weight};
+
+use crate::proxies::Network;
 
 /// The model that is served.
 #[derive(Debug, Clone)]
@@ -41,11 +43,29 @@ pub struct ModelFile {
     pub format: String,
 }
 
+/// A key, and its client's share of the turns in the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Visible ASCII characters.
+    pub key: String,
+    /// Sequences that begin for each one of a key of weight 1, while both have some waiting.
+    pub weight: Weight,
+}
+
+impl From<&str> for ApiKey {
+    fn from(key: &str) -> Self {
+        Self { key: key.to_owned(), weight: Weight::default() }
+    }
+}
+
 /// How it is served.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Required of every request but those for the page and `/health`. `None`: no key is required.
-    pub api_key: Option<String>,
+    /// One of them is required of every request but those for the page and `/health`. Without any, no key is required. If there
+    /// are several, they tell clients apart; else addresses do.
+    pub api_keys: Vec<ApiKey>,
+    /// Proxies that are believed when they say whose request they pass on, and that may have any number of connections.
+    pub trusted_proxies: Vec<Network>,
     /// Sequences that may wait while the batch is full. Further requests are answered 429.
     pub max_queue: usize,
     /// Connections held at once. For a further one, the one that is idle for longest is closed.
@@ -86,7 +106,8 @@ pub struct DataConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            api_key: None,
+            api_keys: Vec::new(),
+            trusted_proxies: Vec::new(),
             max_queue: 512,
             max_connections: 1024,
             max_connections_per_address: 512,

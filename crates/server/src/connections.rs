@@ -10,8 +10,9 @@ use std::time::Instant;
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
-use rustorch_llama::ClientId;
 use tokio::sync::Notify;
+
+use crate::proxies::Proxies;
 
 /// Connections beyond the limit that are accepted while all others are in use. They serve what tells the server's state and answer
 /// everything else with a refusal.
@@ -21,7 +22,9 @@ const RESERVED: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Connections {
     limit: usize,
+    /// Of an address that is no trusted proxy's.
     limit_per_address: usize,
+    proxies: Proxies,
     open: Mutex<Open>,
 }
 
@@ -56,20 +59,12 @@ pub(crate) struct Connection {
     /// Told when this one must make room.
     pub close: Arc<Notify>,
     pub admitted: Admitted,
-    pub client: ClientId,
-}
-
-/// Who has this address, as far as that can be known: an IPv6 network has a client for each 64 bits, whose rest is its own to choose.
-fn client_of(address: IpAddr) -> ClientId {
-    ClientId(match address {
-        IpAddr::V4(address) => address.to_bits().into(),
-        IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
-    })
+    pub address: IpAddr,
 }
 
 impl Connections {
-    pub fn new(limit: usize, limit_per_address: usize) -> Arc<Self> {
-        Arc::new(Self { limit, limit_per_address, open: Mutex::default() })
+    pub fn new(limit: usize, limit_per_address: usize, proxies: Proxies) -> Arc<Self> {
+        Arc::new(Self { limit, limit_per_address, proxies, open: Mutex::default() })
     }
 
     /// Takes in a connection from `address`. If there are too many, the one that is idle for longest makes room; `None` if
@@ -78,7 +73,7 @@ impl Connections {
         let mut open = self.open();
         let of_address = open.entries.values().filter(|entry| entry.address == address).count();
         let mut shed = Shed::None;
-        if of_address >= self.limit_per_address {
+        if of_address >= self.limit_per_address && !self.proxies.trust(address) {
             if !open.shed(Some(address)) {
                 return (None, Shed::New);
             }
@@ -98,16 +93,7 @@ impl Connections {
         open.next += 1;
         open.entries
             .insert(id, Entry { address, idle_since: Some(Instant::now()), close: Arc::clone(&close) });
-        (
-            Some(Connection {
-                connections: Arc::clone(self),
-                id,
-                close,
-                admitted,
-                client: client_of(address),
-            }),
-            shed,
-        )
+        (Some(Connection { connections: Arc::clone(self), id, close, admitted, address }), shed)
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -212,7 +198,7 @@ mod tests {
     #[test]
     fn the_idlest_makes_room() {
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let connections = Connections::new(3, 2);
+        let connections = Connections::new(3, 2, Proxies::default());
         let admit = |address| connections.admit(address);
         let first = admit(a).0.unwrap();
         let second = admit(a).0.unwrap();
@@ -237,5 +223,14 @@ mod tests {
         drop((busy, busy_too, used, fifth, first));
         drop(sixth);
         assert_eq!(admit(b).0.unwrap().admitted, Admitted::Fully);
+    }
+
+    #[test]
+    fn a_trusted_proxy_may_have_all_connections() {
+        let connections = Connections::new(3, 2, Proxies(vec!["10.0.0.1".parse().unwrap()]));
+        let admit = |address: [u8; 4]| connections.admit(IpAddr::from(address)).0;
+        let held = [(); 3].map(|()| admit([10, 0, 0, 1]).unwrap());
+        let _in_use = held.each_ref().map(Connection::in_use);
+        assert_eq!(connections.open().entries.len(), 3);
     }
 }

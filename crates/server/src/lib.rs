@@ -21,6 +21,7 @@ mod events;
 mod files;
 mod memory;
 mod metrics;
+mod proxies;
 mod queue;
 mod random;
 mod refusal;
@@ -28,5 +29,6 @@ mod router;
 mod routes;
 mod server;
 
-pub use config::{DataConfig, ModelFile, ServedModel, ServerConfig};
+pub use config::{ApiKey, DataConfig, ModelFile, ServedModel, ServerConfig};
+pub use proxies::{Network, NetworkError};
 pub use server::{Server, Signals, Stop};

@@ -173,8 +173,8 @@ impl Collector for RequestFigures {
                 "Memory that bodies of requests hold while they arrive, beyond the first 64 KiB of each",
                 self.memory.of_bodies() as f64,
             ),
-            ("clients", "Addresses that have sequences in flight", num_clients as f64),
-            ("sequences_of_a_client", "Most sequences in flight of one address", most as f64),
+            ("clients", "Keys or addresses that have sequences in flight", num_clients as f64),
+            ("sequences_of_a_client", "Most sequences in flight of one key or address", most as f64),
         ];
         encode_gauges(&mut encoder, &gauges)
     }

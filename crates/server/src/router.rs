@@ -11,12 +11,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use openai::Endpoint;
+use rustorch_llama::Client;
 use tokio::time::timeout_at;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
 use crate::app::{App, AppState, Call};
 use crate::body::JsonBytes;
 use crate::connections::Admitted;
+use crate::proxies::{Peer, client_of};
 use crate::refusal::Refusal;
 use crate::routes::{anthropic, batches, files, generate, health, llamacpp, models, ollama, tokens};
 
@@ -119,12 +121,13 @@ async fn surround(State(app): State<AppState>, mut request: Request, next: Next)
     let arrived = Instant::now();
     let deadline = tokio::time::Instant::from_std(arrived) + app.config.request_timeout;
     let ticket = Arc::new(app.drain.enter());
-    let client = request.extensions().get().copied().unwrap_or_default();
-    request.extensions_mut().insert(Call { id: Arc::clone(&id), client, arrived, deadline, _ticket: ticket });
-
     let mut counted = Counted { app: &app, endpoint: &endpoint, status: CLIENT_LEFT };
     let answered = match admit(&app, &endpoint, &request) {
-        Ok(()) => timeout_at(deadline, next.run(request)).await,
+        Ok(client) => {
+            let call = Call { id: Arc::clone(&id), client, arrived, deadline, _ticket: ticket };
+            request.extensions_mut().insert(call);
+            timeout_at(deadline, next.run(request)).await
+        }
         Err(refusal) => Ok(refusal.into_response()),
     };
     let timeout = || Refusal::timed_out(app.config.request_timeout.as_secs()).into_response();
@@ -141,20 +144,23 @@ async fn surround(State(app): State<AppState>, mut request: Request, next: Next)
     response
 }
 
-fn admit(app: &App, endpoint: &str, request: &Request) -> Result<(), Refusal> {
+/// Whether a request may be served, and whose it is.
+fn admit(app: &App, endpoint: &str, request: &Request) -> Result<Client, Refusal> {
     if OPEN.contains(&endpoint) {
-        return Ok(());
+        return Ok(Client::default());
     }
-    if let Some(key) = &app.api_key {
-        key.check(request.headers())?;
-    }
+    let of_key = app.keys.check(request.headers())?;
+    let of_address = || {
+        let peer = request.extensions().get().map(|Peer(peer)| app.proxies.client(*peer, request.headers()));
+        peer.map(|address| client_of(address).into())
+    };
     if request.extensions().get() == Some(&Admitted::ForState) && endpoint != "/metrics" {
         return Err(Refusal::too_many_connections());
     }
     if app.drain.is_draining() && endpoint != "/metrics" {
         return Err(Refusal::draining());
     }
-    Ok(())
+    Ok(of_key.or_else(of_address).unwrap_or_default())
 }
 
 /// Status in the metrics of a request whose client closed the connection before the answer.

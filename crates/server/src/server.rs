@@ -25,6 +25,7 @@ use crate::app::{App, AppState};
 use crate::config::{ServedModel, ServerConfig};
 use crate::connections::{Connection, Connections, Shed};
 use crate::drain::Drain;
+use crate::proxies::Peer;
 use crate::router::router;
 
 /// Threads for connections. They only pass on the engine's output; the processor's cores are for the engine.
@@ -143,7 +144,7 @@ impl Server {
         let service = router(Arc::clone(&app));
         let connections = GracefulShutdown::new();
         let ServerConfig { max_connections, max_connections_per_address, .. } = app.config;
-        let open = Connections::new(max_connections, max_connections_per_address);
+        let open = Connections::new(max_connections, max_connections_per_address, app.proxies.clone());
         let accept = async {
             loop {
                 match listener.accept().await {
@@ -195,10 +196,11 @@ async fn counted(app: AppState, served: impl Future<Output = ()>) {
 }
 
 async fn serve_connection(stream: TcpStream, service: Router, connection: Connection, watcher: Watcher) {
-    let (close, admitted, client) = (Arc::clone(&connection.close), connection.admitted, connection.client);
+    let (close, admitted, peer) =
+        (Arc::clone(&connection.close), connection.admitted, Peer(connection.address));
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(admitted);
-        request.extensions_mut().insert(client);
+        request.extensions_mut().insert(peer);
         let in_use = connection.in_use();
         let answered = service.clone().oneshot(request);
         async move { answered.await.map(|response| response.map(|body| in_use.until_sent(body))) }

@@ -247,6 +247,46 @@ fn a_key_may_come_from_a_file() {
 }
 
 #[test]
+fn a_file_may_have_several_keys_with_weights() {
+    let file = folder("serve_keys").join("keys");
+    std::fs::write(&file, "# of the team\nsecret 4\n\n  other\t\r\n").unwrap();
+    let served = Served::start(&["--api-key-file", arg(&file)]);
+    for (key, status) in
+        [("secret", 200), ("other", 200), ("4", 401), ("secret 4", 401), ("# of the team", 401)]
+    {
+        has_status(&served.ask(&[MODELS, &format!("authorization: Bearer {key}")], ""), status);
+    }
+    let check = |text: &str, error: &str| {
+        std::fs::write(&file, text).unwrap();
+        fail(&["serve", "--port", "0", "--api-key-file", arg(&file)], b"", 1, error);
+    };
+    check("\n# none\n", "expected a key");
+    check("a\nb 0\n", "line 2: expected a weight of 1 to 1000 behind the key, found \"0\"");
+    check("a b c\n", "line 1: expected a weight of 1 to 1000 behind the key, found \"b c\"");
+    check("a\nb\na 3\n", "line 3: expected each key once");
+    check("\u{fc}\n", "line 1: expected a key of visible ASCII characters");
+}
+
+#[test]
+fn a_trusted_proxy_says_whose_request_it_is() {
+    let long = json!({"prompt": "a", "max_tokens": 400, "ignore_eos": true, "stream": true}).to_string();
+    let clients = |options: &[&str]| {
+        let served = Served::start(options);
+        let ask = |of: &str| {
+            let mut stream = send(served.connect(), &[COMPLETIONS[0], COMPLETIONS[1], of], &long);
+            // The head of the answer: the sequence is in flight.
+            stream.read_exact(&mut [0; 12]).unwrap();
+            stream
+        };
+        let _held = ["x-forwarded-for: 192.0.2.1", "x-forwarded-for: 192.0.2.2"].map(ask);
+        served.ask(&["GET /metrics HTTP/1.1"], "").contains("\nrustorch_clients 2.0\n")
+    };
+    assert!(clients(&["--trusted-proxy", "192.0.2.0/24", "--trusted-proxy", "127.0.0.0/8"]));
+    assert!(!clients(&["--trusted-proxy", "192.0.2.0/24"]), "another is not believed");
+    fail(&["serve", "--trusted-proxy", "10.0.0.0/33"], b"", 2, "expected an address or a network");
+}
+
+#[test]
 fn a_page_of_another_origin_may_ask_if_that_is_wanted() {
     let origin = "origin: https://example.org";
     let allows = "access-control-allow-origin: https://example.org";

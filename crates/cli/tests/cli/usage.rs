@@ -105,6 +105,7 @@ fn help_names_every_option() {
         "--strict-fields",
         "--chat-template",
         "--api-key-file",
+        "--trusted-proxy",
         "--cors-origin",
         "--data-dir",
     ];

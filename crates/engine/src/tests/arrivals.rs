@@ -14,7 +14,8 @@ use crate::pacing::Clock;
 use crate::policies::{CacheRules, Drafter, Policies};
 use crate::prefix_index::{PageName, PrefixCache, PrefixIndex};
 use crate::request::{
-    ClientId, Completion, Embedding, EmbeddingRequest, Event, Pooling, Priority, Request, Usage,
+    Client, ClientId, Completion, Embedding, EmbeddingRequest, Event, Pooling, Priority, Request, Usage,
+    Weight,
 };
 use crate::sampling_params::SamplingParams;
 use crate::stats::EngineStats;
@@ -188,7 +189,8 @@ fn any_work() -> impl Strategy<Value = Work> {
     let pooling = prop::sample::select(vec![Pooling::Last, Pooling::Mean]);
     (any_prompt(), any_params(), priority, prop::option::weighted(0.2, pooling)).prop_map(
         |(prompt_token_ids, params, priority, pooling)| {
-            let client = ClientId(params.seed / 8 % 3);
+            let id = ClientId(params.seed / 8 % 3);
+            let client = Client { id, weight: Weight::new(1 + id.0 as u16).expect("a small one") };
             match pooling {
                 None => {
                     // Half of them are constrained, some from a later token on.

@@ -11,3 +11,4 @@ mod priorities;
 mod refusals;
 mod scheduling;
 mod threads;
+mod turns;

@@ -6,21 +6,21 @@ use crate::engine::Engine;
 use crate::events::RequestStream;
 use crate::options::EngineOptions;
 use crate::policies::Policies;
-use crate::request::{ClientId, Event, Priority, Request};
+use crate::request::{Client, ClientId, Event, Priority, Request};
 use crate::sampling_params::SamplingParams;
 use crate::testing::{FakeRunner, generate_alone, sequence, spec, with_pages};
 
 use Priority::{Low, Normal};
 
 /// An engine whose requests are told apart by the order in which they were added.
-struct Bench {
+pub struct Bench {
     spec: RunnerSpec,
-    engine: Engine<FakeRunner>,
-    requests: Vec<(Request, RequestStream)>,
+    pub engine: Engine<FakeRunner>,
+    pub requests: Vec<(Request, RequestStream)>,
 }
 
 impl Bench {
-    fn new(spec: RunnerSpec) -> Self {
+    pub fn new(spec: RunnerSpec) -> Self {
         let engine = Engine::new(FakeRunner::new(spec), EngineOptions::default(), Policies::default())
             .expect("sizes that agree");
         Self { spec, engine, requests: Vec::new() }
@@ -30,7 +30,13 @@ impl Bench {
         self.add_of(ClientId::default(), priority, prompt, max_tokens);
     }
 
-    fn add_of(&mut self, client: ClientId, priority: Priority, prompt: usize, max_tokens: usize) {
+    pub fn add_of(
+        &mut self,
+        client: impl Into<Client>,
+        priority: Priority,
+        prompt: usize,
+        max_tokens: usize,
+    ) {
         let seed = self.requests.len();
         let request = Request {
             prompt_token_ids: (0..prompt as u32).map(|i| (seed as u32 + i) % 19).collect(),
@@ -40,7 +46,7 @@ impl Bench {
                 ..SamplingParams::default()
             },
             priority,
-            client,
+            client: client.into(),
             ..Request::default()
         };
         let (seq, stream) = sequence(self.spec, None, request.clone()).expect("a request that fits");
@@ -49,7 +55,7 @@ impl Bench {
     }
 
     /// Runs a step and returns the requests that got a token.
-    fn step(&mut self) -> Vec<usize> {
+    pub fn step(&mut self) -> Vec<usize> {
         self.engine.step();
         assert_eq!(self.engine.check_integrity(), Ok(()));
         let mut stepped = Vec::new();

@@ -134,7 +134,7 @@ fn start(app: &App, endpoint: Endpoint, body: &[u8], call: &Call) -> Result<Star
         _ if endpoint.embeds() => work.len().min(app.model.config.batch_size).min(app.queue.most()),
         _ => work.len(),
     };
-    let places = app.queue.reserve(call.client, count)?;
+    let places = app.queue.reserve(call.client.id, count)?;
     let (mut sinks, events) = events::channel(places, Arc::clone(&app.metrics), call.arrived);
     work.with_client(call.client).submit(&app.model.engine, |choice| sinks.sink(choice))?;
     app.metrics.ignored_fields(endpoint.path(), ignored.len());

@@ -4,10 +4,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use rustorch_llama::Weight;
 use serde_json::json;
+use server::ApiKey;
 
-use crate::client::{Answering, JSON, ask, get, post, request};
-use crate::served::Served;
+use crate::client::{Answering, JSON, ask, get, post, request, send};
+use crate::served::{BATCH_SIZE, Served};
 
 /// A completion that is under way until its connection is dropped.
 fn under_way(served: &Served) -> Answering {
@@ -15,6 +17,59 @@ fn under_way(served: &Served) -> Answering {
     let answering = ask(served.address, "POST /v1/completions", &[JSON], long.to_string().as_bytes());
     assert_eq!(answering.status, 200);
     answering
+}
+
+/// A completion of some client's that is under way.
+fn of_client(served: &Served, client: (&str, &str)) -> Answering {
+    let long = json!({"prompt": "a", "max_tokens": 900, "ignore_eos": true, "stream": true});
+    ask(served.address, "POST /v1/completions", &[JSON, client], long.to_string().as_bytes())
+}
+
+#[test]
+fn a_trusted_proxy_says_who_the_client_is() {
+    let check = |proxies: &[&str], num_clients: f64| {
+        let served = Served::with(|config| {
+            config.trusted_proxies = proxies.iter().map(|proxy| proxy.parse().unwrap()).collect();
+        });
+        let headers = [
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-for", "192.0.2.1, 192.0.2.2"),
+            ("forwarded", "for=192.0.2.3"),
+            ("forwarded", "for=192.0.2.4, for=192.0.2.3"),
+        ];
+        let held = headers.map(|header| of_client(&served, header));
+        assert_eq!(served.metric("rustorch_clients"), num_clients, "{proxies:?}");
+        drop(held);
+    };
+    check(&["127.0.0.1"], 3.0);
+    check(&["10.0.0.0/8"], 1.0);
+    check(&[], 1.0);
+}
+
+/// The engine runs four at a time; all else waits.
+#[test]
+fn keys_share_the_queue_by_their_weights() {
+    let key = |key: &str, weight| ApiKey { key: key.to_owned(), weight: Weight::new(weight).unwrap() };
+    let served = Served::with(|config| config.api_keys = vec![key("sk-a", 1), key("sk-b", 3)]);
+    let ask = |key: &str, body: serde_json::Value| {
+        let bearer = format!("Bearer {key}");
+        let headers = [JSON, ("authorization", bearer.as_str())];
+        ask(served.address, "POST /v1/completions", &headers, body.to_string().as_bytes())
+    };
+    let body = |n| json!({"prompt": "a", "max_tokens": 200, "ignore_eos": true, "n": n, "stream": true});
+    let _running = ask("sk-a", body(BATCH_SIZE));
+    let (first, second) = (ask("sk-a", body(24)), ask("sk-b", body(24)));
+    let finished = |name: &str| {
+        let metrics = send(served.address, "GET /metrics", &[("authorization", "Bearer sk-b")], b"").text();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{metrics}")).parse::<f64>().unwrap()
+    };
+    assert_eq!(finished("rustorch_clients"), 2.0);
+    assert_eq!(second.whole().status, 200);
+    // What ran, the second key's, a third as many of the first key's, and those that ended until the figure was read.
+    let most = BATCH_SIZE + 24 + 8 + 2 * BATCH_SIZE;
+    assert!(finished("rustorch_sequences_total{end=\"length\"}") <= most as f64);
+    drop(first);
 }
 
 #[test]

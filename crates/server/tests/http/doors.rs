@@ -91,9 +91,8 @@ fn pages_of_other_origins_are_let_in_if_that_is_wanted() {
     let response = preflight(&closed, origin);
     assert_eq!((response.status, allowed(&response)), (405, None));
 
-    let key = Some("sk-1".to_owned());
     let open = Served::with(|config| {
-        config.api_key = key.clone();
+        config.api_keys = vec!["sk-1".into()];
         config.cors_origins = vec![origin.1.to_owned()];
     });
     // A browser sends no key before it knows whether it may.
@@ -158,7 +157,7 @@ fn the_newer_apis_answer_what_a_chat_does() {
 
 #[test]
 fn anthropic_s_api_has_its_own_errors() {
-    let served = Served::with(|config| config.api_key = Some("sk-a".to_owned()));
+    let served = Served::with(|config| config.api_keys = vec!["sk-a".into()]);
     let check = |path: &str, headers: &[(&str, &str)], body: &str, status: u16, kind: &str| {
         let found = send(served.address, &format!("POST {path}"), headers, body.as_bytes());
         let error = found.json();

@@ -120,7 +120,7 @@ fn what_is_no_request_is_refused() {
 
 #[test]
 fn a_key_is_asked_for_where_there_is_one() {
-    let served = Served::with(|config| config.api_key = Some("sk-1".to_owned()));
+    let served = Served::with(|config| config.api_keys = vec!["sk-1".into()]);
     let status = |path: &str, headers: &[(&str, &str)]| {
         send(served.address, &format!("GET {path}"), headers, b"").status
     };
