@@ -14,6 +14,7 @@
 //! changes a file. Then [`run`] runs it. This crate knows neither a command line nor HTTP; both use it.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod durable;
 mod error;
 mod index;
@@ -26,6 +27,7 @@ mod request;
 mod run;
 mod sniff;
 
+pub use clock::unix_seconds;
 pub use error::{Difference, Error, Result};
 pub use input::{Input, Scan, Shard};
 pub use journal::{Errors, Existing, Found, Journal, Output};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use openai::{Answer, ApiError, Prepared};
 use rustorch_llama::{EngineError, EngineHandle, Event, EventSink, Priority, Usage};
@@ -329,7 +329,7 @@ impl Run<'_> {
         let Place { job, bytes, source } = place;
         let number = source.number;
         let usage = Some(answer.usage());
-        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let created = unix_seconds(SystemTime::now());
         let line = OutputLine::success(source, answer, self.model.tokenizer, created);
         self.complete(job, Done { number, bytes, line, usage });
     }

@@ -35,7 +35,15 @@ impl FileArgs {
     }
 
     pub fn open(&self) -> Result<Gguf> {
-        if self.is_demo() { Ok(demo::gguf()) } else { Ok(Gguf::open(&self.model)?) }
+        if self.is_demo() {
+            return Ok(demo::gguf());
+        }
+        let gguf = Gguf::open(&self.model)?;
+        for (part, target) in gguf.parts_elsewhere() {
+            let (part, target) = (part.display(), target.display());
+            output::note(&format!("warning: {part} is a link out of the model's folder, to {target}"));
+        }
+        Ok(gguf)
     }
 
     /// The model's name in answers: the file's name without its extension.

@@ -104,6 +104,19 @@ impl Gguf {
         &self.paths
     }
 
+    /// Parts of a split model that are links out of the folder, and where they lead. A folder is also that to which the first part,
+    /// which its user named, leads: some stores of downloaded models are folders of links to files in another.
+    pub fn parts_elsewhere(&self) -> Vec<(&Path, PathBuf)> {
+        let Some((first, others)) = self.paths.split_first() else { return Vec::new() };
+        let real = |path: &Path| path.canonicalize().ok();
+        let named =
+            first.parent().map(|folder| if folder == Path::new("") { Path::new(".") } else { folder });
+        let own = [named.and_then(real), real(first).and_then(|path| Some(path.parent()?.to_owned()))];
+        let is_own = |path: &Path| own.iter().flatten().any(|folder| path.parent() == Some(folder));
+        let elsewhere = others.iter().filter_map(|path| Some((path.as_path(), real(path)?)));
+        elsewhere.filter(|(_, target)| !is_own(target)).collect()
+    }
+
     /// Tells the OS that the memory holding `tensor`'s pages of the mapped file is not needed for now: call
     /// it once the weights have been copied elsewhere. The tensor stays readable; its pages then come
     /// from disk again. Does nothing for a model in memory.

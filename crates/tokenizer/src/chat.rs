@@ -6,7 +6,7 @@
 //! it stay text: see [`crate::guard`].
 
 use std::borrow::Cow;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
@@ -17,7 +17,7 @@ use crate::error::{Result, TokenizerError};
 use crate::guard::{Guard, StandIns};
 use crate::jinja::{self, refused};
 use crate::python;
-use crate::time::strftime;
+use crate::time::strftime_at;
 
 /// What one participant said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,8 +279,7 @@ fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Err
 
 /// The current date and time (UTC) in C's format.
 fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    strftime(&format, now).map_err(|specifier| {
+    strftime_at(&format, SystemTime::now()).map_err(|specifier| {
         let message = format!("strftime_now: format {specifier:?} is not supported");
         refused(message)
     })

@@ -1,5 +1,7 @@
 //! Dates for chat templates: C's `strftime` for the few formats they use, in UTC.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -17,6 +19,14 @@ const MONTHS: [&str; 12] = [
 
 /// The first of January 1970 was a Thursday.
 const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+
+/// As [`strftime`], of a clock; one before 1970 shows 1970.
+///
+/// # Errors
+/// The directive that is not supported.
+pub fn strftime_at(format: &str, time: SystemTime) -> Result<String, String> {
+    strftime(format, time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+}
 
 /// Formats `seconds` since 1970 as C's `strftime` does, in UTC.
 ///
@@ -135,7 +145,16 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::strftime;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::{strftime, strftime_at};
+
+    #[test]
+    fn a_clock_before_1970_shows_1970() {
+        let week = Duration::from_secs(7 * 86_400);
+        assert_eq!(strftime_at("%F", UNIX_EPOCH - week).as_deref(), Ok("1970-01-01"));
+        assert_eq!(strftime_at("%F", UNIX_EPOCH + week).as_deref(), Ok("1970-01-08"));
+    }
 
     #[test]
     fn formats_dates() {

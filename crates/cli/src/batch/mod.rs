@@ -17,7 +17,7 @@ use batch::{
     UnknownFields,
 };
 use clap::ValueEnum;
-use rustorch_llama::{EngineHandle, Grammars, Priority, Weights, demo};
+use rustorch_llama::{EngineHandle, Gguf, Grammars, Priority, Weights, demo};
 use serde_json::{Value, json};
 
 use self::progress::Progress;
@@ -281,6 +281,7 @@ pub fn hash_model(file: &FileArgs) -> JoinHandle<Result<FileHash>> {
         if file.is_demo() {
             return Ok(FileHash::of_bytes(demo::BYTES));
         }
-        Ok(FileHash::of_files(file.open()?.paths())?)
+        // What is odd about it is told by whoever runs it.
+        Ok(FileHash::of_files(Gguf::open(&file.model)?.paths())?)
     })
 }

@@ -143,6 +143,35 @@ fn files_that_cannot_be_run_are_described_too() {
 }
 
 #[test]
+fn a_part_that_is_a_link_out_of_the_folder_is_warned_about() {
+    let key = |key: &str, value: u32| {
+        const U32: u32 = 4;
+        let length = (key.len() as u64).to_le_bytes();
+        [&length[..], key.as_bytes(), &U32.to_le_bytes(), &value.to_le_bytes()].concat()
+    };
+    let split = |no: u32| [key("split.no", no), key("split.count", 2), key(&"x".repeat(29), 0)].concat();
+    let (folder, elsewhere) = (folder("inspect_links"), folder("inspect_elsewhere"));
+    // The demo model with more keys: 96 bytes, so that what follows stays aligned.
+    let demo = demo_bytes();
+    let n_keys = u64::from_le_bytes(demo[16..24].try_into().unwrap()) + 3;
+    let first = [&demo[..16], &n_keys.to_le_bytes(), &split(0), &demo[24..]].concat();
+    // No tensor, and three keys.
+    let second = [&demo[..8], &0u64.to_le_bytes(), &3u64.to_le_bytes(), &split(1)].concat();
+    let (path, target) = (folder.join("model-00001-of-00002.gguf"), elsewhere.join("other"));
+    std::fs::write(&path, first).unwrap();
+    std::fs::write(&target, second).unwrap();
+    let link = folder.join("model-00002-of-00002.gguf");
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    let ran = run(&["inspect", "-m", arg(&path)], b"");
+    let target = target.canonicalize().unwrap();
+    let says = format!("warning: {} is a link out of the model's folder, to {}\n", arg(&link), arg(&target));
+    assert_eq!((ran.code, ran.stderr), (Some(0), says));
+    std::fs::remove_file(&link).unwrap();
+    std::fs::rename(&target, &link).unwrap();
+    check(&["-m", arg(&path)], &["architecture     llama"]);
+}
+
+#[test]
 fn a_file_cannot_speak_to_the_terminal() {
     let path = folder("inspect_escapes").join("model.gguf");
     let name = patched(demo_bytes(), b"RusTorch demo storyteller", b"\x1b]0;a title\x07\nlayers   999");

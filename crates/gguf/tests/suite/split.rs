@@ -44,6 +44,31 @@ fn the_first_part_opens_all() {
     use_all(&gguf);
 }
 
+#[cfg(unix)]
+#[test]
+fn parts_that_are_links_out_of_the_folder_are_told() {
+    let link = |from: PathBuf, to: PathBuf| std::os::unix::fs::symlink(from, to).unwrap();
+    let (dir, store) = (TempDir::new("split_links"), TempDir::new("split_store"));
+    let [first, second, third] =
+        [("a", 0), ("b", 1), ("c", 2)].map(|(tensor, no)| part(no, 3, 3, tensor).write());
+    let path = dir.write(&name(1), &first);
+    // A link to a neighbour is harmless.
+    link(dir.write("second", &second), dir.path().join(name(2)));
+    let outside = store.write("other", &third);
+    link(outside.clone(), dir.path().join(name(3)));
+    let gguf = Gguf::open(&path).unwrap();
+    let linked = dir.path().join(name(3));
+    assert_eq!(gguf.parts_elsewhere(), [(linked.as_path(), outside.canonicalize().unwrap())]);
+
+    // A folder of links to another.
+    let links = TempDir::new("split_all_links");
+    for (index, bytes) in [first, second, third].iter().enumerate() {
+        link(store.write(&format!("blob {index}"), bytes), links.path().join(name(index + 1)));
+    }
+    let gguf = Gguf::open(&links.path().join(name(1))).unwrap();
+    assert_eq!(gguf.parts_elsewhere(), []);
+}
+
 #[test]
 fn what_is_wrong_with_a_part_is_said() {
     type Case<'a> = (&'a str, Vec<GgufWriter>, &'a str);
