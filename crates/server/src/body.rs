@@ -8,13 +8,13 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::{HeaderMap, StatusCode};
-use bytes::BytesMut;
 use flate2::read::MultiGzDecoder;
 use http_body_util::BodyExt;
+use rustorch_llama::release_freed_memory;
 use tokio::time::{Instant, timeout_at};
 
 use crate::app::{App, AppState, blocking};
-use crate::memory::Held;
+use crate::memory::{self, Held};
 use crate::refusal::Refusal;
 
 /// A body with a JSON content type, not parsed yet.
@@ -23,7 +23,7 @@ pub(crate) struct JsonBytes(pub Gathered);
 /// A body and its share of the memory for requests: it is to be dropped when it has been parsed.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     held: Held,
     parsed: Held,
 }
@@ -39,8 +39,21 @@ impl Deref for Gathered {
 impl Gathered {
     fn push(&mut self, app: &App, data: &[u8]) -> Result<(), Refusal> {
         app.memory.cover(&mut self.held, self.bytes.len() + data.len())?;
-        self.bytes.extend_from_slice(data);
-        Ok(())
+        memory::append(&mut self.bytes, data)
+    }
+}
+
+/// Bytes of a parsed body after which freed memory is given back to the system. It may have become so much as to be worth the
+/// milliseconds that this takes.
+const RELEASE_AFTER: usize = 1 << 20;
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        // What it was parsed into has been dropped; the place among the parsed bodies is given up afterwards.
+        if self.parsed.is_some() && self.bytes.len() >= RELEASE_AFTER {
+            drop(std::mem::take(&mut self.bytes));
+            release_freed_memory();
+        }
     }
 }
 
@@ -76,7 +89,7 @@ impl FromRequest<AppState> for JsonBytes {
                 blocking(move || gunzip(&app, &body)).await?
             }
         };
-        body.parsed = app.memory.parse(body.len()).await;
+        body.parsed = app.memory.parse(body.len()).await?;
         Ok(Self(body))
     }
 }

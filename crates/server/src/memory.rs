@@ -1,10 +1,12 @@
 //! The memory that all requests together may take before they are in the engine: their bodies while these arrive, and what
 //! they are parsed and tokenised into.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use axum::http::StatusCode;
 use openai::ApiError;
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::refusal::Refusal;
@@ -64,16 +66,71 @@ impl Memory {
     }
 
     /// Waits until a body of `len` bytes may be parsed. The largest are parsed alone.
-    pub async fn parse(&self, len: usize) -> Held {
-        let units = u32::try_from(len.saturating_mul(PARSED_PER_BYTE).div_ceil(UNIT)).unwrap_or(u32::MAX);
+    ///
+    /// # Errors
+    /// 503 if the system lacks the memory that this body, and all others that are being parsed, may become.
+    pub async fn parse(&self, len: usize) -> Result<Held, Refusal> {
+        let wanted = u32::try_from(len.saturating_mul(PARSED_PER_BYTE).div_ceil(UNIT)).unwrap_or(u32::MAX);
+        let own = wanted.min(self.parsed_units);
         // Nobody closes the semaphore.
-        Arc::clone(&self.parsed).acquire_many_owned(units.min(self.parsed_units)).await.ok()
+        let held = Arc::clone(&self.parsed).acquire_many_owned(own).await.ok();
+        if len > FREE {
+            let all = self.parsed_units as usize - self.parsed.available_permits();
+            probe((all + (wanted - own) as usize) * UNIT)?;
+        }
+        Ok(held)
     }
 
     /// Bytes that bodies hold.
     pub fn of_bodies(&self) -> usize {
         (self.body_units - self.bodies.available_permits()) * UNIT
     }
+}
+
+/// Whether the system has `len` bytes for the process. A parser does not expect an allocation to fail, so what it may need is
+/// asked for before, all at once.
+fn probe(len: usize) -> Result<(), Refusal> {
+    Vec::<u8>::new().try_reserve_exact(len).map_err(|_| exhausted())
+}
+
+/// Appends to a buffer whose size clients decide.
+///
+/// # Errors
+/// 503 if the system has no memory for it.
+pub(crate) fn append(buffer: &mut Vec<u8>, data: &[u8]) -> Result<(), Refusal> {
+    buffer.try_reserve(data.len()).map_err(|_| exhausted())?;
+    buffer.extend_from_slice(data);
+    Ok(())
+}
+
+/// A value as JSON.
+///
+/// # Errors
+/// 503 if the system has no memory for it.
+pub(crate) fn to_json(value: &impl Serialize) -> Result<Vec<u8>, Refusal> {
+    let mut text = Text(Vec::new());
+    // Nothing else can fail: keys are strings.
+    serde_json::to_writer(&mut text, value).map_err(|_| exhausted())?;
+    Ok(text.0)
+}
+
+/// Grows while there is memory.
+struct Text(Vec<u8>);
+
+impl Write for Text {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        append(&mut self.0, data).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn exhausted() -> Refusal {
+    let message = "the system has no memory for a request of this size: try again in a moment";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, ApiError::SERVER_ERROR, "out_of_memory", message)
 }
 
 fn full() -> Refusal {
@@ -85,6 +142,18 @@ fn full() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_system_has_is_refused() {
+        // The address space of a process is far smaller.
+        assert_eq!(probe(isize::MAX as usize).unwrap_err().0.status, 503);
+        probe(1 << 20).unwrap();
+        let mut buffer = Vec::new();
+        append(&mut buffer, b"ab").unwrap();
+        append(&mut buffer, b"c").unwrap();
+        assert_eq!(buffer, b"abc");
+        assert_eq!(to_json(&[1, 2]).unwrap(), b"[1,2]");
+    }
 
     #[test]
     fn large_bodies_take_turns_and_small_ones_pass() {

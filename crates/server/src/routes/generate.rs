@@ -21,7 +21,7 @@ use crate::app::{App, AppState, Call, blocking};
 use crate::body::JsonBytes;
 use crate::events::{self, Events};
 use crate::refusal::Refusal;
-use crate::{clock, random};
+use crate::{clock, memory, random};
 
 /// The prompt that a chat would make, as llama.cpp's server tells it.
 pub(crate) async fn apply_template(
@@ -49,7 +49,7 @@ async fn told_of<T: Serialize + 'static>(
     blocking(move || {
         let object = openai::parse_object(&body)?;
         let (told, ignored) = tell(&object, &context(&app))?;
-        let mut response = json(&BTreeMap::from([(name, told)]));
+        let mut response = json(&BTreeMap::from([(name, told)]))?;
         name_ignored(&mut response, &ignored);
         Ok(response)
     })
@@ -152,12 +152,17 @@ async fn whole(
         let Some((choice, event)) = events.next().await else { return Err(Refusal::draining()) };
         answer.add(choice, event)?;
     }
-    Ok(json(&answer.body(identity, &app.model.tokenizer)))
+    let body = answer.body(identity, &app.model.tokenizer);
+    json(&body)
 }
 
 /// A body as a response.
-pub(crate) fn json(body: &impl Serialize) -> Response {
-    axum::Json(body).into_response()
+///
+/// # Errors
+/// 503 if the system has no memory for it.
+pub(crate) fn json(body: &impl Serialize) -> Result<Response, Refusal> {
+    let content_type = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(([content_type], memory::to_json(body)?).into_response())
 }
 
 /// Most events in one write to the connection, so that a slow reader gets its backlog in few pieces.

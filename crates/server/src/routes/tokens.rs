@@ -1,7 +1,10 @@
 //! `/tokenize` and `/detokenize`, with vLLM's fields.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use openai::{ApiError, Object};
 use rustorch_llama::{Bos, ChatMessage, ControlTokens, GenerationPrompt, Special};
 use serde::de::DeserializeOwned;
@@ -11,24 +14,25 @@ use serde_json::{Value, json};
 use crate::app::{App, AppState, blocking};
 use crate::body::JsonBytes;
 use crate::refusal::Refusal;
+use crate::routes::generate::json as json_response;
 
 /// Tokens of a text or a chat: those of a request with the same prompt.
 pub(crate) async fn tokenize(
     State(app): State<AppState>,
     JsonBytes(body): JsonBytes,
-) -> Result<Json<Tokenized>, Refusal> {
+) -> Result<Response, Refusal> {
     blocking(move || {
         let body = openai::parse_object(&body)?;
         let tokens = tokens_of(&app, &body)?;
         let max_model_len = app.model.engine.max_seq_tokens();
-        Ok(Json(Tokenized { count: tokens.len(), max_model_len, tokens }))
+        json_response(&Tokenized { count: tokens.len(), max_model_len, tokens })
     })
     .await
 }
 
 /// An answer with far more tokens than others have, so not a [`Value`], which is twenty times as large.
 #[derive(Serialize)]
-pub(crate) struct Tokenized {
+struct Tokenized {
     count: usize,
     max_model_len: usize,
     tokens: Vec<u32>,
@@ -38,7 +42,7 @@ pub(crate) struct Tokenized {
 pub(crate) async fn detokenize(
     State(app): State<AppState>,
     JsonBytes(body): JsonBytes,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Response, Refusal> {
     blocking(move || {
         let body = openai::parse_object(&body)?;
         let tokens: Vec<u32> = required(&body, "tokens", "a list of token ids")?;
@@ -47,7 +51,7 @@ pub(crate) async fn detokenize(
             return Err(Refusal::field("tokens", format!("expected ids below {vocab_size}, found {found}")));
         }
         let text = app.model.tokenizer.decode(&tokens, ControlTokens::Show);
-        Ok(Json(json!({"prompt": text})))
+        json_response(&BTreeMap::from([("prompt", text)]))
     })
     .await
 }

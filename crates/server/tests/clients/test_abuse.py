@@ -15,11 +15,15 @@ MIB = 1 << 20
 REQUEST_MEMORY_MIB = 128
 # Of allocator and connections, beyond what the server promises for requests.
 SLACK_MIB = 64
+# Beyond what the server had before, when nothing is left to do.
+KEPT_MIB = 32
 
 
 @pytest.fixture(scope="module")
 def server():
     server = start("--request-memory", f"{REQUEST_MEMORY_MIB}M")
+    at_once(lambda: good(server), 16)
+    server.idle_mib = server.resident_mib()
     yield server
     assert server.stop() == 0
 
@@ -38,12 +42,17 @@ def head(path, length):
     return f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n".encode()
 
 
-def post(server, path, body, source="127.0.0.1"):
-    """The status of the answer."""
+def ask(server, path, body, source="127.0.0.1"):
+    """Status and body of the answer."""
     connection = connect(server, source)
     connection.sendall(head(path, len(body)).replace(b"host: a", b"host: a\r\nconnection: close") + body)
     answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-    return int(re.match(rb"HTTP/1.1 (\d+)", answer)[1])
+    return int(re.match(rb"HTTP/1.1 (\d+)", answer)[1]), answer.partition(b"\r\n\r\n")[2]
+
+
+def post(server, path, body, source="127.0.0.1"):
+    """The status of the answer."""
+    return ask(server, path, body, source)[0]
 
 
 def peak_mib(server):
@@ -76,19 +85,56 @@ def test_stalled_bodies_hold_a_bounded_memory(server):
         connection.close()
 
 
-@pytest.mark.parametrize("path, body, status", [
+HOSTILE = [
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}] * 200_000}, 400),
     ("/v1/completions", {"prompt": [[]] * 2_000_000}, 400),
     ("/v1/completions", {"prompt": "a", "max_tokens": 1, "logit_bias": {str(index): 1 for index in range(400_000)}}, 400),
     ("/v1/completions", {"prompt": "a", "max_tokens": 1, "stop": ["x" * 1_900_000 + str(index) for index in range(4)]}, 400),
     ("/tokenize", {"prompt": "a" * 6_000_000}, 200),
-])
+]
+
+
+@pytest.mark.parametrize("path, body, status", HOSTILE)
 def test_large_requests_take_turns(server, path, body, status):
     text, body = good(server), json.dumps(body).encode()
     # There is room for the bodies of four at a time; which of the others find it depends on who is how fast.
     statuses = at_once(lambda: post(server, path, body), 8)
     assert status in statuses and set(statuses) <= {status, 503}
     assert good(server) == text
+
+
+def test_memory_goes_back_to_the_system(server):
+    path, body, _ = HOSTILE[0]
+    body = json.dumps(body).encode()
+    at_once(lambda: post(server, path, body), 8)
+    assert peak_mib(server) > server.idle_mib + 2 * KEPT_MIB, "what is to go back"
+    assert server.resident_mib() < server.idle_mib + KEPT_MIB
+
+
+def test_requests_without_memory_are_refused():
+    """The server's address space ends a little above what it has: large requests are refused, and all else goes on."""
+    server = start()
+    text, = set(at_once(lambda: good(server), 16))
+    with open(f"/proc/{server.process.pid}/status") as status:
+        size = int(re.search(r"VmSize:\s+(\d+) kB", status.read())[1]) * 1024
+    _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_AS)
+    resource.prlimit(server.process.pid, resource.RLIMIT_AS, (size + 160 * MIB, hard))
+    long = "a" * 6_000_000
+    # Of each API, where its form of an error has the message.
+    for path, body, message_of in [
+        ("/tokenize", {"prompt": long}, lambda answer: answer["error"]["message"]),
+        ("/v1/completions", {"prompt": long}, lambda answer: answer["error"]["message"]),
+        ("/v1/embeddings", {"input": long}, lambda answer: answer["error"]["message"]),
+        ("/v1/messages", {"messages": [{"role": "user", "content": long}], "max_tokens": 1},
+         lambda answer: answer["type"] == "error" and answer["error"]["message"]),
+        ("/api/chat", {"messages": [{"role": "user", "content": long}]}, lambda answer: answer["error"]),
+    ]:
+        for status, answer in at_once(lambda: ask(server, path, json.dumps(body).encode()), 4):
+            assert (status, "no memory" in message_of(json.loads(answer))) == (503, True), answer
+        assert good(server) == text
+    resource.prlimit(server.process.pid, resource.RLIMIT_AS, (hard, hard))
+    assert post(server, "/tokenize", json.dumps({"prompt": long}).encode()) == 200
+    assert server.stop() == 0
 
 
 def test_idle_connections_block_nobody(server):
