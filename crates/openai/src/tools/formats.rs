@@ -16,6 +16,9 @@ pub(crate) struct Format {
     pub opening: &'static str,
     /// Whether a text that begins with a call needs no opening.
     pub starts_bare: bool,
+    /// A name that stands for the user: text behind it is content. A prompt may end with the opening then, so that an answer begins
+    /// with a name.
+    pub user: Option<&'static str>,
     /// Whether an opening is followed by a JSON list of calls instead of one call.
     pub is_list: bool,
     /// Whether a text may have several calls.
@@ -45,6 +48,7 @@ const HERMES: Format = Format {
     recognised_by: &["<tool_call>", "\"arguments"],
     opening: "<tool_call>",
     starts_bare: false,
+    user: None,
     is_list: false,
     is_parallel: true,
     call: Call::Object("arguments"),
@@ -90,6 +94,15 @@ pub(crate) const FORMATS: &[Format] = &[
         opening: "<function=",
         call: Call::Named(">"),
         closing: "</function>",
+        ..HERMES
+    },
+    Format {
+        name: "functionary 3.2",
+        recognised_by: &[">>>all"],
+        opening: ">>>",
+        user: Some("all"),
+        call: Call::Named("\n"),
+        closing: "",
         ..HERMES
     },
     Format {
@@ -147,6 +160,10 @@ mod tests {
         check("\"[TOOL_CALLS][\"", Some("Mistral, list"));
         check("'[TOOL_CALLS]' + name + '[ARGS]'", Some("Mistral, name and arguments"));
         check("'<function=' + name + '>' + arguments + '</function>'", Some("functionary 3.1"));
+        check(
+            "<|start_header_id|>'>>>all\\n' + content '>>>' + name \"parameters\": ",
+            Some("functionary 3.2"),
+        );
         check("<|start_header_id|>{{- '\"parameters\": ' }}", Some("Llama 3"));
         check("<|im_start|>", None);
         assert_eq!(Format::of_template("<tool_call>"), None, "it has no place for tools");

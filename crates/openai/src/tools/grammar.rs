@@ -15,12 +15,17 @@ pub(crate) struct Calls<'a> {
     pub functions: &'a [(String, Value)],
     /// Whether there may be more than one call.
     pub is_parallel: bool,
+    /// Whether the answer begins behind an opening.
+    pub begins_opened: bool,
     pub tokenizer: &'a Tokenizer,
 }
 
 impl Calls<'_> {
     /// An answer that consists of calls, at least one.
     pub fn whole_answer(&self) -> Rule {
+        if self.begins_opened {
+            return self.after_the_opening();
+        }
         let opening = self.marker(self.format.opening);
         let opening = if self.format.starts_bare { opening.optional() } else { opening };
         Rule::Seq(vec![opening, self.after_the_opening()])
@@ -50,6 +55,15 @@ impl Calls<'_> {
     /// Any text that does not begin as a call without an opening does.
     pub fn free_text() -> Rule {
         Rule::Regex("[ \\n]*[^{\\s](.|\\n)*".to_owned()).optional()
+    }
+
+    /// An answer behind an opening: text for the user and perhaps calls after it, or calls alone.
+    pub fn addressed(&self, user: &str) -> Rule {
+        // Each text is one expression with what ends it: an opening, or the end of the answer.
+        let before_calls = Rule::Regex("([^>]|>[^>]|>>[^>])*>>>".to_owned());
+        let alone = Rule::Regex("([^>]|>[^>]|>>[^>])*>{0,2}".to_owned());
+        let text = Rule::Any(vec![alone, Rule::Seq(vec![before_calls, self.after_the_opening()])]);
+        Rule::Any(vec![self.whole_answer(), Rule::Seq(vec![Rule::text(format!("{user}\n")), text])])
     }
 
     fn call(&self, name: &str, schema: &Value) -> Rule {

@@ -72,9 +72,20 @@ impl Parts {
 /// How a model writes an answer that is more than text.
 #[derive(Debug, Clone, Copy)]
 enum Style<'a> {
-    /// Calls as a row of the table has them; the rest after this text, if the answer begins in thoughts.
-    Marked(&'a Format, Option<&'a str>),
+    /// Calls as a row of the table has them.
+    Marked(&'a Format, Begins<'a>),
     Harmony,
+}
+
+/// Where an answer begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begins<'a> {
+    /// With text or a call.
+    Anew,
+    /// In thoughts, which this text ends.
+    InThoughts(&'a str),
+    /// Behind the opening of a call, or of text for this user.
+    Opened(&'a str),
 }
 
 /// How an answer is read.
@@ -139,7 +150,7 @@ pub(crate) fn converse(
         let form = match (has_tools, demand) {
             (true, demand) => Some(toolbox.form(Style::Harmony, demand, context)?),
             (false, Some(demand)) if is_new => Some(harmony_form(demand, context)?),
-            (false, demand) => demand.map(|demand| plain_form(demand, None, context)).transpose()?,
+            (false, demand) => demand.map(|demand| plain_form(demand, Begins::Anew, context)).transpose()?,
         };
         let shown = shown(harmony::MARKERS, tokenizer);
         return Ok(Conversation {
@@ -148,19 +159,30 @@ pub(crate) fn converse(
             form,
         });
     }
+    // Where text is addressed too, it has to be read without tools as well.
+    let read_format = match has_tools {
+        true => Some(format.unwrap_or(&GENERIC)),
+        false => format.filter(|format| format.user.is_some()),
+    };
     let begins_in_thoughts = pair.filter(|(begin, _)| ends_with(&prompt, begin, tokenizer));
+    let user = read_format.and_then(|format| Some((format.opening, format.user?)));
+    let begins = match (begins_in_thoughts, user) {
+        (Some((_, end)), _) => Begins::InThoughts(end),
+        (None, Some((opening, user))) if ends_with(&prompt, opening, tokenizer) => Begins::Opened(user),
+        _ => Begins::Anew,
+    };
 
     let schemas = toolbox.tools.iter().map(|tool| (tool.name.clone(), tool.parameters.clone()));
     let syntax = Syntax {
-        format: has_tools.then(|| format.unwrap_or(&GENERIC)),
+        format: read_format,
         thoughts: pair.filter(|_| thoughts == Thoughts::Apart),
         begins_in_thoughts: begins_in_thoughts.is_some() && thoughts == Thoughts::Apart,
+        begins_opened: matches!(begins, Begins::Opened(_)),
         schemas: Arc::new(schemas.collect()),
     };
-    let after = begins_in_thoughts.map(|(_, end)| end);
-    let form = match syntax.format {
-        Some(format) => Some(toolbox.form(Style::Marked(format, after), demand, context)?),
-        None => demand.map(|demand| plain_form(demand, after, context)).transpose()?,
+    let form = match syntax.format.filter(|_| has_tools) {
+        Some(format) => Some(toolbox.form(Style::Marked(format, begins), demand, context)?),
+        None => demand.map(|demand| plain_form(demand, begins, context)).transpose()?,
     };
     let markers = syntax.format.into_iter().flat_map(Format::markers);
     let shown =
@@ -208,14 +230,22 @@ fn ends_with(prompt: &[u32], text: &str, tokenizer: &Tokenizer) -> bool {
 }
 
 /// The grammar of a form that is demanded of an answer without tools. If the answer begins in thoughts, it is that of what
-/// comes after them.
-fn plain_form(demand: Demand, after: Option<&str>, context: &Context<'_>) -> Result<Form, ApiError> {
+/// comes after them; if behind an opening, of what is for the user.
+fn plain_form(demand: Demand, begins: Begins<'_>, context: &Context<'_>) -> Result<Form, ApiError> {
     let Demand { field, spec } = demand;
-    let spec = match (after, rule(&spec)) {
-        (Some(end), Some(rule)) => GrammarSpec::After(vec![end.to_owned()], after_thoughts(rule)),
+    let spec = match (begins, rule(&spec)) {
+        (Begins::Opened(user), Some(rule)) => GrammarSpec::Rule(to_user(user, rule)),
+        (Begins::InThoughts(end), Some(rule)) => {
+            GrammarSpec::After(vec![end.to_owned()], after_thoughts(rule))
+        }
         _ => spec,
     };
     Demand { field, spec }.compile(context.grammars)
+}
+
+/// A rule for text that is addressed to the user.
+fn to_user(user: &str, rule: GrammarRule) -> GrammarRule {
+    GrammarRule::Seq(vec![GrammarRule::text(format!("{user}\n")), rule])
 }
 
 /// A rule after the end of thoughts and white space.
@@ -282,7 +312,7 @@ impl Toolbox {
         content: Option<GrammarRule>,
         context: &Context<'_>,
     ) -> GrammarSpec {
-        let Style::Marked(format, after) = style else {
+        let Style::Marked(format, begins) = style else {
             let messages = harmony::Messages { tokenizer: context.tokenizer };
             let call = || messages.call(functions);
             return match (&self.choice, content) {
@@ -298,20 +328,26 @@ impl Toolbox {
             };
         };
         let is_parallel = self.is_parallel && !matches!(self.choice, ToolChoice::Named(_));
-        let calls = Calls { format, functions, is_parallel, tokenizer: context.tokenizer };
+        let begins_opened = matches!(begins, Begins::Opened(_));
+        let calls = Calls { format, functions, is_parallel, begins_opened, tokenizer: context.tokenizer };
         let rule = match (&self.choice, content) {
-            (ToolChoice::Auto, Some(content)) => GrammarRule::Any(vec![calls.whole_answer(), content]),
-            (ToolChoice::Auto, None) if format.starts_bare && after.is_none() => {
-                GrammarRule::Any(vec![calls.whole_answer(), Calls::free_text()])
+            (ToolChoice::Auto, Some(content)) => {
+                let content =
+                    if let Begins::Opened(user) = begins { to_user(user, content) } else { content };
+                GrammarRule::Any(vec![calls.whole_answer(), content])
             }
-            (ToolChoice::Auto, None) => {
-                return GrammarSpec::After(vec![format.opening.to_owned()], calls.after_the_opening());
-            }
+            (ToolChoice::Auto, None) => match begins {
+                Begins::Opened(user) => calls.addressed(user),
+                Begins::Anew if format.starts_bare => {
+                    GrammarRule::Any(vec![calls.whole_answer(), Calls::free_text()])
+                }
+                _ => return GrammarSpec::After(vec![format.opening.to_owned()], calls.after_the_opening()),
+            },
             _ => calls.whole_answer(),
         };
-        match after {
-            Some(end) => GrammarSpec::After(vec![end.to_owned()], after_thoughts(rule)),
-            None => GrammarSpec::Rule(rule),
+        match begins {
+            Begins::InThoughts(end) => GrammarSpec::After(vec![end.to_owned()], after_thoughts(rule)),
+            Begins::Anew | Begins::Opened(_) => GrammarSpec::Rule(rule),
         }
     }
 

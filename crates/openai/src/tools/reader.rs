@@ -52,6 +52,8 @@ pub(crate) struct Syntax {
     pub thoughts: Option<(&'static str, &'static str)>,
     /// Whether the answer begins inside thoughts.
     pub begins_in_thoughts: bool,
+    /// Whether the answer begins behind an opening.
+    pub begins_opened: bool,
     /// The schemas of the functions' arguments, by name.
     pub schemas: Arc<Vec<(String, Value)>>,
 }
@@ -102,6 +104,13 @@ struct CallState {
     is_announced: bool,
 }
 
+impl CallState {
+    /// After an opening, of which this was read.
+    fn new(raw: String) -> Self {
+        Self { raw, at: At::Before, is_announced: false }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum At {
     /// Before a call, or before a list of them.
@@ -125,6 +134,7 @@ impl Reader {
     pub fn new(syntax: Syntax) -> Self {
         let state = match () {
             () if syntax.begins_in_thoughts => State::Reasoning,
+            () if syntax.begins_opened => State::Call(Box::new(CallState::new(String::new()))),
             () if syntax.format.is_some_and(|format| format.starts_bare) => State::Beginning,
             () => State::Text,
         };
@@ -154,8 +164,8 @@ impl Reader {
         {
             let raw = std::mem::take(&mut call.raw);
             self.state = State::Text;
-            // After calls it is the beginning of one more.
-            if self.num_calls == 0 {
+            // After calls it is the beginning of one more, and before text what that begins with.
+            if self.num_calls == 0 && !self.addresses_user(&raw) {
                 raw.chars().for_each(|c| self.say(c));
             }
         }
@@ -224,7 +234,7 @@ impl Reader {
     }
 
     fn open(&mut self, raw: String) {
-        self.state = State::Call(Box::new(CallState { raw, at: At::Before, is_announced: false }));
+        self.state = State::Call(Box::new(CallState::new(raw)));
     }
 
     fn step_call(&mut self, c: char) {
@@ -285,6 +295,13 @@ impl Reader {
                 if let Some(rest) = name.strip_suffix(between) {
                     // Between the two there may be an id, which the API's replaces.
                     let name = rest.split("[CALL_ID]").next().unwrap_or_default().trim().to_owned();
+                    if format.user == Some(&name) {
+                        return Next::Text;
+                    }
+                    // The opening is also what an example in the text may begin with.
+                    if format.user.is_some() && !self.syntax.schemas.iter().any(|(known, _)| *known == name) {
+                        return Next::None;
+                    }
                     call.at = At::Arguments(ValueReader::default());
                     self.announce(name, &mut call.is_announced);
                 } else if name.len() > MAX_NAME {
@@ -351,6 +368,14 @@ impl Reader {
             }
         }
         Next::Call
+    }
+
+    /// Whether this is the beginning of text for the user, as far as it goes.
+    fn addresses_user(&self, raw: &str) -> bool {
+        let Some((format, user)) = self.syntax.format.and_then(|format| Some((format, format.user?))) else {
+            return false;
+        };
+        user.starts_with(raw.strip_prefix(format.opening).unwrap_or(raw).trim())
     }
 
     fn announce(&mut self, name: String, is_announced: &mut bool) {
@@ -420,7 +445,8 @@ mod tests {
             format: format(name),
             thoughts: Some(THOUGHTS[0]),
             begins_in_thoughts: false,
-            schemas: Arc::new(vec![("f".to_owned(), schema)]),
+            begins_opened: false,
+            schemas: Arc::new(vec![("f".to_owned(), schema), ("g".to_owned(), json!({}))]),
         }
     }
 
@@ -489,6 +515,30 @@ mod tests {
         let coder = "<tool_call>\n<function=f>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n\
             </parameter>\n</function>\n</tool_call>\n<tool_call>\n<function=g>\n</function>\n</tool_call>";
         check(&syntax("Qwen3-Coder"), coder, &two);
+    }
+
+    #[test]
+    fn text_is_addressed_to_the_user_as_calls_are_to_functions() {
+        let inside = syntax("functionary 3.2");
+        let opened = Syntax { begins_opened: true, ..inside.clone() };
+        let arguments = "{\"city\": \"Paris\", \"days\": 3}";
+        let two = [call("f", arguments), call("g", "{}")].concat();
+        let calls = format!("f\n{arguments}>>>g\n{{}}");
+        check(&opened, &calls, &two);
+        check(&inside, &format!(">>>{calls}"), &two);
+        let said = [&[content("I look.")], &two[..]].concat();
+        check(&opened, &format!("all\nI look.>>>{calls}"), &said);
+        check(&inside, &format!("I look.\n>>>{calls}"), &said);
+        let after = [&call("f", arguments)[..], &[content("Done.")]].concat();
+        check(&opened, &format!("f\n{arguments}>>>all\nDone."), &after);
+        for text in ["Hello,\nyou > all", "A session:\n>>> x = 1\n>>> f(x)\n2", "a >> b >"] {
+            check(&opened, &format!("all\n{text}"), &[content(text)]);
+            check(&inside, text, &[content(text)]);
+        }
+        for text in ["", "al", "all", "all\n"] {
+            check(&opened, text, &[]);
+        }
+        check(&opened, "nobody\n{}", &[content("nobody\n{}")]);
     }
 
     #[test]

@@ -26,13 +26,14 @@ fn template(mark: &str) -> String {
 
 const HERMES: &str = "<tool_call>\"arguments";
 /// The marks of the formats.
-const MARKS: [&str; 8] = [
+const MARKS: [&str; 9] = [
     HERMES,
     "<tool_call><function=<parameter=",
     "[TOOL_CALLS]",
     "[TOOL_CALLS][ARGS]",
     "<|tool_call>call:",
     "<function=</function>",
+    ">>>all",
     "<|start_header_id|>\"parameters\": ",
     "<|channel|><|message|><|call|>",
 ];
@@ -53,6 +54,10 @@ impl Model {
     }
 
     fn read(&self, body: &Value) -> Result<Prepared, ApiError> {
+        self.read_at(Endpoint::ChatCompletions, body)
+    }
+
+    fn read_at(&self, endpoint: Endpoint, body: &Value) -> Result<Prepared, ApiError> {
         let context = Context {
             tokenizer: &self.tokenizer,
             grammars: &self.grammars,
@@ -65,7 +70,7 @@ impl Model {
             unknown_fields: UnknownFields::Refuse,
         };
         let body = parse_object(body.to_string().as_bytes())?;
-        prepare(Endpoint::ChatCompletions, &body, &context)
+        prepare(endpoint, &body, &context)
     }
 
     /// The id of the last token of a text, as a key.
@@ -235,6 +240,36 @@ fn a_call_that_the_model_begins_is_valid() {
     assert_eq!(model.streamed(&body), whole);
 }
 
+/// The prompt ends with the opening, so that an answer begins with a name: that of a function, or `all`.
+#[test]
+fn an_answer_may_begin_with_whom_it_is_for() {
+    let model = Model::new(&template(">>>all").replace("assistant:", "assistant>>>"));
+    let mut body = body();
+    for choice in ["required", "auto"] {
+        (body["tool_choice"], body["parallel_tool_calls"]) = (json!(choice), json!(false));
+        body["logit_bias"][model.last_token("w")] = json!(30);
+        let whole = model.whole(&body);
+        let calls = whole["message"]["tool_calls"].as_array().unwrap_or_else(|| panic!("{choice}: {whole}"));
+        assert_valid(&calls[0], &["weather", "climate"]);
+        assert_eq!(model.streamed(&body), whole, "{choice}");
+    }
+    // To the user, if it begins so; in this vocabulary `all` may be several tokens.
+    body["logit_bias"] = no_blanks();
+    for text in ["a", "all"] {
+        body["logit_bias"][model.last_token(text)] = json!(30);
+    }
+    (body["max_tokens"], body["tool_choice"]) = (json!(20), json!("auto"));
+    let whole = model.whole(&body);
+    let content = whole["message"]["content"].as_str().unwrap_or_else(|| panic!("{whole}"));
+    assert!(!content.starts_with("all\n") && !content.is_empty(), "{whole}");
+    assert_eq!(model.streamed(&body), whole);
+    // A form without tools is addressed too, and none of that shows.
+    let plain = json!({"messages": body["messages"], "max_tokens": 40, "guided_regex": "[0-9]{3}"});
+    let whole = model.whole(&plain);
+    let content = whole["message"]["content"].as_str().unwrap();
+    assert!(content.len() == 3 && content.bytes().all(|c| c.is_ascii_digit()), "{whole}");
+}
+
 #[test]
 fn a_form_of_the_content_stands_beside_tools() {
     let model = Model::new(&template(HERMES));
@@ -323,6 +358,30 @@ fn variables_reach_the_template() {
     };
     assert_eq!(prompt_tokens(Value::Null), prompt_tokens(json!({"loud": false})));
     assert_ne!(prompt_tokens(Value::Null), prompt_tokens(json!({"loud": true})));
+}
+
+#[test]
+fn an_effort_of_another_api_reaches_the_template() {
+    let template =
+        "{% for m in messages %}{{ m.content }}{% endfor %} {{ reasoning_effort }} {{ enable_thinking }}";
+    let (model, deaf) =
+        (Model::new(template), Model::new("{% for m in messages %}{{ m.content }}{% endfor %}"));
+    let messages = json!([{"role": "user", "content": "Hi"}]);
+    let response = |effort: &str| json!({"input": "Hi", "reasoning": {"effort": effort, "summary": "auto"}});
+    let ollama = |think: Value| json!({"messages": messages, "think": think});
+    for (endpoint, body, says) in [
+        (Endpoint::Responses, response("low"), "Hi low"),
+        (Endpoint::Responses, response("none"), "Hi none False"),
+        (Endpoint::OllamaChat, ollama(json!("high")), "Hi high True"),
+        (Endpoint::OllamaChat, ollama(json!(false)), "Hi  False"),
+    ] {
+        let tokens = model.tokenizer.encode(says.trim_end(), Special::Parse, Bos::Add);
+        let found = format!("{:?}", model.read_at(endpoint, &body).unwrap().work);
+        let listed = format!("{tokens:?}");
+        assert!(found.contains(listed.trim_end_matches(']')), "{body}: {found}");
+        // Clients send it to any model.
+        assert!(deaf.read_at(endpoint, &body).is_ok(), "{body}");
+    }
 }
 
 #[test]
