@@ -1,16 +1,18 @@
 //! Collects a request's events into its response.
 
+use std::sync::Arc;
+
 use rustorch_llama::{ControlTokens, Event, FinishReason, TokenEvent, TokenLogprobs, Tokenizer, Usage};
 use serde::Serialize;
 
 use crate::blocks::{Blocks, Change};
 use crate::embeddings::{EmbeddingFormat, EmbeddingList, OllamaEmbeddings};
 use crate::error::ApiError;
-use crate::logprobs::{ChatLogprobs, CompletionLogprobs, Echo, PromptLogprobs, TextOffset};
+use crate::logprobs::{ChatLogprobs, CompletionLogprobs, Echo, PromptLogprobs, Scores, TextOffset};
 use crate::message::{Message, MessageBody, call_id};
 use crate::prepare::Context;
 use crate::rerank::{Compared, Comparison};
-use crate::stream::{Style, Styled};
+use crate::stream::{Style, Styled, StyledChoice};
 use crate::timings::{Times, Timings};
 use crate::tools::Reading;
 
@@ -207,11 +209,20 @@ impl Answer {
         Self { form_field, ..self }
     }
 
-    /// The answer to a chat of one choice in blocks.
-    pub(crate) fn styled_by(mut self, style: Box<dyn Style>, num_prompt_tokens: usize) -> Self {
-        let reading = self.choices.first_mut().and_then(|choice| choice.message.take_reading());
-        let blocks = Blocks::new(reading);
-        self.styled = Some(Styled { style, blocks, num_prompt_tokens, stop_string: None });
+    /// The answer in blocks, to prompts of so many tokens, each with one choice.
+    pub(crate) fn styled_by(
+        mut self,
+        style: Box<dyn Style>,
+        num_prompt_tokens: &[usize],
+        tokenizer: &Arc<Tokenizer>,
+    ) -> Self {
+        let has_scores = self.logprobs.is_some();
+        let choices = self.choices.iter_mut().zip(num_prompt_tokens).map(|(choice, &num_prompt_tokens)| {
+            let scores = has_scores.then(|| Scores::new(Arc::clone(tokenizer)));
+            let blocks = Blocks::new(choice.message.take_reading(), scores);
+            StyledChoice { blocks, num_prompt_tokens, stop_string: None }
+        });
+        self.styled = Some(Styled { style, choices: choices.collect() });
         self
     }
 
@@ -263,7 +274,9 @@ impl Answer {
     /// # Errors
     /// An error event.
     pub(crate) fn add_to_blocks(&mut self, choice: usize, event: Event) -> Result<Vec<Change>, ApiError> {
-        let Some(styled) = &mut self.styled else { return Ok(Vec::new()) };
+        let Some(styled) = self.styled.as_mut().and_then(|styled| styled.choices.get_mut(choice)) else {
+            return Ok(Vec::new());
+        };
         match event {
             Event::Token(token) => {
                 let choice = &mut self.choices[choice];
@@ -320,8 +333,8 @@ impl Answer {
 
     /// The response, once [`is_complete`](Self::is_complete).
     pub fn body(mut self, identity: &Identity<'_>, tokenizer: &Tokenizer) -> ResponseBody {
-        if let Some((style, said)) = self.said(identity.suffix, identity.created) {
-            return ResponseBody(Body::Blocks(style.body(&said)));
+        if self.styled.is_some() {
+            return ResponseBody(Body::Blocks(self.blocks_body(identity)));
         }
         let (usage, timings) = (self.usage(), self.timings());
         self.keep_best();
@@ -391,6 +404,18 @@ impl Answer {
             timings,
         };
         ResponseBody(Body::Completion(body))
+    }
+}
+
+impl Answer {
+    /// The response in blocks, or a list of them if there are several choices.
+    fn blocks_body(&mut self, identity: &Identity<'_>) -> serde_json::Value {
+        let bodies = (0..self.choices.len()).filter_map(|choice| {
+            let (style, said) = self.said(choice, identity.suffix, identity.created)?;
+            Some(style.body(&said))
+        });
+        let mut bodies: Vec<_> = bodies.collect();
+        if bodies.len() == 1 { bodies.remove(0) } else { bodies.into() }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use rustorch_llama::{FinishReason, TokenEvent, Usage};
 
+use crate::logprobs::Scores;
 use crate::timings::Times;
 use crate::tools::{Piece, Reading};
 
@@ -47,11 +48,15 @@ pub(crate) struct Blocks {
     blank: String,
     /// Tokens that belong to thoughts.
     num_thought_tokens: usize,
+    /// `None` if no log-probabilities are wanted.
+    scores: Option<Scores>,
 }
 
 /// An answer so far, and what tells it from another.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Said<'a> {
+    /// Which choice it is.
+    pub index: usize,
     /// The end of its ids.
     pub suffix: &'a str,
     /// Seconds since 1970.
@@ -64,6 +69,8 @@ pub(crate) struct Said<'a> {
     /// The stop string that ended it.
     pub stop_string: Option<&'a str>,
     pub times: &'a Times,
+    /// `None` if no log-probabilities are wanted.
+    pub scores: Option<&'a Scores>,
 }
 
 impl Said<'_> {
@@ -78,12 +85,16 @@ impl Said<'_> {
 }
 
 impl Blocks {
-    pub fn new(reading: Option<Reading>) -> Self {
-        Self { reading, ..Self::default() }
+    pub fn new(reading: Option<Reading>, scores: Option<Scores>) -> Self {
+        Self { reading, scores, ..Self::default() }
     }
 
     pub fn list(&self) -> &[Block] {
         &self.list
+    }
+
+    pub fn scores(&self) -> Option<&Scores> {
+        self.scores.as_ref()
     }
 
     pub fn num_thought_tokens(&self) -> usize {
@@ -103,6 +114,13 @@ impl Blocks {
         self.take(pieces, &mut changes);
         let in_thoughts = self.is_open && self.list.last().is_some_and(|b| b.kind == BlockKind::Thoughts);
         self.num_thought_tokens += usize::from(in_thoughts);
+        if let Some(scores) = &mut self.scores {
+            scores.push(token);
+            // White space belongs to the block that may follow.
+            if let Some(last) = self.list.len().checked_sub(1).filter(|_| self.blank.is_empty()) {
+                scores.list(last);
+            }
+        }
         changes
     }
 
@@ -115,6 +133,9 @@ impl Blocks {
         let blank = std::mem::take(&mut self.blank);
         if self.list.is_empty() && !blank.is_empty() {
             self.grow(BlockKind::Text, blank, &mut changes);
+        }
+        if let (Some(scores), Some(last)) = (&mut self.scores, self.list.len().checked_sub(1)) {
+            scores.list(last);
         }
         self.close(&mut changes);
         changes

@@ -306,7 +306,7 @@ fn template_variables(body: &Object, name: &str) -> Result<Option<Object>, ApiEr
     }
 }
 
-fn effort(body: &Object, name: &str) -> Result<Option<&'static str>, ApiError> {
+pub(crate) fn effort(body: &Object, name: &str) -> Result<Option<&'static str>, ApiError> {
     const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
     let Some(found) = field::<String>(body, name, "a string")? else { return Ok(None) };
     let known = EFFORTS.into_iter().find(|effort| *effort == found);
@@ -406,7 +406,7 @@ fn logit_bias(body: &Object, name: &str) -> Result<Vec<(u32, f32)>, ApiError> {
 const MAX_ALTERNATIVES: usize = 20;
 
 /// Number of alternatives for each token.
-fn alternatives(body: &Object, name: &str) -> Result<Option<usize>, ApiError> {
+pub(crate) fn alternatives(body: &Object, name: &str) -> Result<Option<usize>, ApiError> {
     let count = field(body, name, COUNT)?;
     match count.filter(|&count| count > MAX_ALTERNATIVES) {
         Some(found) => Err(refused(name, format_args!("expected at most {MAX_ALTERNATIVES}, found {found}"))),

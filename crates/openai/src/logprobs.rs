@@ -1,9 +1,13 @@
 //! Log-probabilities in the shapes of both kinds of completion.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use rustorch_llama::{ControlTokens, Detokenizer, TokenEvent, TokenLogprobs, Tokenizer};
 use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::blocks::Said;
 
 /// Of a text completion: lists with an element for each token.
 #[derive(Debug, Serialize, Default)]
@@ -183,6 +187,82 @@ impl TokenLogprob {
             token: alternative(token.token_id, logprob),
             top_logprobs: top.iter().map(|&(id, p)| alternative(id, p)).collect(),
         }
+    }
+}
+
+/// Log-probabilities of an answer in blocks: those of its tokens in their order, each with the index of its block.
+#[derive(Debug)]
+pub(crate) struct Scores {
+    tokenizer: Arc<Tokenizer>,
+    /// Tokens that a stop string may yet cut away, or whose block has not begun.
+    waiting: VecDeque<TokenEvent>,
+    listed: Vec<(usize, TokenEvent)>,
+    num_in_text: usize,
+}
+
+/// Whether tokens are told with their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenIds {
+    Shown,
+    Hidden,
+}
+
+impl Scores {
+    pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
+        Self { tokenizer, waiting: VecDeque::new(), listed: Vec::new(), num_in_text: 0 }
+    }
+
+    pub fn push(&mut self, token: &TokenEvent) {
+        self.num_in_text = token.num_in_text;
+        self.waiting.push_back(token.clone());
+    }
+
+    /// Lists the tokens that are certain to be in the text as those of this block.
+    pub fn list(&mut self, block: usize) {
+        let count = self.num_in_text.saturating_sub(self.listed.len()).min(self.waiting.len());
+        self.listed.extend(self.waiting.drain(..count).map(|token| (block, token)));
+    }
+
+    /// Entries of the tokens from the one with this index on, of all blocks or of one.
+    fn entries(&self, from: usize, block: Option<usize>, ids: TokenIds) -> Vec<Value> {
+        let listed = self.listed[from.min(self.listed.len())..].iter();
+        let of_block = listed.filter(|(of, _)| block.is_none_or(|block| block == *of));
+        of_block.map(|(_, token)| self.entry(token, ids)).collect()
+    }
+
+    fn entry(&self, token: &TokenEvent, ids: TokenIds) -> Value {
+        let mut entry = json!(TokenLogprob::new(token, &self.tokenizer));
+        if ids == TokenIds::Shown {
+            entry["id"] = token.token_id.into();
+            let top = token.logprobs.iter().flat_map(|logprobs| &logprobs.top);
+            for (index, (id, _)) in top.enumerate() {
+                entry["top_logprobs"][index]["id"] = (*id).into();
+            }
+        }
+        entry
+    }
+}
+
+/// Of each choice, how many log-probabilities a stream has told.
+#[derive(Debug, Default)]
+pub(crate) struct Told(Vec<usize>);
+
+impl Told {
+    /// The entries that follow, of all blocks or of one; `None` if there are to be none.
+    pub fn take(&mut self, said: &Said<'_>, block: Option<usize>, ids: TokenIds) -> Option<Vec<Value>> {
+        let scores = said.scores?;
+        if self.0.len() <= said.index {
+            self.0.resize(said.index + 1, 0);
+        }
+        let from = std::mem::replace(&mut self.0[said.index], scores.listed.len());
+        Some(scores.entries(from, block, ids))
+    }
+}
+
+impl Said<'_> {
+    /// The log-probabilities of all blocks or of one, if there are to be any.
+    pub fn logprobs(&self, block: Option<usize>, ids: TokenIds) -> Option<Vec<Value>> {
+        self.scores.map(|scores| scores.entries(0, block, ids))
     }
 }
 

@@ -116,23 +116,25 @@ pub fn prepare(endpoint: Endpoint, body: &Object, context: &Context<'_>) -> Resu
             in_blocks(&chat_body, Box::new(anthropic::Style), context).map_err(anthropic::renamed)?
         }
         Endpoint::LlamaCompletion => {
-            let (converted, style) = llamacpp::completion(body)?;
-            styled(completion(&converted, context), Box::new(style)).map_err(llamacpp::renamed)?
+            let (converted, style) = llamacpp::completion(body, context)?;
+            styled(completion(&converted, context), Box::new(style), context).map_err(llamacpp::renamed)?
         }
         Endpoint::LlamaInfill => {
             let (converted, style) = llamacpp::infill(body, context)?;
-            styled(completion(&converted, context), Box::new(style)).map_err(llamacpp::renamed)?
+            styled(completion(&converted, context), Box::new(style), context).map_err(llamacpp::renamed)?
         }
         Endpoint::OllamaChat => {
             let converted = ollama::chat(body, context)?;
-            styled(chat(&converted, context), Box::new(ollama::Style::Chat)).map_err(ollama::renamed)?
+            let style = Box::new(ollama::Style::new(ollama::Form::Chat));
+            styled(chat(&converted, context), style, context).map_err(ollama::renamed)?
         }
         Endpoint::OllamaGenerate => {
             let asked = match ollama::generate(body, context)? {
                 ollama::Converted::Chat(converted) => chat(&converted, context),
                 ollama::Converted::Completion(converted) => completion(&converted, context),
             };
-            styled(asked, Box::new(ollama::Style::Generate)).map_err(ollama::renamed)?
+            let style = Box::new(ollama::Style::new(ollama::Form::Generate));
+            styled(asked, style, context).map_err(ollama::renamed)?
         }
         Endpoint::OllamaEmbed => {
             let (converted, cuts) = ollama::embed(body, context)?;
@@ -273,14 +275,18 @@ fn with_effort(
 
 /// A chat whose answer is a list of blocks.
 fn in_blocks(fields: &Object, style: Box<dyn Style>, context: &Context<'_>) -> Result<Asked, ApiError> {
-    styled(chat(fields, context), style)
+    styled(chat(fields, context), style, context)
 }
 
 /// What is asked, with an answer in blocks.
-fn styled(asked: Result<Asked, ApiError>, style: Box<dyn Style>) -> Result<Asked, ApiError> {
+fn styled(
+    asked: Result<Asked, ApiError>,
+    style: Box<dyn Style>,
+    context: &Context<'_>,
+) -> Result<Asked, ApiError> {
     let (work, answer, stream) = asked?;
-    let num_prompt_tokens = work.num_prompt_tokens();
-    Ok((work, answer.styled_by(style, num_prompt_tokens), stream))
+    let lengths = work.prompt_lengths();
+    Ok((work, answer.styled_by(style, &lengths, context.grammars.tokenizer()), stream))
 }
 
 /// Number of tokens of the prompt that a body of `/v1/messages` makes, and the names of its fields that nobody knows.
@@ -384,6 +390,16 @@ fn infill(prefixes: Prompt, suffix: &str, tokenizer: &Tokenizer) -> Result<Vec<V
     }
 }
 
+/// The tokens of a prompt.
+pub(crate) fn encode_prompt(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut tokens = tokenizer.encode(text, Special::Parse, Bos::Add);
+    // A text that a template has made may have its own.
+    if tokens.len() > 1 && tokens[0] == tokens[1] && tokenizer.bos() == Some(tokens[0]) {
+        tokens.remove(0);
+    }
+    tokens
+}
+
 /// Cuts off the beginning of a prompt that has more than `most` tokens; says whether it has.
 fn truncate(prompt: &mut Vec<u32>, most: Option<usize>) -> bool {
     let num_cut = prompt.len().saturating_sub(most.unwrap_or(usize::MAX));
@@ -422,14 +438,7 @@ impl Prompt {
     }
 
     fn tokens(self, tokenizer: &Tokenizer) -> Vec<Vec<u32>> {
-        let encode = |text: &String| {
-            let mut tokens = tokenizer.encode(text, Special::Parse, Bos::Add);
-            // A text that a template has made may have its own.
-            if tokens.len() > 1 && tokens[0] == tokens[1] && tokenizer.bos() == Some(tokens[0]) {
-                tokens.remove(0);
-            }
-            tokens
-        };
+        let encode = |text: &String| encode_prompt(text, tokenizer);
         match self {
             Self::Text(text) => vec![encode(&text)],
             Self::Texts(texts) => texts.iter().map(encode).collect(),

@@ -9,7 +9,7 @@ use crate::tools::ToolFields;
 /// The fields of `/v1/completions`.
 pub const COMPLETIONS: FieldList = FieldList {
     served: &[CompletionBody::FIELDS, Common::FIELDS, Sampling::FIELDS, Structured::FIELDS],
-    refused: &[PROMPT, TOOLS, FUNCTIONS, SAMPLING, structured::REFUSED, OUTPUT, ADAPTERS],
+    refused: &[PROMPT, TOOLS, FUNCTIONS, SAMPLING, structured::REFUSED, N_PROBS, OUTPUT, ADAPTERS],
     accepted: &[BOOKKEEPING, SAMPLING_DETAILS, structured::DETAILS],
     nested: NESTED,
 };
@@ -17,7 +17,17 @@ pub const COMPLETIONS: FieldList = FieldList {
 /// The fields of `/v1/chat/completions`.
 pub const CHAT: FieldList = FieldList {
     served: &[ChatBody::FIELDS, Common::FIELDS, Sampling::FIELDS, Structured::FIELDS, ToolFields::FIELDS],
-    refused: &[FUNCTIONS, TEMPLATE, REASONING, MEDIA, SAMPLING, structured::REFUSED, OUTPUT, ADAPTERS],
+    refused: &[
+        FUNCTIONS,
+        TEMPLATE,
+        REASONING,
+        MEDIA,
+        SAMPLING,
+        structured::REFUSED,
+        N_PROBS,
+        OUTPUT,
+        ADAPTERS,
+    ],
     accepted: &[BOOKKEEPING, SAMPLING_DETAILS, structured::DETAILS],
     nested: &[NESTED[0], NESTED[1], ("messages", &MESSAGE)],
 };
@@ -96,9 +106,10 @@ pub(crate) const SAMPLING: &[Refused] = &[
     Refused::new("vllm_xargs", "[]", ""),
 ];
 
+const N_PROBS: &[Refused] = &[Refused::new("n_probs", "[0]", "use logprobs")];
+
 /// What the answer says and when it ends.
 pub(crate) const OUTPUT: &[Refused] = &[
-    Refused::new("n_probs", "[0]", "use logprobs"),
     Refused::new("post_sampling_probs", "[]", "logprobs are the model's own"),
     Refused::new("spaces_between_special_tokens", "[true]", ""),
     Refused::new("detokenize", "[true]", ""),

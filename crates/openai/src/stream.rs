@@ -53,6 +53,12 @@ pub(crate) trait Style: std::fmt::Debug + Send {
 #[derive(Debug)]
 pub(crate) struct Styled {
     pub style: Box<dyn Style>,
+    pub choices: Vec<StyledChoice>,
+}
+
+/// A choice of an answer of blocks.
+#[derive(Debug)]
+pub(crate) struct StyledChoice {
     pub blocks: Blocks,
     pub num_prompt_tokens: usize,
     pub stop_string: Option<String>,
@@ -75,23 +81,27 @@ impl Answer {
         Stream(Form::Blocks(Box::new(BlockStream { answer: self, suffix: suffix.to_owned(), created })))
     }
 
-    /// What an answer of blocks says so far, and its style.
+    /// What a choice of an answer of blocks says so far, and the answer's style.
     pub(crate) fn said<'a>(
         &'a mut self,
+        index: usize,
         suffix: &'a str,
         created: u64,
     ) -> Option<(&'a mut dyn Style, Said<'a>)> {
-        let Styled { style, blocks, num_prompt_tokens, stop_string } = self.styled.as_mut()?;
+        let Styled { style, choices } = self.styled.as_mut()?;
+        let StyledChoice { blocks, num_prompt_tokens, stop_string } = choices.get(index)?;
         let said = Said {
+            index,
             suffix,
             created,
             model: &self.model,
             blocks: blocks.list(),
             num_thought_tokens: blocks.num_thought_tokens(),
             num_prompt_tokens: *num_prompt_tokens,
-            end: self.choices[0].end,
+            end: self.choices[index].end,
             stop_string: stop_string.as_deref(),
             times: &self.times,
+            scores: blocks.scores(),
         };
         Some((style.as_mut(), said))
     }
@@ -127,7 +137,11 @@ impl Stream {
     pub fn open(&mut self, out: &mut Vec<u8>) {
         match &mut self.0 {
             Form::Chunks(chunks) => chunks.opening().iter().for_each(|chunk| write(out, chunk)),
-            Form::Blocks(stream) => stream.write(out, |style, said| style.opening(said)),
+            Form::Blocks(stream) => {
+                for choice in 0..stream.answer.choices.len() {
+                    stream.write(choice, out, |style, said| style.opening(said));
+                }
+            }
         }
     }
 
@@ -152,10 +166,10 @@ impl Stream {
             }
             Form::Blocks(stream) => {
                 for change in stream.answer.add_to_blocks(choice, event)? {
-                    stream.write(out, |style, said| style.change(said, &change));
+                    stream.write(choice, out, |style, said| style.change(said, &change));
                 }
-                if stream.answer.is_complete() {
-                    stream.write(out, |style, said| style.closing(said));
+                if stream.answer.choices[choice].end.is_some() {
+                    stream.write(choice, out, |style, said| style.closing(said));
                 }
             }
         }
@@ -174,14 +188,19 @@ impl Stream {
     pub fn fail(&mut self, error: &ApiError, out: &mut Vec<u8>) {
         match &mut self.0 {
             Form::Chunks(_) => write(out, error),
-            Form::Blocks(stream) => stream.write(out, |style, said| style.failure(said, error)),
+            Form::Blocks(stream) => stream.write(0, out, |style, said| style.failure(said, error)),
         }
     }
 }
 
 impl BlockStream {
-    fn write(&mut self, out: &mut Vec<u8>, events: impl FnOnce(&mut dyn Style, &Said<'_>) -> Vec<Value>) {
-        let Some((style, said)) = self.answer.said(&self.suffix, self.created) else { return };
+    fn write(
+        &mut self,
+        choice: usize,
+        out: &mut Vec<u8>,
+        events: impl FnOnce(&mut dyn Style, &Said<'_>) -> Vec<Value>,
+    ) {
+        let Some((style, said)) = self.answer.said(choice, &self.suffix, self.created) else { return };
         let framing = style.framing();
         for event in events(style, &said) {
             match framing {

@@ -44,6 +44,14 @@ impl Work {
         }
     }
 
+    /// Tokens of each sequence's prompt.
+    pub(crate) fn prompt_lengths(&self) -> Vec<usize> {
+        match &self.sequences {
+            Sequences::Generate(requests) => requests.iter().map(|r| r.prompt_token_ids.len()).collect(),
+            Sequences::Embed(requests) => requests.iter().map(|r| r.prompt_token_ids.len()).collect(),
+        }
+    }
+
     /// The same work with another priority than [`Priority::Normal`].
     #[must_use]
     pub fn with_priority(mut self, priority: Priority) -> Self {

@@ -17,6 +17,11 @@ impl Grammars {
         Self(grammar::Grammars::new(tokenizer))
     }
 
+    /// The tokenizer that was given.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        self.0.tokenizer()
+    }
+
     /// Compiles a grammar for [`Request::grammar`](crate::Request::grammar). It may take some milliseconds.
     ///
     /// # Errors

@@ -5,16 +5,16 @@ mod output;
 
 use serde_json::{Value, json};
 
-use crate::body::{MaxTokens, Sampling};
+use crate::body::{MaxTokens, Sampling, alternatives};
 use crate::convert::{self, copy_sampling};
 use crate::error::ApiError;
 use crate::field_list::{Field, FieldList, Refused, body};
-use crate::fields::{BOOL, COUNT, Object, TEXT, field, mistyped, optional, refused};
+use crate::fields::{BOOL, COUNT, Object, TEXT, field, flag, mistyped, optional, refused};
 use crate::limits;
 use crate::prepare::Context;
 use crate::refusals::{SAMPLING, SAMPLING_DETAILS, accepted};
 
-pub(crate) use output::Style;
+pub(crate) use output::{Form, Style};
 pub use output::{error_body, rfc3339};
 
 body! {
@@ -23,7 +23,9 @@ body! {
         model: Option<String> = optional(TEXT), "one of the names in `/api/tags`, perhaps with `:latest` after it";
         format: Option<Value> = format, "`json` or a JSON schema; enforced";
         options: Option<Object> = optional("an object"), "how tokens are chosen";
-        think: Option<bool> = think, "`enable_thinking` of the template";
+        think: Option<Think> = think, "`enable_thinking` of the template; `low`, `medium` or `high` is also its `reasoning_effort`";
+        logprobs: bool = flag, "log-probabilities of the tokens";
+        top_logprobs: Option<usize> = alternatives, "alternatives for each token, beside `logprobs`";
         stream: Option<bool> = optional(BOOL), "false: the whole answer at once; otherwise a line for each part of it";
     }
 }
@@ -111,11 +113,8 @@ const MESSAGE: FieldList = FieldList {
 
 const IMAGES: &[Refused] = &[Refused::new("images", "[]", "the model reads text alone")];
 
-const REFUSED: &[Refused] = &[
-    Refused::new("template", "[]", "the server's --chat-template replaces the model file's"),
-    Refused::new("logprobs", "[]", "/v1/chat/completions has log-probabilities"),
-    Refused::new("top_logprobs", "[0]", "/v1/chat/completions has log-probabilities"),
-];
+const REFUSED: &[Refused] =
+    &[Refused::new("template", "[]", "the server's --chat-template replaces the model file's")];
 
 const COMPLETION: &[Refused] = &[
     IMAGES[0],
@@ -179,6 +178,11 @@ pub(crate) fn generate(body: &Object, context: &Context<'_>) -> Result<Converted
         return Ok(Converted::Chat(converted));
     }
     converted.remove("chat_template_kwargs");
+    // A completion has the number of alternatives in one field.
+    let top = converted.remove("top_logprobs").unwrap_or_else(|| 0.into());
+    if let Some(logprobs) = converted.get_mut("logprobs") {
+        *logprobs = top;
+    }
     let prompt = system.map_or(prompt.clone(), |system| format!("{system}\n\n{prompt}"));
     converted.insert("prompt".to_owned(), prompt.into());
     converted.extend(suffix.map(|suffix| ("suffix".to_owned(), suffix.into())));
@@ -196,7 +200,8 @@ pub(crate) fn embed(body: &Object, context: &Context<'_>) -> Result<(Object, boo
 
 /// What chats and completions share.
 fn common(body: &Object, context: &Context<'_>) -> Result<Object, ApiError> {
-    let CommonBody { model, format, options, think, stream } = CommonBody::read(body)?;
+    let CommonBody { model, format, options, think, logprobs, top_logprobs, stream } =
+        CommonBody::read(body)?;
     let options = options.unwrap_or_default();
     let Options { num_predict, stop } = Options::read(&options).map_err(|error| error.within("options."))?;
     let mut converted = Object::new();
@@ -214,7 +219,9 @@ fn common(body: &Object, context: &Context<'_>) -> Result<Object, ApiError> {
     insert("stop", stop);
     insert("model", named(model, context));
     insert("response_format", format);
-    insert("chat_template_kwargs", think.map(|thinks| json!({"enable_thinking": thinks})));
+    insert("chat_template_kwargs", think.map(Think::variables));
+    insert("logprobs", logprobs.then_some(true.into()));
+    insert("top_logprobs", top_logprobs.map(Value::from));
     insert("stream", Some(stream.unwrap_or(true).into()));
     // Those of the options lie too deep in the body for the check of the whole.
     limits::check(&converted).map_err(renamed)?;
@@ -259,11 +266,30 @@ fn format(body: &Object, name: &str) -> Result<Option<Value>, ApiError> {
     }
 }
 
-/// Whether the model is to think; how much it does is its own affair.
-fn think(body: &Object, name: &str) -> Result<Option<bool>, ApiError> {
-    match body.get(name) {
-        Some(Value::String(level)) if matches!(level.as_str(), "low" | "medium" | "high") => Ok(Some(true)),
-        _ => field(body, name, "true, false, low, medium or high"),
+/// Whether the model is to think, or how much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Think {
+    /// As much as it likes, or not at all.
+    Toggle(bool),
+    /// So much.
+    Level(&'static str),
+}
+
+impl Think {
+    /// What templates call it; one takes what it knows.
+    fn variables(self) -> Value {
+        match self {
+            Self::Toggle(thinks) => json!({"enable_thinking": thinks}),
+            Self::Level(level) => json!({"enable_thinking": true, "reasoning_effort": level}),
+        }
+    }
+}
+
+fn think(body: &Object, name: &str) -> Result<Option<Think>, ApiError> {
+    let known = |level: &str| ["low", "medium", "high"].into_iter().find(|known| *known == level);
+    match body.get(name).and_then(Value::as_str).and_then(known) {
+        Some(level) => Ok(Some(Think::Level(level))),
+        None => Ok(field(body, name, "true, false, low, medium or high")?.map(Think::Toggle)),
     }
 }
 

@@ -5,7 +5,7 @@ mod output;
 
 use serde_json::{Value, json};
 
-use crate::body::Sampling;
+use crate::body::{Sampling, alternatives, effort};
 use crate::convert::{self, copy_sampling};
 use crate::error::ApiError;
 use crate::field_list::{Field, FieldList, Refused, body};
@@ -26,6 +26,9 @@ body! {
         parallel_tool_calls: Option<bool> = optional(BOOL), "false: at most one call";
         text: Option<Value> = text_format, "beside it `format`";
         chat_template_kwargs: Option<Object> = optional("an object"), "variables of the template, such as `enable_thinking`";
+        reasoning: Option<&'static str> = reasoning, "beside it `effort`";
+        include: bool = includes_logprobs, "`message.output_text.logprobs`: log-probabilities of the text; thoughts are always included, and nothing else could be";
+        top_logprobs: Option<usize> = alternatives, "alternatives for each token of the text, with their log-probabilities";
         stream: bool = flag, "send the answer as server-sent events";
     }
 }
@@ -37,18 +40,35 @@ body! {
     }
 }
 
+body! {
+    /// How the model is to think.
+    pub struct Reasoning {
+        effort: Option<&'static str> = effort, "how much, for templates that know `reasoning_effort`; `none` for those that know `enable_thinking`; others think as they do";
+    }
+}
+
 /// The fields of `/v1/responses`.
 pub const RESPONSES: FieldList = FieldList {
     served: &[ResponsesBody::FIELDS, Sampling::FIELDS],
     refused: &[STATE, HOSTED, SAMPLING],
     accepted: &[BOOKKEEPING, DETAILS, SAMPLING_DETAILS],
-    nested: &[("text", &TEXT_FIELDS), ("stream_options", &STREAM_OPTIONS)],
+    nested: &[("text", &TEXT_FIELDS), ("reasoning", &REASONING), ("stream_options", &STREAM_OPTIONS)],
 };
 
 const TEXT_FIELDS: FieldList = FieldList {
     served: &[TextFormat::FIELDS],
     refused: &[&[Refused::new("verbosity", r#"["medium"]"#, "say it in a message")]],
     accepted: &[],
+    nested: &[],
+};
+
+const REASONING: FieldList = FieldList {
+    served: &[Reasoning::FIELDS],
+    refused: &[],
+    accepted: &[&[
+        accepted("summary", "thoughts are told as they are"),
+        accepted("generate_summary", "thoughts are told as they are"),
+    ]],
     nested: &[],
 };
 
@@ -73,7 +93,6 @@ const STATE: &[Refused] = &[
 const HOSTED: &[Refused] = &[
     Refused::new("moderation", "[]", ""),
     Refused::new("image", "[]", "the model writes text alone"),
-    Refused::new("top_logprobs", "[0]", "chats have log-probabilities"),
     Refused::new("messages", "[]", "use input"),
     Refused::new("max_tokens", "[]", "use max_output_tokens"),
     Refused::new("max_completion_tokens", "[]", "use max_output_tokens"),
@@ -83,11 +102,6 @@ const HOSTED: &[Refused] = &[
 ];
 
 const DETAILS: &[Field] = &[
-    accepted(
-        "include",
-        "thoughts are always included, and nothing else could be; log-probabilities are refused",
-    ),
-    accepted("reasoning", "the model thinks as its template has it; `chat_template_kwargs` can change that"),
     accepted("max_tool_calls", "the server calls no tools itself"),
     accepted("stream_options", "events are not padded"),
     accepted("prompt_cache_options", "the prefix cache finds what it has by itself"),
@@ -97,7 +111,6 @@ const DETAILS: &[Field] = &[
 /// The body of a chat for a body of this API, and how its answer is written.
 pub(crate) fn convert(body: &Object) -> Result<(Object, Style), ApiError> {
     let read = ResponsesBody::read(body)?;
-    check_include(body)?;
     let echo = Style::new(body, &read);
     let ResponsesBody { model, input, instructions, max_output_tokens, tools, .. } = read;
     let mut chat = Object::new();
@@ -112,7 +125,10 @@ pub(crate) fn convert(body: &Object) -> Result<(Object, Style), ApiError> {
     insert("tool_choice", read.tool_choice);
     insert("parallel_tool_calls", read.parallel_tool_calls.map(Value::from));
     insert("response_format", read.text);
-    insert("chat_template_kwargs", read.chat_template_kwargs.map(Value::from));
+    insert("chat_template_kwargs", variables(read.chat_template_kwargs, read.reasoning).map(Value::from));
+    let has_logprobs = read.include || read.top_logprobs.is_some_and(|top| top > 0);
+    insert("logprobs", has_logprobs.then_some(true.into()));
+    insert("top_logprobs", read.top_logprobs.map(Value::from));
     insert("stream", Some(read.stream.into()));
     Ok((chat, echo))
 }
@@ -128,13 +144,27 @@ pub(crate) fn renamed(error: ApiError) -> ApiError {
     convert::renamed(error, &names)
 }
 
-/// Refuses to include what would be missing.
-fn check_include(body: &Object) -> Result<(), ApiError> {
-    let include: Vec<String> = field(body, "include", "a list of strings")?.unwrap_or_default();
-    match include.iter().any(|name| name == "message.output_text.logprobs") {
-        true => Err(mistyped("include", "no log-probabilities (not supported)", &body["include"])),
-        false => Ok(()),
+fn includes_logprobs(body: &Object, name: &str) -> Result<bool, ApiError> {
+    let include: Vec<String> = field(body, name, "a list of strings")?.unwrap_or_default();
+    Ok(include.iter().any(|name| name == "message.output_text.logprobs"))
+}
+
+fn reasoning(body: &Object, name: &str) -> Result<Option<&'static str>, ApiError> {
+    let Some(reasoning) = field::<Object>(body, name, "an object")? else { return Ok(None) };
+    let read = Reasoning::read(&reasoning).map_err(|error| error.within(&format!("{name}.")))?;
+    Ok(read.effort)
+}
+
+/// The template's variables with what templates call an effort, unless they have it already. Clients send one to every model, so
+/// one that the template does not know is no error.
+fn variables(given: Option<Object>, effort: Option<&str>) -> Option<Object> {
+    let Some(effort) = effort else { return given };
+    let mut variables = given.unwrap_or_default();
+    variables.entry("reasoning_effort").or_insert(effort.into());
+    if effort == "none" {
+        variables.entry("enable_thinking").or_insert(false.into());
     }
+    Some(variables)
 }
 
 /// Functions, each as an object of its own; a chat has them in a field `function`.

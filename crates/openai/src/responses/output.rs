@@ -6,6 +6,7 @@ use super::{ResponsesBody, number};
 use crate::blocks::{Block, BlockKind, Change, Said};
 use crate::error::ApiError;
 use crate::fields::Object;
+use crate::logprobs::{TokenIds, Told};
 use crate::message::call_id;
 use crate::stream;
 
@@ -14,6 +15,7 @@ use crate::stream;
 pub(crate) struct Style {
     echo: Object,
     num_events: u64,
+    told: Told,
 }
 
 impl Style {
@@ -39,13 +41,13 @@ impl Style {
             "text": given("text", json!({"format": {"type": "text"}})),
             "tool_choice": given("tool_choice", json!("auto")),
             "tools": given("tools", json!([])),
-            "top_logprobs": 0,
+            "top_logprobs": read.top_logprobs.unwrap_or(0),
             "top_p": number(body, "top_p").unwrap_or(1.0),
             "truncation": "disabled",
             "user": given("user", Value::Null),
         });
         let Value::Object(echo) = echo else { unreachable!("an object") };
-        Self { echo, num_events: 0 }
+        Self { echo, num_events: 0, told: Told::default() }
     }
 
     /// A response of this status.
@@ -98,10 +100,10 @@ impl stream::Style for Style {
             fields[name] = value;
             fields
         };
-        let text_event = |name: &str, text: &str| {
+        let text_event = |name: &str, text: &str, logprobs: Option<Vec<Value>>| {
             let mut fields = in_part(name, text.into());
             if block.kind == BlockKind::Text {
-                fields["logprobs"] = json!([]);
+                fields["logprobs"] = logprobs.unwrap_or_default().into();
             }
             fields
         };
@@ -117,7 +119,7 @@ impl stream::Style for Style {
                 let mut events =
                     vec![self.event("output_item.added", json!({"output_index": index, "item": item}))];
                 if block.kind != BlockKind::Call {
-                    events.push(self.event("content_part.added", in_part("part", part(&empty))));
+                    events.push(self.event("content_part.added", in_part("part", part(&empty, None))));
                 }
                 events
             }
@@ -126,7 +128,12 @@ impl stream::Style for Style {
                 fields["delta"] = text.as_str().into();
                 vec![self.event(&format!("{word}.delta"), fields)]
             }
-            Change::Grew(_, text) => vec![self.event(&format!("{word}.delta"), text_event("delta", text))],
+            Change::Grew(_, text) => {
+                let is_text = block.kind == BlockKind::Text;
+                let logprobs =
+                    if is_text { self.told.take(said, Some(index), TokenIds::Hidden) } else { None };
+                vec![self.event(&format!("{word}.delta"), text_event("delta", text, logprobs))]
+            }
             Change::Closed(_) => {
                 let mut events = if block.kind == BlockKind::Call {
                     let mut fields = place;
@@ -134,9 +141,11 @@ impl stream::Style for Style {
                     fields["arguments"] = block.text.as_str().into();
                     vec![self.event(&format!("{word}.done"), fields)]
                 } else {
+                    let logprobs = said.logprobs(Some(index), TokenIds::Hidden);
+                    let done = text_event("text", &block.text, logprobs.clone());
                     vec![
-                        self.event(&format!("{word}.done"), text_event("text", &block.text)),
-                        self.event("content_part.done", in_part("part", part(block))),
+                        self.event(&format!("{word}.done"), done),
+                        self.event("content_part.done", in_part("part", part(block, logprobs))),
                     ]
                 };
                 let item = item(said, index, block, item_status(said, index));
@@ -184,7 +193,11 @@ fn item_id(said: &Said<'_>, index: usize) -> String {
 
 fn item(said: &Said<'_>, index: usize, block: &Block, status: &str) -> Value {
     let id = item_id(said, index);
-    let content = if status == "in_progress" { json!([]) } else { json!([part(block)]) };
+    let content = if status == "in_progress" {
+        json!([])
+    } else {
+        json!([part(block, said.logprobs(Some(index), TokenIds::Hidden))])
+    };
     match block.kind {
         BlockKind::Thoughts => {
             json!({"id": id, "type": "reasoning", "summary": [], "content": content, "status": status})
@@ -203,10 +216,12 @@ fn item(said: &Said<'_>, index: usize, block: &Block, status: &str) -> Value {
     }
 }
 
-fn part(block: &Block) -> Value {
+fn part(block: &Block, logprobs: Option<Vec<Value>>) -> Value {
     match block.kind {
         BlockKind::Thoughts => json!({"type": "reasoning_text", "text": block.text}),
-        _ => json!({"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}),
+        _ => {
+            json!({"type": "output_text", "text": block.text, "annotations": [], "logprobs": logprobs.unwrap_or_default()})
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use openai::{Answer, Context, Endpoint, ModelNames, Prepared, UnknownFields, count_tokens, parse_object};
 use serde_json::{Value, json};
 
-use crate::harness::{IDENTITY, demo, no_blanks, read, streamed_text, whole};
+use crate::harness::{IDENTITY, demo, no_blanks, read, reread, streamed_text, whole};
 
 /// The events of a streamed answer.
 fn events(endpoint: Endpoint, body: &Value) -> Vec<Value> {
@@ -126,6 +126,45 @@ fn a_response_has_a_form() {
 }
 
 #[test]
+fn a_response_has_the_log_probabilities_of_a_chat() {
+    let messages = json!([{"role": "user", "content": "A dog"}]);
+    let chat =
+        json!({"messages": messages, "max_tokens": 12, "seed": 3, "logprobs": true, "top_logprobs": 2});
+    let expect = whole(Endpoint::ChatCompletions, &chat)["choices"][0]["logprobs"]["content"].clone();
+    assert_eq!(expect.as_array().unwrap().len(), 12);
+    let body = json!({
+        "input": "A dog", "max_output_tokens": 12, "seed": 3, "top_logprobs": 2,
+        "include": ["message.output_text.logprobs"],
+    });
+    let found = whole(Endpoint::Responses, &body);
+    assert_eq!(found["output"][0]["content"][0]["logprobs"], expect);
+    assert_eq!(found["top_logprobs"], 2);
+    let events = events(Endpoint::Responses, &body);
+    let of = |kind: &str| {
+        let events = events.iter().filter(|event| event["type"] == format!("response.output_text.{kind}"));
+        Value::from_iter(events.flat_map(|event| event["logprobs"].as_array().unwrap().clone()))
+    };
+    let expect = reread(&expect);
+    assert_eq!(of("done"), expect);
+    // Tokens that complete no text before the end come with that.
+    let deltas = of("delta");
+    assert!(expect.as_array().unwrap().starts_with(deltas.as_array().unwrap()) && deltas[8].is_object());
+    let last = &events.last().unwrap()["response"]["output"][0]["content"][0]["logprobs"];
+    assert_eq!(last, &expect);
+    // What a stop string cuts away is not listed.
+    let text = found["output"][0]["content"][0]["text"].as_str().unwrap();
+    let stop = &text[text.len() / 2..][..3];
+    let chat = json!({"messages": messages, "max_tokens": 12, "seed": 3, "logprobs": true, "stop": stop});
+    let ollama = json!({"messages": messages, "logprobs": true, "stream": false,
+        "options": {"num_predict": 12, "seed": 3, "stop": [stop]}});
+    let expect = whole(Endpoint::ChatCompletions, &chat)["choices"][0]["logprobs"]["content"].clone();
+    assert!(expect.as_array().unwrap().len() < 12);
+    assert_eq!(whole(Endpoint::OllamaChat, &ollama)["logprobs"], expect);
+    let found = whole(Endpoint::Responses, &json!({"input": "A dog", "max_output_tokens": 1, "seed": 3}));
+    assert_eq!(found["output"][0]["content"][0]["logprobs"], json!([]));
+}
+
+#[test]
 fn errors_name_the_fields_of_their_api() {
     let check = |endpoint, body: Value, param: &str| {
         let error = read(endpoint, &body, ModelNames::Any).unwrap_err();
@@ -138,7 +177,9 @@ fn errors_name_the_fields_of_their_api() {
         ("conversation", json!("a"), "conversation"),
         ("background", json!(true), "background"),
         ("truncation", json!("auto"), "truncation"),
-        ("include", json!(["message.output_text.logprobs"]), "include"),
+        ("include", json!("message.output_text.logprobs"), "include"),
+        ("top_logprobs", json!(21), "top_logprobs"),
+        ("reasoning", json!({"effort": "a lot"}), "reasoning.effort"),
         ("tools", json!([{"type": "web_search"}]), "tools[0].type"),
         ("tools", json!([{"type": "function", "name": "a b"}]), "tools[0].name"),
         (

@@ -1,9 +1,10 @@
 //! llama.cpp's and Ollama's APIs: the texts of completions and chats in other forms.
 
 use openai::{Endpoint, ModelNames};
+use rustorch_llama::{Bos, Special};
 use serde_json::{Value, json};
 
-use crate::harness::{LINES, demo, no_blanks, read, streamed_text, whole};
+use crate::harness::{LINES, demo, no_blanks, read, reread, streamed_text, whole};
 
 /// The parts of a streamed answer: lines of JSON, or the data of events.
 fn parts(endpoint: Endpoint, body: &Value) -> Vec<Value> {
@@ -101,6 +102,76 @@ fn ollama_s_texts_are_chats_unless_they_are_raw() {
 }
 
 #[test]
+fn llama_s_prompts_may_be_lists() {
+    let ids = |text: &str| json!(demo().tokenizer.encode(text, Special::Parse, Bos::Add));
+    let ask = |prompt: Value| json!({"prompt": prompt, "n_predict": 12, "temperature": 0});
+    let one = |prompt: Value| whole(Endpoint::LlamaCompletion, &ask(prompt))["content"].clone();
+    let (dog, cat) = (one(json!("A dog")), one(json!("A cat")));
+    assert_eq!(one(ids("A dog")), dog);
+    let mut mixed = ids("A");
+    mixed.as_array_mut().unwrap().push(json!(" dog"));
+    assert_eq!(one(mixed.clone()), dog);
+    for prompts in [json!(["A dog", "A cat"]), json!([ids("A dog"), ids("A cat")]), json!([mixed, "A cat"])] {
+        let found = whole(Endpoint::LlamaCompletion, &ask(prompts.clone()));
+        assert_eq!((&found[0]["content"], &found[1]["content"]), (&dog, &cat), "{prompts}");
+        assert_eq!((&found[0]["index"], &found[1]["index"]), (&json!(0), &json!(1)));
+        let chunks = parts(Endpoint::LlamaCompletion, &ask(prompts));
+        for (index, expect) in [&dog, &cat].into_iter().enumerate() {
+            let of_choice: Vec<_> = chunks.iter().filter(|chunk| chunk["index"] == index).cloned().collect();
+            assert_eq!(joined(&of_choice, "/content"), expect.as_str().unwrap());
+            assert_eq!(of_choice.iter().filter(|chunk| chunk["stop"] == true).count(), 1);
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_are_those_of_a_chat_or_completion() {
+    let completion = json!({"prompt": "A dog", "max_tokens": 8, "temperature": 0, "logprobs": 3});
+    let expect = whole(Endpoint::Completions, &completion)["choices"][0]["logprobs"].clone();
+    let body = json!({"prompt": "A dog", "n_predict": 8, "temperature": 0, "n_probs": 3});
+    let found = whole(Endpoint::LlamaCompletion, &body)["completion_probabilities"].clone();
+    let field =
+        |name: &str| Value::from_iter(found.as_array().unwrap().iter().map(|entry| entry[name].clone()));
+    assert_eq!(
+        (field("token"), field("logprob")),
+        (expect["tokens"].clone(), expect["token_logprobs"].clone())
+    );
+    // The greedy choice is the first of its alternatives.
+    assert_eq!(found[0]["top_logprobs"].as_array().unwrap().len(), 3);
+    assert!(found[0]["id"].is_u64() && found[0]["top_logprobs"][0]["id"] == found[0]["id"], "{found}");
+    let chunks = parts(Endpoint::LlamaCompletion, &body);
+    let listed = |chunks: &[Value], name: &str| {
+        Value::from_iter(chunks.iter().filter_map(|chunk| chunk[name].as_array()).flatten().cloned())
+    };
+    let found = reread(&found);
+    assert_eq!(listed(&chunks, "completion_probabilities"), found);
+    let none = whole(Endpoint::LlamaCompletion, &json!({"prompt": "A dog", "n_predict": 1, "n_probs": 0}));
+    assert_eq!(none.get("completion_probabilities"), None);
+
+    let raw = json!({"prompt": "A dog", "raw": true, "logprobs": true, "top_logprobs": 3,
+                     "options": {"num_predict": 8, "temperature": 0}});
+    let lines = listed(&parts(Endpoint::OllamaGenerate, &raw), "logprobs");
+    let without_ids = |entry: &Value| {
+        let mut entry = entry.clone();
+        entry.as_object_mut().unwrap().remove("id");
+        entry["top_logprobs"].as_array_mut().unwrap().iter_mut().for_each(|top| {
+            top.as_object_mut().unwrap().remove("id");
+        });
+        entry
+    };
+    assert_eq!(lines, Value::from_iter(found.as_array().unwrap().iter().map(without_ids)));
+    let mut chat = json!({"messages": messages(), "logprobs": true, "top_logprobs": 1, "stream": false,
+                          "options": {"num_predict": 8, "temperature": 0}});
+    let found = whole(Endpoint::OllamaChat, &chat);
+    let expect = json!({"messages": messages(), "max_tokens": 8, "temperature": 0, "logprobs": true, "top_logprobs": 1});
+    let expect = whole(Endpoint::ChatCompletions, &expect)["choices"][0]["logprobs"]["content"].clone();
+    assert_eq!(found["logprobs"], expect);
+    chat["logprobs"] = json!(false);
+    chat["top_logprobs"] = json!(null);
+    assert_eq!(whole(Endpoint::OllamaChat, &chat).get("logprobs"), None);
+}
+
+#[test]
 fn ollama_s_forms_and_tools_are_enforced() {
     let schema = json!({"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"],
                         "additionalProperties": false});
@@ -170,9 +241,17 @@ fn refusals_have_the_names_of_their_api() {
     check(Endpoint::OllamaGenerate, json!({"prompt": "a", "context": [1]}), 400, "context");
     check(Endpoint::OllamaGenerate, json!({"prompt": "a", "model": "b:latest"}), 404, "model");
     check(Endpoint::OllamaEmbed, json!({"input": [1]}), 400, "input");
-    check(Endpoint::LlamaCompletion, json!({"prompt": ["a", "b"]}), 400, "prompt");
+    check(Endpoint::LlamaCompletion, json!({"prompt": ["a", ["b", {}]]}), 400, "prompt");
+    check(Endpoint::LlamaCompletion, json!({"prompt": [5, [6]]}), 400, "prompt");
+    check(
+        Endpoint::OllamaChat,
+        json!({"messages": [{"role": "user"}], "top_logprobs": 2}),
+        400,
+        "top_logprobs",
+    );
+    check(Endpoint::OllamaChat, json!({"messages": [{"role": "user"}], "think": "a lot"}), 400, "think");
     check(Endpoint::LlamaCompletion, json!({"prompt": "a", "n_predict": "b"}), 400, "n_predict");
-    check(Endpoint::LlamaCompletion, json!({"prompt": "a", "n_probs": 2}), 400, "n_probs");
+    check(Endpoint::LlamaCompletion, json!({"prompt": "a", "n_probs": 99}), 400, "n_probs");
     check(Endpoint::LlamaInfill, json!({"input_prefix": "a"}), 400, "input_prefix");
     check(Endpoint::LlamaInfill, json!({"input_extra": [{}]}), 400, "input_extra[0].text");
     assert!(read(Endpoint::OllamaChat, &chat(json!({"num_ctx": 9})), ModelNames::OneOf(&served)).is_ok());
