@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use openai::{Answer, ApiError, Prepared};
 use rustorch_llama::{EngineError, EngineHandle, Event, EventSink, Priority, Usage};
 
+use crate::clock::unix_seconds;
 use crate::error::{Error, Result};
 use crate::input::{Input, RawLine, Shard};
 use crate::journal::{Found, Journal};

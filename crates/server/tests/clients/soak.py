@@ -3,9 +3,9 @@
     RUSTORCH=target/release/rustorch target/clients/bin/python crates/server/tests/clients/soak.py --seconds 3600
 
 In the first half the server lives, and its memory must stay where it is. In the second half it is killed at random moments
-and started again, and as root on Linux its disk is full or read-only for a while. Every good request must be answered as it
+and started again, its disk is read-only for a while, and as root on Linux it is full for a while. Every good request must be answered as it
 was alone, whatever goes on, and every batch that was acknowledged must end with every line answered so. Prints what was done
-and exits 1 at the first thing that is not right.
+and exits 1 at the first thing that is not right. Needs a C compiler, for readonly.c.
 """
 
 import argparse
@@ -34,9 +34,14 @@ UNREACHABLE = (aiohttp.ClientError, ConnectionError, asyncio.TimeoutError)
 
 
 class Site:
-    """A server on one port and one data folder, through all its lives."""
+    """A server on one port and one data folder, through all its lives. The folder is read-only for it while `switch` exists."""
 
-    def __init__(self, data):
+    def __init__(self, data, beside):
+        self.switch, library = os.path.join(beside, "switch"), os.path.join(beside, "readonly.so")
+        source = os.path.join(os.path.dirname(__file__), "readonly.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+        folder = os.path.join(os.path.realpath(data), "")
+        self.environment = {**os.environ, "LD_PRELOAD": library, "FOLDER": folder, "SWITCH": self.switch}
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -46,7 +51,7 @@ class Site:
     async def start(self):
         command = [BINARY, "serve", "--port", str(self.port), "--data-dir", self.data, "--batch-size", "16"]
         self.log = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(command, stderr=self.log)
+        self.process = subprocess.Popen(command, stderr=self.log, env=self.environment)
         async with aiohttp.ClientSession() as session:
             while True:
                 assert self.process.poll() is None, f"the server ended: {self.said()}"
@@ -223,15 +228,14 @@ class Soak:
         self.counts["full"] += 1
 
     async def make_read_only(self):
-        """If no file is open for writing at the moment."""
-        if not self.site_is_mounted():
-            return
         self.disk_is_well = False
-        if subprocess.run(["mount", "-o", "remount,ro", self.site.data], capture_output=True).returncode == 0:
-            await asyncio.sleep(self.chance.uniform(1, 6))
-            subprocess.run(["mount", "-o", "remount,rw", self.site.data], check=True)
-            self.counts["read-only"] += 1
+        open(self.site.switch, "w").close()
+        with contextlib.suppress(*UNREACHABLE):
+            assert not await self.submit(self.session), "a batch was taken by a read-only disk"
+        await asyncio.sleep(self.chance.uniform(1, 6))
+        os.remove(self.site.switch)
         self.disk_is_well = True
+        self.counts["read-only"] += 1
 
     def site_is_mounted(self):
         return os.path.ismount(self.site.data)
@@ -267,7 +271,7 @@ class Soak:
                 status, text = await self.ask(session, request)
                 assert status == 200, text
                 self.alone.append(text)
-            self.begun = time.monotonic()
+            self.begun, self.session = time.monotonic(), session
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(12):
                     tasks.create_task(self.good_client(session))
@@ -287,14 +291,14 @@ def main():
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as beside:
         mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "soak", folder]
         is_mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
         if not is_mounted:
-            print("no file system of our own: disks will neither be full nor read-only")
+            print("no file system of our own: the disk will not be full")
         data = os.path.join(folder, "") if is_mounted else folder
         try:
-            asyncio.run(Soak(Site(data.rstrip("/")), arguments.seconds, arguments.seed).run())
+            asyncio.run(Soak(Site(data.rstrip("/"), beside), arguments.seconds, arguments.seed).run())
         finally:
             if is_mounted:
                 subprocess.run(["umount", "--lazy", folder], check=False)

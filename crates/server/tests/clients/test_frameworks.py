@@ -1,12 +1,13 @@
-"""LangChain and Pydantic AI: structured output, tools and streams, through what they send by themselves."""
+"""LangChain, Pydantic AI and Instructor: structured output, tools and streams, through what they send by themselves."""
 
 from typing import Literal
 
+import instructor
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_ai import Agent, ToolOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
@@ -75,3 +76,19 @@ def test_pydantic_ai_text(model):
     settings = ModelSettings(max_tokens=8, temperature=0)
     result = Agent(model, instructions="Be brief.", model_settings=settings).run_sync("Tell me about a dog.")
     assert result.output and result.usage.output_tokens == 8
+
+
+class Closed(Trip):
+    """A trip to a city."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@pytest.mark.parametrize("mode", [instructor.Mode.TOOLS, instructor.Mode.JSON_SCHEMA])
+def test_instructor(client, mode):
+    patched = instructor.from_openai(client, mode=mode)
+    asked = [{"role": "user", "content": "Plan a trip."}]
+    request = {"model": "demo", "messages": asked, "max_tokens": 300, "seed": 2, "max_retries": 0}
+    assert isinstance(patched.create(response_model=Closed, **request), Closed)
+    *_, last = patched.create_partial(response_model=Closed, **request)
+    assert Closed.model_validate(last.model_dump())
