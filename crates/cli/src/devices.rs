@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
 use rustorch_llama::{
-    CpuOptions, GpuChoice, GpuDescription, LlamaConfig, LlamaModel, LoadOptions, Profile, check_device,
-    devices, what_auto_takes,
+    CpuOptions, Device, GpuDescription, LlamaConfig, LlamaModel, LoadOptions, Profile, check_device, devices,
+    what_auto_takes,
 };
 use serde::Serialize;
 
@@ -66,10 +66,10 @@ struct Gpu {
     lacks: Option<&'static str>,
 }
 
-impl From<GpuDescription> for Gpu {
-    fn from(gpu: GpuDescription) -> Self {
+impl Gpu {
+    fn new(device: Device, gpu: GpuDescription) -> Self {
         Self {
-            device: GpuChoice::Index(gpu.index).to_string(),
+            device: device.to_string(),
             name: gpu.name,
             interface: gpu.interface,
             kind: gpu.kind,
@@ -108,7 +108,7 @@ fn list(args: &Args) -> Result<()> {
     let (device, reason) =
         what_auto_takes(&gguf, &config.with_max_seq_len(context), &options).with_context(name)?;
     let list = List {
-        gpus: devices().into_iter().filter_map(|device| device.gpu).map(Gpu::from).collect(),
+        gpus: devices().into_iter().filter_map(|info| Some(Gpu::new(info.device, info.gpu?))).collect(),
         auto: Auto { device: device.to_string(), reason },
     };
     match args.json {
@@ -143,7 +143,7 @@ fn text(list: &List) -> String {
         }
     }
     if list.gpus.is_empty() {
-        text += "no GPU: no driver for Vulkan, Metal or DX12 reports one\n";
+        text += "no GPU: no driver for CUDA, Vulkan, Metal or DX12 reports one\n";
     }
     let _ = writeln!(text, "auto   {}: {}", list.auto.device, list.auto.reason);
     text

@@ -169,7 +169,7 @@ fn parse_seed(text: &str) -> Result<Seed, String> {
 /// Where a model runs.
 #[derive(clap::Args, Clone)]
 pub struct DeviceArgs {
-    /// Where to run: auto, cpu, gpu, gpu:N, metal, vulkan or dx12; `rustorch devices` lists GPUs
+    /// Where to run: auto, cpu, gpu, gpu:N, cuda, cuda:N, metal, vulkan or dx12; `rustorch devices` lists GPUs
     #[arg(
         long,
         value_name = "NAME",

@@ -10,6 +10,7 @@ use model::{
     KvDtype, KvShape, Layout, Linear, ModelSpec, Peaks, QkvShape, Read, Result, RopeOp, RopeStyle,
     RoutesShape, Routing, SharedOutput,
 };
+use pack::TILE_ROWS;
 
 use crate::activations::{GpuBuffer, Half, Twin};
 use crate::attention::{Attention, MAX_HEAD_DIM};
@@ -20,7 +21,6 @@ use crate::footprint;
 use crate::kernel::{Kernel, KernelSpec, Kernels};
 use crate::kv_cache::GpuKvCache;
 use crate::matrix::GpuMatrix;
-use crate::pack::TILE_ROWS;
 use crate::peak;
 use crate::plan::GpuPlan;
 use crate::product::{NumericPath, Product, ProductKernels, Shape};

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use gguf::{Format, TensorView};
 use model::{Error, Gating, Result, RoutesShape, Routing};
+use pack::TILE_ROWS;
 
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
 use crate::kernel::KernelSpec;
-use crate::pack::{self, TILE_ROWS};
 use crate::product::with_planes;
 use crate::recorder::Recorder;
 

@@ -7,7 +7,6 @@ use crate::activations::{GpuBuffer, Twin};
 use crate::device::Capabilities;
 use crate::experts::GpuRoutes;
 use crate::kv_cache::GpuKvCache;
-use crate::pack;
 use crate::plan::GpuPlan;
 
 /// Bytes that the weights of a file take on a device.

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use gguf::TensorView;
 use model::{Error, Result};
+use pack::TILE_ROWS;
 
 use crate::buffer::DeviceBuffer;
 use crate::device::Gpu;
-use crate::pack;
-use crate::pack::TILE_ROWS;
 use crate::product::ProductKernels;
 use crate::recorder::Recorder;
 

@@ -11,7 +11,7 @@ use gguf::Format;
 
 use crate::device::{Capabilities, Gpu};
 use crate::kernel::{Kernel, KernelSpec, Kernels};
-use crate::pack;
+use crate::planes::{define, kernel_part};
 
 /// How a matrix is multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -262,10 +262,10 @@ pub(crate) fn embed_spec(format: Format) -> KernelSpec {
 
 /// Names the format's file and numbers its planes.
 pub(crate) fn with_planes(spec: KernelSpec, format: Format) -> KernelSpec {
-    let spec = spec.with("FORMAT", pack::kernel_part(format));
+    let spec = spec.with("FORMAT", kernel_part(format));
     (FIRST_PLANE..)
         .zip(pack::planes_of(format))
-        .fold(spec, |spec, (binding, plane)| spec.with(plane.role.define(), binding))
+        .fold(spec, |spec, (binding, plane)| spec.with(define(plane.role), binding))
 }
 
 #[cfg(test)]

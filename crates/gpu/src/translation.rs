@@ -13,8 +13,8 @@ use crate::attention::Specs;
 use crate::backend::{gated_spec, norm_spec};
 use crate::experts;
 use crate::kernel::KernelSpec;
-use crate::pack::kernel_part;
 use crate::peak;
+use crate::planes::kernel_part;
 use crate::product::{NumericPath, Shape, embed_spec, spec_for};
 use crate::tiling::Grid;
 

@@ -203,7 +203,11 @@ fn wrong_usage_ends_with_2() {
         ("--kv-memory", "8X", "expected a unit of K, M, G or T, found 'X'"),
         ("--kv-type", "q8_0", "possible values: f16, f32"),
         ("--attention", "flash", "possible values: fused, reference"),
-        ("--device", "cuda", "expected auto, cpu, gpu, gpu:N, metal, vulkan or dx12, found 'cuda'"),
+        (
+            "--device",
+            "cuda:x",
+            "expected auto, cpu, gpu, gpu:N, cuda, cuda:N, metal, vulkan or dx12, found 'cuda:x'",
+        ),
         ("--isa", "sse", "expected one of portable, avx2, avxvnni, avx512"),
         ("--temperature", "-1", number),
         ("--temperature", "nan", number),
@@ -217,5 +221,15 @@ fn wrong_usage_ends_with_2() {
     ];
     for (option, value, says) in options {
         check(&["generate", "-p", "a", option, value], says);
+    }
+}
+
+/// Whether the driver is missing or has fewer cards, the message names the device and what was expected.
+#[test]
+fn a_cuda_device_that_is_not_there_is_named() {
+    for args in [&["logits", "--tokens", "1"][..], &["devices", "--check"]] {
+        let args = [args, &["--device", "cuda:4000"]].concat();
+        fail(&args, b"", 1, "cuda");
+        fail(&args, b"", 1, "expected");
     }
 }

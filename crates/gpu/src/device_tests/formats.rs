@@ -2,11 +2,12 @@
 
 use gguf::Format;
 use model::Backend;
+use pack::{TILE_COLS, TILE_ROWS, pack, planes_of};
 use testkit::{Rng, random_blocks};
 
 use super::{TestDevice, read};
 use crate::kernel::KernelSpec;
-use crate::pack::{TILE_COLS, TILE_ROWS, kernel_part, pack, planes_of};
+use crate::planes::{define, kernel_part};
 
 /// What weights become in a kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,7 +31,7 @@ fn on_device(device: &TestDevice, format: Format, values: Values, bytes: &[u8], 
         .with("OUT", packed.len())
         .with_flag("F16", values == Values::F16);
     for (binding, plane) in planes_of(format).iter().enumerate() {
-        spec = spec.with(plane.role.define(), binding);
+        spec = spec.with(define(plane.role), binding);
     }
     let planes: Vec<_> = packed.iter().map(|(_, words)| device.upload(bytemuck::cast_slice(words))).collect();
     let len = row_tiles * TILE_ROWS * chunks * TILE_COLS;

@@ -30,7 +30,7 @@ impl Platform for CpuPlatform {
         let cpu = match device {
             Device::Auto => options.cpu,
             Device::Cpu(cpu) => cpu,
-            Device::Gpu(_) => return Ok(None),
+            Device::Gpu(_) | Device::Cuda(_) => return Ok(None),
         };
         let backend = Arc::new(CpuBackend::new(cpu)?);
         Ok(Some(Box::new(Opened { device: Device::Cpu(cpu), backend })))
@@ -46,7 +46,7 @@ impl Platform for CpuPlatform {
         let options = match device {
             Device::Auto => CpuOptions::default(),
             Device::Cpu(cpu) => cpu,
-            Device::Gpu(_) => return Ok(None),
+            Device::Gpu(_) | Device::Cuda(_) => return Ok(None),
         };
         Ok(Some(cpu::check::run(options, model, found)?))
     }

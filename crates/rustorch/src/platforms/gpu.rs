@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use conformance::{Finding, Report};
 use devices::{GpuChoice, GpuOptions};
-use gguf::{Format, Gguf};
+use gguf::Gguf;
 use gpu::check::Part;
 use gpu::{Adapter, Adapters, GpuBackend};
-use model::{AttentionOp, Backend, LlamaConfig};
+use model::LlamaConfig;
 
 use super::loaded::{Described, KernelTime, Opened};
-use super::{DeviceInfo, OpenDevice, Platform};
-use crate::memory_fit::{Demand, Limits};
+use super::{DeviceInfo, OpenDevice, Platform, fit};
+use crate::memory_fit::Limits;
 use crate::{Device, LoadOptions, Result};
 
 pub(super) struct GpuPlatform;
@@ -34,7 +34,7 @@ impl Platform for GpuPlatform {
         options: &LoadOptions<'_>,
     ) -> Result<Option<Box<dyn OpenDevice>>> {
         match device {
-            Device::Cpu(_) => Ok(None),
+            Device::Cpu(_) | Device::Cuda(_) => Ok(None),
             Device::Gpu(choice) => open(Adapters::find().choose(choice)?, gguf, config, options).map(Some),
             Device::Auto => match Adapters::find_real().choose(GpuChoice::Any) {
                 Ok(adapter) => open(adapter, gguf, config, options).map(Some),
@@ -51,7 +51,7 @@ impl Platform for GpuPlatform {
         found: &mut dyn FnMut(&Finding),
     ) -> Result<Option<Report>> {
         let choice = match device {
-            Device::Cpu(_) => return Ok(None),
+            Device::Cpu(_) | Device::Cuda(_) => return Ok(None),
             Device::Gpu(choice) => choice,
             Device::Auto => GpuChoice::Any,
         };
@@ -71,18 +71,8 @@ fn open(
     options: &LoadOptions<'_>,
 ) -> Result<Box<dyn OpenDevice>> {
     let backend = Arc::new(GpuBackend::new(adapter.open(options.gpu)?));
-    let demand = Demand {
-        config,
-        attention: options.attention,
-        num_seqs: config.batch_size,
-        kv_memory: options.kv_memory,
-        weights: gpu::weight_bytes(gguf, config),
-    };
     let limits = Limits { memory: adapter.memory(), ..backend.limits() };
-    demand.check(&limits, &|layout| backend.footprint(layout))?;
-    backend.check_spec(&config.spec)?;
-    let op = AttentionOp::new(&config.spec.layers[0].attn, 0);
-    conformance::self_test(&backend, main_format(gguf), op, config.kv_dtype)?;
+    fit::check(&backend, &limits, gpu::weight_bytes(gguf, config), gguf, config, options)?;
     Ok(Box::new(Opened { device: device_of(adapter), backend }))
 }
 
@@ -106,26 +96,5 @@ impl Described for GpuBackend {
             max_buffer_bytes: self.gpu().capabilities().max_binding_bytes,
             memory: self.gpu().memory(),
         }
-    }
-}
-
-/// The format of most of a file's bytes.
-fn main_format(gguf: &Gguf) -> Format {
-    let bytes_of = |format: Format| {
-        let tensors = gguf.tensors().filter(|tensor| tensor.format() == format && tensor.dims().len() == 2);
-        tensors.map(|tensor| tensor.data().len()).sum::<usize>()
-    };
-    Format::ALL.into_iter().max_by_key(|&format| bytes_of(format)).unwrap_or(Format::F32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::demo;
-
-    #[test]
-    fn the_demo_model_is_of_its_main_format() {
-        let gguf = demo::gguf();
-        assert_eq!(main_format(&gguf), gguf.tensor("blk.0.ffn_up.weight").unwrap().format());
     }
 }

@@ -4,6 +4,13 @@
 //! there are only [`LoadedModel`]s and [`Runner`](model::Runner)s.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_cuda.rs"]
+mod cuda;
+#[cfg(any(feature = "cuda", feature = "gpu"))]
+mod fit;
 #[cfg(feature = "gpu")]
 mod gpu;
 #[cfg(not(feature = "gpu"))]
@@ -84,8 +91,8 @@ pub struct DeviceInfo {
     pub gpu: Option<GpuDescription>,
 }
 
-/// The platforms, those that [`Device::Auto`] prefers first.
-const PLATFORMS: [&dyn Platform; 2] = [&gpu::GpuPlatform, &cpu::CpuPlatform];
+/// The platforms, those that [`Device::Auto`] prefers first; it does not take CUDA.
+const PLATFORMS: [&dyn Platform; 3] = [&cuda::CudaPlatform, &gpu::GpuPlatform, &cpu::CpuPlatform];
 
 /// The devices of this machine, those that [`Device::Auto`] prefers last. A GPU appears once for each interface that reaches
 /// it.

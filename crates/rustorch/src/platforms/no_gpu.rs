@@ -39,9 +39,9 @@ impl Platform for GpuPlatform {
 /// Refuses a GPU that is asked for by name.
 fn refuse(device: Device) -> Result<()> {
     match device {
-        Device::Auto | Device::Cpu(_) => Ok(()),
+        Device::Auto | Device::Cpu(_) | Device::Cuda(_) => Ok(()),
         Device::Gpu(_) => Err(Error::Model(model::Error::Device(format!(
-            "{device}: expected auto or cpu, as this build has no GPU support\n\
+            "{device}: expected another device, as this build reaches no GPU through Vulkan, Metal or DX12\n\
              hint: build with the feature gpu, which is on by default"
         )))),
     }

@@ -13,8 +13,9 @@
 //! IQ1 to IQ3 and TQ1_0 do not keep their bits: points of lattices become indices of four bits into the levels, base-3 digits two
 //! bits each.
 //!
-//! The order of the bits in a word is drawn in each format's file of `kernels/formats`. Planes of consecutive row tiles
+//! The order of the bits in a word is drawn in each format's file of the kernels' folder `formats`. Planes of consecutive row tiles
 //! concatenate, so a matrix may be packed and sent a piece at a time.
+#![forbid(unsafe_code)]
 
 mod blocks;
 
@@ -25,9 +26,9 @@ use gguf::Format;
 use self::blocks::Codes;
 
 /// Rows of a tile.
-pub(crate) const TILE_ROWS: usize = 16;
+pub const TILE_ROWS: usize = 16;
 /// Columns of a tile.
-pub(crate) const TILE_COLS: usize = 64;
+pub const TILE_COLS: usize = 64;
 /// Columns of a block: what a lane reads of a tile.
 const BLOCK: usize = 32;
 /// Blocks of a tile.
@@ -39,7 +40,7 @@ const BYTES_PER_THREAD: usize = 1 << 20;
 
 /// What a plane holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Role {
+pub enum Role {
     /// The quants, or their low bits.
     Quants,
     /// The bits of the quants above those.
@@ -50,28 +51,18 @@ pub(crate) enum Role {
     Super,
 }
 
-impl Role {
-    /// The define by which a format's file names the plane's binding.
-    pub fn define(self) -> &'static str {
-        match self {
-            Self::Quants => "QUANTS",
-            Self::High => "HIGH",
-            Self::Scales => "SCALES",
-            Self::Super => "SUPER",
-        }
-    }
-}
-
 /// A plane of a format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Plane {
+pub struct Plane {
+    /// What it holds.
     pub role: Role,
+    /// How much it has.
     pub size: Size,
 }
 
 /// What a plane has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Size {
+pub enum Size {
     /// So many bytes for each block; whole words are laid in vectors of up to four.
     BytesPerBlock(usize),
     /// A word for each row and 256 columns.
@@ -95,7 +86,7 @@ const fn plane(role: Role, bytes_per_block: usize) -> Plane {
 const SUPER: Plane = Plane { role: Role::Super, size: Size::WordPerSuper };
 
 /// The planes of a format, in the order in which kernels bind them.
-pub(crate) fn planes_of(format: Format) -> &'static [Plane] {
+pub fn planes_of(format: Format) -> &'static [Plane] {
     use Role::{High, Quants, Scales};
     match format {
         Format::F32 => const { &[plane(Quants, 128)] },
@@ -123,34 +114,8 @@ pub(crate) fn planes_of(format: Format) -> &'static [Plane] {
     }
 }
 
-/// The file of `kernels` that reads the format.
-pub(crate) fn kernel_part(format: Format) -> &'static str {
-    match format {
-        Format::F32 => "formats/f32",
-        Format::F16 => "formats/f16",
-        Format::BF16 => "formats/bf16",
-        Format::Q4_0 => "formats/q4_0",
-        Format::Q4_1 => "formats/q4_1",
-        Format::Q5_0 => "formats/q5_0",
-        Format::Q5_1 => "formats/q5_1",
-        Format::Q8_0 => "formats/q8_0",
-        Format::Q2_K => "formats/q2_k",
-        Format::Q3_K => "formats/q3_k",
-        Format::Q4_K => "formats/q4_k",
-        Format::Q5_K => "formats/q5_k",
-        Format::Q6_K => "formats/q6_k",
-        Format::IQ4_NL => "formats/iq4_nl",
-        Format::IQ4_XS => "formats/iq4_xs",
-        Format::MXFP4 => "formats/mxfp4",
-        Format::IQ2_XXS | Format::IQ2_XS | Format::IQ2_S => "formats/iq2",
-        Format::IQ3_XXS => "formats/iq3_xxs",
-        Format::IQ1_S | Format::IQ1_M | Format::IQ3_S => "formats/odd_levels",
-        Format::TQ1_0 | Format::TQ2_0 => "formats/ternary",
-    }
-}
-
 /// Bytes on the device of a matrix of `rows` rows and `cols` columns, all planes together.
-pub(crate) fn packed_bytes(format: Format, rows: usize, cols: usize) -> u64 {
+pub fn packed_bytes(format: Format, rows: usize, cols: usize) -> u64 {
     let words: usize = planes_of(format).iter().map(|plane| plane.words_per_row_tile(cols)).sum();
     (rows.div_ceil(TILE_ROWS) * words) as u64 * 4
 }
@@ -160,7 +125,7 @@ pub(crate) fn packed_bytes(format: Format, rows: usize, cols: usize) -> u64 {
 ///
 /// # Panics
 /// When `cols` is no whole number of blocks, or `bytes` of rows.
-pub(crate) fn pack(format: Format, bytes: &[u8], cols: usize) -> Vec<(Role, Vec<u32>)> {
+pub fn pack(format: Format, bytes: &[u8], cols: usize) -> Vec<(Role, Vec<u32>)> {
     let row_bytes = format.bytes_for(cols as u64).expect("a row is whole blocks") as usize;
     assert!(row_bytes > 0 && bytes.len().is_multiple_of(row_bytes), "{format}: a matrix is whole rows");
     let tile_bytes = TILE_ROWS * row_bytes;

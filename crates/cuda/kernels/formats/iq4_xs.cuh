@@ -1,0 +1,10 @@
+// IQ4_XS: LEVELS[q] * (d * sc); the levels are raised by 128.
+#define OFFSET 128
+struct Raw { uint4 q; u32 scale, factors; };
+INLINE Raw load(const Planes& p, u64 tile, u32 lane, u64 super_index) {
+    return {quads(p, tile, lane), scale_byte(p, tile, lane), super(p, super_index)};
+}
+INLINE Affine affine(const Raw& r) { return one(low_half(r.factors) * signed_byte(r.scale)); }
+template <int I> INLINE u32 word(const Raw& r) {
+    return levels(nibbles<I>(r.q), 0x3f2d1801u, 0x766a5d4fu, 0xa6998d81u, 0xf1d9c5b5u);
+}

@@ -1,0 +1,12 @@
+// Q2_K: q * (d * sc) - dmin * min. A half of scales has nibbles: scale and minimum of weights 0 .. 15, then of 16 .. 31.
+#define OFFSET 0
+struct Raw { uint2 q; u32 scale, factors; };
+INLINE Raw load(const Planes& p, u64 tile, u32 lane, u64 super_index) {
+    return {twins(p, tile, lane), scale_half(p, tile, lane), super(p, super_index)};
+}
+INLINE Affine affine(const Raw& r) {
+    float d = low_half(r.factors), dmin = high_half(r.factors);
+    return {d * (float)(r.scale & 15), -dmin * (float)(r.scale >> 4 & 15), d * (float)(r.scale >> 8 & 15),
+            -dmin * (float)(r.scale >> 12 & 15)};
+}
+template <int I> INLINE u32 word(const Raw& r) { return twos<I>(r.q); }

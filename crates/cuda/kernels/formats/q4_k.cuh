@@ -1,0 +1,10 @@
+// Q4_K: q * (d * sc) - dmin * min.
+#define OFFSET 0
+struct Raw { uint4 q; u32 scale, factors; };
+INLINE Raw load(const Planes& p, u64 tile, u32 lane, u64 super_index) {
+    return {quads(p, tile, lane), scale_half(p, tile, lane), super(p, super_index)};
+}
+INLINE Affine affine(const Raw& r) {
+    return one(low_half(r.factors) * (float)(r.scale & 255), -high_half(r.factors) * (float)(r.scale >> 8));
+}
+template <int I> INLINE u32 word(const Raw& r) { return nibbles<I>(r.q); }

@@ -1,0 +1,8 @@
+// Q5_0: (q - 16) * d.
+#define OFFSET 16
+struct Raw { uint4 q; u32 high, scale; };
+INLINE Raw load(const Planes& p, u64 tile, u32 lane, u64) {
+    return {quads(p, tile, lane), high_word(p, tile, lane), scale_half(p, tile, lane)};
+}
+INLINE Affine affine(const Raw& r) { return one(low_half(r.scale)); }
+template <int I> INLINE u32 word(const Raw& r) { return nibbles<I>(r.q) | ones<I, 4>(r.high); }

@@ -1,0 +1,198 @@
+//! The compiled kernels that are embedded, and which of them a card takes.
+
+use std::ffi::CStr;
+use std::io::Read;
+use std::sync::Arc;
+
+use flate2::read::ZlibDecoder;
+use gguf::Format;
+use model::{Error, Result};
+
+use crate::driver::{Context, Kernel, Module};
+
+/// The file of each architecture that `build.py` makes.
+const SM_80: &[u8] = include_bytes!("../kernels/compiled/sm_80.bin");
+const SM_89: &[u8] = include_bytes!("../kernels/compiled/sm_89.bin");
+const SM_90A: &[u8] = include_bytes!("../kernels/compiled/sm_90a.bin");
+const SM_120: &[u8] = include_bytes!("../kernels/compiled/sm_120.bin");
+const COMPUTE_80: &[u8] = include_bytes!("../kernels/compiled/compute_80.bin");
+
+/// The least compute capability that the kernels need.
+pub(crate) const LEAST_CAPABILITY: (u32, u32) = (8, 0);
+
+/// The file for a card of this compute capability: machine code runs on cards of the same major number that are not older, and
+/// what has no file takes what the driver compiles.
+fn file_for((major, minor): (u32, u32)) -> &'static [u8] {
+    match (major, minor) {
+        (8, 9) => SM_89,
+        (8, _) => SM_80,
+        (9, 0) => SM_90A,
+        (12, _) => SM_120,
+        _ => COMPUTE_80,
+    }
+}
+
+/// The module of a file that has this name.
+fn image(file: &[u8], name: &str) -> Option<Vec<u8>> {
+    let mut rest = file.strip_prefix(b"RTCUDA1\n")?;
+    let word = |rest: &mut &[u8]| {
+        let (word, after) = rest.split_first_chunk()?;
+        *rest = after;
+        Some(u32::from_le_bytes(*word) as usize)
+    };
+    let modules = word(&mut rest)?;
+    let (mut start, mut found) = (0, None);
+    for _ in 0..modules {
+        let len = word(&mut rest)?;
+        let (its_name, after) = rest.split_at_checked(len)?;
+        rest = after;
+        let (bytes, packed) = (word(&mut rest)?, word(&mut rest)?);
+        if its_name == name.as_bytes() {
+            found = Some((start, bytes, packed));
+        }
+        start += packed;
+    }
+    let (start, bytes, packed) = found?;
+    let mut image = Vec::with_capacity(bytes);
+    ZlibDecoder::new(rest.get(start..start + packed)?).read_to_end(&mut image).ok()?;
+    (image.len() == bytes).then_some(image)
+}
+
+/// The module of a card that has this name.
+pub(crate) fn load(context: &Arc<Context>, capability: (u32, u32), name: &str) -> Result<Arc<Module>> {
+    let image = image(file_for(capability), name)
+        .ok_or_else(|| Error::Device(format!("CUDA: no kernels called {name} in this build")))?;
+    Module::new(context, &image).map(Arc::new)
+}
+
+/// The module with the products of a format.
+pub(crate) fn name_of(format: Format) -> &'static str {
+    match format {
+        Format::F32 => "f32",
+        Format::F16 => "f16",
+        Format::BF16 => "bf16",
+        Format::Q4_0 => "q4_0",
+        Format::Q4_1 => "q4_1",
+        Format::Q5_0 => "q5_0",
+        Format::Q5_1 => "q5_1",
+        Format::Q8_0 => "q8_0",
+        Format::Q2_K => "q2_k",
+        Format::Q3_K => "q3_k",
+        Format::Q4_K => "q4_k",
+        Format::Q5_K => "q5_k",
+        Format::Q6_K => "q6_k",
+        Format::IQ4_NL => "iq4_nl",
+        Format::IQ4_XS => "iq4_xs",
+        Format::MXFP4 => "mxfp4",
+        Format::IQ2_XXS | Format::IQ2_XS | Format::IQ2_S => "iq2",
+        Format::IQ3_XXS => "iq3_xxs",
+        Format::IQ1_S | Format::IQ1_M | Format::IQ3_S => "odd_levels",
+        Format::TQ1_0 | Format::TQ2_0 => "ternary",
+    }
+}
+
+/// Kernels of operations on rows and of attention.
+macro_rules! kernels {
+    ($($(#[$meta:meta])* $module:literal $name:ident $threads:literal;)*) => {
+        pub(crate) struct RowKernels {
+            $($(#[$meta])* pub $name: Kernel,)*
+        }
+
+        impl RowKernels {
+            pub fn load(context: &Arc<Context>, capability: (u32, u32)) -> Result<Self> {
+                let rows = load(context, capability, "rows")?;
+                let attention = load(context, capability, "attention")?;
+                let module = |name| if name == "rows" { &rows } else { &attention };
+                Ok(Self { $($name: module($module).kernel(c_name(concat!(stringify!($name), "\0")), $threads, 0)?,)* })
+            }
+        }
+    };
+}
+
+fn c_name(name: &'static str) -> &'static CStr {
+    CStr::from_bytes_with_nul(name.as_bytes()).expect("a name and a zero byte")
+}
+
+kernels! {
+    "rows" rms_norm 256;
+    "rows" copy_to_half 256;
+    "rows" add 256;
+    "rows" scale 256;
+    "rows" softcap 256;
+    "rows" gated 256;
+    "rows" norm_heads 32;
+    "rows" scale_queries 256;
+    "rows" rope_store_kv 32;
+    "rows" gather_rows 256;
+    "rows" argmax 256;
+    "rows" route 256;
+    "rows" sort_pairs 256;
+    "rows" combine_experts 256;
+    "attention" attention_f16 128;
+    "attention" attention_f32 128;
+    "attention" attention_merge 128;
+    "attention" attention_scores 64;
+    "attention" attention_softmax 32;
+    "attention" attention_values 128;
+}
+
+/// The kernels of a block format.
+pub(crate) struct FormatKernels {
+    pub embed: Kernel,
+    pub products: Products,
+}
+
+/// Products with weights of a format.
+pub(crate) enum Products {
+    /// Sums of f32 multiply-adds.
+    Floats(Kernel),
+    /// On tensor cores: up to so many tokens in a block, and for many tokens.
+    Tensor { few: [(usize, Kernel); 4], many: Kernel },
+}
+
+/// Dynamic memory of a block of the kernel for many tokens: two stages of 128 tokens of 160 halves.
+const MANY_BYTES: u32 = 2 * 128 * 160 * 2;
+
+impl FormatKernels {
+    pub fn load(context: &Arc<Context>, capability: (u32, u32), format: Format) -> Result<Self> {
+        let module = load(context, capability, name_of(format))?;
+        let products = if format == Format::F32 {
+            Products::Floats(module.kernel(c"float_product", 256, 0)?)
+        } else {
+            let few = [
+                (8, module.kernel(c"product_8", 256, 0)?),
+                (16, module.kernel(c"product_16", 256, 0)?),
+                (32, module.kernel(c"product_32", 256, 0)?),
+                (64, module.kernel(c"product_64", 256, 0)?),
+            ];
+            Products::Tensor { few, many: module.kernel(c"product_many", 256, MANY_BYTES)? }
+        };
+        Ok(Self { embed: module.kernel(c"embed", 64, 0)?, products })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_has_kernels_for_every_card() {
+        for file in [SM_80, SM_89, SM_90A, SM_120, COMPUTE_80] {
+            let names = ["rows", "attention"].into_iter().chain(Format::ALL.map(name_of));
+            for name in names {
+                let image = image(file, name).unwrap_or_else(|| panic!("no {name}"));
+                let is_elf = image.starts_with(b"\x7fELF");
+                assert!(is_elf || image.ends_with(b"\0"), "{name}: neither machine code nor text");
+            }
+            assert_eq!(image(file, "q4"), None);
+        }
+    }
+
+    #[test]
+    fn a_card_gets_what_it_runs() {
+        let is = |capability, file: &[u8]| std::ptr::eq(file_for(capability), file);
+        assert!(is((8, 0), SM_80) && is((8, 6), SM_80) && is((8, 9), SM_89));
+        assert!(is((9, 0), SM_90A) && is((12, 0), SM_120) && is((12, 1), SM_120));
+        assert!(is((10, 0), COMPUTE_80) && is((13, 0), COMPUTE_80));
+    }
+}
