@@ -13,9 +13,9 @@ use batch::FileHash;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustorch_llama::{
-    AttentionMode, BatchSize, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, GpuOptions, Isa, KvDtype,
-    LlamaConfig, LlamaModel, LoadOptions, MatrixUnits, Pooling, PrefixCache, Profile, Subgroups, Tokenizer,
-    Weights, demo,
+    Activations, AttentionMode, BatchSize, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, GpuOptions,
+    Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, MatrixUnits, Pooling, PrefixCache, Profile,
+    Subgroups, Tokenizer, Weights, demo,
 };
 use server::ModelFile;
 
@@ -143,6 +143,10 @@ pub struct RunArgs {
     /// CPU instruction set: portable, avx2, avxvnni or avx512 [default: the machine's best]
     #[arg(long, value_name = "NAME")]
     pub isa: Option<Isa>,
+    /// Bits of the activations that a CPU multiplies quantised weights with: 8, or 16 for answers nearly as if they were not rounded
+    /// [default: 8]
+    #[arg(long, value_name = "BITS")]
+    pub activations: Option<Activations>,
     /// Seed of everything random; -1 for a random one
     #[arg(long, value_name = "N", default_value = "0", value_parser = parse_seed, allow_negative_numbers = true)]
     pub seed: Seed,
@@ -355,7 +359,12 @@ impl RunArgs {
             bar.set_length(total);
             bar.set_position(done);
         };
-        let cpu = CpuOptions { threads: self.threads, isa: self.isa };
+        if let (Some(_), device @ (Device::Gpu(_) | Device::Cuda(_))) = (self.activations, self.device.device)
+        {
+            bail!(needs_cpu(&device.to_string()));
+        }
+        let activations = self.activations.unwrap_or_default();
+        let cpu = CpuOptions { threads: self.threads, isa: self.isa, activations };
         let options = LoadOptions {
             device: match self.device.device {
                 Device::Cpu(_) => Device::Cpu(cpu),
@@ -373,11 +382,18 @@ impl RunArgs {
         let weights = Weights::load(gguf, config, options);
         bar.finish_and_clear();
         let weights = weights?;
+        if self.activations.is_some() && weights.activations().is_none() {
+            bail!(needs_cpu(&weights.device()));
+        }
         if let Some(note) = weights.device_note() {
             output::note(&format!("warning: {note}"));
         }
         Ok(weights)
     }
+}
+
+fn needs_cpu(found: &str) -> String {
+    format!("--activations: expected a CPU, found {found}\nhint: --device cpu, or leave --activations out")
 }
 
 /// How long a load takes before the progress bar appears.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use batch::FileHash;
 use clap::ValueEnum;
-use rustorch_llama::{Gguf, Pooling, Weights};
+use rustorch_llama::{Activations, Gguf, Pooling, Weights};
 use server::ModelFile;
 
 use crate::model_args::{RunArgs, TemplateArgs};
@@ -39,7 +39,15 @@ pub fn fingerprint(gguf: &Gguf, run: &RunArgs, template: Option<&TemplateArgs>, 
         template.and_then(TemplateArgs::hash),
     );
     bytes.extend_from_slice(format!("{path:?}").as_bytes());
+    if let Some(activations) = wide_activations(weights) {
+        bytes.extend_from_slice(format!("activations={activations}").as_bytes());
+    }
     format!("fp_{}", &FileHash::of_bytes(&bytes).sha256[..16])
+}
+
+/// The precision of activations, if it is another than that of versions without a choice.
+pub fn wide_activations(weights: &Weights) -> Option<Activations> {
+    weights.activations().filter(|&activations| activations != Activations::Bits8)
 }
 
 /// How the file says that embeddings are pooled.

@@ -1,7 +1,7 @@
 //! Rates of one matrix product, by format and number of tokens:
 //!
 //! ```text
-//! cargo run --release -p rustorch-cpu --example cpu_matmul -- [THREADS [ISA [FORMAT..]]]
+//! cargo run --release -p rustorch-cpu --example cpu_matmul -- [THREADS [ISA [BITS [FORMAT..]]]]
 //! ```
 //!
 //! The matrices are larger than the caches, so one token shows how fast weights are read (GB/s of file bytes), many
@@ -25,11 +25,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
     let threads = args.next().map(|n| n.parse::<NonZeroUsize>()).transpose()?;
     let isa = args.next().map(|name| name.parse()).transpose()?;
+    let activations = args.next().map(|bits| bits.parse()).transpose()?.unwrap_or_default();
     let formats = args.map(|name| Format::ALL.into_iter().find(|format| format.name() == name));
     let formats: Vec<_> = formats.collect::<Option<_>>().ok_or("no such format")?;
     let formats = if formats.is_empty() { Format::ALL.to_vec() } else { formats };
-    let backend = CpuBackend::new(CpuOptions { threads, isa })?;
-    println!("{} threads, {}; GB/s and G multiply-adds/s by tokens", backend.num_threads(), backend.isa());
+    let backend = CpuBackend::new(CpuOptions { threads, isa, activations })?;
+    println!(
+        "{} threads, {}, {activations} bits; GB/s and G multiply-adds/s by tokens",
+        backend.num_threads(),
+        backend.isa()
+    );
     println!("{:<8}{}", "", TOKENS.map(|n| format!("{n:>14}")).concat());
     for format in formats {
         let mut file = GgufWriter::new();

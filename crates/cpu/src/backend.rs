@@ -11,11 +11,11 @@ use model::{
     Routing, SharedOutput,
 };
 
-use crate::activations::ActBlock;
+use crate::activations::{ActBlock, Activations, ByteBlock, Quantized, WideBlock};
 use crate::attention::{Attention, CpuPlan, scratch_len};
 use crate::disjoint::Disjoint;
 use crate::experts::{CpuExperts, CpuRoutes};
-use crate::kernels::{Isa, Kernels, KvElement, KvRows, MAX_HEAD_DIM, PageLayout, Reference, TileKernel, exp};
+use crate::kernels::{Isa, Kernels, KvElement, KvRows, MAX_HEAD_DIM, PageLayout, Reference, exp};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, Order, multiply, multiply_experts};
 use crate::matrix::CpuMatrix;
@@ -30,6 +30,8 @@ pub struct CpuOptions {
     pub threads: Option<NonZeroUsize>,
     /// Instruction set; the machine's best when `None`.
     pub isa: Option<Isa>,
+    /// Precision of the activations that quantised weights are multiplied with.
+    pub activations: Activations,
 }
 
 /// More threads than any machine has cores. Tens of thousands exhaust the process's memory maps, which aborts it in the
@@ -43,8 +45,9 @@ const BLOCKS_PER_TASK: usize = 256;
 pub struct CpuBackend {
     pool: ThreadPool,
     kernels: Kernels,
+    activations: Activations,
     /// Quantised activations of the matmul under way; grown by `alloc`, never during a step.
-    activations: Mutex<Vec<ActBlock>>,
+    quantized: Mutex<Quantized>,
 }
 
 /// f32 values, `[rows, cols]`.
@@ -89,12 +92,17 @@ impl CpuBackend {
         }
         let pool =
             ThreadPool::new(threads).map_err(|error| Error::Device(format!("starting threads: {error}")))?;
-        Ok(Self { pool, kernels, activations: Mutex::new(Vec::new()) })
+        Ok(Self { pool, kernels, activations: options.activations, quantized: Mutex::default() })
     }
 
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.kernels.isa()
+    }
+
+    /// The precision of activations in use.
+    pub fn activations(&self) -> Activations {
+        self.activations
     }
 
     /// The number of threads in use.
@@ -113,13 +121,32 @@ impl CpuBackend {
         });
     }
 
-    /// Quantises the first `rows` rows of `x` into the scratch buffer.
-    fn quantize(&self, rows: usize, x: &CpuBuffer, scratch: &mut Vec<ActBlock>) {
+    /// Quantises the first `rows` rows of `x`.
+    fn quantize(&self, rows: usize, x: &CpuBuffer, out: &mut Quantized) {
+        let (kernels, wide) = (&self.kernels, &mut out.wide);
+        match self.activations {
+            Activations::Bits8 => self.quantize_as(rows, x, &mut out.bytes, |x, stride, count, out| {
+                kernels.quantize_group(x, stride, count, out);
+            }),
+            Activations::Bits16 => self.quantize_as(rows, x, wide, |x, stride, count, out| {
+                kernels.quantize_group_wide(x, stride, count, out);
+            }),
+        }
+    }
+
+    /// Quantises the first `rows` rows of `x` by groups, with `quantize(x, stride, count, blocks)`.
+    fn quantize_as<const B: usize>(
+        &self,
+        rows: usize,
+        x: &CpuBuffer,
+        out: &mut Vec<ActBlock<B>>,
+        quantize: impl Fn(&[f32], usize, usize, &mut [ActBlock<B>]) + Sync,
+    ) {
         let group = |group: usize| group * MAX_TOKENS..rows.min((group + 1) * MAX_TOKENS);
         let num_groups = rows.div_ceil(MAX_TOKENS);
-        self.quantize_groups((rows, num_groups), x.cols, scratch, group, |rows, block, out| {
+        self.quantize_groups((rows, num_groups), x.cols, out, group, |rows, block, out| {
             let first = &x.values[rows.start * x.cols + block * BLOCK..];
-            self.kernels.quantize_group(first, x.cols, rows.len(), out);
+            quantize(first, x.cols, rows.len(), out);
         });
     }
 
@@ -129,37 +156,58 @@ impl CpuBackend {
         order: &Order<'_>,
         groups: &[Range<usize>],
         x: &CpuBuffer,
-        scratch: &mut Vec<ActBlock>,
+        out: &mut Quantized,
+    ) {
+        let (kernels, wide, order) = (&self.kernels, &mut out.wide, (order, groups));
+        match self.activations {
+            Activations::Bits8 => {
+                self.quantize_in_order_as(order, x, &mut out.bytes, |x, stride, count, out| {
+                    kernels.quantize_group(x, stride, count, out);
+                })
+            }
+            Activations::Bits16 => self.quantize_in_order_as(order, x, wide, |x, stride, count, out| {
+                kernels.quantize_group_wide(x, stride, count, out);
+            }),
+        }
+    }
+
+    /// As `quantize_in_order`, with `quantize(x, stride, count, blocks)`.
+    fn quantize_in_order_as<const B: usize>(
+        &self,
+        (order, groups): (&Order<'_>, &[Range<usize>]),
+        x: &CpuBuffer,
+        out: &mut Vec<ActBlock<B>>,
+        quantize: impl Fn(&[f32], usize, usize, &mut [ActBlock<B>]) + Sync,
     ) {
         let num_rows = order.pairs.len();
         let group = |group: usize| groups[group].clone();
-        self.quantize_groups((num_rows, groups.len()), x.cols, scratch, group, |places, block, out| {
+        self.quantize_groups((num_rows, groups.len()), x.cols, out, group, |places, block, out| {
             let (count, cols) = (places.len(), out.len() / places.len() * BLOCK);
             // The rows lie anywhere: their pieces are brought together.
             let mut rows = [0.0; BLOCKS_PER_TASK * BLOCK];
             for (place, row) in places.zip(rows.chunks_exact_mut(cols)) {
                 row.copy_from_slice(&x.row(order.source(place))[block * BLOCK..][..cols]);
             }
-            self.kernels.quantize_group(&rows, cols, count, out);
+            quantize(&rows, cols, count, out);
         });
     }
 
-    /// Calls `quantize(rows, first block, their blocks in the scratch buffer)` for every piece of every group of rows of `cols`
+    /// Calls `quantize(rows, first block, their blocks of the result)` for every piece of every group of rows of `cols`
     /// columns.
-    fn quantize_groups(
+    fn quantize_groups<const B: usize>(
         &self,
         (rows, num_groups): (usize, usize),
         cols: usize,
-        scratch: &mut Vec<ActBlock>,
+        out: &mut Vec<ActBlock<B>>,
         group: impl Fn(usize) -> Range<usize> + Sync,
-        quantize: impl Fn(Range<usize>, usize, &mut [ActBlock]) + Sync,
+        quantize: impl Fn(Range<usize>, usize, &mut [ActBlock<B>]) + Sync,
     ) {
         let blocks = cols / BLOCK;
-        // `alloc` made the scratch large enough for a step's buffers; an uploaded one, as tests have, may be larger.
-        if scratch.len() < rows * blocks {
-            scratch.resize(rows * blocks, ActBlock::default());
+        // `alloc` made it large enough for a step's buffers; an uploaded one, as tests have, may be larger.
+        if out.len() < rows * blocks {
+            out.resize(rows * blocks, ActBlock::default());
         }
-        let out = Disjoint::new(scratch);
+        let out = Disjoint::new(out);
         // A task takes a piece of a group's columns: large enough to be worth a draw.
         let piece = (BLOCKS_PER_TASK / rows.clamp(1, MAX_TOKENS)).clamp(1, blocks);
         let pieces = blocks.div_ceil(piece);
@@ -275,11 +323,11 @@ impl Backend for CpuBackend {
     }
 
     fn load(&self, tensor: TensorView<'_>) -> Result<CpuMatrix> {
-        CpuMatrix::load(&self.pool, &self.kernels, tensor)
+        CpuMatrix::load(&self.pool, &self.kernels, self.activations, tensor)
     }
 
     fn load_experts(&self, experts: &[Vec<TensorView<'_>>]) -> Result<CpuExperts> {
-        CpuExperts::load(&self.pool, &self.kernels, experts)
+        CpuExperts::load(&self.pool, &self.kernels, self.activations, experts)
     }
 
     fn experts_bytes(&self, experts: &CpuExperts) -> u64 {
@@ -331,7 +379,7 @@ impl Backend for CpuBackend {
         // A row's four words, a sequence's block table.
         let plan = 4 * (5 * limits.max_tokens + limits.max_seqs * (limits.max_blocks + 2) + limits.num_pages);
         layout.buffers().map(values).sum::<u64>()
-            + (blocks * size_of::<ActBlock>() + scratch * size_of::<f32>() + plan + routes) as u64
+            + (blocks * self.block_bytes() + scratch * size_of::<f32>() + plan + routes) as u64
             + layout.kv.bytes()
     }
 
@@ -385,8 +433,8 @@ impl Backend for CpuBackend {
     fn matmul(&self, rows: usize, x: &CpuBuffer, weight: &Linear<Self>, out: &mut CpuBuffer) {
         out.check_rows(rows);
         assert_eq!(out.cols, weight.parts.iter().map(|p| p.rows).sum::<usize>(), "matmul: output columns");
-        let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
-        if weight.parts.iter().any(|part| matches!(part.kernel, TileKernel::Quant(_))) {
+        let mut scratch = self.quantized.lock().unwrap_or_else(PoisonError::into_inner);
+        if weight.parts.iter().any(|part| part.kernel.is_quantized()) {
             self.quantize(rows, x, &mut scratch);
         }
         let bias = weight.bias.as_ref().map(|bias| bias.values.as_slice());
@@ -526,8 +574,8 @@ impl Backend for CpuBackend {
             "matmul of experts: output columns"
         );
         let order = routes.order(op.input);
-        let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
-        if parts.iter().any(|part| matches!(part.kernel, TileKernel::Quant(_))) {
+        let mut scratch = self.quantized.lock().unwrap_or_else(PoisonError::into_inner);
+        if parts.iter().any(|part| part.kernel.is_quantized()) {
             self.quantize_in_order(&order, routes.groups(), x, &mut scratch);
         }
         let bias = op.bias.map(|bias| bias.values.as_slice());
@@ -620,13 +668,30 @@ fn check_head_dim(head_dim: usize) -> Result<()> {
 impl CpuBackend {
     /// Makes the quantised activations large enough for products of `[rows, cols]`.
     fn grow_activations(&self, rows: usize, cols: usize) -> Result<()> {
-        let mut scratch = self.activations.lock().unwrap_or_else(PoisonError::into_inner);
-        let (blocks, len) = (rows * (cols / BLOCK), scratch.len());
-        if blocks > len {
-            scratch.try_reserve_exact(blocks - len).map_err(|_| out_of_memory("activations", blocks, 64))?;
-            scratch.resize(blocks, ActBlock::default());
+        fn grow<const B: usize>(out: &mut Vec<ActBlock<B>>, blocks: usize) -> Result<()> {
+            let len = out.len();
+            if blocks > len {
+                let bytes = size_of::<ActBlock<B>>() as u64;
+                out.try_reserve_exact(blocks - len)
+                    .map_err(|_| out_of_memory("activations", blocks, bytes))?;
+                out.resize(blocks, ActBlock::default());
+            }
+            Ok(())
         }
-        Ok(())
+        let mut scratch = self.quantized.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocks = rows * (cols / BLOCK);
+        match self.activations {
+            Activations::Bits8 => grow(&mut scratch.bytes, blocks),
+            Activations::Bits16 => grow(&mut scratch.wide, blocks),
+        }
+    }
+
+    /// Bytes of a block of quantised activations.
+    fn block_bytes(&self) -> usize {
+        match self.activations {
+            Activations::Bits8 => size_of::<ByteBlock>(),
+            Activations::Bits16 => size_of::<WideBlock>(),
+        }
     }
 
     fn upload_with(&self, rows: usize, cols: usize, fill: impl FnOnce(&mut [f32])) -> Result<CpuBuffer> {
@@ -704,11 +769,24 @@ mod tests {
     /// The scores of reference attention over a long context are the widest buffer of all, and nobody multiplies them.
     #[test]
     fn only_inputs_of_products_have_scratch_for_their_quantised_form() {
-        let backend = CpuBackend::new(CpuOptions::default()).expect("a backend");
-        let blocks = || backend.activations.lock().expect("nobody panics").len();
-        backend.alloc(8, 1 << 16, BufferRole::Values).expect("a buffer");
-        assert_eq!(blocks(), 0);
-        backend.alloc(8, 4096, BufferRole::MatmulInput).expect("a buffer");
-        assert_eq!(blocks(), 8 * 4096 / BLOCK);
+        for activations in Activations::ALL {
+            let options = CpuOptions { activations, ..CpuOptions::default() };
+            let backend = CpuBackend::new(options).expect("a backend");
+            let blocks = || {
+                let quantized = backend.quantized.lock().expect("nobody panics");
+                (quantized.bytes.len(), quantized.wide.len())
+            };
+            backend.alloc(8, 1 << 16, BufferRole::Values).expect("a buffer");
+            assert_eq!(blocks(), (0, 0));
+            backend.alloc(8, 4096, BufferRole::MatmulInput).expect("a buffer");
+            let expect = 8 * 4096 / BLOCK;
+            assert_eq!(
+                blocks(),
+                match activations {
+                    Activations::Bits8 => (expect, 0),
+                    Activations::Bits16 => (0, expect),
+                }
+            );
+        }
     }
 }

@@ -9,6 +9,7 @@ use conformance::{
 use gguf::{Format, Gguf};
 use model::{AttentionOp, KvDtype, Result};
 
+use crate::activations::Activations;
 use crate::backend::{CpuBackend, CpuOptions};
 
 /// Error of a norm's, an activation's or a soft cap's element: a sum in 16 lanes, a root, a quotient, and an exponential
@@ -23,6 +24,9 @@ const FLOAT_LIMIT: f64 = 1e-6;
 /// elements of the smallest product, which has one block, it comes to 0.9 %.
 const BYTE_LIMIT: f64 = 1e-2;
 
+/// The same with activations of 16 bits, whose steps are 256 times smaller: 0.002 %, and what chance makes of 16 elements.
+const WIDE_LIMIT: f64 = 5e-5;
+
 /// Error of an element where bytes are exact: roundings in f32 of the block's scale, of its product with an exact
 /// integer and of the sum so far, each half a unit in the last place (6e-8) of numbers that the sum of the terms'
 /// magnitudes bounds.
@@ -34,7 +38,7 @@ const ATTENTION_LIMIT: f64 = 1e-6;
 
 impl Subject for CpuBackend {
     fn name(&self) -> String {
-        format!("CPU ({})", self.isa())
+        format!("CPU ({}, {}-bit activations)", self.isa(), self.activations())
     }
 
     fn row_limit(&self) -> f64 {
@@ -50,7 +54,10 @@ impl Subject for CpuBackend {
         match (format, inputs) {
             (_, Inputs::Exact) => EXACT_LIMIT,
             (Format::F32 | Format::F16 | Format::BF16, Inputs::Any) => FLOAT_LIMIT,
-            (_, Inputs::Any) => BYTE_LIMIT,
+            (_, Inputs::Any) => match self.activations() {
+                Activations::Bits8 => BYTE_LIMIT,
+                Activations::Bits16 => WIDE_LIMIT,
+            },
         }
     }
 
@@ -83,7 +90,8 @@ pub fn checks<'a>(backend: &CpuBackend, model: &'a Gguf) -> Vec<Check<'a, CpuBac
 pub fn run(options: CpuOptions, model: &Gguf, found: &mut dyn FnMut(&Finding)) -> Result<Report> {
     let backend = Arc::new(CpuBackend::new(options)?);
     let checks = checks(&backend, model);
-    let setting = format!("{}, {} threads", backend.isa(), backend.num_threads());
+    let setting =
+        format!("{}, {} bits, {} threads", backend.isa(), backend.activations(), backend.num_threads());
     let mut report = Report::new(backend.name(), "CPU", "none");
     report.findings = conformance::run(&backend, &setting, checks, found);
     Ok(report)

@@ -9,6 +9,7 @@ use std::ops::Range;
 use gguf::TensorView;
 use model::{Error, ExpertInput, Gating, Result, RoutesShape, Routing};
 
+use crate::activations::Activations;
 use crate::disjoint::Disjoint;
 use crate::kernels::Kernels;
 use crate::matmul::{ExpertRows, Order};
@@ -25,11 +26,12 @@ impl CpuExperts {
     pub(crate) fn load(
         pool: &ThreadPool,
         kernels: &Kernels,
+        activations: Activations,
         experts: &[Vec<TensorView<'_>>],
     ) -> Result<Self> {
         let part = |part: usize| {
             let tensors: Vec<TensorView<'_>> = experts.iter().map(|expert| expert[part]).collect();
-            CpuMatrix::load_experts(pool, kernels, &tensors)
+            CpuMatrix::load_experts(pool, kernels, activations, &tensors)
         };
         Ok(Self { parts: (0..experts[0].len()).map(part).collect::<Result<_>>()? })
     }

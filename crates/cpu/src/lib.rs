@@ -21,6 +21,7 @@ mod peak;
 mod pool;
 mod tile;
 
+pub use activations::Activations;
 pub use attention::CpuPlan;
 pub use backend::{CpuBackend, CpuBuffer, CpuOptions};
 pub use experts::{CpuExperts, CpuRoutes};

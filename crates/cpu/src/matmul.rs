@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::activations::ActBlock;
+use crate::activations::{ActBlock, Quantized};
 use crate::disjoint::Disjoint;
 use crate::kernels::{Kernels, Piece, TileKernel, TileOut, Tokens};
 use crate::matrix::CpuMatrix;
@@ -18,8 +18,7 @@ use crate::tile::{BLOCK, MAX_TOKENS, TILE_ROWS};
 const TASK_BYTES: usize = 256 << 10;
 /// Most tiles of a task: their sums for a group of tokens take 16 KiB.
 const MAX_RUN: usize = 16;
-/// Bytes of activations that stay in the first-level cache while a run's tiles pass. A column takes about two bytes a
-/// token: one quantised, one for the scales and sums of its block.
+/// Bytes of activations that stay in the first-level cache while a run's tiles pass.
 const ACTIVATION_BYTES: usize = 16 << 10;
 
 /// Tiles of a task: few enough for the cache and for every thread to find work, many enough to be worth a draw. `matrices` are
@@ -40,8 +39,8 @@ pub(crate) struct Input<'a> {
     pub rows: usize,
     pub cols: usize,
     pub values: &'a [f32],
-    /// The same quantised, for parts that take it so, in the layout of [`crate::activations`].
-    pub quantized: &'a [ActBlock],
+    /// The same quantised, for parts that take it so.
+    pub quantized: &'a Quantized,
 }
 
 /// `out[t] = parts * x[t] + bias`; `out` is `[rows, rows of all parts]`.
@@ -160,7 +159,7 @@ impl Product<'_> {
         for first in rows.clone().step_by(MAX_TOKENS) {
             let count = MAX_TOKENS.min(rows.end - first);
             let mut sums = [TileOut::default(); MAX_RUN];
-            let piece = part.piece_cols(ACTIVATION_BYTES / (2 * count));
+            let piece = part.piece_cols(ACTIVATION_BYTES / (part.kernel.bytes_per_column() * count));
             for first_k in (0..part.cols).step_by(piece) {
                 for (tile_idx, sums) in tiles.clone().zip(&mut sums) {
                     let (next_tile, next_k) = if tile_idx + 1 < tiles.end {
@@ -199,10 +198,13 @@ impl Product<'_> {
         sums: &mut TileOut,
     ) {
         match part.kernel {
-            TileKernel::Quant(kernel) => {
-                let blocks = part.cols / BLOCK;
-                let values = &self.input.quantized[first * blocks + first_k / BLOCK * count..];
-                self.kernels.quant_tile(kernel, piece, Tokens { values, stride: count, count }, sums);
+            TileKernel::Bytes(kernel) => {
+                let tokens = blocks_of(&self.input.quantized.bytes, part, (first, count), first_k);
+                self.kernels.quant_tile(kernel, piece, tokens, sums);
+            }
+            TileKernel::Wide(kernel) => {
+                let tokens = blocks_of(&self.input.quantized.wide, part, (first, count), first_k);
+                self.kernels.quant_tile(kernel, piece, tokens, sums);
             }
             TileKernel::Float(kernel) => {
                 let stride = part.cols;
@@ -242,4 +244,15 @@ impl Product<'_> {
             }
         }
     }
+}
+
+/// The blocks of a group of tokens from column `first_k` on.
+fn blocks_of<'a, const B: usize>(
+    values: &'a [ActBlock<B>],
+    part: &CpuMatrix,
+    (first, count): (usize, usize),
+    first_k: usize,
+) -> Tokens<'a, ActBlock<B>> {
+    let values = &values[first * (part.cols / BLOCK) + first_k / BLOCK * count..];
+    Tokens { values, stride: count, count }
 }

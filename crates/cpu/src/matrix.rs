@@ -3,6 +3,7 @@
 use gguf::{Format, TensorView};
 use model::{Error, Result};
 
+use crate::activations::Activations;
 use crate::aligned::AlignedBytes;
 use crate::disjoint::Disjoint;
 use crate::kernels::{Kernels, TileKernel, unpack_row};
@@ -21,14 +22,20 @@ pub struct CpuMatrix {
 }
 
 impl CpuMatrix {
-    pub(crate) fn load(pool: &ThreadPool, kernels: &Kernels, tensor: TensorView<'_>) -> Result<Self> {
-        Self::load_experts(pool, kernels, &[tensor])
+    pub(crate) fn load(
+        pool: &ThreadPool,
+        kernels: &Kernels,
+        activations: Activations,
+        tensor: TensorView<'_>,
+    ) -> Result<Self> {
+        Self::load_experts(pool, kernels, activations, &[tensor])
     }
 
     /// Matrices of the same format and shape, one behind the other.
     pub(crate) fn load_experts(
         pool: &ThreadPool,
         kernels: &Kernels,
+        activations: Activations,
         experts: &[TensorView<'_>],
     ) -> Result<Self> {
         let tensor = &experts[0];
@@ -56,7 +63,7 @@ impl CpuMatrix {
             with_tile_format!(format, F => pack_tile::<F>(format, &source[..count], tile),
                 _ => pack_float_tile(&source[..count], format.block_bytes(), tile));
         });
-        Ok(Self { format, rows, cols, tile_bytes, kernel: kernels.tile_kernel(format), tiles })
+        Ok(Self { format, rows, cols, tile_bytes, kernel: kernels.tile_kernel(format, activations), tiles })
     }
 
     pub(crate) fn bytes(&self) -> usize {

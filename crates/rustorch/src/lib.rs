@@ -41,7 +41,7 @@ pub use ::model::{
     Temperature, TensorNames, families,
 };
 pub use conformance::{Finding, Report as DeviceReport};
-pub use cpu::{CpuOptions, Isa, release_freed_memory};
+pub use cpu::{Activations, CpuOptions, Isa, release_freed_memory};
 pub use devices::{DeviceMemory, GpuChoice, GpuDescription, GpuOptions, MatrixUnits, Profile, Subgroups};
 pub use engine::{
     Client, ClientId, Completion, Dry, Embedding, EmbeddingRequest, EngineError, EngineHandle, EngineStats,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpu::Isa;
+use cpu::{Activations, Isa};
 use engine::{Engine, EngineHandle, EngineOptions, PrefixCache};
 use gguf::Gguf;
 use model::{AttentionMode, LlamaConfig, Peaks, Runner};
@@ -102,9 +102,15 @@ impl Weights {
         self.model.times_kernels()
     }
 
-    /// The instruction set, if the device is a CPU: the one thing about it that results depend on.
+    /// The instruction set, if the device is a CPU: the one thing about it that results depend on, beside
+    /// [`activations`](Self::activations).
     pub fn isa(&self) -> Option<Isa> {
         self.model.isa()
+    }
+
+    /// The precision of the activations that quantised weights are multiplied with, if the device is a CPU.
+    pub fn activations(&self) -> Option<Activations> {
+        self.model.activations()
     }
 
     /// Chooses how many sequences an engine runs together and what their KV pages take, by the device and its memory. At most

@@ -2,7 +2,8 @@
 
 use gguf::Gguf;
 use rustorch_llama::{
-    AttentionMode, CpuOptions, Device, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, families,
+    Activations, AttentionMode, CpuOptions, Device, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions,
+    families,
 };
 use testkit::models::{self, TestModel};
 use testkit::{Reference, relative_l2};
@@ -12,7 +13,7 @@ const F32_LIMIT: f64 = 2e-5;
 /// K and V rounded to 11 bits.
 const F16_CACHE_LIMIT: f64 = 2e-3;
 
-const CPU: Device = Device::Cpu(CpuOptions { threads: None, isa: None });
+const CPU: Device = Device::Cpu(CpuOptions { threads: None, isa: None, activations: Activations::Bits8 });
 
 /// Where K and V are rounded, the logits of a router may be off by so much: tokens whose choice of experts hangs on less, and
 /// those after them, are not compared.

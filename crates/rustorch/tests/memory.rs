@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cpu::CpuBackend;
 use model::{Batch, BatchLimits, Decoder, ModelRunner, Rows, Runner, Want};
 use rustorch_llama::{
-    AttentionMode, CpuOptions, Device, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, demo,
+    Activations, AttentionMode, CpuOptions, Device, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, demo,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 
@@ -26,9 +26,13 @@ fn config(kv_dtype: KvDtype) -> LlamaConfig {
     config.with_max_seq_len(MAX_SEQ_LEN).with_batch_size(NUM_SEQS).with_kv_dtype(kv_dtype)
 }
 
-fn runner(isa: Isa, attention: AttentionMode, kv_dtype: KvDtype) -> ModelRunner<CpuBackend> {
+fn runner(
+    (isa, activations): (Isa, Activations),
+    attention: AttentionMode,
+    kv_dtype: KvDtype,
+) -> ModelRunner<CpuBackend> {
     let config = config(kv_dtype);
-    let options = CpuOptions { threads: NonZeroUsize::new(2), isa: Some(isa) };
+    let options = CpuOptions { threads: NonZeroUsize::new(2), isa: Some(isa), activations };
     let backend = Arc::new(CpuBackend::new(options).expect("a backend"));
     let limits = BatchLimits {
         max_tokens: 64,
@@ -50,8 +54,8 @@ fn allocated(times: usize, mut step: impl FnMut(usize)) -> Stats {
 }
 
 /// One step has a prompt chunk of one sequence and a decode of each other.
-fn runner_allocates(isa: Isa, attention: AttentionMode, kv_dtype: KvDtype) -> Stats {
-    let mut runner = runner(isa, attention, kv_dtype);
+fn runner_allocates(cpu: (Isa, Activations), attention: AttentionMode, kv_dtype: KvDtype) -> Stats {
+    let mut runner = runner(cpu, attention, kv_dtype);
     let spec = runner.spec();
     let pages: Vec<Vec<u32>> = (0..NUM_SEQS)
         .map(|seq| {
@@ -75,11 +79,13 @@ fn a_step_allocates_nothing_and_a_call_keeps_nothing() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         for attention in [AttentionMode::Fused, AttentionMode::Reference] {
             for kv_dtype in [KvDtype::F16, KvDtype::F32] {
-                let stats = runner_allocates(isa, attention, kv_dtype);
+                let stats = runner_allocates((isa, Activations::Bits8), attention, kv_dtype);
                 assert_eq!(stats, Stats::default(), "{NUM_STEPS} steps, {isa}, {attention:?}, {kv_dtype:?}");
             }
         }
     }
+    let wide = (Isa::detect(), Activations::Bits16);
+    assert_eq!(runner_allocates(wide, AttentionMode::Fused, KvDtype::F16), Stats::default());
 
     let mut model = LlamaModel::load(
         &demo::gguf(),

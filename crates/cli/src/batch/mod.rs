@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use self::progress::Progress;
 use self::signals::Signals;
 use crate::model_args::{FileArgs, ModelArgs, Purpose, Started, TemplateArgs, parse_count};
+use crate::model_facts::wide_activations;
 use crate::output;
 
 /// Run a file of requests (OpenAI batch format) through the model
@@ -250,7 +251,9 @@ pub fn manifest(
         ("kv_type", json!(name(args.run.kv_type.to_possible_value()))),
         ("attention", json!(name(args.run.attention.to_possible_value()))),
     ];
-    // Refusals are results. The default is not written, so that runs of versions without the option go on.
+    // The defaults of what follows are not written, so that runs of versions without the option go on.
+    let wide = wide_activations(weights).map(|activations| ("activations", json!(activations.bits())));
+    // Refusals are results.
     let strict = (unknown_fields == UnknownFields::Refuse).then(|| ("strict_fields", json!(true)));
     Manifest {
         format: Manifest::FORMAT,
@@ -260,7 +263,12 @@ pub fn manifest(
         input: None,
         device: device.to_owned(),
         isa: isa.map(|isa| isa.to_string()),
-        options: options.into_iter().chain(strict).map(|(name, value)| (name.to_owned(), value)).collect(),
+        options: options
+            .into_iter()
+            .chain(wide)
+            .chain(strict)
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
     }
 }
 

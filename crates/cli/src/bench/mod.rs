@@ -70,7 +70,7 @@ fn measure_grid(args: &Args) -> Result<Report> {
     // The measurement of the peaks allocates memory too, which does not count as the model's.
     let peak_before = if machine::reset_peak_memory() { loading_peak } else { None };
 
-    let settings = Settings::new(args);
+    let settings = Settings::new(args, &weights);
     let mut report = Report::new(name, &gguf, &weights, peaks, settings);
     drop(gguf);
     let engine = EngineConfig {

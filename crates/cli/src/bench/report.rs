@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
-use rustorch_llama::{Gguf, LayerSpec, LlamaConfig, Peaks, Weights};
+use rustorch_llama::{Activations, Gguf, LayerSpec, LlamaConfig, Peaks, Weights};
 use serde::Serialize;
 
 use super::args::Args;
@@ -70,6 +70,8 @@ pub struct Settings {
     pub repeats: usize,
     pub kv_type: String,
     pub attention: String,
+    /// Bits of the activations that quantised weights are multiplied with, on a CPU.
+    pub activations: Option<u32>,
     pub page_size: usize,
     pub prompt_chunk: usize,
     pub seed: u64,
@@ -216,7 +218,7 @@ impl Report {
 }
 
 impl Settings {
-    pub fn new(args: &Args) -> Self {
+    pub fn new(args: &Args, weights: &Weights) -> Self {
         let name =
             |value: Option<PossibleValue>| value.map_or(String::new(), |value| value.get_name().to_owned());
         Self {
@@ -224,6 +226,7 @@ impl Settings {
             repeats: args.repeat.get(),
             kv_type: name(args.run.kv_type.to_possible_value()),
             attention: name(args.run.attention.to_possible_value()),
+            activations: weights.activations().map(Activations::bits),
             page_size: args.run.page_size.get(),
             prompt_chunk: args.run.chunk.get(),
             seed: args.run.seed.value,

@@ -204,6 +204,10 @@ fn another_run_s_results_are_left_alone() {
     );
     check(&with(&["--kv-type", "f32"]), &["options.kv_type: expected f16, found f32"]);
     check(&with(&["--attention", "reference"]), &["options.attention: expected fused, found reference"]);
+    check(&with(&["--activations", "16"]), &["options.activations: expected none, found 16"]);
+    // 8 bits are not named: runs of versions without a choice go on.
+    assert_eq!(manifest["options"].get("activations"), None);
+    succeed(&with(&["--activations", "8"]), b"");
     check(&with(&["--shard", "1/2"]), &["options.shard: expected 1/1, found 1/2"]);
     check(
         &with(&["--isa", "portable"]),

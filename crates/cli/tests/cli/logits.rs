@@ -97,6 +97,26 @@ fn other_arithmetic_shows_a_little() {
     }
 }
 
+/// Without activations of 8 bits no rounding is enlarged: what is left is that of the f16 cache.
+#[test]
+fn activations_of_16_bits_bring_other_arithmetic_close() {
+    const ROUNDING: f64 = 2e-3;
+    let sequences = sequences();
+    let read = |options: &[&str]| -> Vec<f32> {
+        let output = logits(&sequences, options);
+        let line = |line: &str| serde_json::from_str::<Line>(line).unwrap().logits;
+        output.lines().flat_map(line).collect()
+    };
+    let squares = |values: &[f32]| values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+    let exact = read(&["--activations", "16", "--kv-type", "f32"]);
+    for options in [&["--activations", "16"][..], &["--activations", "16", "--isa", "portable"], &[]] {
+        let found = read(options);
+        let difference: Vec<f32> = found.iter().zip(&exact).map(|(a, b)| a - b).collect();
+        let error = (squares(&difference) / squares(&exact)).sqrt();
+        assert_eq!(error < ROUNDING, !options.is_empty(), "{options:?}: relative error {error}");
+    }
+}
+
 /// Ids are taken as they are and the figures are the model's own f32 values, in as few digits as identify them.
 #[test]
 fn decimals_round_trip() {

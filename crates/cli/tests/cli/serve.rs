@@ -188,6 +188,8 @@ fn answers_name_the_model_and_how_it_is_computed() {
     let found = fingerprint(&[]);
     assert_eq!(fingerprint(&["--threads", "1", "--batch-size", "2", "--model-name", "x"]), found);
     assert_ne!(fingerprint(&["--kv-type", "f32"]), found);
+    assert_ne!(fingerprint(&["--activations", "16"]), found);
+    assert_eq!(fingerprint(&["--activations", "8"]), found);
     assert_ne!(
         fingerprint(&["--isa", "portable"]),
         fingerprint(&["--isa", "portable", "--attention", "reference"])

@@ -14,6 +14,7 @@ const RUN: &[&str] = &[
     "--chunk",
     "--attention",
     "--isa",
+    "--activations",
     "--seed",
 ];
 /// Options of every command.
@@ -208,6 +209,7 @@ fn wrong_usage_ends_with_2() {
             "cuda:x",
             "expected auto, cpu, gpu, gpu:N, cuda, cuda:N, metal, vulkan or dx12, found 'cuda:x'",
         ),
+        ("--activations", "12", "expected 8 or 16, found '12'"),
         ("--isa", "sse", "expected one of portable, avx2, avxvnni, avx512"),
         ("--temperature", "-1", number),
         ("--temperature", "nan", number),
@@ -231,5 +233,14 @@ fn a_cuda_device_that_is_not_there_is_named() {
         let args = [args, &["--device", "cuda:4000"]].concat();
         fail(&args, b"", 1, "cuda");
         fail(&args, b"", 1, "expected");
+    }
+}
+
+#[test]
+fn activations_are_chosen_on_a_cpu_only() {
+    for (bits, device) in [("8", "gpu:0"), ("16", "gpu:0"), ("16", "cuda")] {
+        let args = ["generate", "-p", "a", "--device", device, "--activations", bits];
+        let says = format!("--activations: expected a CPU, found {device}\nhint: --device cpu");
+        fail(&args, b"", 1, &says);
     }
 }

@@ -5,6 +5,11 @@
 //! pairs of products of unsigned and signed bytes into 16 bits, which must not overflow: the sums of several groups of
 //! weights of few bits fit before they widen to 32 bits; those of 8 bits are taken as signed, `|w| * (sign(w) x)`, so that
 //! a pair is at most 2 * 128 * 127. The integers are exact either way, so both give the same bits.
+//!
+//! Activations of 16 bits: AVX-VNNI multiplies the weights with the high and with the low bytes. Without it, pairs of products of
+//! 16 bits (`madd`) go into 32 bits at once: a group's even bytes times one pair of words, its odd bytes times another.
+//! That is fewer instructions than two products of bytes, whose sums must be widened, and no sum can overflow: a pair is
+//! at most 2 * 255 * 127 * 256.
 
 use std::arch::x86_64::*;
 
@@ -12,9 +17,9 @@ use gguf::Format;
 
 use super::float::{self, FloatWeight, with_float_weight};
 use super::vector::{Vector, instructions};
-use super::{FloatTile, Piece, QuantTile, TileOut, Tokens, quant};
+use super::{ByteTile, FloatTile, Piece, TileOut, Tokens, WideTile, quant};
 use crate::activations::ActBlock;
-use crate::tile::{GROUPS, Planes, TILE_ROWS, TileFormat, with_tile_format};
+use crate::tile::{BLOCK, GROUPS, Planes, TILE_ROWS, TileFormat, with_tile_format};
 
 /// 16 rows in two registers.
 type Pair<T> = [T; 2];
@@ -95,14 +100,31 @@ impl Vector for Avx2 {
     }
 }
 
-/// The kernel of a quantised format.
-pub(super) fn quant_tile(format: Format) -> Option<QuantTile> {
-    Some(with_tile_format!(format, F => pairs::tile::<F> as QuantTile, _ => return None))
+/// The kernel of a quantised format, for activations of 8 bits.
+pub(super) fn byte_tile(format: Format) -> Option<ByteTile> {
+    Some(with_tile_format!(format, F => pairs::tile::<F, _> as ByteTile, _ => return None))
 }
 
-/// The kernel of a quantised format, with AVX-VNNI.
-pub(super) fn vnni_quant_tile(format: Format) -> Option<QuantTile> {
-    Some(with_tile_format!(format, F => vnni::tile::<F> as QuantTile, _ => return None))
+/// As `byte_tile`, of 16 bits.
+pub(super) fn wide_tile(format: Format) -> Option<WideTile> {
+    Some(with_tile_format!(format, F => pairs::tile::<F, _> as WideTile, _ => return None))
+}
+
+/// The kernels with AVX-VNNI.
+pub(super) mod vnni_tiles {
+    use super::*;
+
+    pub(in super::super) use super::float_tile;
+
+    /// The kernel of a quantised format, for activations of 8 bits.
+    pub(in super::super) fn byte_tile(format: Format) -> Option<ByteTile> {
+        Some(with_tile_format!(format, F => vnni::tile::<F, _> as ByteTile, _ => return None))
+    }
+
+    /// As `byte_tile`, of 16 bits.
+    pub(in super::super) fn wide_tile(format: Format) -> Option<WideTile> {
+        Some(with_tile_format!(format, F => vnni::tile::<F, _> as WideTile, _ => return None))
+    }
 }
 
 /// The kernel of a float format.
@@ -142,37 +164,46 @@ const fn is_signed<F: TileFormat>() -> bool {
     F::LOOKUP.is_some() || matches!(F::PLANES, Planes::B8)
 }
 
-/// A module with the tile kernel of every quantised format over one way to multiply bytes.
+/// A module with the tile kernel of every quantised format over one way to multiply integers. Of 16 bits it serves `$wide` tokens
+/// at a time.
 macro_rules! quant_tiles {
-    ($module:ident, $features:literal, $dot:ident) => {
+    ($module:ident, $features:literal, $dot:ident, $wide:tt) => {
         mod $module {
             use super::*;
 
             #[target_feature(enable = $features)]
-            pub(super) fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+            pub(super) fn tile<F: TileFormat, const B: usize>(
+                piece: &Piece<'_>,
+                x: Tokens<'_, ActBlock<B>>,
+                sums: &mut TileOut,
+            ) {
                 quant::check_piece::<F>(piece);
-                in_groups!([4 2 1], tokens::<F>, piece, x, 1, sums);
+                if B == BLOCK {
+                    in_groups!([4 2 1], tokens::<F, B>, piece, x, 1, sums);
+                } else {
+                    in_groups!($wide, tokens::<F, B>, piece, x, 1, sums);
+                }
             }
 
             /// Adds the products of the piece with `N` tokens. Their sums stay in memory: the sixteen registers are for the
             /// integers.
             #[target_feature(enable = $features)]
-            fn tokens<F: TileFormat, const N: usize>(
+            fn tokens<F: TileFormat, const N: usize, const B: usize>(
                 piece: &Piece<'_>,
-                x: &[ActBlock],
+                x: &[ActBlock<B>],
                 stride: usize,
                 out: &mut [[f32; TILE_ROWS]],
             ) {
                 // SAFETY: this function's own features are those of `Avx2`.
                 let v = unsafe { Avx2::new() };
                 let out = &mut out[..N];
-                quant::for_each_record::<_, F>(v, piece, (x, stride, N), |header, record_idx, lines, x| {
+                quant::for_each_record::<_, F, B>(v, piece, (x, stride, N), |header, record_idx, lines, x| {
                     for half in 0..F::SCALES.halves() {
                         let sub = record_idx * F::SCALES.halves() + half;
                         let (scale, min) = (header.scales::<F>(v, sub), header.mins::<F>(v, sub));
-                        let integers = $dot::<F, N>(v, lines, x, half);
+                        let integers = $dot::<F, N, B>(v, lines, x, half);
                         for t in 0..N {
-                            let (_, scaled_sum) = quant::sums_of::<F>(&x[t], half);
+                            let (_, scaled_sum) = quant::sums_of::<F, B>(&x[t], half);
                             for register in 0..2 {
                                 let sum = v.load(&out[t], register);
                                 let (integer, scale) = (integers[t][register], scale[register]);
@@ -190,8 +221,9 @@ macro_rules! quant_tiles {
     };
 }
 
-quant_tiles!(pairs, "avx2,fma,f16c", dot);
-quant_tiles!(vnni, "avx2,fma,f16c,avxvnni", dot_vnni);
+quant_tiles!(pairs, "avx2,fma,f16c", dot, [4 2 1]);
+// Two sums for each token and register; more of them would not fit the registers.
+quant_tiles!(vnni, "avx2,fma,f16c,avxvnni", dot_vnni, [2 1]);
 
 /// Group `g` of a record.
 #[inline(always)]
@@ -199,12 +231,42 @@ fn unpack<F: TileFormat, const SIGNED: bool>(v: Avx2, lines: &[[u8; 64]], g: usi
     [quant::unpack::<_, F, SIGNED>(v, lines, g, 0), quant::unpack::<_, F, SIGNED>(v, lines, g, 32)]
 }
 
-/// Columns `4 g..4 g + 4` of a token, for every row.
+/// Bytes `4 at..4 at + 4`, for every row.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn columns(x: &ActBlock, g: usize) -> __m256i {
-    let four = [x.q[4 * g], x.q[4 * g + 1], x.q[4 * g + 2], x.q[4 * g + 3]];
-    _mm256_set1_epi32(i32::from_le_bytes(four.map(|q| q as u8)))
+fn splat_four(q: &[i8], at: usize) -> __m256i {
+    let four = [q[4 * at], q[4 * at + 1], q[4 * at + 2], q[4 * at + 3]];
+    _mm256_set1_epi32(i32::from_le_bytes(four.map(i8::cast_unsigned)))
+}
+
+/// `-OFFSET * sum(x)` of half `half` of a record, for every row: where a token's sums start.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn starts<F: TileFormat, const N: usize, const B: usize>(
+    x: &[ActBlock<B>],
+    half: usize,
+) -> [Pair<__m256i>; N] {
+    let mut sums: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
+    if F::OFFSET != 0 {
+        for t in 0..N {
+            sums[t] = [_mm256_set1_epi32(F::OFFSET * quant::sums_of::<F, B>(&x[t], half).0); 2];
+        }
+    }
+    sums
+}
+
+/// The body once for each group of half `$half` of a record, written out: the compiler keeps a long body as a loop, whose
+/// shifts are by a variable then.
+macro_rules! for_groups {
+    ($g:ident of $half:ident, $F:ident, $body:block) => {
+        for_groups!(@each $g, $half, $F, $body, 0 1 2 3 4 5 6 7)
+    };
+    (@each $g:ident, $half:ident, $F:ident, $body:block, $($index:literal)*) => {
+        $(if $index / (GROUPS / $F::SCALES.halves()) == $half {
+            let $g = $index;
+            $body
+        })*
+    };
 }
 
 /// As `dot`, by four-way byte dot products: quants are unsigned in every format, sums of 32 bits.
@@ -212,22 +274,33 @@ macro_rules! vnni_dot {
     ($name:ident, $features:literal, $dpbusd:ident) => {
         #[inline]
         #[target_feature(enable = $features)]
-        fn $name<F: TileFormat, const N: usize>(
+        fn $name<F: TileFormat, const N: usize, const B: usize>(
             v: Avx2,
             lines: &[[u8; 64]],
-            x: &[ActBlock],
+            x: &[ActBlock<B>],
             half: usize,
         ) -> [Pair<__m256i>; N] {
-            let groups = GROUPS / F::SCALES.halves();
-            let mut sums: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
-            for t in 0..N {
-                sums[t] = [_mm256_set1_epi32(F::OFFSET * quant::sums_of::<F>(&x[t], half).0); 2];
-            }
-            for g in half * groups..(half + 1) * groups {
+            let mut sums = starts::<F, N, B>(x, half);
+            // Of the high bytes, if activations have 16 bits; `sums` are of the low ones then.
+            let mut high: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
+            for_groups!(g of half, F, {
                 let q = unpack::<F, false>(v, lines, g);
                 for t in 0..N {
-                    let x = columns(&x[t], g);
-                    sums[t] = [$dpbusd(sums[t][0], q[0], x), $dpbusd(sums[t][1], q[1], x)];
+                    if B != BLOCK {
+                        let x = splat_four(&x[t].q, g);
+                        high[t] = [$dpbusd(high[t][0], q[0], x), $dpbusd(high[t][1], q[1], x)];
+                    }
+                    // The last bytes are the low ones, or all.
+                    let low = splat_four(&x[t].q[B - BLOCK..], g);
+                    sums[t] = [$dpbusd(sums[t][0], q[0], low), $dpbusd(sums[t][1], q[1], low)];
+                }
+            });
+            if B != BLOCK {
+                for t in 0..N {
+                    for rows in 0..2 {
+                        sums[t][rows] =
+                            _mm256_add_epi32(sums[t][rows], _mm256_slli_epi32::<8>(high[t][rows]));
+                    }
                 }
             }
             sums
@@ -240,20 +313,33 @@ vnni_dot!(dot_vnni, "avx2,avxvnni", _mm256_dpbusd_avx_epi32);
 /// Of half `half` of a record (of all, for formats with one scale): `-OFFSET * sum(x) + sum of q * x`, by token and row.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn dot<F: TileFormat, const N: usize>(
+fn dot<F: TileFormat, const N: usize, const B: usize>(
     v: Avx2,
     lines: &[[u8; 64]],
-    x: &[ActBlock],
+    x: &[ActBlock<B>],
+    half: usize,
+) -> [Pair<__m256i>; N] {
+    match B == BLOCK {
+        true => byte_dot::<F, N, B>(v, lines, x, half),
+        false => word_dot::<F, N, B>(v, lines, x, half),
+    }
+}
+
+/// As `dot`, of activations of 8 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn byte_dot<F: TileFormat, const N: usize, const B: usize>(
+    v: Avx2,
+    lines: &[[u8; 64]],
+    x: &[ActBlock<B>],
     half: usize,
 ) -> [Pair<__m256i>; N] {
     let groups = GROUPS / F::SCALES.halves();
     let ones = _mm256_set1_epi16(1);
-    let mut sums: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
-    if !is_signed::<F>() && F::OFFSET != 0 {
-        for t in 0..N {
-            sums[t] = [_mm256_set1_epi32(F::OFFSET * quant::sums_of::<F>(&x[t], half).0); 2];
-        }
-    }
+    let mut sums = match is_signed::<F>() {
+        true => [[_mm256_setzero_si256(); 2]; N],
+        false => starts::<F, N, B>(x, half),
+    };
     for first in (half * groups..(half + 1) * groups).step_by(groups_per_sum::<F>()) {
         let mut pairs: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
         for g in first..first + groups_per_sum::<F>() {
@@ -262,7 +348,7 @@ fn dot<F: TileFormat, const N: usize>(
                 false => unpack::<F, false>(v, lines, g),
             };
             for t in 0..N {
-                let x = columns(&x[t], g);
+                let x = splat_four(&x[t].q, g);
                 for rows in 0..2 {
                     let products = if is_signed::<F>() {
                         _mm256_maddubs_epi16(_mm256_abs_epi8(q[rows]), _mm256_sign_epi8(x, q[rows]))
@@ -280,6 +366,33 @@ fn dot<F: TileFormat, const N: usize>(
             }
         }
     }
+    sums
+}
+
+/// As `dot`, of activations of 16 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn word_dot<F: TileFormat, const N: usize, const B: usize>(
+    v: Avx2,
+    lines: &[[u8; 64]],
+    x: &[ActBlock<B>],
+    half: usize,
+) -> [Pair<__m256i>; N] {
+    let even_bytes = _mm256_set1_epi16(0xff);
+    let mut sums = starts::<F, N, B>(x, half);
+    for_groups!(g of half, F, {
+        let q = unpack::<F, false>(v, lines, g);
+        let even = [_mm256_and_si256(q[0], even_bytes), _mm256_and_si256(q[1], even_bytes)];
+        let odd = [_mm256_srli_epi16::<8>(q[0]), _mm256_srli_epi16::<8>(q[1])];
+        for t in 0..N {
+            for (words, q) in [even, odd].into_iter().enumerate() {
+                let x = splat_four(&x[t].q, 2 * g + words);
+                for rows in 0..2 {
+                    sums[t][rows] = _mm256_add_epi32(sums[t][rows], _mm256_madd_epi16(q[rows], x));
+                }
+            }
+        }
+    });
     sums
 }
 
@@ -314,22 +427,24 @@ fn load_8_bytes(bytes: &[u8; 8]) -> __m128i {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Isa;
+    use super::super::{Isa, QuantTile};
     use super::*;
-    use crate::activations::quantize_group;
+    use crate::activations::{ByteBlock, WideBlock, WideOrder, quantize_group, quantize_group_wide};
 
     // AVX-512's form of the same instruction on the same registers, for machines that have only that one.
-    quant_tiles!(vnni_twin, "avx2,fma,f16c,avx512vl,avx512vnni", dot_vnni_twin);
+    quant_tiles!(vnni_twin, "avx2,fma,f16c,avx512vl,avx512vnni", dot_vnni_twin, [2 1]);
     vnni_dot!(dot_vnni_twin, "avx2,avx512vl,avx512vnni", _mm256_dpbusd_epi32);
 
+    const TOKENS: usize = 7;
+
+    fn activations(cols: usize) -> Vec<f32> {
+        (0..TOKENS * cols).map(|i| ((i * 7919 % 2003) as f32 - 1001.0) * 1e-3).collect()
+    }
+
     /// Sums of a tile of arbitrary bits with seven tokens.
-    fn sums(kernel: QuantTile, bytes: &[u8], cols: usize) -> TileOut {
-        const TOKENS: usize = 7;
-        let x: Vec<f32> = (0..TOKENS * cols).map(|i| ((i * 7919 % 2003) as f32 - 1001.0) * 1e-3).collect();
-        let mut values = vec![ActBlock::default(); TOKENS * cols / 32];
-        quantize_group(&x, cols, TOKENS, &mut values);
+    fn sums<const B: usize>(kernel: QuantTile<B>, bytes: &[u8], values: &[ActBlock<B>]) -> TileOut {
         let mut sums = TileOut::default();
-        let x = Tokens { values: &values, stride: TOKENS, count: TOKENS };
+        let x = Tokens { values, stride: TOKENS, count: TOKENS };
         // SAFETY: the caller checked that the machine has the kernel's instructions.
         unsafe { kernel(&Piece { bytes, next: bytes }, x, &mut sums) };
         sums
@@ -346,17 +461,27 @@ mod tests {
                 .iter_mut()
                 .for_each(|half| half[1] = 0x2c);
         }
-        let expect = sums(pairs::tile::<F>, &bytes, cols);
-        assert!(expect.as_flattened().iter().any(|&sum| sum != 0.0), "{format}");
-        let mut kernels: Vec<(&str, QuantTile)> = Vec::new();
+        let x = activations(cols);
+        let mut narrow = vec![ByteBlock::default(); TOKENS * cols / 32];
+        quantize_group(&x, cols, TOKENS, &mut narrow);
+        let [words, split] = [WideOrder::Words, WideOrder::Bytes].map(|order| {
+            let mut wide = vec![WideBlock::default(); TOKENS * cols / 32];
+            quantize_group_wide(order, &x, cols, TOKENS, &mut wide);
+            wide
+        });
+        let expect = (sums(pairs::tile::<F, _>, &bytes, &narrow), sums(pairs::tile::<F, _>, &bytes, &words));
+        assert!(expect.0.as_flattened().iter().any(|&sum| sum != 0.0), "{format}");
+        assert_ne!(expect.0, expect.1, "{format}: 16 bits are others than 8");
+        let mut kernels: Vec<(&str, ByteTile, WideTile)> = Vec::new();
         if is_x86_feature_detected!("avxvnni") {
-            kernels.push(("AVX-VNNI", vnni::tile::<F>));
+            kernels.push(("AVX-VNNI", vnni::tile::<F, _>, vnni::tile::<F, _>));
         }
         if is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512vnni") {
-            kernels.push(("its AVX-512 twin", vnni_twin::tile::<F>));
+            kernels.push(("its AVX-512 twin", vnni_twin::tile::<F, _>, vnni_twin::tile::<F, _>));
         }
-        for (name, kernel) in kernels {
-            assert_eq!(sums(kernel, &bytes, cols), expect, "{format} with {name}");
+        for (name, byte_tile, wide_tile) in kernels {
+            assert_eq!(sums(byte_tile, &bytes, &narrow), expect.0, "{format} with {name}");
+            assert_eq!(sums(wide_tile, &bytes, &split), expect.1, "{format}, 16 bits, with {name}");
         }
     }
 

@@ -1,8 +1,10 @@
 //! Matrix tiles on AVX-512, quantised ones with VNNI. Pseudo-code, order of sums, unpacking and scales: see `quant` and
 //! `float`; tile layout: see `tile`.
 //!
-//! Formats with scales for 16 columns multiply the halves' integers by their integer scales and add them before anything is
-//! rounded; the other instruction sets round first. That is one conversion and one fused multiply-add less.
+//! Formats with scales for 16 columns multiply the halves' integers, of activations of 8 bits, by their integer scales and add them
+//! before anything is rounded; the other instruction sets round first. That is one conversion and one fused multiply-add less.
+//!
+//! Activations of 16 bits are two dot products, of their high and of their low bytes, joined before anything else.
 //!
 //! A record is unpacked into eight registers once and multiplied with up to sixteen tokens: eight four-way byte dot
 //! products, one conversion and one or two fused multiply-adds for each. A token's four activation bytes come as an
@@ -15,9 +17,9 @@ use gguf::Format;
 
 use super::float::{self, FloatWeight, with_float_weight};
 use super::vector::{Vector, instructions, load_tile, store_tile};
-use super::{FloatTile, Piece, QuantTile, TileOut, Tokens, quant};
+use super::{ByteTile, FloatTile, Piece, TileOut, Tokens, WideTile, quant};
 use crate::activations::ActBlock;
-use crate::tile::{GROUPS, TILE_ROWS, TileFormat, with_tile_format};
+use crate::tile::{BLOCK, GROUPS, TILE_ROWS, TileFormat, with_tile_format};
 
 /// The registers and instructions of AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy)]
@@ -109,9 +111,14 @@ impl Vector for Avx512 {
 /// first.
 const AHEAD: usize = 8192;
 
-/// The kernel of a quantised format.
-pub(super) fn quant_tile(format: Format) -> Option<QuantTile> {
-    Some(with_tile_format!(format, F => tile::<F> as QuantTile, _ => return None))
+/// The kernel of a quantised format, for activations of 8 bits.
+pub(super) fn byte_tile(format: Format) -> Option<ByteTile> {
+    Some(with_tile_format!(format, F => tile::<F, _> as ByteTile, _ => return None))
+}
+
+/// As `byte_tile`, of 16 bits.
+pub(super) fn wide_tile(format: Format) -> Option<WideTile> {
+    Some(with_tile_format!(format, F => tile::<F, _> as WideTile, _ => return None))
 }
 
 /// The kernel of a float format.
@@ -120,9 +127,14 @@ pub(super) fn float_tile(format: Format) -> Option<FloatTile> {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+fn tile<F: TileFormat, const B: usize>(piece: &Piece<'_>, x: Tokens<'_, ActBlock<B>>, sums: &mut TileOut) {
     quant::check_piece::<F>(piece);
-    in_groups!([16 12 8 6 4 3 2 1], tokens::<F>, piece, x, 1, sums);
+    if B == BLOCK {
+        in_groups!([16 12 8 6 4 3 2 1], tokens::<F, B>, piece, x, 1, sums);
+    } else {
+        // Twice the products for each unpacked record: fewer sizes do, for less code.
+        in_groups!([8 4 2 1], tokens::<F, B>, piece, x, 1, sums);
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
@@ -160,9 +172,9 @@ macro_rules! for_tokens {
 
 /// Adds the products of the piece with `N` tokens.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c")]
-fn tokens<F: TileFormat, const N: usize>(
+fn tokens<F: TileFormat, const N: usize, const B: usize>(
     piece: &Piece<'_>,
-    x: &[ActBlock],
+    x: &[ActBlock<B>],
     stride: usize,
     out: &mut [[f32; TILE_ROWS]],
 ) {
@@ -173,7 +185,7 @@ fn tokens<F: TileFormat, const N: usize>(
     for_tokens!(t < N, {
         [sums[t]] = load_tile(v, &out[t]);
     });
-    quant::for_each_record::<_, F>(v, piece, (x, stride, N), |header, record_idx, lines, x| {
+    quant::for_each_record::<_, F, B>(v, piece, (x, stride, N), |header, record_idx, lines, x| {
         let mut q = [_mm512_setzero_si512(); GROUPS];
         for g in 0..GROUPS {
             q[g] = quant::unpack::<_, F, false>(v, lines, g, 0);
@@ -182,25 +194,39 @@ fn tokens<F: TileFormat, const N: usize>(
             let ([scale], [min]) = (header.scales::<F>(v, record_idx), header.mins::<F>(v, record_idx));
             for_tokens!(t < N, {
                 let x = &x[t];
-                let integer = dot::<F>(&q, x, 0..GROUPS, x.neg_sum);
+                let integer = dot::<F, B>(&q, x, 0..GROUPS, x.neg_sum);
                 sums[t] = quant::accumulate(v, sums[t], integer, scale, x.scale);
                 if F::SCALES.has_min() {
                     sums[t] = quant::subtract(v, sums[t], min, x.scaled_sum);
                 }
             });
         } else {
-            // The halves' integers are added while they are exact: at most 2 * 16 * 63 * 127 * 128, which 32 bits hold.
             let sub = 2 * record_idx;
-            let ([scale_low], [scale_high]) =
-                (header.int_scales::<F>(v, sub), header.int_scales::<F>(v, sub + 1));
-            for_tokens!(t < N, {
-                let x = &x[t];
-                let low = dot::<F>(&q, x, 0..GROUPS / 2, x.neg_halves[0]);
-                let high = dot::<F>(&q, x, GROUPS / 2..GROUPS, x.neg_halves[1]);
-                let (low, high) = (_mm512_mullo_epi32(low, scale_low), _mm512_mullo_epi32(high, scale_high));
-                let integer = _mm512_add_epi32(low, high);
-                sums[t] = quant::accumulate(v, sums[t], integer, header.d[0], x.scale);
-            });
+            if B == BLOCK {
+                // The halves' integers are added while they are exact: at most 2 * 16 * 63 * 127 * 128, which 32 bits hold.
+                let ([scale_low], [scale_high]) =
+                    (header.int_scales::<F>(v, sub), header.int_scales::<F>(v, sub + 1));
+                for_tokens!(t < N, {
+                    let x = &x[t];
+                    let low = dot::<F, B>(&q, x, 0..GROUPS / 2, x.neg_halves[0]);
+                    let high = dot::<F, B>(&q, x, GROUPS / 2..GROUPS, x.neg_halves[1]);
+                    let (low, high) =
+                        (_mm512_mullo_epi32(low, scale_low), _mm512_mullo_epi32(high, scale_high));
+                    let integer = _mm512_add_epi32(low, high);
+                    sums[t] = quant::accumulate(v, sums[t], integer, header.d[0], x.scale);
+                });
+            } else {
+                // 32 bits do not hold 2 * 16 * 32 * 127 * 256 times a scale of 128.
+                let ([scale_low], [scale_high]) =
+                    (header.scales::<F>(v, sub), header.scales::<F>(v, sub + 1));
+                for_tokens!(t < N, {
+                    let x = &x[t];
+                    let low = dot::<F, B>(&q, x, 0..GROUPS / 2, x.neg_halves[0]);
+                    let high = dot::<F, B>(&q, x, GROUPS / 2..GROUPS, x.neg_halves[1]);
+                    sums[t] = quant::accumulate(v, sums[t], low, scale_low, x.scale);
+                    sums[t] = quant::accumulate(v, sums[t], high, scale_high, x.scale);
+                });
+            }
             if F::SCALES.has_min() {
                 let ([low], [high]) = (header.mins::<F>(v, sub), header.mins::<F>(v, sub + 1));
                 for_tokens!(t < N, {
@@ -219,16 +245,34 @@ fn tokens<F: TileFormat, const N: usize>(
 /// `-OFFSET * sum(x) + sum over the groups' columns of q * x`, by row.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn dot<F: TileFormat>(q: &[__m512i; GROUPS], x: &ActBlock, groups: Range<usize>, neg_sum: i32) -> __m512i {
+fn dot<F: TileFormat, const B: usize>(
+    q: &[__m512i; GROUPS],
+    x: &ActBlock<B>,
+    groups: Range<usize>,
+    neg_sum: i32,
+) -> __m512i {
     let mut sum = match F::OFFSET_LOG2 {
         Some(log2) => _mm512_sll_epi32(_mm512_set1_epi32(neg_sum), _mm_cvtsi32_si128(log2 as i32)),
         None => _mm512_setzero_si512(),
     };
+    // Of the high bytes, if there are low ones.
+    let mut high = _mm512_setzero_si512();
     for g in groups {
-        let four = [x.q[4 * g], x.q[4 * g + 1], x.q[4 * g + 2], x.q[4 * g + 3]].map(|q| q as u8);
-        sum = _mm512_dpbusd_epi32(sum, q[g], _mm512_set1_epi32(i32::from_le_bytes(four)));
+        if B != BLOCK {
+            high = _mm512_dpbusd_epi32(high, q[g], splat_four(&x.q, g));
+        }
+        // The last bytes are the low ones, or all.
+        sum = _mm512_dpbusd_epi32(sum, q[g], splat_four(&x.q[B - BLOCK..], g));
     }
-    sum
+    if B == BLOCK { sum } else { _mm512_add_epi32(sum, _mm512_slli_epi32::<8>(high)) }
+}
+
+/// Bytes `4 at..4 at + 4`, for every row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn splat_four(q: &[i8], at: usize) -> __m512i {
+    let four = [q[4 * at], q[4 * at + 1], q[4 * at + 2], q[4 * at + 3]].map(i8::cast_unsigned);
+    _mm512_set1_epi32(i32::from_le_bytes(four))
 }
 
 #[inline]

@@ -16,23 +16,31 @@
 /// the products of the piece with `N` tokens; it takes the piece, the activations (whose token `t` begins at
 /// `t * $token_stride`) and sums from the first of them on, and the activations' stride.
 macro_rules! in_groups {
-    ([$($n:literal)+], $tokens:ident::<$F:ident>, $piece:expr, $x:expr, $token_stride:expr, $sums:expr) => {{
+    ($sizes:tt, $tokens:ident::<$F:ident>, $($rest:tt)*) => { in_groups!(@all $sizes, $tokens, $F, (), $($rest)*) };
+    ($sizes:tt, $tokens:ident::<$F:ident, $B:ident>, $($rest:tt)*) => {
+        in_groups!(@all $sizes, $tokens, $F, ($B), $($rest)*)
+    };
+    (@all [$($n:literal)+], $tokens:ident, $F:ident, $B:tt, $piece:expr, $x:expr, $token_stride:expr, $sums:expr) => {{
         let (piece, x, sums) = ($piece, $x, $sums);
         let mut t = 0;
         while t < x.count {
             let (left, rest, sums) = (x.count - t, &x.values[t * $token_stride..], &mut sums[t..]);
             $(if left >= $n {
-                $tokens::<$F, $n>(piece, rest, x.stride, sums);
+                in_groups!(@call $tokens, $F, $n, $B, (piece, rest, x.stride, sums));
                 t += $n;
                 continue;
             })+
         }
     }};
+    (@call $tokens:ident, $F:ident, $n:literal, (), $args:tt) => { $tokens::<$F, $n> $args };
+    (@call $tokens:ident, $F:ident, $n:literal, ($B:ident), $args:tt) => { $tokens::<$F, $n, $B> $args };
 }
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+use avx2::vnni_tiles as avx_vnni;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
@@ -40,6 +48,7 @@ mod avx512_attention;
 mod exp;
 mod float;
 mod half;
+mod portable;
 mod quant;
 mod rows;
 mod vector;
@@ -49,9 +58,9 @@ use std::str::FromStr;
 
 use gguf::Format;
 
-use crate::activations::{self, ActBlock};
+use crate::activations::{self, ActBlock, Activations, ByteBlock, WideBlock, WideOrder};
 use crate::disjoint::Columns;
-use crate::tile::{MAX_TOKENS, TILE_ROWS, with_tile_format};
+use crate::tile::{BLOCK, MAX_TOKENS, TILE_ROWS};
 
 use attention::TransposedKeys;
 pub(crate) use attention::{
@@ -162,7 +171,10 @@ impl FromStr for Isa {
 }
 
 /// `(piece of a tile, quantised activations, sums)`: adds the piece's products to the sums.
-type QuantTile = unsafe fn(&Piece<'_>, Tokens<'_, ActBlock>, &mut TileOut);
+type QuantTile<const B: usize> = unsafe fn(&Piece<'_>, Tokens<'_, ActBlock<B>>, &mut TileOut);
+/// Of activations of 8 bits, and of 16.
+type ByteTile = QuantTile<BLOCK>;
+type WideTile = QuantTile<{ 2 * BLOCK }>;
 /// `(piece of a tile, activations, sums)`.
 type FloatTile = unsafe fn(&Piece<'_>, Tokens<'_, f32>, &mut TileOut);
 
@@ -170,9 +182,11 @@ type FloatTile = unsafe fn(&Piece<'_>, Tokens<'_, f32>, &mut TileOut);
 /// them; [`Kernels::new`] alone makes a table and checks that it does. The methods are the safe way in.
 pub(crate) struct Kernels {
     isa: Isa,
-    quant_tile: fn(Format) -> Option<QuantTile>,
+    byte_tile: fn(Format) -> Option<ByteTile>,
+    wide_tile: fn(Format) -> Option<WideTile>,
     float_tile: fn(Format) -> Option<FloatTile>,
-    quantize_group: unsafe fn(&[f32], usize, usize, &mut [ActBlock]),
+    quantize_group: unsafe fn(&[f32], usize, usize, &mut [ByteBlock]),
+    quantize_group_wide: unsafe fn(&[f32], usize, usize, &mut [WideBlock]),
     rms_norm: unsafe fn(&[f32], &[f32], f32, &mut [f32]),
     add: unsafe fn(&mut [f32], &[f32]),
     swiglu: unsafe fn(&[f32], &[f32], &mut [f32]),
@@ -202,18 +216,20 @@ pub(crate) struct AttentionKernels<E: KvElement> {
     values: unsafe fn(&Reference<'_>, KvRows<'_, E>, &mut [f32]),
 }
 
-/// A module whose `KERNELS` holds every portable kernel compiled with the given target features, but for the named
-/// replacements of the matrix kernels and of attention's inner loops.
+/// A module whose `KERNELS` holds every portable kernel compiled with the given target features, but for the matrix kernels, which
+/// the named module has, and attention's inner loops.
 macro_rules! isa_table {
-    ($module:ident, $isa:expr, [$($feature:literal)?], $quant_tile:expr, $float_tile:expr, $inner:ty) => {
+    ($module:ident, $isa:expr, [$($feature:literal)?], $tiles:ident, $order:expr, $inner:ty) => {
         mod $module {
             use super::*;
 
             pub(super) const KERNELS: Kernels = Kernels {
                 isa: $isa,
-                quant_tile: $quant_tile,
-                float_tile: $float_tile,
+                byte_tile: $tiles::byte_tile,
+                wide_tile: $tiles::wide_tile,
+                float_tile: $tiles::float_tile,
                 quantize_group,
+                quantize_group_wide,
                 rms_norm,
                 add,
                 swiglu,
@@ -226,27 +242,13 @@ macro_rules! isa_table {
                 f32: AttentionKernels { attend_split, scores, values },
             };
 
-            #[allow(dead_code)] // Not where a hand-written kernel replaces it.
-            pub(super) fn quant_tile(format: Format) -> Option<QuantTile> {
-                $(#[target_feature(enable = $feature)])?
-                fn tile<F: crate::tile::TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
-                    quant::tile::<F>(piece, x, sums);
-                }
-                Some(with_tile_format!(format, F => tile::<F> as QuantTile, _ => return None))
-            }
-
-            #[allow(dead_code)] // As above.
-            pub(super) fn float_tile(format: Format) -> Option<FloatTile> {
-                $(#[target_feature(enable = $feature)])?
-                fn tile<W: float::FloatWeight>(piece: &Piece<'_>, x: Tokens<'_, f32>, sums: &mut TileOut) {
-                    float::tile::<W>(piece, x, sums);
-                }
-                Some(float::with_float_weight!(format, W => tile::<W> as FloatTile, _ => return None))
-            }
-
             $(#[target_feature(enable = $feature)])?
-            fn quantize_group(x: &[f32], stride: usize, count: usize, out: &mut [ActBlock]) {
+            fn quantize_group(x: &[f32], stride: usize, count: usize, out: &mut [ByteBlock]) {
                 activations::quantize_group(x, stride, count, out);
+            }
+            $(#[target_feature(enable = $feature)])?
+            fn quantize_group_wide(x: &[f32], stride: usize, count: usize, out: &mut [WideBlock]) {
+                activations::quantize_group_wide($order, x, stride, count, out);
             }
             $(#[target_feature(enable = $feature)])?
             fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
@@ -303,25 +305,18 @@ macro_rules! isa_table {
     };
 }
 
-isa_table!(portable_table, Isa::Portable, [], quant_tile, float_tile, attention::Portable);
+isa_table!(portable_table, Isa::Portable, [], portable, WideOrder::Words, attention::Portable);
 #[cfg(target_arch = "x86_64")]
-isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], avx2::quant_tile, avx2::float_tile, attention::Portable);
+isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], avx2, WideOrder::Words, attention::Portable);
 #[cfg(target_arch = "x86_64")]
-isa_table!(
-    avx_vnni_table,
-    Isa::AvxVnni,
-    ["avx2,fma,f16c"],
-    avx2::vnni_quant_tile,
-    avx2::float_tile,
-    attention::Portable
-);
+isa_table!(avx_vnni_table, Isa::AvxVnni, ["avx2,fma,f16c"], avx_vnni, WideOrder::Bytes, attention::Portable);
 #[cfg(target_arch = "x86_64")]
 isa_table!(
     avx512_table,
     Isa::Avx512,
     ["avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"],
-    avx512::quant_tile,
-    avx512::float_tile,
+    avx512,
+    WideOrder::Bytes,
     avx512_attention::Loops
 );
 
@@ -349,21 +344,42 @@ impl Kernels {
     }
 
     /// The tile kernel of a format.
-    pub fn tile_kernel(&self, format: Format) -> TileKernel {
-        match (self.quant_tile)(format) {
-            Some(kernel) => TileKernel::Quant(kernel),
-            None => TileKernel::Float((self.float_tile)(format).expect("every format has a tile kernel")),
-        }
+    pub fn tile_kernel(&self, format: Format, activations: Activations) -> TileKernel {
+        let quant = match activations {
+            Activations::Bits8 => (self.byte_tile)(format).map(TileKernel::Bytes),
+            Activations::Bits16 => (self.wide_tile)(format).map(TileKernel::Wide),
+        };
+        let float = || (self.float_tile)(format).map(TileKernel::Float);
+        quant.or_else(float).expect("every format has a tile kernel")
     }
 }
 
 /// The kernel that multiplies one tile of 16 rows with up to [`MAX_TOKENS`] tokens.
 #[derive(Clone, Copy)]
 pub(crate) enum TileKernel {
-    /// Takes quantised activations.
-    Quant(QuantTile),
+    /// Takes activations of 8 bits.
+    Bytes(ByteTile),
+    /// Takes activations of 16 bits.
+    Wide(WideTile),
     /// Takes f32 activations.
     Float(FloatTile),
+}
+
+impl TileKernel {
+    /// Whether it takes quantised activations.
+    pub fn is_quantized(self) -> bool {
+        !matches!(self, TileKernel::Float(_))
+    }
+
+    /// Bytes that a token's activations take for each column, with the scales and sums of blocks.
+    pub fn bytes_per_column(self) -> usize {
+        match self {
+            TileKernel::Bytes(_) => size_of::<ByteBlock>() / BLOCK,
+            TileKernel::Wide(_) => size_of::<WideBlock>() / BLOCK,
+            // As if they were bytes: more of them are not worth a shorter piece.
+            TileKernel::Float(_) => 2,
+        }
+    }
 }
 
 /// Safe methods over the table's entries.
@@ -382,7 +398,9 @@ macro_rules! entries {
 
 entries! {
     /// Quantises whole blocks of a group of `count` tokens, whose rows begin `stride` values apart.
-    quantize_group(x: &[f32], stride: usize, count: usize, out: &mut [ActBlock]);
+    quantize_group(x: &[f32], stride: usize, count: usize, out: &mut [ByteBlock]);
+    /// As `quantize_group`, to 16 bits.
+    quantize_group_wide(x: &[f32], stride: usize, count: usize, out: &mut [WideBlock]);
     /// `out = x / sqrt(mean(x^2) + eps) * weight`.
     rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
     /// `x += delta`.
@@ -433,11 +451,11 @@ impl Kernels {
 
     /// `sums[t] += piece * x[t]`, records in order.
     #[inline]
-    pub fn quant_tile(
+    pub fn quant_tile<const B: usize>(
         &self,
-        kernel: QuantTile,
+        kernel: QuantTile<B>,
         piece: &Piece<'_>,
-        x: Tokens<'_, ActBlock>,
+        x: Tokens<'_, ActBlock<B>>,
         sums: &mut TileOut,
     ) {
         // SAFETY: kernels are had from `tile_kernel` of a table, and tables from `Kernels::new`, which checked that

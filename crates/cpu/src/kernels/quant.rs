@@ -6,7 +6,8 @@
 //!     sums[t][r] += i * (scale[r] * x[t].scale)                                 records in order
 //!     sums[t][r] -= min[r] * (x[t].scale * sum(x))                              formats with a minimum
 //! ```
-//! Formats with scales for 16 columns do this for each half of the record.
+//! Formats with scales for 16 columns do this for each half of the record. Activations of 16 bits make the same sums; `i` stays below
+//! 2^28 (32 * 255 * 127 * 256), so that 32 bits hold it.
 //!
 //! The walk over a piece, the unpacking, the scales and the sums stand here once, over [`Vector`]. How a record's integers
 //! are multiplied is each instruction set's own, since it follows from what its registers hold: the portable kernel
@@ -27,11 +28,11 @@ pub(super) fn check_piece<F: TileFormat>(piece: &Piece<'_>) {
 /// Calls `each(header, index of the record in its super-block, the record's lines, the tokens' blocks)` for every record of
 /// a piece, in order. `x` is `[record][stride]`, of which the first `count` are the tokens'.
 #[inline(always)]
-pub(super) fn for_each_record<V: Vector, F: TileFormat>(
+pub(super) fn for_each_record<V: Vector, F: TileFormat, const B: usize>(
     v: V,
     piece: &Piece<'_>,
-    (x, stride, count): (&[ActBlock], usize, usize),
-    mut each: impl FnMut(&Header<'_, V>, usize, &[[u8; 64]], &[ActBlock]),
+    (x, stride, count): (&[ActBlock<B>], usize, usize),
+    mut each: impl FnMut(&Header<'_, V>, usize, &[[u8; 64]], &[ActBlock<B>]),
 ) {
     // A record's share of its super-block.
     let share = F::BYTES / F::RECORDS;
@@ -164,7 +165,7 @@ fn load_halves<V: Vector>(v: V, bytes: &[u8]) -> V::Tile<V::Floats> {
 
 /// `-sum(x)` and `scale * sum(x)` of what half `half` of a record multiplies (all, for formats with one scale).
 #[inline(always)]
-pub(super) fn sums_of<F: TileFormat>(x: &ActBlock, half: usize) -> (i32, f32) {
+pub(super) fn sums_of<F: TileFormat, const B: usize>(x: &ActBlock<B>, half: usize) -> (i32, f32) {
     match F::SCALES.halves() {
         1 => (x.neg_sum, x.scaled_sum),
         _ => (x.neg_halves[half], x.scaled_halves[half]),
@@ -242,42 +243,54 @@ const fn code<F: TileFormat, const SIGNED: bool>() -> [u8; 16] {
 
 /// Adds the products of a piece of a tile (whole super-blocks) with each token, portable.
 #[inline(always)]
-pub(super) fn tile<F: TileFormat>(piece: &Piece<'_>, x: Tokens<'_, ActBlock>, sums: &mut TileOut) {
+pub(super) fn tile<F: TileFormat, const B: usize>(
+    piece: &Piece<'_>,
+    x: Tokens<'_, ActBlock<B>>,
+    sums: &mut TileOut,
+) {
     check_piece::<F>(piece);
     let halves = F::SCALES.halves();
-    for_each_record::<_, F>(Scalar, piece, (x.values, x.stride, x.count), |header, record_idx, lines, x| {
-        let q = unpack_record::<F>(lines);
-        let mut scales = [[[0.0; TILE_ROWS]; 2]; 2];
-        for half in 0..halves {
-            let sub = record_idx * halves + half;
-            scales[half] = [header.scales::<F>(Scalar, sub), header.mins::<F>(Scalar, sub)];
-        }
-        // By itself, since the compiler hoists the widening of the quants out of the loop, which does not pay for one token.
-        if let [x] = x {
-            return record_times_block::<F>(&q, &scales, x, &mut sums[0]);
-        }
-        for (x, sums) in x.iter().zip(sums.iter_mut()) {
-            record_times_block::<F>(&q, &scales, x, sums);
-        }
-    });
+    for_each_record::<_, F, B>(
+        Scalar,
+        piece,
+        (x.values, x.stride, x.count),
+        |header, record_idx, lines, x| {
+            let q = unpack_record::<F>(lines);
+            let mut scales = [[[0.0; TILE_ROWS]; 2]; 2];
+            for half in 0..halves {
+                let sub = record_idx * halves + half;
+                scales[half] = [header.scales::<F>(Scalar, sub), header.mins::<F>(Scalar, sub)];
+            }
+            // By itself, since the compiler hoists the widening of the quants out of the loop, which does not pay for one token.
+            // With activations of 16 bits it does not cost enough to be worth the code.
+            if B == BLOCK
+                && let [x] = x
+            {
+                return record_times_block::<F, B>(&q, &scales, x, &mut sums[0]);
+            }
+            for (x, sums) in x.iter().zip(sums.iter_mut()) {
+                record_times_block::<F, B>(&q, &scales, x, sums);
+            }
+        },
+    );
 }
 
 /// `scales` are those of each half, and its minima.
 #[inline(always)]
-fn record_times_block<F: TileFormat>(
+fn record_times_block<F: TileFormat, const B: usize>(
     q: &Groups,
     scales: &[[[f32; TILE_ROWS]; 2]; 2],
-    x: &ActBlock,
+    x: &ActBlock<B>,
     out: &mut [f32; TILE_ROWS],
 ) {
     let groups_per_half = GROUPS / F::SCALES.halves();
     for half in 0..F::SCALES.halves() {
-        let (neg_sum, scaled_sum) = sums_of::<F>(x, half);
+        let (neg_sum, scaled_sum) = sums_of::<F, B>(x, half);
         let mut sums = [F::OFFSET * neg_sum; TILE_ROWS];
         for g in half * groups_per_half..(half + 1) * groups_per_half {
             for r in 0..TILE_ROWS {
                 for c in 0..4 {
-                    sums[r] += i32::from(q[g][4 * r + c]) * i32::from(x.q[4 * g + c]);
+                    sums[r] += i32::from(q[g][4 * r + c]) * x.column(g, c);
                 }
             }
         }
@@ -291,8 +304,8 @@ fn record_times_block<F: TileFormat>(
     }
 }
 
-/// The quants of a record.
-#[inline(always)]
+/// The quants of a record. A function of its own, which either precision of activations calls.
+#[inline(never)]
 fn unpack_record<F: TileFormat>(lines: &[[u8; 64]]) -> Groups {
     let mut q: Groups = [[0; 64]; GROUPS];
     for g in 0..GROUPS {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use conformance::faulty::{Fault, Faulty};
 use conformance::{Check, attention_checks, expert_checks, model_checks, product_checks, row_checks};
-use cpu::{CpuBackend, Isa};
+use cpu::{Activations, CpuBackend, Isa};
 
 use super::{backend, demo_model};
 
 /// The names of the checks among `wanted` that fail of a back end with a fault.
 fn failing(fault: Fault, wanted: impl Fn(&str) -> bool) -> (Vec<String>, usize) {
     let model = demo_model();
-    let device = Arc::new(Faulty::new(backend(Isa::detect(), 2), fault));
+    let device = Arc::new(Faulty::new(backend(Isa::detect(), Activations::Bits8, 2), fault));
     let mut checks: Vec<Check<'_, Faulty<CpuBackend>>> = row_checks(&*device);
     checks.extend(model_checks(&model));
     checks.extend(product_checks(&*device));

@@ -1,7 +1,7 @@
 //! What only this back end promises: how much memory weights take, how far bytes are from activations, exponentials to the last places, and outputs that are
 //! not finite where an input is not.
 
-use cpu::{CpuBackend, CpuBuffer};
+use cpu::{Activations, CpuBackend, CpuBuffer};
 use gguf::{Format, Gguf, GgufWriter};
 use model::{Activation, Backend, BufferRole, Linear, Read};
 use testkit::{Rng, random_blocks, relative_l2};
@@ -74,7 +74,7 @@ fn an_activation_that_is_not_finite_shows_in_every_output() {
 }
 
 /// Activations in int8 with a scale for 32 are off by `max / 127 / sqrt(12)` each, `max` being about twice their
-/// deviation: half a percent, over many blocks.
+/// deviation: half a percent, over many blocks. In 16 bits they are off by a 256th of that.
 #[test]
 fn products_are_as_good_as_the_quantisation_of_their_inputs() {
     const INT8_TOLERANCE: f64 = 6e-3;
@@ -96,14 +96,46 @@ fn products_are_as_good_as_the_quantisation_of_their_inputs() {
             w.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum()
         };
         let want: Vec<f64> = x.chunks(cols).flat_map(|x| w.chunks(cols).map(move |w| dot(x, w))).collect();
-        let tolerance = if format.block_len() == 1 { FLOAT_TOLERANCE } else { INT8_TOLERANCE };
         for backend in backends() {
+            let tolerance = match (format.block_len(), backend.activations()) {
+                (1, _) => FLOAT_TOLERANCE,
+                (_, Activations::Bits8) => INT8_TOLERANCE,
+                (_, Activations::Bits16) => INT8_TOLERANCE / 256.0,
+            };
             let weight = Linear { parts: vec![backend.load(file.tensor("w").unwrap()).unwrap()], bias: None };
             let x = backend.upload(tokens, cols, &x).unwrap();
             let mut out = backend.alloc(tokens, rows, BufferRole::Values).unwrap();
             backend.matmul(tokens, &x, &weight, &mut out);
             let error = relative_l2(&read(&backend, &out, tokens * rows), &want);
-            assert!(error <= tolerance, "{} {format}: {error:e}", backend.isa());
+            let (isa, activations) = (backend.isa(), backend.activations());
+            assert!(error <= tolerance, "{isa}, {activations} bits, {format}: {error:e}");
+        }
+    }
+}
+
+/// The largest weights and integer scales of Q6_K with the largest activations, of one sign: products of two halves are
+/// as large as they can be.
+#[test]
+fn the_largest_integers_fit() {
+    const BLOCKS: usize = 2;
+    // Quants of 0 stand for -32; scales of -128; `d` of 1.
+    let mut block = vec![0; Format::Q6_K.block_bytes()];
+    block[192..208].fill(0x80);
+    block[208..].copy_from_slice(&0x3c00u16.to_le_bytes());
+    let mut file = GgufWriter::new();
+    file.tensor("w", &[(BLOCKS * 256) as u64, 16], Format::Q6_K, block.repeat(16 * BLOCKS));
+    let file = file.into_gguf();
+    for backend in backends() {
+        let weight = Linear { parts: vec![backend.load(file.tensor("w").unwrap()).unwrap()], bias: None };
+        for value in [1.0, -1.0] {
+            let x = backend.upload(1, BLOCKS * 256, &[value; BLOCKS * 256]).unwrap();
+            let mut out = backend.alloc(1, 16, BufferRole::Values).unwrap();
+            backend.matmul(1, &x, &weight, &mut out);
+            let want = value * (32 * 128 * 256 * BLOCKS) as f32;
+            for got in read(&backend, &out, 16) {
+                let (isa, bits) = (backend.isa(), backend.activations());
+                assert!((got / want - 1.0).abs() < 1e-6, "{isa}, {bits} bits: {got}, expected {want}");
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ mod exactness;
 
 use std::num::NonZeroUsize;
 
-use cpu::{CpuBackend, CpuOptions, Isa};
+use cpu::{Activations, CpuBackend, CpuOptions, Isa};
 use gguf::Gguf;
 
 /// The instruction sets of this machine.
@@ -15,13 +15,13 @@ fn isas() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available())
 }
 
-fn backend(isa: Isa, threads: usize) -> CpuBackend {
-    CpuBackend::new(CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(isa) }).unwrap()
+fn backend(isa: Isa, activations: Activations, threads: usize) -> CpuBackend {
+    CpuBackend::new(CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(isa), activations }).unwrap()
 }
 
-/// A backend of every instruction set, with two threads.
+/// A backend of every instruction set and precision of activations, with two threads.
 fn backends() -> impl Iterator<Item = CpuBackend> {
-    isas().map(|isa| backend(isa, 2))
+    isas().flat_map(|isa| Activations::ALL.map(|activations| backend(isa, activations, 2)))
 }
 
 /// The model of the checks of whole models.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use conformance::{Finding, Report};
-use cpu::{CpuBackend, CpuOptions, Isa};
+use cpu::{Activations, CpuBackend, CpuOptions, Isa};
 use devices::GpuOptions;
 use gguf::Gguf;
 use model::LlamaConfig;
@@ -54,10 +54,18 @@ impl Platform for CpuPlatform {
 
 impl Described for CpuBackend {
     fn describe(&self) -> String {
-        format!("CPU ({}, {} threads)", CpuBackend::isa(self), self.num_threads())
+        let activations = match CpuBackend::activations(self) {
+            Activations::Bits8 => String::new(),
+            other => format!(", {other}-bit activations"),
+        };
+        format!("CPU ({}{activations}, {} threads)", CpuBackend::isa(self), self.num_threads())
     }
 
     fn isa(&self) -> Option<Isa> {
         Some(CpuBackend::isa(self))
+    }
+
+    fn activations(&self) -> Option<Activations> {
+        Some(CpuBackend::activations(self))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cpu::Isa;
+use cpu::{Activations, Isa};
 use gguf::Gguf;
 use model::{AttentionMode, Backend, BatchLimits, Decoder, LlamaConfig, ModelRunner, Peaks, Runner};
 
@@ -31,6 +31,11 @@ pub(super) trait Described: Backend {
         None
     }
 
+    /// The precision of activations, of a CPU.
+    fn activations(&self) -> Option<Activations> {
+        None
+    }
+
     /// Whether kernels are timed.
     fn times_kernels(&self) -> bool {
         false
@@ -52,6 +57,7 @@ pub(crate) trait LoadedModel: Send + Sync {
     fn config(&self) -> &LlamaConfig;
     fn device(&self) -> String;
     fn isa(&self) -> Option<Isa>;
+    fn activations(&self) -> Option<Activations>;
     fn times_kernels(&self) -> bool;
     fn kernel_times(&self) -> Vec<KernelTime>;
     fn weight_bytes(&self) -> u64;
@@ -110,6 +116,10 @@ impl<B: Described> LoadedModel for OnBackend<B> {
 
     fn isa(&self) -> Option<Isa> {
         self.backend.isa()
+    }
+
+    fn activations(&self) -> Option<Activations> {
+        self.backend.activations()
     }
 
     fn times_kernels(&self) -> bool {

@@ -45,12 +45,12 @@ fn a_device_can_be_chosen() {
     let path = file("device.gguf", &spec().to_gguf());
     let want = LlamaModel::from_gguf(&path).unwrap().forward(&[1, 2, 3]).unwrap();
     let threads = NonZeroUsize::new(3);
-    let device = Device::Cpu(CpuOptions { threads, isa: Some(Isa::detect()) });
+    let device = Device::Cpu(CpuOptions { threads, isa: Some(Isa::detect()), ..CpuOptions::default() });
     let mut model = LlamaModel::from_gguf_with_backend(&path, device).unwrap();
     assert_says(&model.weights().device(), &["CPU", Isa::detect().name(), "3 threads"]);
     assert_eq!(model.forward(&[1, 2, 3]).unwrap(), want);
     for isa in Isa::ALL {
-        let device = Device::Cpu(CpuOptions { threads, isa: Some(isa) });
+        let device = Device::Cpu(CpuOptions { threads, isa: Some(isa), ..CpuOptions::default() });
         match LlamaModel::from_gguf_with_backend(&path, device) {
             Ok(_) => assert!(isa.is_available()),
             Err(error) => {

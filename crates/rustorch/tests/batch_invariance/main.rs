@@ -24,12 +24,12 @@ use cpu::CpuBackend;
 use model::{Backend, BatchLimits, Decoder, ModelRunner};
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use rustorch_llama::{AttentionMode, CpuOptions, Device, Gguf, Isa, KvDtype, LlamaConfig, demo};
+use rustorch_llama::{Activations, AttentionMode, CpuOptions, Device, Gguf, Isa, KvDtype, LlamaConfig, demo};
 
 /// A device, as far as results may depend on it.
 #[derive(Debug, Clone, Copy)]
 enum On {
-    Cpu(Isa),
+    Cpu(Isa, Activations),
     #[cfg(feature = "device-tests")]
     Gpu(Device),
 }
@@ -47,8 +47,9 @@ impl Numerics {
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-            all.extend(Self::all_on(On::Cpu(isa)));
+            all.extend(Self::all_on(On::Cpu(isa, Activations::Bits8)));
         }
+        all.push(Self { on: On::Cpu(Isa::detect(), Activations::Bits16), ..Self::usual() });
         all
     }
 
@@ -60,13 +61,17 @@ impl Numerics {
 
     /// What users get.
     fn usual() -> Self {
-        Self { on: On::Cpu(Isa::detect()), attention: AttentionMode::Fused, kv_dtype: KvDtype::F16 }
+        let on = On::Cpu(Isa::detect(), Activations::Bits8);
+        Self { on, attention: AttentionMode::Fused, kv_dtype: KvDtype::F16 }
     }
 
     /// The device as users name it; threads are the CPU's.
     fn device(&self, threads: usize) -> Device {
         match self.on {
-            On::Cpu(isa) => Device::Cpu(CpuOptions { threads: NonZeroUsize::new(threads), isa: Some(isa) }),
+            On::Cpu(isa, activations) => {
+                let threads = NonZeroUsize::new(threads);
+                Device::Cpu(CpuOptions { threads, isa: Some(isa), activations })
+            }
             #[cfg(feature = "device-tests")]
             On::Gpu(device) => device,
         }
