@@ -24,8 +24,8 @@ const F16_CACHE_LIMIT: f64 = 2e-3;
 const RATIO_LIMIT: f64 = 1.25;
 const QUANTIZED_LIMIT: f64 = 4.5e-2;
 /// Activations of 16 bits, whose steps are 2^-15 of the largest in 32: [`HALF_LIMIT`] for all formats but this one, whose
-/// random model makes most of a rounding and is off by 1.008e-4.
-const WIDE_LIMIT_OF_IQ2_S: f64 = 1.02e-4;
+/// random model makes most of a rounding: 1.01e-4 with AVX2, 1.03e-4 with AVX-512.
+const WIDE_LIMIT_OF_IQ2_S: f64 = 1.1e-4;
 /// What llama.cpp, given F32 weights and cache, may be off from the reference before one of the two is wrong.
 const ORACLE_LIMIT: f64 = 5e-6;
 
