@@ -1,14 +1,5 @@
-// IQ3_S, IQ1_S and IQ1_M: points of lattices taken apart. LEVELS[q] * (d / 8 * sc), the levels being raised by 128; a half of scales has a byte for
-// weights 0 .. 15 and one for 16 .. 31.
-#define OFFSET 128
-struct Raw { uint4 q; u32 scale, factors; };
-INLINE Raw load(const Planes& p, u64 tile, u32 lane, u64 super_index) {
-    return {quads(p, tile, lane), scale_half(p, tile, lane), super(p, super_index)};
-}
-INLINE Affine affine(const Raw& r) {
-    float d = low_half(r.factors) * 0.125f;
-    return pair(d * (float)(r.scale & 255), d * (float)(r.scale >> 8));
-}
+// IQ3_S, IQ1_S and IQ1_M.
+#include "lattice.cuh"
 template <int I> INLINE u32 word(const Raw& r) {
     return levels(nibbles<I>(r.q), 0x87858381u, 0x8f8d8b89u, 0x797b7d7fu, 0x71737577u);
 }
