@@ -160,21 +160,21 @@ fn translated(args: impl Iterator<Item = OsString>) -> (Vec<OsString>, Option<St
             out.extend(args);
             break;
         }
-        let (name, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
-        let name =
-            SEVERAL_LETTERS.into_iter().find(|(letters, _)| *letters == name).map_or(name, |(_, long)| long);
+        let (given, value) = text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+        let name = SEVERAL_LETTERS
+            .into_iter()
+            .find(|(letters, _)| *letters == given)
+            .map_or(given, |(_, long)| long);
         if name == GPU_LAYERS || name == GPU_LAYERS_ALIAS {
             let value = value.map(OsString::from).or_else(|| args.next()).unwrap_or_default();
             num_layers = Some(value.to_string_lossy().into_owned());
             continue;
         }
-        match value {
-            Some(value) if name.starts_with("--") && text.starts_with('-') && !text.starts_with("--") => {
-                out.push(format!("{name}={value}").into());
-            }
-            None if name != text => out.push(name.into()),
-            _ => out.push(arg),
-        }
+        out.push(match value {
+            _ if name == given => arg,
+            Some(value) => format!("{name}={value}").into(),
+            None => name.into(),
+        });
     }
     if let Some(num_layers) = num_layers {
         let has_device = out.iter().any(|arg| arg.to_string_lossy().starts_with("--device"));

@@ -6,17 +6,13 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-#[cfg(not(feature = "cuda"))]
-#[path = "no_cuda.rs"]
-mod cuda;
 #[cfg(any(feature = "cuda", feature = "gpu"))]
 mod fit;
 #[cfg(feature = "gpu")]
 mod gpu;
-#[cfg(not(feature = "gpu"))]
-#[path = "no_gpu.rs"]
-mod gpu;
 mod loaded;
+#[cfg(not(all(feature = "cuda", feature = "gpu")))]
+mod missing;
 
 use std::sync::Arc;
 
@@ -92,7 +88,25 @@ pub struct DeviceInfo {
 }
 
 /// The platforms, those that [`Device::Auto`] prefers first; it does not take CUDA.
-const PLATFORMS: [&dyn Platform; 3] = [&cuda::CudaPlatform, &gpu::GpuPlatform, &cpu::CpuPlatform];
+const PLATFORMS: [&dyn Platform; 3] = [CUDA, GPU, &cpu::CpuPlatform];
+
+#[cfg(feature = "cuda")]
+const CUDA: &dyn Platform = &cuda::CudaPlatform;
+#[cfg(not(feature = "cuda"))]
+const CUDA: &dyn Platform = &missing::Missing {
+    is_own: |device| matches!(device, Device::Cuda(_)),
+    lacks: "has no support for CUDA",
+    feature: "cuda",
+};
+
+#[cfg(feature = "gpu")]
+const GPU: &dyn Platform = &gpu::GpuPlatform;
+#[cfg(not(feature = "gpu"))]
+const GPU: &dyn Platform = &missing::Missing {
+    is_own: |device| matches!(device, Device::Gpu(_)),
+    lacks: "reaches no GPU through Vulkan, Metal or DX12",
+    feature: "gpu",
+};
 
 /// The devices of this machine, those that [`Device::Auto`] prefers last. A GPU appears once for each interface that reaches
 /// it.
