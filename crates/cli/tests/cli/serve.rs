@@ -230,13 +230,12 @@ fn the_memory_for_bodies_is_bounded() {
     let mut stalled = served.connect();
     let head = "POST /v1/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
     write!(stalled, "{head}content-length: {}\r\n\r\n{body}", body.len() + 1).unwrap();
-    loop {
-        let answer = served.ask(&COMPLETIONS, &body);
-        if answer.starts_with("HTTP/1.1 503") {
-            assert!(answer.contains("memory_full"), "{answer}");
-            break;
-        }
-    }
+    // A request that overtook it would take the memory, and it would be refused instead.
+    let holds = "\nrustorch_body_memory_bytes 262144.0\n";
+    while !served.ask(&["GET /metrics HTTP/1.1"], "").contains(holds) {}
+    let answer = served.ask(&COMPLETIONS, &body);
+    has_status(&answer, 503);
+    assert!(answer.contains("memory_full"), "{answer}");
 }
 
 #[test]
