@@ -63,7 +63,7 @@ const LEAST_PACE: u32 = 4 << 10;
 
 /// Most bytes of a refused body that are read and discarded. Many clients read the answer only after they have sent the
 /// whole body; they would see a reset connection instead of the 413.
-const MAX_DISCARDED: usize = 256 << 20;
+pub(crate) const MAX_DISCARDED: usize = 256 << 20;
 
 impl FromRequest<AppState> for JsonBytes {
     type Rejection = Refusal;

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use futures_util::stream;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 use crate::app::{App, AppState, blocking};
-use crate::body::too_large_body;
+use crate::body::{MAX_DISCARDED, too_large_body};
 use crate::files::{FileStore, NewFile, StoredFile};
 use crate::refusal::Refusal;
 use crate::routes::parts::{Id, Paged};
@@ -29,18 +29,40 @@ const PIECE: usize = 64 << 10;
 const MAX_WORD: usize = 512;
 
 pub(crate) async fn upload(State(app): State<AppState>, request: Request) -> Result<Json<Value>, Refusal> {
-    let store = store(&app)?;
+    let is_sent = !request.headers().contains_key(EXPECT);
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| {
         let message = format!("body: expected multipart/form-data, {error}");
         Refusal::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     })?;
+    let stored = store_form(&app, &mut form).await;
+    if stored.is_err() && is_sent {
+        discard(&mut form).await;
+    }
+    Ok(Json(body(&stored?)))
+}
+
+/// Reads the rest of a form that was refused: a client that is still sending it would see a reset connection instead of the answer.
+async fn discard(form: &mut Multipart) {
+    let mut num_read = 0;
+    while let Ok(Some(mut field)) = form.next_field().await {
+        while let Ok(Some(data)) = field.chunk().await {
+            num_read += data.len();
+            if num_read > MAX_DISCARDED {
+                return;
+            }
+        }
+    }
+}
+
+async fn store_form(app: &App, form: &mut Multipart) -> Result<StoredFile, Refusal> {
+    let store = store(app)?;
     let (mut content, mut purpose) = (None, None);
     while let Some(field) = form.next_field().await.map_err(malformed)? {
         match field.name() {
             Some("purpose") => purpose = Some(word(field).await?),
             Some("file") => {
                 let name = field.file_name().unwrap_or("upload.jsonl").chars().take(MAX_WORD).collect();
-                content = Some((receive(&app, Arc::clone(&store), field).await?, name));
+                content = Some((receive(app, Arc::clone(&store), field).await?, name));
             }
             Some("expires_after[anchor]" | "expires_after[seconds]") => {
                 return Err(Refusal::field("expires_after", "expected none (not supported)"));
@@ -55,9 +77,8 @@ pub(crate) async fn upload(State(app): State<AppState>, request: Request) -> Res
     }
     let (file, name): (NewFile, String) =
         content.ok_or_else(|| Refusal::field("file", "expected a file, found none"))?;
-    let stored =
-        blocking(move || store.add(file, name, PURPOSE).map_err(|e| Refusal::internal("storing a file", &e)));
-    Ok(Json(body(&stored.await?)))
+    blocking(move || store.add(file, name, PURPOSE).map_err(|e| Refusal::internal("storing a file", &e)))
+        .await
 }
 
 pub(crate) async fn list(State(app): State<AppState>, Paged(query): Paged) -> Result<Json<Value>, Refusal> {
