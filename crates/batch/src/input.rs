@@ -13,8 +13,9 @@ use openai::ApiError;
 use crate::error::{Error, Result};
 use crate::index::{IdHash, Index, Known, LineHash};
 use crate::ledger::Ledger;
-use crate::lines::{Line, Lines};
+use crate::lines::{Line, strip_mark};
 use crate::manifest::{FileHash, Hasher};
+use crate::records::{Compression, InputFormat, Records, decompressed};
 use crate::request::{custom_id, duplicate, invalid_json, line_name};
 use crate::sniff;
 
@@ -22,9 +23,11 @@ use crate::sniff;
 /// is not made of lines, and reading it whole could take all memory.
 const MAX_LINE_BYTES: u64 = 16 << 20;
 
-/// Requests, one a line.
+/// Requests, one a line or row.
 pub struct Input {
     path: PathBuf,
+    format: InputFormat,
+    compression: Compression,
     source: Source,
 }
 
@@ -40,6 +43,8 @@ enum Source {
 pub struct Scan {
     /// What the file holds.
     pub file: FileHash,
+    /// Bytes of its records, after decompression.
+    pub bytes: u64,
     /// Lines of the shard that are not blank.
     pub lines: u64,
     /// Their ids, and those of the other lines.
@@ -59,8 +64,10 @@ pub struct Shard {
 pub(crate) struct RawLine {
     /// Counted from 1; blank lines count.
     pub number: u64,
-    /// Bytes read since the last line to answer. Progress is measured in them.
-    pub consumed: u64,
+    /// Bytes that it takes in the input. Progress is measured in them.
+    pub bytes: u64,
+    /// Bytes of the lines between the last line to answer and this one, which need no answer.
+    pub skipped: u64,
     /// Its id, or `line-N` if it has none.
     pub custom_id: String,
     /// Of its bytes.
@@ -74,9 +81,9 @@ impl Input {
     ///
     /// # Errors
     /// When there is no such file or it cannot be read.
-    pub fn open(path: &Path) -> Result<Self> {
-        let stream =
-            |input: Box<dyn BufRead + Send>| Self { path: path.to_owned(), source: Source::Stream(input) };
+    pub fn open(path: &Path, format: InputFormat, compression: Compression) -> Result<Self> {
+        let with = |source| Self { path: path.to_owned(), format: format.clone(), compression, source };
+        let stream = |input: Box<dyn BufRead + Send>| with(Source::Stream(input));
         if path == Path::new("-") {
             return Ok(stream(Box::new(BufReader::new(io::stdin()))));
         }
@@ -86,7 +93,7 @@ impl Input {
             return Err(Error::io(path)(io::ErrorKind::IsADirectory.into()));
         }
         if metadata.is_file() {
-            return Ok(Self { path: path.to_owned(), source: Source::File(file) });
+            return Ok(with(Source::File(file)));
         }
         Ok(stream(Box::new(BufReader::new(file))))
     }
@@ -102,30 +109,58 @@ impl Input {
         self.sniff(file)?;
         let (mut ids, mut lines) = (Index::new(), 0);
         let mut hashed = Hashed { input: rewound(file).map_err(failed())?, hasher: Hasher::default() };
-        let second = each_line(BufReader::with_capacity(BUFFER, &mut hashed), |number, id, text| {
-            lines += u64::from(shard.contains(number));
-            if ids.insert(IdHash::of(&id), Some(LineHash::of(text))) { None } else { Some((number, id)) }
-        });
-        let Some((second, custom_id)) = second.map_err(failed())? else {
-            return Ok(Some(Scan { file: hashed.hasher.finish(), lines, ids }));
+        let (bytes, second) = self
+            .each_record(&mut hashed, |number, id, text| {
+                lines += u64::from(shard.contains(number));
+                if ids.insert(IdHash::of(&id), Some(LineHash::of(text))) { None } else { Some((number, id)) }
+            })
+            .map_err(failed())?;
+        let Some((second, custom_id)) = second else {
+            return Ok(Some(Scan { file: hashed.hasher.finish(), bytes, lines, ids }));
         };
         // The index does not store line numbers, so the first line with this id is searched for.
         drop(ids);
         let input = rewound(file).map_err(failed())?;
-        let first = each_line(BufReader::new(input), |number, id, _| (id == custom_id).then_some(number));
-        let first = first.map_err(failed())?.unwrap_or(second);
+        let first = self.each_record(input, |number, id, _| (id == custom_id).then_some(number));
+        let first = first.map_err(failed())?.1.unwrap_or(second);
         Err(Error::DuplicateId { input: self.path.clone(), custom_id, first, second })
     }
 
-    /// Refuses a file that is not made of JSON lines.
+    /// Refuses a file that is not made of JSON lines where these are expected.
     fn sniff(&self, file: &File) -> Result<()> {
+        if self.format != InputFormat::JsonLines {
+            return Ok(());
+        }
         let mut beginning = Vec::new();
-        let read = rewound(file).and_then(|file| file.take(BUFFER as u64).read_to_end(&mut beginning));
+        let read = rewound(file)
+            .and_then(|file| decompressed(BufReader::with_capacity(BUFFER, file), self.compression))
+            .and_then(|input| input.take(BUFFER as u64).read_to_end(&mut beginning));
         read.map_err(Error::io(&self.path))?;
         match sniff::refuse(&beginning, beginning.len() < BUFFER) {
             Some(other) => Err(Error::not_json_lines(&self.path, other)),
             None => Ok(()),
         }
+    }
+
+    /// Visits the number, the id and the text of every record that is not blank, until a visit returns something; that, and the bytes
+    /// that were read.
+    fn each_record<T>(
+        &self,
+        raw: impl Read + Send,
+        mut visit: impl FnMut(u64, String, &[u8]) -> Option<T>,
+    ) -> io::Result<(u64, Option<T>)> {
+        let input = decompressed(BufReader::with_capacity(BUFFER, raw), self.compression)?;
+        let mut records = Records::new(input, &self.format, MAX_LINE_BYTES)?;
+        let (mut text, mut bytes) = (Vec::new(), 0);
+        while let Some(line) = records.next(&mut text)? {
+            bytes += line.bytes;
+            if let Some(id) = id(line, &mut text)
+                && let Some(found) = visit(line.number, id, &text)
+            {
+                return Ok((bytes, Some(found)));
+            }
+        }
+        Ok((bytes, None))
     }
 
     /// Reads lines of the shard that have no result, one for each permit, and passes them to `send`: `None` after the last.
@@ -159,9 +194,9 @@ impl Input {
         shard: Shard,
         ledger: Ledger,
         scanned: Option<FileHash>,
-    ) -> std::result::Result<Reader<Box<dyn BufRead>>, Option<Error>> {
+    ) -> std::result::Result<Reader<Box<dyn BufRead + Send>>, Option<Error>> {
         let failed = |error| Some(Error::io(&self.path)(error));
-        let input: Box<dyn BufRead> = match (self.source, scanned) {
+        let raw: Box<dyn BufRead + Send> = match (self.source, scanned) {
             (Source::File(file), None) => {
                 Box::new(BufReader::with_capacity(BUFFER, rewound(&file).map_err(failed)?))
             }
@@ -170,15 +205,17 @@ impl Input {
                 let verified = Verified { input, hasher: Some(Hasher::default()), scanned };
                 Box::new(BufReader::with_capacity(BUFFER, verified))
             }
-            (Source::Stream(mut input), _) => {
-                let beginning = input.fill_buf().map_err(failed)?;
-                if let Some(other) = sniff::refuse(beginning, beginning.is_empty()) {
-                    return Err(Some(Error::not_json_lines(&self.path, other)));
-                }
-                input
-            }
+            (Source::Stream(input), _) => input,
         };
-        Ok(Reader { lines: Lines::new(input, MAX_LINE_BYTES), text: Vec::new(), shard, ledger })
+        let mut input = decompressed(raw, self.compression).map_err(failed)?;
+        if self.format == InputFormat::JsonLines && matches!(ledger, Ledger::Stream(_)) {
+            let beginning = input.fill_buf().map_err(failed)?;
+            if let Some(other) = sniff::refuse(beginning, beginning.is_empty()) {
+                return Err(Some(Error::not_json_lines(&self.path, other)));
+            }
+        }
+        let records = Records::new(input, &self.format, MAX_LINE_BYTES).map_err(failed)?;
+        Ok(Reader { records, text: Vec::new(), shard, ledger })
     }
 }
 
@@ -239,31 +276,12 @@ impl Read for Verified {
     }
 }
 
-/// Visits the number, the id and the text of every line that is not blank, until a visit returns something.
-fn each_line<T>(
-    input: impl BufRead,
-    mut visit: impl FnMut(u64, String, &[u8]) -> Option<T>,
-) -> io::Result<Option<T>> {
-    let (mut lines, mut text) = (Lines::new(input, MAX_LINE_BYTES), Vec::new());
-    while let Some(line) = lines.next(&mut text)? {
-        if let Some(id) = id(line, &mut text)
-            && let Some(found) = visit(line.number, id, &text)
-        {
-            return Ok(Some(found));
-        }
-    }
-    Ok(None)
-}
-
 /// A line's id, or `line-N` if it has none; `None` for a blank line. Removes white space at the end of `text`.
 fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
     if line.is_too_long {
         return Some(line_name(line.number));
     }
-    // Windows programs begin text files with a byte order mark.
-    if line.number == 1 && text.starts_with(b"\xef\xbb\xbf") {
-        text.drain(..3);
-    }
+    strip_mark(line, text);
     text.truncate(text.trim_ascii_end().len());
     if text.trim_ascii_start().is_empty() {
         return None;
@@ -273,7 +291,7 @@ fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
 
 /// Finds the lines to answer.
 struct Reader<R> {
-    lines: Lines<R>,
+    records: Records<R>,
     text: Vec<u8>,
     shard: Shard,
     ledger: Ledger,
@@ -281,9 +299,10 @@ struct Reader<R> {
 
 impl<R: BufRead> Reader<R> {
     fn next(&mut self) -> io::Result<Option<RawLine>> {
-        let mut consumed = 0;
-        while let Some(line) = self.lines.next(&mut self.text)? {
-            consumed += line.bytes;
+        let mut read = 0;
+        while let Some(line) = self.records.next(&mut self.text)? {
+            let skipped = read;
+            read += line.bytes;
             let is_ours = self.shard.contains(line.number);
             // The ids of other shards' lines matter only if a line of this shard may repeat them.
             if !is_ours && matches!(self.ledger, Ledger::File(_)) {
@@ -301,7 +320,8 @@ impl<R: BufRead> Reader<R> {
                     ))),
                     None => Ok(mem::take(&mut self.text)),
                 };
-                return Ok(Some(RawLine { number: line.number, consumed, custom_id, hash, text }));
+                let (number, bytes) = (line.number, line.bytes);
+                return Ok(Some(RawLine { number, bytes, skipped, custom_id, hash, text }));
             }
         }
         Ok(None)
@@ -379,6 +399,13 @@ mod tests {
         Stream,
     }
 
+    fn scan(input: &[u8], visit: impl FnMut(u64, String, &[u8]) -> Option<()>) {
+        let empty = Source::Stream(Box::new(io::empty()));
+        let (path, format, compression) = Default::default();
+        let any = Input { path, format, compression, source: empty };
+        any.each_record(input, visit).unwrap();
+    }
+
     fn reader(input: &[u8], shard: Shard, done: &[&str], kind: Kind) -> Reader<impl BufRead + use<>> {
         let scanned = match kind {
             Kind::File => {
@@ -387,7 +414,7 @@ mod tests {
                     ids.insert(IdHash::of(&id), Some(LineHash::of(text)));
                     None
                 };
-                each_line(input, visit).unwrap();
+                scan(input, visit);
                 Some(ids)
             }
             Kind::Stream => None,
@@ -397,11 +424,12 @@ mod tests {
             ledger.enter(IdHash::of(id), None);
         }
         let input = io::Cursor::new(input.to_vec());
-        let lines = Lines::new(BufReader::with_capacity(7, input), MAX_LINE_BYTES);
-        Reader { lines, text: Vec::new(), shard, ledger }
+        let input = BufReader::with_capacity(7, input);
+        let records = Records::new(input, &InputFormat::JsonLines, MAX_LINE_BYTES).unwrap();
+        Reader { records, text: Vec::new(), shard, ledger }
     }
 
-    /// Each line's number, bytes consumed, id and text or error.
+    /// Each line's number, bytes read since the line before, id and text or error.
     #[track_caller]
     fn check(mut reader: Reader<impl BufRead>, expect: &[(u64, u64, &str, &str)]) {
         let mut found = Vec::new();
@@ -410,7 +438,7 @@ mod tests {
                 Ok(text) => String::from_utf8(text).unwrap(),
                 Err(error) => error.code.unwrap().to_owned(),
             };
-            found.push((line.number, line.consumed, line.custom_id, text));
+            found.push((line.number, line.skipped + line.bytes, line.custom_id, text));
         }
         let expect: Vec<_> =
             expect.iter().map(|&(n, b, id, text)| (n, b, id.to_owned(), text.to_owned())).collect();
@@ -441,7 +469,7 @@ mod tests {
         while let Some(line) = reader.next().unwrap() {
             found.push((
                 line.number,
-                line.consumed,
+                line.skipped + line.bytes,
                 line.text.map(|text| text.len()).map_err(|e| e.code.unwrap()),
             ));
         }

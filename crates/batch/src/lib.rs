@@ -23,6 +23,7 @@ mod journal;
 mod ledger;
 mod lines;
 mod manifest;
+mod records;
 mod request;
 mod run;
 mod sniff;
@@ -32,7 +33,8 @@ pub use error::{Difference, Error, Result};
 pub use input::{Input, Scan, Shard};
 pub use journal::{Errors, Existing, Found, Journal, Output};
 pub use manifest::{FileHash, Manifest};
-pub use request::Model;
+pub use records::{Compression, InputFormat};
+pub use request::{Defaults, Model};
 pub use run::{End, Options, Order, Report, Totals, run};
 
 /// What is done with fields that nobody knows.

@@ -65,6 +65,13 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
+/// Removes the byte order mark with which Windows programs begin text files.
+pub(crate) fn strip_mark(line: Line, text: &mut Vec<u8>) {
+    if line.number == 1 && text.starts_with(b"\xef\xbb\xbf") {
+        text.drain(..3);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::BufReader;

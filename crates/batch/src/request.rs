@@ -8,7 +8,7 @@ use openai::{
 use rustorch_llama::{Grammars, Pooling, Tokenizer};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use siphasher::sip::SipHasher13;
 
 use crate::index::LineHash;
@@ -33,6 +33,19 @@ pub struct Model<'a> {
     pub seed: u64,
     /// What is done with fields that nobody knows.
     pub unknown_fields: UnknownFields,
+    /// What lines are given that do not say it.
+    pub defaults: &'a Defaults,
+}
+
+/// What completions and chats are given that do not say it.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    /// Fields of their bodies.
+    pub fields: Object,
+    /// Whether a plain line's prompt is the message of a user.
+    pub is_chat: bool,
+    /// The system message of chats that begin with none.
+    pub system: Option<String>,
 }
 
 /// A line that cannot be read as a request.
@@ -104,7 +117,8 @@ pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result
     }
     // A plain line has it among the body's fields.
     object.remove("custom_id");
-    let (endpoint, body) = request(&object)?;
+    let Line { mut endpoint, mut body, form } = request(object)?;
+    model.defaults.add_to(&mut endpoint, &mut body, form)?;
     let context = Context {
         tokenizer: model.tokenizer,
         grammars: model.grammars,
@@ -114,24 +128,43 @@ pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result
         pooling: model.pooling,
         fingerprint: model.fingerprint,
         seed: derive_seed(model.seed, custom_id),
-        unknown_fields: model.unknown_fields,
+        unknown_fields: match form {
+            Form::Plain => UnknownFields::Refuse,
+            Form::Envelope => model.unknown_fields,
+        },
     };
-    let prepared = openai::prepare(endpoint, body, &context)?;
+    let prepared = openai::prepare(endpoint, &body, &context)?;
     if prepared.stream.is_some() {
         return Err(ApiError::invalid("stream", "stream: expected none (not supported), found true"));
     }
     Ok(prepared)
 }
 
+/// How a line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// In OpenAI's envelope: written for other servers too, which may know more fields.
+    Envelope,
+    /// A body by itself, written for this program: a field that nobody knows is a mistake.
+    Plain,
+}
+
+/// A line that was read.
+struct Line {
+    endpoint: Endpoint,
+    body: Object,
+    form: Form,
+}
+
 /// The endpoint and body of a line: in OpenAI's envelope, or a plain body whose fields tell the endpoint.
-fn request(object: &Object) -> Result<(Endpoint, &Object), ApiError> {
+fn request(mut object: Object) -> Result<Line, ApiError> {
     if !(object.contains_key("url") || object.contains_key("body")) {
         let endpoint = match () {
             () if object.contains_key("messages") => Endpoint::ChatCompletions,
             () if object.contains_key("input") => Endpoint::Embeddings,
             () => Endpoint::Completions,
         };
-        return Ok((endpoint, object));
+        return Ok(Line { endpoint, body: object, form: Form::Plain });
     }
     let value = |name| object.get(name).unwrap_or(&Value::Null);
     let method = value("method");
@@ -143,10 +176,53 @@ fn request(object: &Object) -> Result<(Endpoint, &Object), ApiError> {
         let expected = format!("{} or {last}", others.join(", "));
         mistyped(404, Some("invalid_url"), "url", &expected, value("url"))
     })?;
-    match value("body") {
-        Value::Object(body) => Ok((endpoint, body)),
-        found => Err(mistyped(400, None, "body", "an object", found)),
+    match object.remove("body").unwrap_or_default() {
+        Value::Object(body) => Ok(Line { endpoint, body, form: Form::Envelope }),
+        found => Err(mistyped(400, None, "body", "an object", &found)),
     }
+}
+
+impl Defaults {
+    /// Adds what a line does not say.
+    fn add_to(&self, endpoint: &mut Endpoint, body: &mut Object, form: Form) -> Result<(), ApiError> {
+        if self.is_chat && form == Form::Plain && *endpoint == Endpoint::Completions {
+            let prompt = body.remove("prompt").unwrap_or_default();
+            if !prompt.is_string() {
+                return Err(mistyped(400, None, "prompt", "a text, to be a user's message", &prompt));
+            }
+            body.insert("messages".to_owned(), json!([{"role": "user", "content": prompt}]));
+            *endpoint = Endpoint::ChatCompletions;
+        }
+        if !matches!(endpoint, Endpoint::Completions | Endpoint::ChatCompletions) {
+            return Ok(());
+        }
+        if let (Some(system), Some(Value::Array(messages))) = (&self.system, body.get_mut("messages")) {
+            let begins = messages
+                .first()
+                .is_some_and(|first| ["system", "developer"].iter().any(|role| first["role"] == **role));
+            if !begins {
+                messages.insert(0, json!({"role": "system", "content": system}));
+            }
+        }
+        for (name, value) in &self.fields {
+            if !says(body, name) {
+                body.insert(name.clone(), value.clone());
+            }
+        }
+        // A plain line is written for this program, which has no reason to stop at the 16 tokens of OpenAI's completions.
+        if form == Form::Plain && *endpoint == Endpoint::Completions && !says(body, MAX_TOKENS) {
+            body.insert(MAX_TOKENS.to_owned(), json!(-1));
+        }
+        Ok(())
+    }
+}
+
+const MAX_TOKENS: &str = "max_tokens";
+
+/// Whether a body has this field, by any of its names.
+fn says(body: &Object, name: &str) -> bool {
+    let others: &[&str] = if name == MAX_TOKENS { &["max_completion_tokens", "n_predict"] } else { &[] };
+    body.contains_key(name) || others.iter().any(|name| body.contains_key(*name))
 }
 
 fn mistyped(status: u16, code: Option<&'static str>, name: &str, expected: &str, found: &Value) -> ApiError {
@@ -210,6 +286,14 @@ impl OutputLine {
     pub fn error(source: Source, error: ApiError) -> Self {
         let message = format!("line {}: {}", source.number, error.message);
         Self::new(source, error.status, Body::Error(ApiError { message, ..error }))
+    }
+
+    /// What a request was told that was not served.
+    pub fn error_message(&self) -> Option<&str> {
+        match &self.response.body {
+            Body::Answer(_) => None,
+            Body::Error(error) => Some(&error.message),
+        }
     }
 
     fn new(Source { number, custom_id, hash }: Source, status_code: u16, body: Body) -> Self {

@@ -52,8 +52,10 @@ pub struct Totals {
     pub results: u64,
     /// Of these results, those that are errors.
     pub errors: u64,
-    /// Bytes of the input that belong to lines that are done.
+    /// Bytes of the input that belong to these results.
     pub input_bytes: u64,
+    /// Bytes of lines that were read and need no answer: blank, done before, or of another shard.
+    pub skipped_bytes: u64,
     /// Tokens of the prompts of this run's results.
     pub prompt_tokens: u64,
     /// Of these tokens, those found in the prefix cache.
@@ -73,6 +75,13 @@ pub enum Report<'a> {
         name: &'a str,
         /// The line in which it was seen first.
         line: u64,
+    },
+    /// One of the first results of this run that are errors.
+    Error {
+        /// Its line's id.
+        custom_id: &'a str,
+        /// What it says, with the line's number.
+        message: &'a str,
     },
 }
 
@@ -139,6 +148,8 @@ pub fn run(
         given_up: Arc::default(),
         ignored: BTreeSet::new(),
         new_ignored: Vec::new(),
+        reported_errors: 0,
+        new_errors: Vec::new(),
     };
     let end = run.serve(&receiver, stop, report)?;
     if end == End::Complete && options.order == Order::OfInput {
@@ -170,6 +181,9 @@ struct Run<'a> {
     ignored: BTreeSet<String>,
     /// Those that are not reported yet, and their lines.
     new_ignored: Vec<(String, u64)>,
+    reported_errors: usize,
+    /// Ids and messages of errors that are not reported yet.
+    new_errors: Vec<(String, String)>,
 }
 
 /// An input line that is being answered. Job numbers count the lines of this run in input order.
@@ -208,6 +222,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const MAX_MESSAGES: usize = 4096;
 /// Most names of ignored fields that are reported.
 const MAX_IGNORED: usize = 100;
+/// Most errors of lines that are reported.
+const MAX_ERRORS: usize = 10;
 /// Bytes of complete results that cause a write at once.
 const MAX_PENDING: usize = 1 << 20;
 
@@ -237,6 +253,9 @@ impl Run<'_> {
             for (name, line) in self.new_ignored.drain(..) {
                 report(Report::IgnoredField { name: &name, line });
             }
+            for (custom_id, message) in self.new_errors.drain(..) {
+                report(Report::Error { custom_id: &custom_id, message: &message });
+            }
             if stop.load(Ordering::Relaxed) && self.permits.take().is_some() {
                 // The engine cancels everything before its next step. Its answers to the running step still come.
                 self.given_up.store(true, Ordering::Relaxed);
@@ -260,9 +279,10 @@ impl Run<'_> {
     }
 
     fn on_line(&mut self, line: RawLine) -> Result<()> {
-        let RawLine { number, consumed, custom_id, hash, text } = line;
+        let RawLine { number, bytes, skipped, custom_id, hash, text } = line;
         let source = Source { number, custom_id, hash };
-        let place = Place { job: self.next_job, bytes: consumed, source };
+        let place = Place { job: self.next_job, bytes, source };
+        self.totals.skipped_bytes += skipped;
         self.next_job += 1;
         match text.and_then(|text| prepare(&text, &place.source.custom_id, self.model)) {
             Ok(prepared) => {
@@ -337,8 +357,14 @@ impl Run<'_> {
 
     fn refuse(&mut self, place: Place, error: ApiError) {
         let Place { job, bytes, source } = place;
-        let number = source.number;
+        let (number, custom_id) = (source.number, source.custom_id.clone());
         let line = OutputLine::error(source, error);
+        if self.reported_errors < MAX_ERRORS
+            && let Some(message) = line.error_message()
+        {
+            self.reported_errors += 1;
+            self.new_errors.push((custom_id, message.to_owned()));
+        }
         self.complete(job, Done { number, bytes, line, usage: None });
     }
 

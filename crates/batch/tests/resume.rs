@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use batch::{
-    End, Error, Errors, Existing, FileHash, Found, Input, Manifest, Model, Options, Order, Output, Report,
-    Shard, Totals,
+    Compression, End, Error, Errors, Existing, FileHash, Found, Input, InputFormat, Manifest, Model, Options,
+    Order, Output, Report, Shard, Totals,
 };
 use proptest::prelude::*;
 use rustorch_llama::{EngineHandle, Grammars, LlamaConfig, Priority, Tokenizer, Weights, demo};
@@ -81,8 +81,9 @@ fn run_beside(
         fingerprint: None,
         seed: 0,
         unknown_fields: Default::default(),
+        defaults: &Default::default(),
     };
-    let input = Input::open(input)?;
+    let input = Input::open(input, InputFormat::JsonLines, Compression::Decompress)?;
     let scan = input.scan(Shard::WHOLE)?;
     let mut journal = Output::open(output)?.begin(manifest(), Existing::Resume, how.errors, scan)?;
     beside(&Totals::default());
@@ -388,7 +389,10 @@ fn an_output_that_is_replaced_keeps_its_other_names() {
     fs::write(&output, "kept").unwrap();
     fs::hard_link(&output, &other).unwrap();
     let begin = |path: &Path| {
-        let scan = Input::open(&input).unwrap().scan(Shard::WHOLE).unwrap();
+        let scan = Input::open(&input, InputFormat::JsonLines, Compression::Decompress)
+            .unwrap()
+            .scan(Shard::WHOLE)
+            .unwrap();
         Output::open(path).unwrap().begin(manifest(), Existing::Replace, Errors::Keep, scan)
     };
     drop(begin(&output).unwrap());

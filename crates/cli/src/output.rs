@@ -53,15 +53,20 @@ pub fn error(error: &anyhow::Error) {
 
 static IS_QUIET: AtomicBool = AtomicBool::new(false);
 
-/// Whether notes are left out.
+/// Decides whether notes are left out.
 pub fn set_quiet(is_quiet: bool) {
     IS_QUIET.store(is_quiet, Ordering::Relaxed);
+}
+
+/// Whether notes are left out.
+pub fn is_quiet() -> bool {
+    IS_QUIET.load(Ordering::Relaxed)
 }
 
 /// Prints a line for people, a summary or a note, unless they want none.
 #[allow(clippy::print_stderr)] // This is where notes are printed.
 pub fn note(text: &str) {
-    if !IS_QUIET.load(Ordering::Relaxed) {
+    if !is_quiet() {
         eprintln!("{}", visible(text));
     }
 }

@@ -83,14 +83,14 @@ pub struct SamplingArgs {
     ignore_eos: bool,
 }
 
-const PROBABILITY: &str = "a number from 0 to 1";
+pub const PROBABILITY: &str = "a number from 0 to 1";
 
-fn is_probability(x: f32) -> bool {
+pub fn is_probability(x: f32) -> bool {
     (0.0..=1.0).contains(&x)
 }
 
 /// A parser for finite numbers that `permits` lets pass.
-fn number(
+pub fn number(
     expected: &'static str,
     permits: fn(f32) -> bool,
 ) -> impl Fn(&str) -> Result<f32, String> + Clone + Send + Sync + 'static {

@@ -1,6 +1,7 @@
 //! `rustorch batch`: a file of requests in, a file of results out that survives a crash. The crate `batch` runs it; this module
 //! has the options, the model and the output for people.
 
+mod input;
 mod progress;
 mod signals;
 
@@ -10,40 +11,44 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use batch::{
-    End, Errors, Existing, FileHash, Input, Manifest, Model, Options, Order, Output, Report, Shard, Totals,
-    UnknownFields,
+    Compression, End, Errors, Existing, FileHash, Input, Manifest, Model, Options, Order, Output, Report,
+    Shard, Totals, UnknownFields,
 };
 use clap::ValueEnum;
 use rustorch_llama::{EngineHandle, Gguf, Grammars, Priority, Weights, demo};
 use serde_json::{Value, json};
 
+use self::input::{DefaultArgs, InputArgs};
 use self::progress::Progress;
 use self::signals::Signals;
 use crate::model_args::{FileArgs, ModelArgs, Purpose, Started, TemplateArgs, parse_count};
 use crate::model_facts::wide_activations;
-use crate::output;
+use crate::output::{self, grouped};
+use crate::sampling_args::number;
 
 /// Run a file of requests (OpenAI batch format) through the model
 ///
 /// Each input line is a request for /v1/completions, /v1/chat/completions or /v1/embeddings in OpenAI's batch format, or a
-/// plain object with "prompt", "messages" or "input" and the same fields. Each gives one output line. A line that cannot
+/// plain object with "prompt", "messages" or "input" and the same fields. In a .txt file it is a prompt, in a .csv file a
+/// row has one. Each gives one output line. A line that cannot
 /// be served gives an output line with an error that names its number; the other lines are answered.
 ///
 /// A result is on disk before it counts as done. If a run was stopped, killed or cut off, the same command continues it: it
 /// repairs the output and answers the remaining lines, and those that were changed or added since. OUT.jsonl.run.json records
-/// what else the results depend on; a command that differs in any of it is refused. The exit status is 1 if every
+/// what else the results depend on; a command that differs in any of it is refused. The exit status is 1 if a
 /// line has an error (see --fail-on). On SIGINT or SIGTERM the running step is finished and complete results are
 /// written (exit status 130 or 143); a second signal ends the program at once.
 ///
-/// docs/serving.md lists the fields that have an effect; max_tokens is 16 without one, for chats what fits the context. A request
-/// without a seed gets one from its custom_id and --seed: the same in any file. A field that nobody knows has no effect and is
+/// docs/serving.md lists the fields that have an effect. A request without a seed gets one from its custom_id and --seed: the
+/// same in any file. A field that nobody knows is an error in a plain line; in OpenAI's format it has no effect and is
 /// named once on standard error.
 #[derive(clap::Args)]
 pub struct Args {
-    /// JSON lines to read, or - for standard input
+    /// Requests to read, or - for standard input; compressed with gzip or Zstandard or not
     #[arg(short, long, value_name = "IN.jsonl")]
     input_file: PathBuf,
     /// JSON lines to write, or - for standard output, where nothing survives a crash
@@ -65,8 +70,11 @@ pub struct Args {
     #[arg(long)]
     strict_fields: bool,
     /// When the exit status is 1 although every line has its result
-    #[arg(long, value_name = "WHEN", default_value = "all")]
+    #[arg(long, value_name = "WHEN", default_value = "any")]
     fail_on: FailOn,
+    /// Where standard error is no terminal, say how far the run is every N seconds; 0 for never
+    #[arg(long, value_name = "N", default_value_t = 30.0, value_parser = number("a number, 0 or more", |x| x >= 0.0))]
+    progress_interval: f32,
     /// Name of the model, which requests may name; repeat for aliases, answers use the first [default: the file's name]
     #[arg(long, visible_alias = "alias", value_name = "NAME")]
     model_name: Vec<String>,
@@ -74,7 +82,11 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = parse_count)]
     window: Option<NonZeroUsize>,
     #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
     template: TemplateArgs,
+    #[command(flatten)]
+    defaults: DefaultArgs,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -90,12 +102,15 @@ enum FailOn {
     Never,
 }
 
+/// Errors of lines that are shown at the end.
+const SHOWN_ERRORS: usize = 3;
 /// Lines in memory at once, as a multiple of the batch size: enough that a free slot never waits for a line.
 const WINDOW: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     note_pipe(&args.input_file, "writer");
-    let input = Input::open(&args.input_file)?;
+    let format = args.input.format(&args.input_file);
+    let input = Input::open(&args.input_file, format, Compression::Decompress)?;
     note_pipe(&args.output_file, "reader");
     let output = Output::open(&args.output_file)?;
     for read in [&args.input_file, &args.model.file.model] {
@@ -113,7 +128,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let signals = Signals::watch().context("signals")?;
     let existing = if args.overwrite { Existing::Replace } else { Existing::Resume };
     let errors = if args.retry_errors { Errors::Retry } else { Errors::Keep };
-    let mut progress = Progress::start(scan.as_ref().map(|scan| scan.file.bytes));
+    let interval =
+        Duration::try_from_secs_f32(args.progress_interval).ok().filter(|interval| !interval.is_zero());
+    let mut progress = Progress::start(scan.as_ref().map(|scan| scan.bytes), interval);
     let mut journal = output.begin(manifest, existing, errors, scan)?;
     let names = args.names();
     let model = Model {
@@ -125,10 +142,16 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         fingerprint: Some(&fingerprint),
         seed: args.model.run.seed.value,
         unknown_fields: unknown_fields(args.strict_fields),
+        defaults: &args.defaults.defaults(),
     };
     let batch_size = NonZeroUsize::new(engine.stats().max_num_seqs).unwrap_or(NonZeroUsize::MIN);
+    let mut first_errors = Vec::new();
     let mut report = |report: Report<'_>| match report {
         Report::Totals(totals) => progress.update(totals),
+        Report::Error { custom_id, message } if first_errors.len() < SHOWN_ERRORS => {
+            first_errors.push(format!("{custom_id}: {message}"));
+        }
+        Report::Error { .. } => {}
         Report::IgnoredField { name, line } => {
             progress
                 .note(&format!("warning: line {line}: the field {name:?} is not known and has no effect"));
@@ -147,12 +170,20 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     match ran {
         Ok((totals, end)) => {
             output::note(&progress.finish(&totals, batch_size));
+            for error in &first_errors {
+                output::note(&format!("error of {}", output::visible_line(error)));
+            }
+            if totals.errors > first_errors.len() as u64 {
+                output::note(&format!(
+                    "and {} more errors",
+                    grouped(totals.errors - first_errors.len() as u64)
+                ));
+            }
             if end == End::Complete {
                 return Ok(args.fail_on.exit_code(&totals));
             }
             let (signal, code) = signals.received();
-            let done = totals.found.results + totals.results;
-            let done = output::grouped(done);
+            let done = grouped(totals.found.results + totals.results);
             output::note(&match journal.is_durable() {
                 true => format!("stopped by {signal}; {output} has {done} results, the same command goes on"),
                 false => format!("stopped by {signal} after {done} results"),
@@ -222,6 +253,7 @@ impl Args {
         let (name, unknown_fields) = (self.names().swap_remove(0), unknown_fields(self.strict_fields));
         let mut manifest = manifest(&self.model, name, model_file, engine, weights, unknown_fields);
         manifest.options.extend(template_option(&self.template));
+        manifest.options.extend(self.defaults.options());
         manifest.options.insert("shard".to_owned(), json!(self.shard.to_string()));
         Ok(manifest)
     }

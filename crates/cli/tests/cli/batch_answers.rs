@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::harness::{arg, folder, repository, succeed};
+use crate::harness::{arg, fail, folder, repository, succeed};
 
 /// The output of a run, by line of the input.
 #[track_caller]
@@ -493,4 +494,116 @@ fn a_prompt_is_found_in_the_prefix_cache_unless_that_is_off() {
         };
         assert_eq!(answers.iter().map(cached).collect::<Vec<_>>(), [Some(0), Some(expect)], "{options:?}");
     }
+}
+
+/// The answers of a run over a file of this name, in the order of its lines.
+#[track_caller]
+fn batch_file(test: &str, name: &str, content: &[u8], options: &[&str]) -> Vec<Value> {
+    let folder = folder(test);
+    let (input, output) = (folder.join(name), folder.join("out.jsonl"));
+    fs::write(&input, content).unwrap();
+    let args = ["batch", "--fail-on", "never", "-i", arg(&input), "-o", arg(&output), "--ordered"];
+    succeed(&[&args[..], options].concat(), b"");
+    let text = fs::read_to_string(output).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn prompts_may_be_lines_of_text_or_rows() {
+    let options = ["--temperature", "0", "-n", "5"];
+    let answer = |prompt: &str| {
+        let line = json!({"prompt": prompt, "temperature": 0, "max_tokens": 5});
+        texts(&batch(&[line], &[]).remove(0)).remove(0)
+    };
+    let expect = ["One day", "The \"bird\""].map(answer);
+    let ids =
+        |answers: &[Value]| answers.iter().map(|answer| answer["custom_id"].clone()).collect::<Vec<_>>();
+    let said = |answers: &[Value]| answers.iter().flat_map(texts).collect::<Vec<_>>();
+
+    let text = b"One day\r\n\nThe \"bird\"\n";
+    let answers = batch_file("text", "in.txt", text, &options);
+    assert_eq!((ids(&answers), said(&answers)), (vec![json!("line-1"), json!("line-3")], expect.to_vec()));
+    let csv = b"custom_id,text\nday,One day\n,\"The \"\"bird\"\"\"\n";
+    let answers = batch_file("csv", "in.csv", csv, &[&options[..], &["--prompt-column", "text"]].concat());
+    assert_eq!((ids(&answers), said(&answers)), (vec![json!("day"), json!("line-2")], expect.to_vec()));
+    let named = batch_file("named", "in", text, &[&options[..], &["--input-format", "text"]].concat());
+    assert_eq!(said(&named), expect);
+
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(csv).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let answers =
+        batch_file("gzip", "in.csv.gz", &gzip, &[&options[..], &["--prompt-column", "text"]].concat());
+    assert_eq!(said(&answers), expect);
+    let lacks = folder("csv_lacks").join("in.csv");
+    fs::write(&lacks, csv).unwrap();
+    fail(
+        &["batch", "-i", arg(&lacks), "-o", "-"],
+        b"",
+        1,
+        "expected a column \"prompt\", found \"custom_id\", \"text\"",
+    );
+}
+
+#[test]
+fn lines_are_given_what_they_do_not_say() {
+    let plain = |fields: Value| {
+        let mut line = json!({"prompt": "One day", "seed": 1});
+        line.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        line
+    };
+    let same = |options: &[&str], fields: Value| {
+        let given = texts(&batch(&[plain(json!({}))], options).remove(0));
+        assert_eq!(given, texts(&batch(&[plain(fields)], &[]).remove(0)), "{options:?}");
+        given
+    };
+    let short = json!({"max_tokens": 8});
+    let free = same(&["-n", "8"], short.clone());
+    for (options, name, value) in [
+        (["--temp", "0"], "temperature", json!(0)),
+        (["--top-k", "1"], "top_k", json!(1)),
+        (["--top-p", "0.01"], "top_p", json!(0.01)),
+        (["--min-p", "1"], "min_p", json!(1)),
+        (["--stop", ","], "stop", json!([","])),
+    ] {
+        let mut fields = short.clone();
+        fields[name] = value;
+        assert_ne!(same(&[&["-n", "8"], &options[..]].concat(), fields), free, "{name} has an effect");
+    }
+    // What a line says is left alone.
+    let said = [plain(json!({"max_tokens": 2, "temperature": 0}))];
+    let alone = texts(&batch(&said, &[]).remove(0));
+    assert_eq!(texts(&batch(&said, &["-n", "8", "--temp", "1.5"]).remove(0)), alone);
+    // A plain line without a length has what the context holds; in OpenAI's format it has 16 tokens.
+    let lines = [plain(json!({"ignore_eos": true})), completion("b", plain(json!({"ignore_eos": true})))];
+    let used = batch(&lines, &["--ctx", "64"]);
+    let totals: Vec<_> =
+        used.iter().map(|answer| &answer["response"]["body"]["usage"]["total_tokens"]).collect();
+    assert_eq!(totals, [64, 19]);
+}
+
+#[test]
+fn prompts_may_become_chats() {
+    let (prompt, length) = ("Tell me a story", json!(6));
+    let line = json!({"prompt": prompt, "max_tokens": length, "seed": 1});
+    let chats = |system: &[&str]| {
+        let system = system.iter().map(|text| json!({"role": "system", "content": text}));
+        let messages: Vec<_> = system.chain([json!({"role": "user", "content": prompt})]).collect();
+        json!({"messages": messages, "max_tokens": length, "seed": 1})
+    };
+    let asked = |line: &Value, options: &[&str]| {
+        let answer = batch(std::slice::from_ref(line), options).remove(0);
+        (texts(&answer), answer["response"]["body"]["usage"]["prompt_tokens"].clone())
+    };
+    let (plain, briefly) = (asked(&chats(&[]), &[]), asked(&chats(&["Be brief."]), &[]));
+    assert_ne!(plain, briefly);
+    assert_ne!(asked(&line, &[]), plain);
+    assert_eq!(asked(&line, &["--chat"]), plain);
+    assert_eq!(asked(&line, &["--chat", "--system", "Be brief."]), briefly);
+    assert_eq!(asked(&chats(&["Be brief."]), &["--system", "Be long."]), briefly, "it has one");
+    let answer = batch(&[json!({"prompt": [1, 2]})], &["--chat"]).remove(0);
+    assert_eq!(
+        error_of(&answer)["message"],
+        "line 1: prompt: expected a text, to be a user's message, found [1,2]"
+    );
 }

@@ -88,8 +88,9 @@ fn a_run_with_a_random_seed_goes_on() {
     let lines: Vec<Value> = (0..3)
         .map(|index| json!({"custom_id": index.to_string(), "prompt": "Once", "max_tokens": 30}))
         .collect();
-    let batch =
-        |output: &Path| succeed(&["batch", "-i", arg(&input), "-o", arg(output), "--seed", "-1"], b"");
+    let batch = |output: &Path| {
+        succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(output), "--seed", "-1"], b"")
+    };
     write_lines(&input, &lines[..2]);
     batch(&first);
     batch(&second);
@@ -109,7 +110,7 @@ fn a_run_that_is_killed_at_any_moment_loses_nothing() {
     let (input, whole) = (folder.join("in.jsonl"), folder.join("whole.jsonl"));
     let lines = requests(160);
     write_lines(&input, &lines);
-    succeed(&["batch", "-i", arg(&input), "-o", arg(&whole)], b"");
+    succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&whole)], b"");
     let expect = results(&whole);
     assert_eq!(expect.len(), lines.len());
 
@@ -118,7 +119,7 @@ fn a_run_that_is_killed_at_any_moment_loses_nothing() {
     for round in 0.. {
         let output = folder.join(format!("out-{round}.jsonl"));
         let options: &[&str] = if round % 2 == 0 { &[] } else { &["--ordered"] };
-        let args = [&["batch", "-i", arg(&input), "-o", arg(&output)], options].concat();
+        let args = [&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)], options].concat();
         let mut before = Vec::new();
         loop {
             let mut child = start(&args);
@@ -165,7 +166,7 @@ fn a_finished_run_has_nothing_to_do() {
     let folder = folder("finished");
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
     write_lines(&input, &requests(10));
-    let args = ["batch", "-i", arg(&input), "-o", arg(&output)];
+    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
     succeed(&args, b"");
     let before = fs::read(&output).unwrap();
     let ran = run(&args, b"");
@@ -179,7 +180,7 @@ fn another_run_s_results_are_left_alone() {
     let folder = folder("another_run");
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
     write_lines(&input, &requests(9));
-    let args = ["batch", "-i", arg(&input), "-o", arg(&output)];
+    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
     succeed(&args, b"");
     let before = fs::read(&output).unwrap();
     let manifest: Value =
@@ -216,9 +217,12 @@ fn another_run_s_results_are_left_alone() {
     let other = folder.join("other.jsonl");
     let asks = |index: usize| json!({"custom_id": format!("request {index}"), "prompt": "Another"});
     write_lines(&other, &(0..9).map(asks).collect::<Vec<_>>());
-    let other_input = ["batch", "-i", arg(&other), "-o", arg(&output)];
+    let other_input = ["batch", "--fail-on", "all", "-i", arg(&other), "-o", arg(&output)];
     check(&other_input, &["input.bytes: expected ", "input.sha256: expected "]);
-    check(&["batch", "-i", "-", "-o", arg(&output)], &["input.sha256: expected ", "found none"]);
+    check(
+        &["batch", "--fail-on", "all", "-i", "-", "-o", arg(&output)],
+        &["input.sha256: expected ", "found none"],
+    );
     let model = folder.join("demo.gguf");
     let mut bytes = crate::harness::demo_bytes();
     *bytes.last_mut().unwrap() ^= 1;
@@ -253,7 +257,7 @@ fn a_run_follows_changes_of_its_input() {
     let mut lines = requests(9);
     lines.truncate(6);
     write_lines(&input, &lines);
-    let args = ["batch", "-i", arg(&input), "-o", arg(&output)];
+    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
     succeed(&args, b"");
     let first = results(&output);
 
@@ -263,7 +267,7 @@ fn a_run_follows_changes_of_its_input() {
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         assert!(ran.stderr.starts_with(&format!("{asked} requests, ")), "{}", ran.stderr);
         assert!(ran.stderr.contains(done), "{}", ran.stderr);
-        succeed(&["batch", "-i", arg(&input), "-o", arg(&fresh), "--overwrite"], b"");
+        succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&fresh), "--overwrite"], b"");
         assert_eq!(results(&output), results(&fresh));
     };
     // One line is mended, one is taken away, two are new.
@@ -286,7 +290,18 @@ fn an_output_that_is_the_input_or_the_model_is_refused() {
     fs::write(&model, crate::harness::demo_bytes()).unwrap();
     let before = (fs::read(&input).unwrap(), fs::read(&model).unwrap());
     for output in [&input, &link, &model] {
-        let args = ["batch", "-i", arg(&input), "-o", arg(output), "-m", arg(&model), "--overwrite"];
+        let args = [
+            "batch",
+            "--fail-on",
+            "all",
+            "-i",
+            arg(&input),
+            "-o",
+            arg(output),
+            "-m",
+            arg(&model),
+            "--overwrite",
+        ];
         let ran = run(&args, b"");
         assert_eq!(ran.code, Some(1), "{}", ran.stderr);
         assert!(ran.stderr.contains("expected an output file other than"), "{}", ran.stderr);
@@ -301,7 +316,7 @@ fn ids_that_are_there_twice_are_refused_before_any_work() {
     let mut lines = requests(8);
     lines.push(lines[2].clone());
     write_lines(&input, &lines);
-    let args = ["batch", "-i", arg(&input), "-o", arg(&output), "-m", "nowhere.gguf"];
+    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output), "-m", "nowhere.gguf"];
     let says = "in.jsonl: custom_id \"request 2\": expected it once, found it in lines 3 and 9";
     fail(&args, b"", 1, says);
     lines.truncate(8);
@@ -315,7 +330,7 @@ fn ids_that_are_there_twice_are_refused_before_any_work() {
 fn an_output_has_one_writer() {
     let folder = folder("locked");
     let output = folder.join("out.jsonl");
-    let args = ["batch", "-i", "-", "-o", arg(&output)];
+    let args = ["batch", "--fail-on", "all", "-i", "-", "-o", arg(&output)];
     let mut child = start(&args);
     let mut input = child.stdin.take().unwrap();
     input.write_all(b"{\"prompt\": \"One day\", \"max_tokens\": 1}\n").unwrap();
@@ -331,12 +346,26 @@ fn shards_are_parts_of_the_whole() {
     let folder = folder("shards");
     let (input, whole) = (folder.join("in.jsonl"), folder.join("whole.jsonl"));
     write_lines(&input, &requests(20));
-    succeed(&["batch", "-i", arg(&input), "-o", arg(&whole)], b"");
+    succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&whole)], b"");
     let mut parts = BTreeMap::new();
     for shard in 1..=3 {
         let output = folder.join(format!("part-{shard}.jsonl"));
         let shard = format!("{shard}/3");
-        succeed(&["batch", "-i", arg(&input), "-o", arg(&output), "--shard", &shard, "--ordered"], b"");
+        succeed(
+            &[
+                "batch",
+                "--fail-on",
+                "all",
+                "-i",
+                arg(&input),
+                "-o",
+                arg(&output),
+                "--shard",
+                &shard,
+                "--ordered",
+            ],
+            b"",
+        );
         let numbers = order(&output);
         assert!(numbers.windows(2).all(|two| two[1] == two[0] + 3), "{numbers:?}");
         for (id, result) in results(&output) {
@@ -345,7 +374,12 @@ fn shards_are_parts_of_the_whole() {
     }
     assert_eq!(parts, results(&whole));
     for wrong in ["0/3", "4/3", "1", "a/b"] {
-        fail(&["batch", "-i", "-", "-o", "-", "--shard", wrong], b"", 2, "expected I/N with I from 1 to N");
+        fail(
+            &["batch", "--fail-on", "all", "-i", "-", "-o", "-", "--shard", wrong],
+            b"",
+            2,
+            "expected I/N with I from 1 to N",
+        );
     }
 }
 
@@ -354,7 +388,7 @@ fn errors_are_tried_again_if_that_is_wanted() {
     let folder = folder("retried");
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
     write_lines(&input, &requests(16));
-    let args = ["batch", "-i", arg(&input), "-o", arg(&output), "--ordered"];
+    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output), "--ordered"];
     succeed(&args, b"");
     let expect = results(&output);
     // As if the device had failed.
@@ -381,7 +415,7 @@ fn errors_are_tried_again_if_that_is_wanted() {
 /// Stops a run that waits for more lines; its exit status, and what it said.
 #[cfg(unix)]
 fn stop(signal: &str, output: &Path, lines: &[u8]) -> (Option<i32>, String) {
-    let mut child = start(&["batch", "-i", "-", "-o", arg(output), "--batch-size", "2"]);
+    let mut child = start(&["batch", "--fail-on", "all", "-i", "-", "-o", arg(output), "--batch-size", "2"]);
     let mut input = child.stdin.take().unwrap();
     input.write_all(lines).unwrap();
     assert!(has_grown(&mut child, output, 1));
@@ -399,7 +433,7 @@ fn a_signal_ends_a_run_in_good_order() {
     let whole = folder.join("whole.jsonl");
     let lines: String = requests(60).iter().map(|line| format!("{line}\n")).collect();
     let lines = lines.as_bytes();
-    succeed(&["batch", "-i", "-", "-o", arg(&whole)], lines);
+    succeed(&["batch", "--fail-on", "all", "-i", "-", "-o", arg(&whole)], lines);
     for (signal, name, code) in [("-INT", "SIGINT", 130), ("-TERM", "SIGTERM", 143)] {
         let output = folder.join(format!("{name}.jsonl"));
         let (status, stderr) = stop(signal, &output, lines);
@@ -411,7 +445,7 @@ fn a_signal_ends_a_run_in_good_order() {
         );
         assert!(stderr.ends_with(&says), "{stderr}");
         assert!(fs::read(&output).unwrap().ends_with(b"\n"));
-        succeed(&["batch", "-i", "-", "-o", arg(&output), "--batch-size", "2"], lines);
+        succeed(&["batch", "--fail-on", "all", "-i", "-", "-o", arg(&output), "--batch-size", "2"], lines);
         assert_eq!(results(&output), results(&whole));
     }
 }
@@ -424,7 +458,7 @@ fn a_full_disk_leaves_a_run_that_can_go_on() {
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
     let whole = folder.join("whole.jsonl");
     write_lines(&input, &requests(40));
-    let args = ["batch", "-i", arg(&input), "-o", arg(&output)];
+    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
     let limited = |blocks: usize| {
         let mut command = Command::new("sh");
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
@@ -448,6 +482,24 @@ fn a_full_disk_leaves_a_run_that_can_go_on() {
         blocks += 5;
     }
     assert!(failures >= 2, "{failures}");
-    succeed(&["batch", "-i", arg(&input), "-o", arg(&whole)], b"");
+    succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&whole)], b"");
     assert_eq!(results(&output), results(&whole));
+}
+
+#[test]
+fn a_run_that_goes_on_begins_where_it_was() {
+    let folder = folder("begins_where_it_was");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    let mut lines = requests(40);
+    write_lines(&input, &lines);
+    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
+    succeed(&args, b"");
+    let done = fs::metadata(&input).unwrap().len();
+    lines.push(json!({"custom_id": "last", "prompt": "One day", "max_tokens": 30, "ignore_eos": true}));
+    write_lines(&input, &lines);
+    let share = done * 100 / fs::metadata(&input).unwrap().len();
+    let ran = run(&[&args[..], &["--progress-interval", "0.000001"]].concat(), b"");
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let began = format!("progress: {share} % of the input, 0 requests, ");
+    assert!(ran.stderr.lines().any(|line| line.starts_with(&began)), "{began}: {}", ran.stderr);
 }

@@ -36,17 +36,31 @@ fn files_and_standard_streams_are_the_same() {
     };
     // What was there before is replaced if that is what is wanted.
     fs::write(&output, "x".repeat(10_000)).unwrap();
-    let ran = run(&["batch", "-i", arg(&input), "-o", arg(&output), "--overwrite", "--ordered"], b"");
+    let ran = run(
+        &["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output), "--overwrite", "--ordered"],
+        b"",
+    );
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""));
     let summary = "2 requests, 1 errors, 3 prompt tokens (0 cached), 2 generated in ";
-    assert!(ran.stderr.starts_with(summary) && ran.stderr.ends_with(" tokens/s\n"), "{}", ran.stderr);
+    assert!(ran.stderr.starts_with(summary), "{}", ran.stderr);
+    let (_, errors) = ran.stderr.split_once(" tokens/s\n").unwrap();
+    assert_eq!(errors, "error of line-2: line 2: not JSON: expected ident at column 2\n");
     let expect = without_time(fs::read_to_string(&output).unwrap());
     assert_eq!(expect.lines().count(), 2);
 
     let stdin = fs::read(&input).unwrap();
-    assert_eq!(without_time(succeed(&["batch", "-i", "-", "-o", "-", "--ordered"], &stdin)), expect);
-    assert_eq!(without_time(succeed(&["batch", "-i", arg(&input), "-o", "-", "--ordered"], b"")), expect);
-    succeed(&["batch", "-i", "-", "-o", arg(&output), "--overwrite", "--ordered"], &stdin);
+    assert_eq!(
+        without_time(succeed(&["batch", "--fail-on", "all", "-i", "-", "-o", "-", "--ordered"], &stdin)),
+        expect
+    );
+    assert_eq!(
+        without_time(succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", "-", "--ordered"], b"")),
+        expect
+    );
+    succeed(
+        &["batch", "--fail-on", "all", "-i", "-", "-o", arg(&output), "--overwrite", "--ordered"],
+        &stdin,
+    );
     assert_eq!(without_time(fs::read_to_string(&output).unwrap()), expect);
 }
 
@@ -79,5 +93,10 @@ fn files_that_cannot_be_used_end_the_run() {
 #[cfg(target_os = "linux")]
 fn a_full_disk_ends_the_run() {
     let stdin = LINE.as_bytes();
-    fail(&["batch", "-i", "-", "-o", "/dev/full"], stdin, 1, "writing /dev/full: No space left on device");
+    fail(
+        &["batch", "--fail-on", "all", "-i", "-", "-o", "/dev/full"],
+        stdin,
+        1,
+        "writing /dev/full: No space left on device",
+    );
 }

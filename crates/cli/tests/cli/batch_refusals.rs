@@ -301,9 +301,9 @@ fn one_prompt_refused_is_the_request_refused() {
 #[test]
 fn unknown_fields_are_named_once_or_refused() {
     let line = |id: &str, name: &str| {
-        let mut line = json!({"custom_id": id, "prompt": "One day", "max_tokens": 1, "user": "someone"});
-        line[name] = json!(1);
-        line
+        let mut body = json!({"prompt": "One day", "max_tokens": 1, "user": "someone"});
+        body[name] = json!(1);
+        json!({"custom_id": id, "url": "/v1/completions", "body": body})
     };
     let lines =
         [line("a", "unheard_of"), line("b", "unheard_of"), line("c", "top_k"), line("d", "temprature")];
@@ -348,7 +348,7 @@ fn errors_of_lines_make_a_run_fail_as_wanted() {
         run(&[&["batch", "-i", "-", "-o", "-"], options].concat(), input.as_bytes()).code
     };
     let cases: [(&[&str], [i32; 4]); 4] = [
-        (&[], [0, 0, 1, 0]),
+        (&[], [0, 1, 1, 0]),
         (&["--fail-on", "all"], [0, 0, 1, 0]),
         (&["--fail-on", "any"], [0, 1, 1, 0]),
         (&["--fail-on", "never"], [0, 0, 0, 0]),
@@ -360,9 +360,33 @@ fn errors_of_lines_make_a_run_fail_as_wanted() {
 }
 
 #[test]
+fn the_first_errors_are_shown_at_the_end() {
+    let input: String = (1..=5).map(|i| format!("{{\"custom_id\": \"bad \\u001b{i}\"}}\n")).collect();
+    let stderr = run(&["batch", "-i", "-", "-o", "-"], input.as_bytes()).stderr;
+    let shown: Vec<&str> =
+        stderr.lines().skip_while(|line| !line.starts_with("5 requests, 5 errors")).collect();
+    assert_eq!(shown.len(), 5, "{stderr}");
+    for (i, line) in shown[1..4].iter().enumerate() {
+        let i = i + 1;
+        assert!(line.starts_with(&format!("error of bad \\u{{1b}}{i}: line {i}: prompt: ")), "{stderr}");
+    }
+    assert_eq!(shown[4], "and 2 more errors");
+}
+
+#[test]
+fn a_misspelt_field_of_a_plain_line_is_refused() {
+    let plain = json!({"custom_id": "a", "prompt": "One day", "max_tokens": 2, "temprature": 0});
+    let envelope = json!({"custom_id": "b", "url": "/v1/completions", "body": plain});
+    let answers = batch(&[plain, envelope], &[]);
+    assert_eq!(answers[0]["response"]["status_code"], 400);
+    let message = error_of(&answers[0])["message"].as_str().unwrap();
+    assert!(message.contains("the nearest known field is temperature"), "{message}");
+    assert_eq!(answers[1]["response"]["status_code"], 200, "it may be meant for another server");
+}
+
+#[test]
 fn fields_of_no_consequence_are_passed_over() {
-    let request = json!({
-        "custom_id": "a",
+    let body = json!({
         "prompt": "One day",
         "max_tokens": 2,
         "user": "someone",
@@ -372,6 +396,7 @@ fn fields_of_no_consequence_are_passed_over() {
         "service_tier": "auto",
         "unheard_of": 1
     });
+    let request = json!({"custom_id": "a", "url": "/v1/completions", "body": body});
     let plain = json!({"custom_id": "a", "prompt": "One day", "max_tokens": 2});
     let answers = [request, plain].map(|line| batch(&[line], &[]).remove(0));
     assert_eq!(answers[0]["response"]["status_code"], 200);

@@ -6,7 +6,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::harness::start;
+use crate::harness::{run, start};
 
 fn line(custom_id: usize, filler: usize) -> String {
     let filler = "x".repeat(filler);
@@ -102,4 +102,24 @@ fn memory_does_not_grow_with_the_input() {
     // The input alone is 20 MB more.
     let (few, many) = (peak_memory(500), peak_memory(20_000));
     assert!(many < few + 4 * 1024, "{few} KiB for 500 lines, {many} KiB for 20,000");
+}
+
+#[test]
+fn a_run_without_a_terminal_says_how_far_it_is() {
+    let input: String = (0..3).map(|custom_id| line(custom_id, 0)).collect();
+    let progress = |options: &[&str]| {
+        let ran = run(&[&["batch", "-i", "-", "-o", "-"], options].concat(), input.as_bytes());
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        ran.stderr
+            .lines()
+            .filter(|line| line.starts_with("progress: "))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let lines = progress(&["--progress-interval", "0.000001"]);
+    let last = lines.last().unwrap();
+    assert!(last.starts_with("progress: 3 requests, ") && last.ends_with(" tokens/s"), "{lines:?}");
+    assert_eq!(progress(&["--progress-interval", "0"]), [""; 0]);
+    assert_eq!(progress(&[]), [""; 0], "half a minute has not passed");
+    assert_eq!(progress(&["--progress-interval", "0.000001", "-q"]), [""; 0]);
 }

@@ -85,9 +85,20 @@ fn help_names_every_option() {
         "--overwrite",
         "--strict-fields",
         "--fail-on",
+        "--progress-interval",
         "--model-name",
         "--window",
+        "--input-format",
+        "--prompt-column",
         "--chat-template",
+        "-n, --max-tokens",
+        "--temperature",
+        "--top-p",
+        "--top-k",
+        "--min-p",
+        "--stop",
+        "--chat",
+        "--system",
     ];
     check("batch", batch, model);
     let serve = &[

@@ -10,8 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use batch::{
-    End, Error, Errors, Existing, Input, Manifest, Model, Options, Order, Output, Report, Shard, Totals,
-    UnknownFields,
+    Compression, Defaults, End, Error, Errors, Existing, Input, InputFormat, Manifest, Model, Options, Order,
+    Output, Report, Shard, Totals, UnknownFields,
 };
 use rustorch_llama::Priority;
 
@@ -301,10 +301,11 @@ impl Batches {
             let message = format!("the input file {} is gone", batch.input_file_id);
             return Ok(Outcome::Failed { code: "no_such_file", message });
         };
-        let input = match Input::open(&self.files.content(&input)) {
-            Ok(input) => input,
-            Err(error) => return Ok(failed(&error)),
-        };
+        let input =
+            match Input::open(&self.files.content(&input), InputFormat::JsonLines, Compression::Refuse) {
+                Ok(input) => input,
+                Err(error) => return Ok(failed(&error)),
+            };
         let scan = match input.scan(Shard::WHOLE) {
             Ok(scan) => scan,
             Err(error) => return Ok(failed(&error)),
@@ -333,6 +334,7 @@ impl Batches {
             fingerprint: model.fingerprint.as_deref(),
             seed: data.seed,
             unknown_fields,
+            defaults: &Defaults::default(),
         };
         let window = NonZeroUsize::MIN.saturating_add(WINDOW * model.config.batch_size - 1);
         let options =
@@ -347,6 +349,8 @@ impl Batches {
             Report::IgnoredField { name, line } => {
                 tracing::warn!(batch = id, line, "the field {name:?} is not known and has no effect");
             }
+            // The batch's file of errors has them.
+            Report::Error { .. } => {}
         };
         match batch::run(&model.engine, &context, input, &mut journal, &options, stop, &mut report) {
             Ok((totals, end)) => {
