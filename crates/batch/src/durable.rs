@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Replaces a file by one with these contents: a crash leaves the old or the new, whole.
 pub(crate) fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = temporary(path);
-    let written = File::create(&temporary).and_then(|mut file| {
+    let written = create(&temporary).and_then(|mut file| {
         file.write_all(contents)?;
         file.sync_all()
     });
@@ -18,6 +18,15 @@ pub(crate) fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     Ok(())
+}
+
+/// A new file. One of this name, which a crash has left, is removed: it may be a link to a file that is not ours.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    File::options().read(true).write(true).create_new(true).open(path)
 }
 
 /// Renames a file whose contents are on disk, and waits until its name is as well.

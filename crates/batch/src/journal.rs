@@ -200,6 +200,9 @@ impl Output {
         let real = path.canonicalize().map_err(Error::io(&path))?;
         let mut journal = empty(name, Sink::File { path: real.clone(), file, len: 0, replaced: Vec::new() });
         if len == 0 {
+            if existing == Existing::Resume {
+                Manifest::must_not_hide(&path)?;
+            }
             manifest.write(&path)?;
             durable::sync_folder_of(&real).map_err(Error::io(&path))?;
         } else if existing == Existing::Replace {
@@ -391,8 +394,7 @@ impl Journal {
         let Sink::File { path, file, len, replaced } = &mut self.sink else { return Ok(()) };
         let temporary = durable::temporary(path);
         let write = || {
-            let mut options = File::options();
-            let mut new = options.read(true).write(true).create(true).truncate(true).open(&temporary)?;
+            let mut new = durable::create(&temporary)?;
             new.lock()?;
             new.set_permissions(file.metadata()?.permissions())?;
             let mut out = BufWriter::with_capacity(BUFFER, &new);

@@ -60,6 +60,19 @@ impl Manifest {
         durable::write(&path, &text).map_err(Error::writing(&path.display().to_string()))
     }
 
+    /// Refuses a file beside the output that is no manifest: somebody else's, which would be replaced.
+    pub(crate) fn must_not_hide(output: &Path) -> Result<()> {
+        let manifest = Self::path(output);
+        match fs::read(&manifest) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            text => match serde_json::from_slice(&text.map_err(Error::io(&manifest))?) {
+                Ok(Value::Object(fields)) if fields.contains_key("rustorch") => Ok(()),
+                Ok(found) => Err(Error::BadManifest { manifest, found: openai::shown(&found) }),
+                Err(error) => Err(Error::BadManifest { manifest, found: error.to_string() }),
+            },
+        }
+    }
+
     /// Compares it with the one beside the output. Returns the differences between the inputs; results go on only if all
     /// else is the same.
     pub(crate) fn check(&self, output: &Path) -> Result<Vec<Difference>> {

@@ -1,6 +1,7 @@
 //! The keys of `rustorch serve`.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -22,7 +23,12 @@ pub fn given(key: &str) -> Result<Vec<ApiKey>> {
 /// A file that cannot be read, that has no key or one twice, and a line that is no key with a weight.
 pub fn of_file(path: &Path) -> Result<Vec<ApiKey>> {
     let name = || path.display().to_string();
-    let text = fs::read_to_string(path).with_context(name)?;
+    let mut text = String::new();
+    // A device may have no end.
+    let read = fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
+    if read.with_context(name)? as u64 > MAX_BYTES {
+        bail!("{}: expected at most {MAX_BYTES} bytes of keys, found more", name());
+    }
     let mut keys: Vec<ApiKey> = Vec::new();
     for (line_idx, line) in text.lines().enumerate().filter(|(_, line)| is_key(line)) {
         let number = line_idx + 1;
@@ -37,6 +43,9 @@ pub fn of_file(path: &Path) -> Result<Vec<ApiKey>> {
     }
     Ok(keys)
 }
+
+/// Most bytes of a file of keys.
+const MAX_BYTES: u64 = 1 << 20;
 
 fn is_key(line: &str) -> bool {
     !line.trim().is_empty() && !line.starts_with('#')

@@ -14,7 +14,7 @@ use rustorch_llama::Isa;
 
 use crate::config_file::ConfigFile;
 use crate::{
-    batch, bench, completions, devices, generate, inspect, logits, output, perplexity, serve, tokenize,
+    batch, bench, chat, completions, devices, generate, inspect, logits, output, perplexity, serve, tokenize,
 };
 
 /// Batched inference of Llama-family models from GGUF files.
@@ -64,6 +64,7 @@ pub enum LogFormat {
 #[derive(Subcommand)]
 pub enum Command {
     Generate(generate::Args),
+    Chat(chat::Args),
     Batch(batch::Args),
     Serve(serve::Args),
     Tokenize(tokenize::Args),

@@ -1,6 +1,5 @@
 //! `rustorch generate`
 
-use std::io::{IsTerminal, StdoutLock, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -13,6 +12,7 @@ use rustorch_llama::{
 };
 
 use crate::model_args::{ModelArgs, Purpose, Started, parse_count};
+use crate::output::Out;
 use crate::sampling_args::SamplingArgs;
 use crate::structure::StructureArgs;
 use crate::{output, text_input};
@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut usage = Usage::default();
     let mut current = 0;
     let mut out = Out::new();
-    out.write(&lanes[0].heading).context(STDOUT)?;
+    out.write(&lanes[0].heading).context(output::STDOUT)?;
     for (index, event) in events {
         let lane = &mut lanes[index as usize];
         match event {
@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
             Event::Prompt(_) | Event::Embedding { .. } => {}
             Event::Error(error) => return Err(anyhow!(error).context(prompt_name(index as usize))),
         }
-        print_ready(&mut lanes, &mut current, &mut out).context(STDOUT)?;
+        print_ready(&mut lanes, &mut current, &mut out).context(output::STDOUT)?;
     }
     let seconds = started.elapsed().as_secs_f64();
     output::note(&format!(
@@ -112,8 +112,6 @@ pub fn run(args: &Args) -> Result<()> {
     ));
     Ok(())
 }
-
-const STDOUT: &str = "writing standard output";
 
 fn prompt_name(index: usize) -> String {
     format!("prompt {}", index + 1)
@@ -161,25 +159,7 @@ fn print_ready(lanes: &mut [Lane], current: &mut usize, out: &mut Out) -> std::i
             out.write(&next.heading)?;
         }
     }
-    out.stdout.flush()
-}
-
-/// Standard output, which shows all of a text if it is a terminal and obeys none of it.
-struct Out {
-    stdout: StdoutLock<'static>,
-    is_terminal: bool,
-}
-
-impl Out {
-    fn new() -> Self {
-        let stdout = std::io::stdout().lock();
-        Self { is_terminal: stdout.is_terminal(), stdout }
-    }
-
-    fn write(&mut self, text: &str) -> std::io::Result<()> {
-        let text = if self.is_terminal { output::visible(text) } else { text.into() };
-        self.stdout.write_all(text.as_bytes())
-    }
+    out.flush()
 }
 
 fn request(

@@ -6,6 +6,7 @@
 mod api_keys;
 mod batch;
 mod bench;
+mod chat;
 mod command_line;
 mod completions;
 mod config_file;
@@ -77,6 +78,7 @@ fn start_log(common: &Common, command: &Command) {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Generate(args) => generate::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Batch(args) => batch::run(&args).map(drop),
         Command::Serve(args) => serve::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),

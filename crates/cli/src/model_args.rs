@@ -46,6 +46,15 @@ impl FileArgs {
         Ok(gguf)
     }
 
+    /// The files that it is read from, if they can be: a split model has several, the embedded one none.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        match Gguf::open(&self.model) {
+            _ if self.is_demo() => Vec::new(),
+            Ok(gguf) => gguf.paths().to_vec(),
+            Err(_) => vec![self.model.clone()],
+        }
+    }
+
     /// The model's name in answers: the file's name without its extension.
     pub fn name(&self) -> String {
         self.model.file_stem().unwrap_or(self.model.as_os_str()).to_string_lossy().into_owned()

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, StdoutLock, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
@@ -11,7 +11,32 @@ use anyhow::{Context, Result};
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let text = if out.is_terminal() { visible(text) } else { text.into() };
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("writing standard output")
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context(STDOUT)
+}
+
+/// What failed when standard output cannot be written.
+pub const STDOUT: &str = "writing standard output";
+
+/// Standard output as a text streams. It shows all of the text if it is a terminal, and obeys none of it.
+pub struct Out {
+    stdout: StdoutLock<'static>,
+    is_terminal: bool,
+}
+
+impl Out {
+    pub fn new() -> Self {
+        let stdout = std::io::stdout().lock();
+        Self { is_terminal: stdout.is_terminal(), stdout }
+    }
+
+    pub fn write(&mut self, text: &str) -> std::io::Result<()> {
+        let text = if self.is_terminal { visible(text) } else { text.into() };
+        self.stdout.write_all(text.as_bytes())
+    }
+
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        self.stdout.flush()
+    }
 }
 
 /// `text` without what a terminal obeys instead of showing it: such characters become escapes of Rust's, like `\u{1b}`. Names in files and

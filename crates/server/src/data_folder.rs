@@ -14,6 +14,7 @@ use crate::files::{is_own_name, write_durably};
 /// Says that the folder is a server's.
 const MARKER: &str = "rustorch-data.json";
 const MARKER_TEXT: &[u8] = b"{\"format\": 1}\n";
+const PARTIAL_MARKER: &str = "rustorch-data.part";
 const LOCK: &str = "lock";
 const FILES: &str = "files";
 const BATCHES: &str = "batches";
@@ -84,6 +85,8 @@ fn check(folder: &Path) -> io::Result<()> {
             Some(FILES) => all_names(&entry.path(), is_own_name)?,
             Some(BATCHES) => all_names(&entry.path(), is_batch_id)?,
             Some(LOCK) if entry.metadata()?.len() == 0 => {}
+            // What a first start on a full disk has left of it.
+            Some(PARTIAL_MARKER) if kind.is_file() && MARKER_TEXT.starts_with(&fs::read(entry.path())?) => {}
             _ => return Err(foreign(&entry.path(), "an empty folder, or only what a server has made in it")),
         }
     }
@@ -151,6 +154,19 @@ mod tests {
         check("own-batches", "batches/of-cookies/recipe", "expected only what a server has made");
         check("plain-files", "files", "expected a folder");
         check("plain-batches", "batches", "expected a folder");
+    }
+
+    #[test]
+    fn a_first_start_that_failed_can_be_repeated() {
+        let folder = folder("failed");
+        for begun in ["", "{\"form"] {
+            fs::write(folder.join(PARTIAL_MARKER), begun).unwrap();
+            drop(DataFolder::open(&folder).unwrap());
+            fs::remove_file(folder.join(MARKER)).unwrap();
+        }
+        fs::write(folder.join(PARTIAL_MARKER), "my data").unwrap();
+        assert!(DataFolder::open(&folder).is_err());
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

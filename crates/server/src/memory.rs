@@ -29,21 +29,28 @@ pub(crate) struct Memory {
     body_units: usize,
     parsed: Arc<Semaphore>,
     parsed_units: u32,
+    /// For what bodies of at most [`FREE`] bytes become: they do not wait for the large ones.
+    parsed_small: Arc<Semaphore>,
+    small_units: u32,
 }
 
 /// Memory that something holds.
 pub(crate) type Held = Option<OwnedSemaphorePermit>;
 
 impl Memory {
-    /// A quarter of `bytes` is for bodies that arrive, the rest for what they become.
+    /// A quarter of `bytes` is for bodies that arrive, an eighth for what small ones become, the rest for what large ones become.
     pub fn new(bytes: usize) -> Self {
         let units = (bytes / UNIT).clamp(4, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
-        let parsed = units - units / 4;
+        // The largest of the small ones has room, however little memory there is.
+        let small = (units / 8).max(FREE / UNIT * PARSED_PER_BYTE);
+        let parsed = (units - units / 4).saturating_sub(small).max(1);
         Self {
             bodies: Arc::new(Semaphore::new(units / 4)),
             body_units: units / 4,
             parsed: Arc::new(Semaphore::new(parsed)),
             parsed_units: u32::try_from(parsed).unwrap_or(u32::MAX),
+            parsed_small: Arc::new(Semaphore::new(small)),
+            small_units: u32::try_from(small).unwrap_or(u32::MAX),
         }
     }
 
@@ -65,16 +72,20 @@ impl Memory {
         Ok(())
     }
 
-    /// Waits until a body of `len` bytes may be parsed. The largest are parsed alone.
+    /// Waits until a body of `len` bytes may be parsed. The largest are parsed one at a time.
     ///
     /// # Errors
     /// 503 if the system lacks the memory that this body, and all others that are being parsed, may become.
     pub async fn parse(&self, len: usize) -> Result<Held, Refusal> {
         let wanted = u32::try_from(len.saturating_mul(PARSED_PER_BYTE).div_ceil(UNIT)).unwrap_or(u32::MAX);
+        // Nobody closes the semaphores.
+        if len <= FREE {
+            let own = wanted.min(self.small_units);
+            return Ok(Arc::clone(&self.parsed_small).acquire_many_owned(own).await.ok());
+        }
         let own = wanted.min(self.parsed_units);
-        // Nobody closes the semaphore.
         let held = Arc::clone(&self.parsed).acquire_many_owned(own).await.ok();
-        if len > FREE {
+        {
             let all = self.parsed_units as usize - self.parsed.available_permits();
             probe((all + (wanted - own) as usize) * UNIT)?;
         }
@@ -141,6 +152,8 @@ fn full() -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[test]
@@ -153,6 +166,19 @@ mod tests {
         append(&mut buffer, b"c").unwrap();
         assert_eq!(buffer, b"abc");
         assert_eq!(to_json(&[1, 2]).unwrap(), b"[1,2]");
+    }
+
+    #[test]
+    fn small_bodies_do_not_wait_for_large_ones_to_be_parsed() {
+        let memory = Memory::new(64 << 20);
+        let large = memory.parse(8 << 20).now_or_never().unwrap().unwrap();
+        assert!(memory.parse(FREE + 1).now_or_never().is_none());
+        let small = memory.parse(FREE).now_or_never().unwrap().unwrap();
+        // They are bounded too.
+        let others: Vec<_> = std::iter::from_fn(|| memory.parse(FREE).now_or_never()).take(100).collect();
+        assert_eq!(others.len(), 1);
+        drop((large, small, others));
+        assert!(memory.parse(FREE + 1).now_or_never().is_some());
     }
 
     #[test]

@@ -21,6 +21,11 @@ pub(crate) fn method(
     let fuel = value.as_str().map_or_else(|| value.len().unwrap_or_default(), |text| text.len() / 64);
     state.consume_fuel(fuel as u64)?;
     if let Some(text) = value.as_str()
+        && name == "format"
+    {
+        state.consume_fuel(widths(text))?;
+    }
+    if let Some(text) = value.as_str()
         && let Some(found) = string_method(state, text, name, args)
     {
         return found;
@@ -143,10 +148,14 @@ fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
 pub(crate) fn percent(state: &State<'_, '_>, text: &str, value: Value) -> Result<String, Error> {
     let is_tuple = value.as_object().is_some_and(|object| object.type_name().ends_with("::Tuple"));
     let values = if is_tuple { value.try_iter()?.collect() } else { vec![value] };
-    // A width is digits in the text, and as long as they say.
-    let widths = text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u64>().ok());
-    state.consume_fuel(widths.fold(text.len() as u64, u64::saturating_add))?;
+    state.consume_fuel(widths(text))?;
     format(FormatStyle::Printf, text, &values)
+}
+
+/// The fuel for a text that values are put into. A width or a precision is digits in the text, and what is made is as long as they say.
+fn widths(text: &str) -> u64 {
+    let digits = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    digits.fold(text.len() as u64, |sum, digits| sum.saturating_add(digits.parse().unwrap_or(u64::MAX)))
 }
 
 /// The test `callable`.

@@ -113,8 +113,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let input = Input::open(&args.input_file, format, Compression::Decompress)?;
     note_pipe(&args.output_file, "reader");
     let output = Output::open(&args.output_file)?;
-    for read in [&args.input_file, &args.model.file.model] {
-        output.must_not_be(read)?;
+    for read in args.model.file.paths().into_iter().chain([args.input_file.clone()]) {
+        output.must_not_be(&read)?;
     }
     // Before the model is loaded, which may take minutes.
     let scan = input.scan(args.shard)?;

@@ -503,3 +503,26 @@ fn a_run_that_goes_on_begins_where_it_was() {
     let began = format!("progress: {share} % of the input, 0 requests, ");
     assert!(ran.stderr.lines().any(|line| line.starts_with(&began)), "{began}: {}", ran.stderr);
 }
+
+#[test]
+fn a_file_beside_the_output_that_is_no_manifest_is_left_alone() {
+    let folder = folder("beside");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    write_lines(&input, &requests(1));
+    let (manifest, precious) = (folder.join("out.jsonl.run.json"), folder.join("precious"));
+    let args = ["batch", "-i", arg(&input), "-o", arg(&output)];
+    for text in ["precious", "[1]", "{}"] {
+        fs::write(&manifest, text).unwrap();
+        fail(&args, b"", 1, "out.jsonl.run.json: ");
+        assert_eq!(fs::read_to_string(&manifest).unwrap(), text);
+    }
+    fs::remove_file(&manifest).unwrap();
+    // Nor is a file that a link of the temporary file's name leads to.
+    #[cfg(unix)]
+    {
+        fs::write(&precious, "precious").unwrap();
+        std::os::unix::fs::symlink(&precious, folder.join("out.jsonl.run.json.rustorch.tmp")).unwrap();
+        succeed(&args, b"");
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    }
+}

@@ -9,6 +9,7 @@ mod batch_files;
 mod batch_refusals;
 mod batch_streams;
 mod bench;
+mod chat;
 #[cfg(feature = "device-tests")]
 mod device;
 mod generate;

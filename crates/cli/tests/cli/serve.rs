@@ -265,6 +265,8 @@ fn a_file_may_have_several_keys_with_weights() {
     check("a\nb 0\n", "line 2: expected a weight of 1 to 1000 behind the key, found \"0\"");
     check("a b c\n", "line 1: expected a weight of 1 to 1000 behind the key, found \"b c\"");
     check("a\nb\na 3\n", "line 3: expected each key once");
+    #[cfg(unix)]
+    fail(&["serve", "--api-key-file", "/dev/zero"], b"", 1, "expected at most 1048576 bytes of keys");
     check("\u{fc}\n", "line 1: expected a key of visible ASCII characters");
 }
 

@@ -42,12 +42,7 @@ fn help_names_every_option() {
             "{command}: untested options in\n{short}"
         );
     };
-    let generate = &[
-        "-p, --prompt",
-        "-f, --file",
-        "-n, --max-tokens",
-        "--chat",
-        "--system",
+    let sampling = &[
         "--temperature",
         "--top-k",
         "--top-p",
@@ -69,13 +64,22 @@ fn help_names_every_option() {
         "--presence-penalty",
         "--stop",
         "--ignore-eos",
+    ];
+    let generate = &[
+        "-p, --prompt",
+        "-f, --file",
+        "-n, --max-tokens",
+        "--chat",
+        "--system",
         "--json",
         "--json-schema",
         "--regex",
         "--grammar",
     ];
     let model = &[RUN, CAPACITY].concat();
-    check("generate", generate, model);
+    check("generate", &[generate, &sampling[..]].concat(), model);
+    let chat = &["--system", "-n, --max-tokens", "--chat-template"];
+    check("chat", &[chat, &sampling[..]].concat(), model);
     let batch = &[
         "-i, --input-file",
         "-o, --output-file",

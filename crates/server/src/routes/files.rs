@@ -29,12 +29,13 @@ const PIECE: usize = 64 << 10;
 const MAX_WORD: usize = 512;
 
 pub(crate) async fn upload(State(app): State<AppState>, request: Request) -> Result<Json<Value>, Refusal> {
+    let store = store(&app)?;
     let is_sent = !request.headers().contains_key(EXPECT);
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| {
         let message = format!("body: expected multipart/form-data, {error}");
         Refusal::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     })?;
-    let stored = store_form(&app, &mut form).await;
+    let stored = store_form(&app, store, &mut form).await;
     if stored.is_err() && is_sent {
         discard(&mut form).await;
     }
@@ -54,8 +55,7 @@ async fn discard(form: &mut Multipart) {
     }
 }
 
-async fn store_form(app: &App, form: &mut Multipart) -> Result<StoredFile, Refusal> {
-    let store = store(app)?;
+async fn store_form(app: &App, store: Arc<FileStore>, form: &mut Multipart) -> Result<StoredFile, Refusal> {
     let (mut content, mut purpose) = (None, None);
     while let Some(field) = form.next_field().await.map_err(malformed)? {
         match field.name() {
