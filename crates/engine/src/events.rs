@@ -53,6 +53,8 @@ impl EventSender {
     }
 
     pub fn finish(&mut self, reason: FinishReason, usage: Usage, stop_string: Option<String>) {
+        let (prompt_tokens, generated_tokens) = (usage.prompt_tokens, usage.completion_tokens);
+        tracing::debug!(?reason, prompt_tokens, generated_tokens, "finished");
         self.end(Ending::Finished(reason), Event::Finished { reason, usage, stop_string });
     }
 
