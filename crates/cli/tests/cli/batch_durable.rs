@@ -495,7 +495,7 @@ fn a_run_that_goes_on_begins_where_it_was() {
     let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
     succeed(&args, b"");
     let done = fs::metadata(&input).unwrap().len();
-    lines.push(json!({"custom_id": "last", "prompt": "One day", "max_tokens": 30, "ignore_eos": true}));
+    lines.push(json!({"custom_id": "last", "prompt": "One day", "max_tokens": 900, "ignore_eos": true}));
     write_lines(&input, &lines);
     let share = done * 100 / fs::metadata(&input).unwrap().len();
     let ran = run(&[&args[..], &["--progress-interval", "0.000001"]].concat(), b"");

@@ -91,7 +91,7 @@ fn what_does_not_fit_is_taken_back() {
 #[cfg(unix)]
 #[test]
 fn an_answer_is_stopped_and_the_program_goes_on() {
-    let mut child = start(&["chat", "--temperature", "0", "--ignore-eos"]);
+    let mut child = start(&["chat", "--temperature", "0", "--ignore-eos", "--ctx", "8192"]);
     child.stdin.take().unwrap().write_all(b"Tell me a story\n/stats\n").unwrap();
     let mut said = child.stdout.take().unwrap();
     said.read_exact(&mut [0; 4]).unwrap();
@@ -101,5 +101,5 @@ fn an_answer_is_stopped_and_the_program_goes_on() {
     let ran = child.wait_with_output().unwrap();
     assert_eq!(ran.status.code(), Some(0));
     let noted = String::from_utf8(ran.stderr).unwrap();
-    assert!(noted.ends_with("\nstopped\nno answer yet; the context holds 1,024 tokens\n"), "{noted}");
+    assert!(noted.ends_with("\nstopped\nno answer yet; the context holds 8,192 tokens\n"), "{noted}");
 }
