@@ -217,7 +217,7 @@ def test_batch_output_is_read_by_the_clients_types(tmp_path):
     """Of `rustorch batch`, the command."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps(line) + "\n" for line in lines(9)))
-    subprocess.run([BINARY, "batch", "-i", source, "-o", target], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([BINARY, "batch", "--fail-on", "all", "-i", source, "-o", target], check=True, stderr=subprocess.DEVNULL)
     results = [json.loads(line) for line in target.read_text().splitlines()]
     check_results([result for result in results if result["custom_id"] != "wrong"], 9)
 
