@@ -43,14 +43,15 @@ impl Gathered {
     }
 }
 
-/// Bytes of a parsed body after which freed memory is given back to the system. It may have become so much as to be worth the
+/// Bytes of a body after which freed memory is given back to the system. It may have become so much as to be worth the
 /// milliseconds that this takes.
 const RELEASE_AFTER: usize = 1 << 20;
 
 impl Drop for Gathered {
     fn drop(&mut self) {
-        // What it was parsed into has been dropped; the place among the parsed bodies is given up afterwards.
-        if self.parsed.is_some() && self.bytes.len() >= RELEASE_AFTER {
+        // What it was parsed into has been dropped; the place among the parsed bodies is given up afterwards. A body that was refused
+        // leaves as much.
+        if self.bytes.len() >= RELEASE_AFTER {
             drop(std::mem::take(&mut self.bytes));
             release_freed_memory();
         }
