@@ -62,14 +62,11 @@ impl Manifest {
 
     /// Refuses a file beside the output that is no manifest: somebody else's, which would be replaced.
     pub(crate) fn must_not_hide(output: &Path) -> Result<()> {
-        let manifest = Self::path(output);
-        match fs::read(&manifest) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            text => match serde_json::from_slice(&text.map_err(Error::io(&manifest))?) {
-                Ok(Value::Object(fields)) if fields.contains_key("rustorch") => Ok(()),
-                Ok(found) => Err(Error::BadManifest { manifest, found: openai::shown(&found) }),
-                Err(error) => Err(Error::BadManifest { manifest, found: error.to_string() }),
-            },
+        match read(&Self::path(output))? {
+            Some(found) if found.get("rustorch").is_none() => {
+                Err(Error::BadManifest { manifest: Self::path(output), found: openai::shown(&found) })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -77,16 +74,8 @@ impl Manifest {
     /// else is the same.
     pub(crate) fn check(&self, output: &Path) -> Result<Vec<Difference>> {
         let manifest = Self::path(output);
-        let text = match fs::read(&manifest) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::NoManifest { output: output.to_owned(), manifest });
-            }
-            text => text.map_err(Error::io(&manifest))?,
-        };
-        let expected: Value = match serde_json::from_slice(&text) {
-            Ok(value @ Value::Object(_)) => value,
-            Ok(found) => return Err(Error::BadManifest { manifest, found: openai::shown(&found) }),
-            Err(error) => return Err(Error::BadManifest { manifest, found: error.to_string() }),
+        let Some(expected) = read(&manifest)? else {
+            return Err(Error::NoManifest { output: output.to_owned(), manifest });
         };
         let found = serde_json::to_value(self).expect("names, numbers and strings are JSON");
         let differences = differences(&expected, &found);
@@ -97,6 +86,20 @@ impl Manifest {
             return Ok(differences);
         }
         Err(Error::OtherRun { output: output.to_owned(), differences })
+    }
+}
+
+/// The JSON object in the file at `manifest`, if there is a file.
+fn read(manifest: &Path) -> Result<Option<Value>> {
+    let text = match fs::read(manifest) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(Error::io(manifest))?,
+    };
+    let bad = |found| Err(Error::BadManifest { manifest: manifest.to_owned(), found });
+    match serde_json::from_slice(&text) {
+        Ok(value @ Value::Object(_)) => Ok(Some(value)),
+        Ok(found) => bad(openai::shown(&found)),
+        Err(error) => bad(error.to_string()),
     }
 }
 

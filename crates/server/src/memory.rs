@@ -31,7 +31,6 @@ pub(crate) struct Memory {
     parsed_units: u32,
     /// For what bodies of at most [`FREE`] bytes become: they do not wait for the large ones.
     parsed_small: Arc<Semaphore>,
-    small_units: u32,
 }
 
 /// Memory that something holds.
@@ -50,7 +49,6 @@ impl Memory {
             parsed: Arc::new(Semaphore::new(parsed)),
             parsed_units: u32::try_from(parsed).unwrap_or(u32::MAX),
             parsed_small: Arc::new(Semaphore::new(small)),
-            small_units: u32::try_from(small).unwrap_or(u32::MAX),
         }
     }
 
@@ -80,15 +78,12 @@ impl Memory {
         let wanted = u32::try_from(len.saturating_mul(PARSED_PER_BYTE).div_ceil(UNIT)).unwrap_or(u32::MAX);
         // Nobody closes the semaphores.
         if len <= FREE {
-            let own = wanted.min(self.small_units);
-            return Ok(Arc::clone(&self.parsed_small).acquire_many_owned(own).await.ok());
+            return Ok(Arc::clone(&self.parsed_small).acquire_many_owned(wanted).await.ok());
         }
         let own = wanted.min(self.parsed_units);
         let held = Arc::clone(&self.parsed).acquire_many_owned(own).await.ok();
-        {
-            let all = self.parsed_units as usize - self.parsed.available_permits();
-            probe((all + (wanted - own) as usize) * UNIT)?;
-        }
+        let all = self.parsed_units as usize - self.parsed.available_permits();
+        probe((all + (wanted - own) as usize) * UNIT)?;
         Ok(held)
     }
 

@@ -290,18 +290,7 @@ fn an_output_that_is_the_input_or_the_model_is_refused() {
     fs::write(&model, crate::harness::demo_bytes()).unwrap();
     let before = (fs::read(&input).unwrap(), fs::read(&model).unwrap());
     for output in [&input, &link, &model] {
-        let args = [
-            "batch",
-            "--fail-on",
-            "all",
-            "-i",
-            arg(&input),
-            "-o",
-            arg(output),
-            "-m",
-            arg(&model),
-            "--overwrite",
-        ];
+        let args = ["batch", "-i", arg(&input), "-o", arg(output), "-m", arg(&model), "--overwrite"];
         let ran = run(&args, b"");
         assert_eq!(ran.code, Some(1), "{}", ran.stderr);
         assert!(ran.stderr.contains("expected an output file other than"), "{}", ran.stderr);
@@ -374,12 +363,7 @@ fn shards_are_parts_of_the_whole() {
     }
     assert_eq!(parts, results(&whole));
     for wrong in ["0/3", "4/3", "1", "a/b"] {
-        fail(
-            &["batch", "--fail-on", "all", "-i", "-", "-o", "-", "--shard", wrong],
-            b"",
-            2,
-            "expected I/N with I from 1 to N",
-        );
+        fail(&["batch", "-i", "-", "-o", "-", "--shard", wrong], b"", 2, "expected I/N with I from 1 to N");
     }
 }
 
