@@ -175,6 +175,7 @@ template <int W, typename E> INLINE u32 value_sums(Shared& s, const E* v, u32 co
 // grid: rows, cached heads times groups of heads, splits (or 1).
 template <typename E> INLINE void attend(const Attention& a) {
     __shared__ Shared s;
+    await_previous();
     u32 row = blockIdx.x, position = a.positions[row];
     u32 per_kv = a.num_heads / a.num_kv_heads, groups = (per_kv + GROUP - 1) / GROUP;
     u32 kv_head = blockIdx.y / groups, first_head = kv_head * per_kv + blockIdx.y % groups * GROUP;
@@ -332,6 +333,7 @@ KERNEL __launch_bounds__(THREADS) attention_f32(Attention a) { attend<float>(a);
 
 // Merges the partials of a row and head in the order of the splits. grid: rows, heads.
 KERNEL __launch_bounds__(THREADS) attention_merge(Attention a) {
+    await_previous();
     u32 row = blockIdx.x, head = blockIdx.y, position = a.positions[row], dim = a.head_dim;
     u32 first_split = first_seen(a, position) / SPLIT, end_split = position / SPLIT + 1;
     for (u32 col = threadIdx.x; col < dim; col += THREADS) {
@@ -372,6 +374,7 @@ INLINE u64 page_row(const Reference& r, u32 row, u32 head, u32 position) {
 }
 
 KERNEL attention_scores(Reference r) {
+    await_previous();
     u32 row = blockIdx.y, head = blockIdx.z, position = blockIdx.x * 64 + threadIdx.x;
     u32 own = r.positions[row];
     if (position > own) {
@@ -394,6 +397,7 @@ KERNEL attention_scores(Reference r) {
 
 // A warp takes a row and head. grid: rows, heads.
 KERNEL attention_softmax(Reference r) {
+    await_previous();
     u32 row = blockIdx.x, head = blockIdx.y, len = r.positions[row] + 1;
     float* scores = r.scores + ((u64)row * r.num_heads + head) * r.context;
     float largest = scores[0];
@@ -418,6 +422,7 @@ KERNEL attention_softmax(Reference r) {
 
 // grid: rows, heads.
 KERNEL attention_values(Reference r) {
+    await_previous();
     u32 row = blockIdx.x, head = blockIdx.y, own = r.positions[row];
     const float* weights = r.scores + ((u64)row * r.num_heads + head) * r.context;
     u32 first = r.window && own + 1 > r.window ? own + 1 - r.window : 0;

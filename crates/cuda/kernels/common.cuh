@@ -15,6 +15,15 @@ typedef unsigned long long u64;
 // Columns that a warp multiplies at a time; rows of f16 activations are padded with zeros to whole chunks.
 #define CHUNK 128
 
+// A kernel may start while the one before it in the queue runs (compute capability 9.0): it must wait before it touches what others
+// write. Until then it can load weights. It lets the next one start at once.
+INLINE void await_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 INLINE float min_f(float a, float b) { return a < b ? a : b; }
 INLINE float max_f(float a, float b) { return a > b ? a : b; }
 INLINE u32 min_u(u32 a, u32 b) { return a < b ? a : b; }

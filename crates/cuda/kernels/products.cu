@@ -24,6 +24,9 @@ struct Product {
     const u32* order;    // the pairs by expert, or null
     const u32* groups;   // of pairs, as `sort_pairs` writes them
     u32 rows, cols, half_stride, tokens, out_stride, out_first, pairs_per_row;
+    u32 splits;     // of the leaves, over blocks (wide kernels)
+    float4* leaves; // of tiles, where there are several
+    u32* arrivals;  // of the blocks of a tile; zeros between launches
 };
 
 // The tokens that a block takes, and the weights.
@@ -82,6 +85,7 @@ template <int I> INLINE void embed_four(const Raw& raw, float* out, u32 col, u32
 
 // A thread takes a block. grid: blocks over 64, tokens.
 KERNEL embed(Embedding e) {
+    await_previous();
     u32 block = blockIdx.x * 64 + threadIdx.x, row = e.token_ids[blockIdx.y];
     if (32 * block >= e.cols) {
         return;
@@ -105,6 +109,7 @@ KERNEL embed(Embedding e) {
 // F32: a warp takes a row and four tokens at a time, a lane four columns of each 128; lanes are added in a tree of fixed shape.
 // grid: rows over 8, groups of `size` tokens.
 KERNEL float_product(Product p, u32 size) {
+    await_previous();
     Group g;
     u32 row = blockIdx.x * 8 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     if (!group_of(p, size, g) || row >= p.rows) {
@@ -200,6 +205,9 @@ INLINE void load_rows(const Planes& p, const Rows& r, u32 chunk, Raw& upper, Raw
 template <int N> INLINE void few(const Product& p) {
     __shared__ float leaves[LEAVES][N * 8][16];
     Group g;
+    if (p.groups) {
+        await_previous();
+    }
     if (!group_of(p, N * 8, g)) {
         return;
     }
@@ -207,6 +215,11 @@ template <int N> INLINE void few(const Product& p) {
     u32 chunks = (p.cols + CHUNK - 1) / CHUNK;
     u32 chunk = leaf * chunks / LEAVES, end = (leaf + 1) * chunks / LEAVES;
     Rows rows = rows_of(blockIdx.x, p.cols);
+    Raw upper, lower;
+    if (chunk < end) {
+        load_rows(g.planes, rows, chunk, upper, lower);
+    }
+    await_previous();
     const u16* x[N];
 #pragma unroll
     for (u32 n = 0; n < N; n++) {
@@ -214,10 +227,6 @@ template <int N> INLINE void few(const Product& p) {
         x[n] = place < g.count ? p.half + (u64)input_row(p, g, place) * p.half_stride + 8 * (lane & 3) : nullptr;
     }
     float sums[N][4] = {};
-    Raw upper, lower;
-    if (chunk < end) {
-        load_rows(g.planes, rows, chunk, upper, lower);
-    }
     for (; chunk < end; chunk++) {
         Prepared of_upper = prepare(upper), of_lower = prepare(lower);
         if (chunk + 1 < end) {
@@ -227,7 +236,7 @@ template <int N> INLINE void few(const Product& p) {
     {                                                                                                                             \
         uint4 b[N];                                                                                                               \
         _Pragma("unroll") for (u32 n = 0; n < N; n++) {                                                                           \
-            b[n] = x[n] ? __ldg((const uint4*)(x[n] + chunk * CHUNK + 32 * J)) : uint4{0, 0, 0, 0};                               \
+            b[n] = x[n] ? *(const uint4*)(x[n] + chunk * CHUNK + 32 * J) : uint4{0, 0, 0, 0};                               \
         }                                                                                                                         \
         two_steps<J, N>(sums, of_upper, of_lower, b);                                                                             \
     }
@@ -292,6 +301,7 @@ INLINE void copy_tokens(const Product& p, u16* to, u32 first, u32 chunk) {
 // 128 rows and 128 tokens; a warp takes 32 rows and 64 tokens, and one leaf after the other. grid: groups of tokens, rows over 128.
 KERNEL __launch_bounds__(256, 1) product_many(Product p) {
     extern __shared__ __align__(16) u16 stages[]; // [2][TOKENS][STRIDE]
+    await_previous();
     u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     u32 first = blockIdx.x * TOKENS, first_tile = blockIdx.y * 8 + 2 * (warp & 3);
     u32 last_tile = (p.rows + 15) / 16 - 1, chunks = (p.cols + CHUNK - 1) / CHUNK;
@@ -357,5 +367,9 @@ KERNEL __launch_bounds__(256, 1) product_many(Product p) {
         }
     }
 }
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#include "wide.cuh"
+#endif
 
 #endif

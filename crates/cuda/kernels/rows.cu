@@ -68,6 +68,7 @@ INLINE void norm_vectors(float4* x, const float4* delta, const float4* weight, f
 
 // x += delta if there is one; out = x / sqrt(mean(x^2) + eps) * weight. A block takes a row.
 KERNEL rms_norm(float* x, const float* delta, const float* weight, float* out, u16* half_out, u32 cols, u32 half_stride, float eps) {
+    await_previous();
     __shared__ float shared[8];
     u64 first = (u64)blockIdx.x * cols;
     u16* half_row = half_out ? half_out + (u64)blockIdx.x * half_stride : half_out;
@@ -98,6 +99,7 @@ KERNEL rms_norm(float* x, const float* delta, const float* weight, float* out, u
 
 // The f16 copy of rows. grid: rows, columns over 256.
 KERNEL copy_to_half(const float* x, u16* half_out, u32 cols, u32 half_stride) {
+    await_previous();
     u32 row = blockIdx.x, col = blockIdx.y * THREADS + threadIdx.x;
     if (col < cols) {
         half_out[(u64)row * half_stride + activation_at(col)] = activation(x[(u64)row * cols + col]);
@@ -105,6 +107,7 @@ KERNEL copy_to_half(const float* x, u16* half_out, u32 cols, u32 half_stride) {
 }
 
 KERNEL add(float* x, const float* delta, u64 len) {
+    await_previous();
     u64 i = (u64)blockIdx.x * THREADS + threadIdx.x;
     if (i < len) {
         x[i] += delta[i];
@@ -112,6 +115,7 @@ KERNEL add(float* x, const float* delta, u64 len) {
 }
 
 KERNEL scale(float* x, u64 len, float factor) {
+    await_previous();
     u64 i = (u64)blockIdx.x * THREADS + threadIdx.x;
     if (i < len) {
         x[i] *= factor;
@@ -119,6 +123,7 @@ KERNEL scale(float* x, u64 len, float factor) {
 }
 
 KERNEL softcap(float* x, u64 len, float cap) {
+    await_previous();
     u64 i = (u64)blockIdx.x * THREADS + threadIdx.x;
     if (i < len) {
         x[i] = cap * tanhf(x[i] / cap);
@@ -127,6 +132,7 @@ KERNEL softcap(float* x, u64 len, float cap) {
 
 // out[i, j] = act(gate_up[i, j], gate_up[i, cols + j]). grid: rows, columns over 256.
 KERNEL gated(const float* gate_up, float* out, u16* half_out, u32 cols, u32 half_stride, u32 act) {
+    await_previous();
     u32 row = blockIdx.x, col = blockIdx.y * THREADS + threadIdx.x;
     if (col >= cols) {
         return;
@@ -153,6 +159,7 @@ KERNEL gated(const float* gate_up, float* out, u16* half_out, u32 cols, u32 half
 
 // Norms each head of the queries and keys. A warp takes a head; grid: heads, rows.
 KERNEL norm_heads(float* qkv, const float* q_weight, const float* k_weight, u32 num_heads, u32 head_dim, u32 cols, float eps) {
+    await_previous();
     float* head = qkv + (u64)blockIdx.y * cols + blockIdx.x * head_dim;
     const float* weight = blockIdx.x < num_heads ? q_weight : k_weight;
     float sum = 0.0f;
@@ -167,6 +174,7 @@ KERNEL norm_heads(float* qkv, const float* q_weight, const float* k_weight, u32 
 
 // Multiplies the queries of each row by the factor of its position.
 KERNEL scale_queries(const u32* positions, const float* factors, float* qkv, u32 q_cols, u32 cols) {
+    await_previous();
     u32 col = blockIdx.x * THREADS + threadIdx.x;
     if (col < q_cols) {
         qkv[(u64)blockIdx.y * cols + col] *= factors[positions[blockIdx.y]];
@@ -178,6 +186,7 @@ KERNEL scale_queries(const u32* positions, const float* factors, float* qkv, u32
 //   pages: [page][kv_head][page_size][head_dim]
 KERNEL rope_store_kv(const u32* positions, const u32* slots, const float* table, float* qkv, void* k_pages, void* v_pages,
                      u32 num_heads, u32 num_kv_heads, u32 head_dim, u32 page_size, u32 rope_dim, u32 halves, u32 is_half) {
+    await_previous();
     u32 row = blockIdx.y, head = blockIdx.x;
     u32 cols = (num_heads + 2 * num_kv_heads) * head_dim;
     float* x = qkv + (u64)row * cols + head * head_dim;
@@ -220,6 +229,7 @@ KERNEL rope_store_kv(const u32* positions, const u32* slots, const float* table,
 
 // out[i] = x[wanted[i]]. A block takes 256 columns of a row.
 KERNEL gather_rows(const u32* wanted, const float* x, float* out, u16* half_out, u32 cols, u32 half_stride) {
+    await_previous();
     u32 col = blockIdx.x * THREADS + threadIdx.x;
     if (col < cols) {
         float value = x[(u64)wanted[blockIdx.y] * cols + col];
@@ -261,6 +271,7 @@ INLINE void block_best(u32& key, u32& index, u32* keys, u32* indices) {
 
 // The index of each row's highest value; 0xffffffff of a row without any above minus infinity.
 KERNEL argmax(const float* x, u32* out, u32 cols, u32 first_row) {
+    await_previous();
     __shared__ u32 keys[THREADS], indices[THREADS];
     u64 first = (u64)(first_row + blockIdx.x) * cols;
     u32 best = 0x80000000u - 0x7f800000u, index = 0xffffffffu;
@@ -280,6 +291,7 @@ KERNEL argmax(const float* x, u32* out, u32 cols, u32 first_row) {
 // The experts of each token by rank, and their weights. A block takes a token.
 KERNEL route(const float* logits, u32* ids, float* weights, u32 experts, u32 top_k, float min_sum, float factor, u32 of_selected,
              u32 norm) {
+    await_previous();
     __shared__ u32 keys[THREADS], indices[THREADS];
     __shared__ float shared[8];
     const float* x = logits + (u64)blockIdx.x * experts;
@@ -334,6 +346,7 @@ KERNEL route(const float* logits, u32* ids, float* weights, u32 experts, u32 top
 // The pairs sorted by expert, and cut into groups of up to `group` pairs of one expert: their number, then of each its expert,
 // its first place in the order, and its pairs. One block; the order of an expert's pairs is none that a result depends on.
 KERNEL sort_pairs(const u32* ids, u32* order, u32* groups, u32 pairs, u32 experts, u32 group) {
+    await_previous();
     __shared__ u32 counts[MAX_EXPERTS], places[MAX_EXPERTS], firsts[MAX_EXPERTS];
     for (u32 expert = threadIdx.x; expert < experts; expert += THREADS) {
         counts[expert] = 0;
@@ -372,6 +385,7 @@ KERNEL sort_pairs(const u32* ids, u32* order, u32* groups, u32 pairs, u32 expert
 // out[t, j] = sum over ranks, in order, of weights[t, rank] * x[t * top_k + rank, j], then of the shared expert's output.
 KERNEL combine_experts(const float* x, const float* weights, const float* shared_out, const float* gate, float* out, u32 cols,
                        u32 top_k) {
+    await_previous();
     u32 token = blockIdx.y, col = blockIdx.x * THREADS + threadIdx.x;
     if (col >= cols) {
         return;

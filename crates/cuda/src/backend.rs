@@ -24,6 +24,7 @@ use crate::kv_cache::CudaKvCache;
 use crate::matrix::{CudaMatrix, ExpertMatrix, Planes};
 use crate::modules::{FormatKernels, Products, RowKernels};
 use crate::plan::{CudaPlan, Section};
+use crate::wide::{Leaves, WIDE_FROM, WIDE_ROWS, Wide, splits_of, wide_blocks};
 
 /// Tokens of a block of the product for many tokens, and rows.
 const MANY: usize = 128;
@@ -39,6 +40,7 @@ pub struct CudaBackend {
     failure: Mutex<Option<Error>>,
     staging: Mutex<Option<HostWords>>,
     multiprocessors: usize,
+    leaves: Option<Leaves>,
 }
 
 /// The part of a product's parameters that is the same for dense layers and for experts.
@@ -63,13 +65,15 @@ impl CudaBackend {
     /// When the driver refuses, or takes none of the kernels.
     pub fn new(card: &Card) -> Result<Self> {
         let context = card.open()?;
+        let multiprocessors = card.multiprocessors()? as usize;
         Ok(Self {
             rows: RowKernels::load(&context, card.capability())?,
             card: card.clone(),
             formats: Mutex::default(),
             failure: Mutex::default(),
             staging: Mutex::default(),
-            multiprocessors: card.multiprocessors()? as usize,
+            multiprocessors,
+            leaves: Leaves::new(&context, card.capability(), multiprocessors)?,
             context,
         })
     }
@@ -151,6 +155,18 @@ impl CudaBackend {
         self.launch(&self.rows.rms_norm, [rows, 1, 1], &args);
     }
 
+    /// How a kernel of `wide.cuh` takes a product, if one does.
+    fn wide<'a>(&self, shape: &ProductShape<'a>, tokens: usize) -> Option<Wide<'a>> {
+        let Products::Tensor { wide, .. } = &shape.kernels.products else { return None };
+        if tokens <= WIDE_FROM {
+            return None;
+        }
+        let (size, kernel) = wide.iter().find(|(size, _)| tokens <= *size).or(wide.last())?;
+        let [groups, row_groups] = [tokens.div_ceil(*size), shape.rows.div_ceil(WIDE_ROWS)];
+        let splits = splits_of(groups * row_groups, self.multiprocessors * wide_blocks(*size));
+        Some(Wide { kernel, grid: [groups, row_groups, splits], splits })
+    }
+
     /// `out = weight * x + bias` for `tokens` rows of `x`, or for pairs.
     fn product(
         &self,
@@ -162,6 +178,8 @@ impl CudaBackend {
     ) {
         let is_float = matches!(shape.kernels.products, Products::Floats(_));
         let half = if is_float { 0 } else { self.half_of(x) };
+        let wide = if pairs.is_some() { None } else { self.wide(shape, tokens) };
+        let (leaves, arrivals) = self.leaves.as_ref().map_or((0, 0), Leaves::addresses);
         let planes = shape.planes.addresses();
         let of_expert = shape.planes.words();
         let (order, groups) =
@@ -184,10 +202,16 @@ impl CudaBackend {
             words(shape.rows, shape.cols),
             words(x.half_stride(), tokens),
             words(out.cols, shape.out_first),
-            words(pairs.map_or(1, |pairs| pairs.per_row), 0),
+            words(pairs.map_or(1, |pairs| pairs.per_row), wide.map_or(1, |wide| wide.splits)),
+            leaves,
+            arrivals,
         ];
         let tiles = shape.rows.div_ceil(TILE_ROWS);
         let parameters = Arg::Struct(&parameters);
+        if let Some(wide) = wide {
+            self.launch(wide.kernel, wide.grid, &[parameters]);
+            return;
+        }
         match (&shape.kernels.products, pairs) {
             (Products::Floats(kernel), _) => {
                 let size = pairs.map_or(4, |pairs| pairs.routes.group());
@@ -199,7 +223,7 @@ impl CudaBackend {
                     few.iter().find(|(size, _)| *size == routes.group()).expect("a group's kernel");
                 self.launch(kernel, [tiles, routes.max_groups(), 1], &[parameters]);
             }
-            (Products::Tensor { few, many }, None) => {
+            (Products::Tensor { few, many, .. }, None) => {
                 let blocks = [tokens.div_ceil(MANY), shape.rows.div_ceil(MANY), 1];
                 let (most, last) = &few[few.len() - 1];
                 if tokens > *most && blocks[0] * blocks[1] * 4 >= self.multiprocessors * 3 {

@@ -5,7 +5,7 @@ use devices::{DeviceMemory, GpuDescription};
 use model::Result;
 
 use crate::driver::{self, Context, RawCard};
-use crate::modules::LEAST_CAPABILITY;
+use crate::modules::{LEAST_CAPABILITY, kernels_wait};
 
 /// The least driver: it takes machine code of CUDA 12, as the embedded kernels are.
 const LEAST_DRIVER: u32 = 12_000;
@@ -134,7 +134,7 @@ impl Card {
     }
 
     pub(crate) fn open(&self) -> Result<std::sync::Arc<Context>> {
-        Context::new(self.raw)
+        Context::new(self.raw, kernels_wait(self.capability))
     }
 
     /// Multiprocessors.

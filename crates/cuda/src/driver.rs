@@ -100,6 +100,8 @@ pub(crate) struct Context {
     card: RawCard,
     context: sys::CUcontext,
     queue: sys::CUstream,
+    /// Whether a kernel may start while the one before it runs. Kernels wait for it themselves (`await_previous`).
+    overlaps: bool,
 }
 
 // SAFETY: contexts and queues of the driver may be used from any thread, also from several at once.
@@ -108,12 +110,13 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
-    pub fn new(card: RawCard) -> Result<Arc<Self>> {
+    /// Opens a card; `overlaps`: its kernels may start while the one before them runs, as all of them wait for it.
+    pub fn new(card: RawCard, overlaps: bool) -> Result<Arc<Self>> {
         let mut context = ptr::null_mut();
         // SAFETY: writes a handle, which `drop` gives back.
         let result = unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context, card.0) };
         call("opening the card", result)?;
-        let mut this = Self { card, context, queue: ptr::null_mut() };
+        let mut this = Self { card, context, queue: ptr::null_mut(), overlaps };
         this.enter()?;
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: writes a handle, which `drop` gives back.
@@ -158,23 +161,27 @@ impl Context {
             };
         }
         assert!(args.len() <= pointers.len(), "{}: too many arguments", kernel.name);
-        let [x, y, z] = grid;
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0],
+            gridDimY: grid[1],
+            gridDimZ: grid[2],
+            blockDimX: kernel.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: kernel.shared_bytes,
+            hStream: self.queue,
+            attrs: &raw mut attribute,
+            numAttrs: u32::from(self.overlaps),
+        };
         // SAFETY: the driver copies as many bytes from each pointer as the kernel's parameter has, before it returns. `args` are
-        // the kernel's own by the tests of every operation; kernel and queue live.
+        // the kernel's own by the tests of every operation; kernel, queue and attribute live.
         let result = unsafe {
-            sys::cuLaunchKernel(
-                kernel.function,
-                x,
-                y,
-                z,
-                kernel.threads,
-                1,
-                1,
-                kernel.shared_bytes,
-                self.queue,
-                pointers.as_mut_ptr(),
-                ptr::null_mut(),
-            )
+            sys::cuLaunchKernelEx(&raw const config, kernel.function, pointers.as_mut_ptr(), ptr::null_mut())
         };
         call(kernel.name, result)
     }

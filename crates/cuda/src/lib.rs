@@ -15,6 +15,7 @@ mod kv_cache;
 mod matrix;
 mod modules;
 mod plan;
+mod wide;
 
 pub use backend::CudaBackend;
 pub use buffer::CudaBuffer;

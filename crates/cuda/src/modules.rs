@@ -146,12 +146,28 @@ pub(crate) struct FormatKernels {
 pub(crate) enum Products {
     /// Sums of f32 multiply-adds.
     Floats(Kernel),
-    /// On tensor cores: up to so many tokens in a block, and for many tokens.
-    Tensor { few: [(usize, Kernel); 4], many: Kernel },
+    /// On tensor cores: up to so many tokens in a block, and for many tokens; and the kernels that take the place of both beyond a
+    /// few tokens, on cards that run them.
+    Tensor { few: Vec<(usize, Kernel)>, many: Kernel, wide: Vec<(usize, Kernel)> },
 }
 
 /// Dynamic memory of a block of the kernel for many tokens: two stages of 128 tokens of 160 halves.
 const MANY_BYTES: u32 = 2 * 128 * 160 * 2;
+
+/// Whether the kernels of a card wait for the one before them themselves (`await_previous`): those compiled for 9.0 and later do.
+pub(crate) fn kernels_wait(capability: (u32, u32)) -> bool {
+    [SM_90A, SM_120].iter().any(|file| std::ptr::eq(*file, file_for(capability)))
+}
+
+/// Whether the file of a card has the kernels of `wide.cuh`.
+pub(crate) fn has_wide_kernels(capability: (u32, u32)) -> bool {
+    capability == (9, 0)
+}
+
+/// Dynamic memory of a block of a kernel of `wide.cuh`: two stages of 128 halves a token, and 128 sums a token.
+fn wide_bytes(tokens: u32) -> u32 {
+    tokens * (2 * 128 * 2 + 128 * 4)
+}
 
 impl FormatKernels {
     pub fn load(context: &Arc<Context>, capability: (u32, u32), format: Format) -> Result<Self> {
@@ -159,13 +175,23 @@ impl FormatKernels {
         let products = if format == Format::F32 {
             Products::Floats(module.kernel(c"float_product", 256, 0)?)
         } else {
-            let few = [
+            let few = vec![
                 (8, module.kernel(c"product_8", 256, 0)?),
                 (16, module.kernel(c"product_16", 256, 0)?),
                 (32, module.kernel(c"product_32", 256, 0)?),
                 (64, module.kernel(c"product_64", 256, 0)?),
             ];
-            Products::Tensor { few, many: module.kernel(c"product_many", 256, MANY_BYTES)? }
+            let many = module.kernel(c"product_many", 256, MANY_BYTES)?;
+            let wide = |name, tokens: u32| -> Result<_> {
+                Ok((tokens as usize, module.kernel(name, 256, wide_bytes(tokens))?))
+            };
+            let wide = if has_wide_kernels(capability) {
+                let sizes = [(c"product_wide_32", 32), (c"product_wide_64", 64), (c"product_wide_128", 128)];
+                sizes.into_iter().map(|(name, tokens)| wide(name, tokens)).collect::<Result<_>>()?
+            } else {
+                Vec::new()
+            };
+            Products::Tensor { few, many, wide }
         };
         Ok(Self { embed: module.kernel(c"embed", 64, 0)?, products })
     }
@@ -194,5 +220,11 @@ mod tests {
         assert!(is((8, 0), SM_80) && is((8, 6), SM_80) && is((8, 9), SM_89));
         assert!(is((9, 0), SM_90A) && is((12, 0), SM_120) && is((12, 1), SM_120));
         assert!(is((10, 0), COMPUTE_80) && is((13, 0), COMPUTE_80));
+        assert!(kernels_wait((9, 0)) && kernels_wait((12, 0)));
+        assert!(
+            !kernels_wait((8, 9)) && !kernels_wait((10, 0)),
+            "machine code of 8.x, and of the driver's own from it"
+        );
+        assert!(has_wide_kernels((9, 0)) && !has_wide_kernels((12, 0)));
     }
 }
