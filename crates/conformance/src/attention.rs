@@ -102,6 +102,8 @@ pub fn cases() -> Vec<Case> {
         Case { scale: 0.3, ..Case::new([4, 2, 64], KvDtype::F16, None, 32) },
         Case { window: Some(50), sinks: true, ..Case::new([4, 2, 64], KvDtype::F16, Some((64, halves)), 32) },
         Case { softcap: Some(1.5), window: Some(300), ..Case::new([6, 2, 32], KvDtype::F32, None, 7) },
+        Case { softcap: Some(1.5), window: Some(300), ..Case::new([5, 1, 80], KvDtype::F16, None, 32) },
+        Case { sinks: true, ..Case::new([20, 1, 64], KvDtype::F16, Some((64, halves)), 16) },
     ]
 }
 

@@ -26,10 +26,14 @@ struct Attention {
     const float* sinks; // or null
     float* out;
     u16* half_out;   // or null
-    float* partials; // [row][head][split][head_dim + 2], or null: a block takes all splits
+    float* partials; // [place in rows][head][split][head_dim + 2], or null: a block takes all splits
+    const u32* rows; // the rows that are taken, or null: all
+    const u32* runs; // [run]: its first row, and its rows, consecutive tokens of a sequence
     u32 num_heads, num_kv_heads, head_dim, page_size, max_blocks, max_splits, half_stride;
     u32 window; // 0: none
     float scale, softcap; // 0: none
+    // Of `attend_row`: keys that it has room for, and whether values have room of their own.
+    u32 key_room, is_apart;
 };
 
 // Two neighbouring values of the cache.
@@ -322,8 +326,8 @@ template <typename E> INLINE void attend(const Attention& a) {
         __syncthreads();
         for (u32 i = threadIdx.x; i < heads * dim; i += THREADS) {
             u32 head = i / dim, col = i % dim;
-            float sum = with_sink(a, first_head + head, s.largest[head], s.sum[head]);
-            write_out(a, row, (first_head + head) * dim + col, s.out[head][col] / sum);
+            float factor = 1.0f / with_sink(a, first_head + head, s.largest[head], s.sum[head]);
+            write_out(a, row, (first_head + head) * dim + col, s.out[head][col] * factor);
         }
     }
 }
@@ -331,20 +335,23 @@ template <typename E> INLINE void attend(const Attention& a) {
 KERNEL __launch_bounds__(THREADS) attention_f16(Attention a) { attend<u16>(a); }
 KERNEL __launch_bounds__(THREADS) attention_f32(Attention a) { attend<float>(a); }
 
+#include "tensor_attention.cuh"
+
 // Merges the partials of a row and head in the order of the splits. grid: rows, heads.
 KERNEL __launch_bounds__(THREADS) attention_merge(Attention a) {
     await_previous();
-    u32 row = blockIdx.x, head = blockIdx.y, position = a.positions[row], dim = a.head_dim;
+    u32 row = a.rows ? a.rows[blockIdx.x] : blockIdx.x;
+    u32 head = blockIdx.y, position = a.positions[row], dim = a.head_dim;
     u32 first_split = first_seen(a, position) / SPLIT, end_split = position / SPLIT + 1;
     for (u32 col = threadIdx.x; col < dim; col += THREADS) {
         float largest = 0.0f, sum = 0.0f, value = 0.0f;
         for (u32 split = first_split; split < end_split; split++) {
-            const float* partial = partial_of(a, row, head, split);
+            const float* partial = partial_of(a, blockIdx.x, head, split);
             bool is_first = split == first_split;
             merge_value(value, partial[col], largest, partial[dim], is_first);
             merge_stats(largest, sum, partial[dim], partial[dim + 1], is_first);
         }
-        write_out(a, row, head * dim + col, value / with_sink(a, head, largest, sum));
+        write_out(a, row, head * dim + col, value * (1.0f / with_sink(a, head, largest, sum)));
     }
 }
 

@@ -7,6 +7,7 @@
 // Of a chunk, lane 4 g + j has columns 32 j .. 32 j + 31: of weights those of rows g and g + 8 of a tile of 16 rows, of activations those
 // of token g of eight. Step i of a chunk's eight multiplies columns 4 i .. 4 i + 3 of every lane.
 #include "block.cuh"
+#include "tensor.cuh"
 #include FORMAT
 #ifndef FLOATS
 #include "quantized.cuh"
@@ -153,12 +154,6 @@ KERNEL float_product(Product p, u32 size) {
 }
 
 #else
-
-INLINE void multiply(float* c, const u32* a, u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 
 // Steps 2 J and 2 J + 1 of a chunk, with 16 rows and N times eight tokens.
 template <int J, int N> INLINE void two_steps(float (*sums)[4], const Prepared& upper, const Prepared& lower, const uint4* x) {

@@ -26,8 +26,14 @@ INLINE float4 plus(float4 a, float4 b) { return {a.x + b.x, a.y + b.y, a.z + b.z
 // A row of at most VECTORS * 1024 columns, all of it in registers, so that it is read once and all loads are under way together.
 INLINE void norm_vectors(float4* x, const float4* delta, const float4* weight, float4* out, u16* half_out, u32 cols, float eps,
                          float* shared) {
-    float4 values[VECTORS];
+    float4 values[VECTORS], weights[VECTORS];
     u32 vectors = cols / 4;
+#pragma unroll
+    for (u32 i = 0; i < VECTORS; i++) {
+        u32 at = i * THREADS + threadIdx.x;
+        weights[i] = at < vectors ? __ldg(weight + at) : float4{0.0f, 0.0f, 0.0f, 0.0f};
+    }
+    await_previous();
 #pragma unroll
     for (u32 i = 0; i < VECTORS; i++) {
         u32 at = i * THREADS + threadIdx.x;
@@ -55,7 +61,7 @@ INLINE void norm_vectors(float4* x, const float4* delta, const float4* weight, f
     for (u32 i = 0; i < VECTORS; i++) {
         u32 at = i * THREADS + threadIdx.x;
         if (at < vectors) {
-            float4 v = values[i], w = weight[at];
+            float4 v = values[i], w = weights[i];
             v = {v.x * factor * w.x, v.y * factor * w.y, v.z * factor * w.z, v.w * factor * w.w};
             out[at] = v;
             if (half_out) {
@@ -68,7 +74,6 @@ INLINE void norm_vectors(float4* x, const float4* delta, const float4* weight, f
 
 // x += delta if there is one; out = x / sqrt(mean(x^2) + eps) * weight. A block takes a row.
 KERNEL rms_norm(float* x, const float* delta, const float* weight, float* out, u16* half_out, u32 cols, u32 half_stride, float eps) {
-    await_previous();
     __shared__ float shared[8];
     u64 first = (u64)blockIdx.x * cols;
     u16* half_row = half_out ? half_out + (u64)blockIdx.x * half_stride : half_out;
@@ -77,6 +82,7 @@ KERNEL rms_norm(float* x, const float* delta, const float* weight, float* out, u
         norm_vectors((float4*)(x + first), of_delta, (const float4*)weight, (float4*)(out + first), half_row, cols, eps, shared);
         return;
     }
+    await_previous();
     float sum = 0.0f;
     for (u32 col = threadIdx.x; col < cols; col += THREADS) {
         float value = x[first + col];
@@ -186,7 +192,6 @@ KERNEL scale_queries(const u32* positions, const float* factors, float* qkv, u32
 //   pages: [page][kv_head][page_size][head_dim]
 KERNEL rope_store_kv(const u32* positions, const u32* slots, const float* table, float* qkv, void* k_pages, void* v_pages,
                      u32 num_heads, u32 num_kv_heads, u32 head_dim, u32 page_size, u32 rope_dim, u32 halves, u32 is_half) {
-    await_previous();
     u32 row = blockIdx.y, head = blockIdx.x;
     u32 cols = (num_heads + 2 * num_kv_heads) * head_dim;
     float* x = qkv + (u64)row * cols + head * head_dim;
@@ -197,6 +202,7 @@ KERNEL rope_store_kv(const u32* positions, const u32* slots, const float* table,
     void* pages = is_value ? v_pages : k_pages;
     u32 rotated = table && !is_value ? rope_dim : 0;
     const float* rotations = table + (u64)positions[row] * rope_dim;
+    await_previous();
     for (u32 i = threadIdx.x; i < head_dim / 2; i += blockDim.x) {
         // The pairs of rotated columns first, then the other columns, two at a time.
         u32 a, b;
@@ -269,22 +275,60 @@ INLINE void block_best(u32& key, u32& index, u32* keys, u32* indices) {
     index = indices[0];
 }
 
+#define ARGMAX_THREADS 1024
+// Vectors of four columns that a thread of `argmax` has under way.
+#define ARGMAX_VECTORS 4
+#define NO_KEY (0x80000000u - 0x7f800000u)
+
+// A key and a column as a number that is greater for a greater key and, of equal ones, the earlier column.
+INLINE u64 candidate(float value, u32 col) {
+    u32 key = key_of(value);
+    return key > NO_KEY ? (u64)key << 32 | (0xffffffffu - col) : 0;
+}
+INLINE u64 max_u64(u64 a, u64 b) { return a > b ? a : b; }
+INLINE u64 warp_best(u64 best) {
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) {
+        best = max_u64(best, __shfl_xor_sync(0xffffffffu, best, step));
+    }
+    return best;
+}
+
 // The index of each row's highest value; 0xffffffff of a row without any above minus infinity.
-KERNEL argmax(const float* x, u32* out, u32 cols, u32 first_row) {
+KERNEL __launch_bounds__(ARGMAX_THREADS) argmax(const float* x, u32* out, u32 cols, u32 first_row) {
     await_previous();
-    __shared__ u32 keys[THREADS], indices[THREADS];
-    u64 first = (u64)(first_row + blockIdx.x) * cols;
-    u32 best = 0x80000000u - 0x7f800000u, index = 0xffffffffu;
-    for (u32 col = threadIdx.x; col < cols; col += THREADS) {
-        u32 key = key_of(x[first + col]);
-        if (key > best) {
-            best = key;
-            index = col;
+    __shared__ u64 bests[32];
+    const float* row = x + (u64)(first_row + blockIdx.x) * cols;
+    u64 best = 0;
+    u32 vectors = cols % 4 == 0 ? cols / 4 : 0;
+    for (u32 first = threadIdx.x; first < vectors; first += ARGMAX_VECTORS * ARGMAX_THREADS) {
+        float4 values[ARGMAX_VECTORS];
+#pragma unroll
+        for (u32 i = 0; i < ARGMAX_VECTORS; i++) {
+            values[i] = ((const float4*)row)[min_u(first + i * ARGMAX_THREADS, vectors - 1)];
+        }
+#pragma unroll
+        for (u32 i = 0; i < ARGMAX_VECTORS; i++) {
+            u32 col = 4 * min_u(first + i * ARGMAX_THREADS, vectors - 1);
+            best = max_u64(best, candidate(values[i].x, col));
+            best = max_u64(best, candidate(values[i].y, col + 1));
+            best = max_u64(best, candidate(values[i].z, col + 2));
+            best = max_u64(best, candidate(values[i].w, col + 3));
         }
     }
-    block_best(best, index, keys, indices);
-    if (threadIdx.x == 0) {
-        out[blockIdx.x] = index;
+    for (u32 col = 4 * vectors + threadIdx.x; col < cols; col += ARGMAX_THREADS) {
+        best = max_u64(best, candidate(row[col], col));
+    }
+    best = warp_best(best);
+    if ((threadIdx.x & 31) == 0) {
+        bests[threadIdx.x >> 5] = best;
+    }
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        best = warp_best(bests[threadIdx.x]);
+        if (threadIdx.x == 0) {
+            out[blockIdx.x] = best ? 0xffffffffu - (u32)best : 0xffffffffu;
+        }
     }
 }
 

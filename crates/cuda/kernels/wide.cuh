@@ -200,6 +200,8 @@ template <int G> struct Sums {
 // grid: groups of tokens, rows over 128, parts of the leaves.
 template <int G> INLINE void wide(const Product& p) {
     constexpr u32 STAGE = G * 8 * CHUNK * 2;
+    // Tokens are loaded two chunks ahead, where registers hold them.
+    constexpr bool AHEAD = G != 8;
     extern __shared__ __align__(128) u8 shared[]; // Of tokens [2][CHUNK / 8][G][8][8], of sums [G][threads][4].
     u32 tile = blockIdx.y * (WIDE_ROWS / 16) + (threadIdx.x >> 5), first = blockIdx.x * G * 8;
     u32 block = blockIdx.y * gridDim.x + blockIdx.x, chunks = (p.cols + CHUNK - 1) / CHUNK;
@@ -231,11 +233,19 @@ template <int G> INLINE void wide(const Product& p) {
         pieces.load(chunk);
         pieces.store(stage);
     }
+    if (AHEAD && chunk + 1 < end) {
+        pieces.load(chunk + 1);
+    }
     __syncthreads();
+#pragma unroll(AHEAD ? 2 : 1)
     for (; chunk < end; chunk++) {
         Prepared of_upper = prepare(upper), of_lower = prepare(lower);
         bool is_more = chunk + 1 < end;
-        if (is_more) {
+        if constexpr (AHEAD) {
+            pieces.store(other);
+            load_rows(p.planes, rows, min_u(chunk + 1, end - 1), upper, lower);
+            pieces.load(min_u(chunk + 2, end - 1));
+        } else if (is_more) {
             load_rows(p.planes, rows, chunk + 1, upper, lower);
             pieces.load(chunk + 1);
         }
@@ -250,7 +260,7 @@ template <int G> INLINE void wide(const Product& p) {
         step_wide<5>(products, of_upper, of_lower, stage);
         step_wide<6>(products, of_upper, of_lower, stage);
         step_wide<7>(products, of_upper, of_lower, stage);
-        if (is_more) {
+        if (!AHEAD && is_more) {
             pieces.store(other);
         }
         wide_wait(products);

@@ -13,7 +13,7 @@ use model::{
 use pack::TILE_ROWS;
 
 use crate::attention::{
-    MAX_HEAD_DIM, ReferenceInputs, Spread, fused_parameters, reference_parameters, words,
+    MAX_HEAD_DIM, ReferenceInputs, RowRoom, Rows, Spread, fused_parameters, reference_parameters, words,
 };
 use crate::buffer::CudaBuffer;
 use crate::cards::Card;
@@ -22,7 +22,7 @@ use crate::experts::{CudaExperts, CudaRoutes, check_experts};
 use crate::footprint;
 use crate::kv_cache::CudaKvCache;
 use crate::matrix::{CudaMatrix, ExpertMatrix, Planes};
-use crate::modules::{FormatKernels, Products, RowKernels};
+use crate::modules::{FormatKernels, Products, RowKernels, TensorAttention};
 use crate::plan::{CudaPlan, Section};
 use crate::wide::{Leaves, WIDE_FROM, WIDE_ROWS, Wide, splits_of, wide_blocks};
 
@@ -34,12 +34,15 @@ pub struct CudaBackend {
     card: Card,
     context: Arc<Context>,
     rows: RowKernels,
+    tensor_attention: Vec<TensorAttention>,
     /// By block format, loaded when first asked for.
     formats: Mutex<HashMap<Format, Arc<FormatKernels>>>,
     /// What kernels could not be queued for: the next wait reports the first.
     failure: Mutex<Option<Error>>,
     staging: Mutex<Option<HostWords>>,
     multiprocessors: usize,
+    /// Bytes of shared memory that a block can have.
+    shared_limit: usize,
     leaves: Option<Leaves>,
 }
 
@@ -66,13 +69,16 @@ impl CudaBackend {
     pub fn new(card: &Card) -> Result<Self> {
         let context = card.open()?;
         let multiprocessors = card.multiprocessors()? as usize;
+        let shared_limit = card.block_bytes()? as usize;
         Ok(Self {
             rows: RowKernels::load(&context, card.capability())?,
+            tensor_attention: TensorAttention::load(&context, card.capability(), shared_limit)?,
             card: card.clone(),
             formats: Mutex::default(),
             failure: Mutex::default(),
             staging: Mutex::default(),
             multiprocessors,
+            shared_limit,
             leaves: Leaves::new(&context, card.capability(), multiprocessors)?,
             context,
         })
@@ -92,10 +98,27 @@ impl CudaBackend {
     }
 
     fn launch(&self, kernel: &Kernel, grid: [usize; 3], args: &[Arg<'_>]) {
-        let grid = grid.map(|blocks| u32::try_from(blocks).expect("grids fit 32 bits"));
-        if let Err(error) = self.context.launch(kernel, grid, args) {
+        self.launch_with(kernel, grid, None, args);
+    }
+
+    /// Queues a kernel, with as much dynamic memory as it was made for or as is given.
+    fn launch_with(&self, kernel: &Kernel, grid: [usize; 3], shared_bytes: Option<usize>, args: &[Arg<'_>]) {
+        let [grid_x, grid_y, grid_z, bytes] = [grid[0], grid[1], grid[2], shared_bytes.unwrap_or(0)]
+            .map(|number| u32::try_from(number).expect("grids fit 32 bits"));
+        let grid = [grid_x, grid_y, grid_z];
+        let queued = match shared_bytes {
+            Some(_) => self.context.launch_with(kernel, grid, bytes, args),
+            None => self.context.launch(kernel, grid, args),
+        };
+        if let Err(error) = queued {
             self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
+    }
+
+    /// The kernels on tensor cores for heads of so many columns, if there are any.
+    fn tensor_attention(&self, head_dim: usize) -> Option<&TensorAttention> {
+        let is_whole = head_dim.is_multiple_of(16);
+        self.tensor_attention.iter().find(|kernels| is_whole && head_dim <= kernels.width)
     }
 
     /// What could not be queued since the last call.
@@ -502,16 +525,28 @@ impl Backend for CudaBackend {
         qkv.check_rows(tokens);
         out.check_rows(tokens);
         assert_eq!((qkv.cols, out.cols), (op.shape.cols(), op.shape.q_cols()), "attention: columns");
-        let spread = Spread::of(op, plan);
         let inputs = (qkv.read(), sinks.map_or(0, CudaBuffer::read));
-        let parameters =
-            fused_parameters(op, plan, &spread, inputs, cache, (out.write_both(), out.half_stride()));
-        let parameters = [Arg::Struct(&parameters)];
-        let kernel = if cache.is_half() { &self.rows.attention_f16 } else { &self.rows.attention_f32 };
-        self.launch(kernel, spread.grid.map(|blocks| blocks as usize), &parameters);
-        if spread.splits.is_some() {
-            self.launch(&self.rows.attention_merge, [tokens, op.shape.num_heads, 1], &parameters);
+        let outputs = (out.write_both(), out.half_stride());
+        let launch = |kernel: &Kernel, rows: Rows, spread: &Spread, shared_bytes: Option<usize>| {
+            let parameters = fused_parameters(op, plan, (rows, spread), inputs, cache, outputs);
+            let parameters = [Arg::Struct(&parameters)];
+            self.launch_with(kernel, spread.grid, shared_bytes, &parameters);
+            if spread.splits.is_some() {
+                let grid = [spread.grid[0], op.shape.num_heads, 1];
+                self.launch(&self.rows.attention_merge, grid, &parameters);
+            }
+        };
+        if !cache.is_half() {
+            return launch(&self.rows.attention_f32, Rows::All, &Spread::of_all(op, plan), None);
         }
+        let Some(tensor) = self.tensor_attention(op.shape.head_dim) else {
+            return launch(&self.rows.attention_f16, Rows::All, &Spread::of_all(op, plan), None);
+        };
+        launch(&tensor.run, Rows::Runs, &Spread::of_runs(op, plan), None);
+        let spread = Spread::of_singles(op, plan);
+        let card = (self.multiprocessors, self.shared_limit);
+        let (room, bytes) = RowRoom::new((op, tensor.width), plan, &spread, card);
+        launch(&tensor.row, Rows::Singles(room), &spread, Some(bytes));
     }
 
     fn attention_scores(

@@ -142,6 +142,11 @@ impl Card {
         self.raw.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
     }
 
+    /// Bytes of shared memory that a block can have.
+    pub(crate) fn block_bytes(&self) -> Result<u32> {
+        self.raw.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+    }
+
     /// What is known of it.
     pub fn describe(&self) -> GpuDescription {
         let total = self.raw.total_memory().unwrap_or(0);
@@ -159,10 +164,7 @@ impl Card {
             matrices: if is_old { Vec::new() } else { vec!["16x8x16 f16 -> f32".to_owned()] },
             timestamps: false,
             max_binding_bytes: total,
-            max_workgroup_bytes: self
-                .raw
-                .attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
-                .unwrap_or(0),
+            max_workgroup_bytes: self.block_bytes().unwrap_or(0),
             max_workgroup_size: 1024,
             lacks: is_old.then_some("compute capability 8.0"),
         }

@@ -146,8 +146,19 @@ impl Context {
         call("waiting for the card", unsafe { sys::cuStreamSynchronize(self.queue) })
     }
 
-    /// Queues a kernel.
+    /// Queues a kernel, with the dynamic memory that it was made for.
     pub fn launch(&self, kernel: &Kernel, grid: [u32; 3], args: &[Arg<'_>]) -> Result<()> {
+        self.launch_with(kernel, grid, kernel.shared_bytes, args)
+    }
+
+    /// Queues a kernel with so much dynamic memory, which may be less.
+    pub fn launch_with(
+        &self,
+        kernel: &Kernel,
+        grid: [u32; 3],
+        shared_bytes: u32,
+        args: &[Arg<'_>],
+    ) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
@@ -173,7 +184,7 @@ impl Context {
             blockDimX: kernel.threads,
             blockDimY: 1,
             blockDimZ: 1,
-            sharedMemBytes: kernel.shared_bytes,
+            sharedMemBytes: shared_bytes,
             hStream: self.queue,
             attrs: &raw mut attribute,
             numAttrs: u32::from(self.overlaps),

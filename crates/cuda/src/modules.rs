@@ -8,6 +8,7 @@ use flate2::read::ZlibDecoder;
 use gguf::Format;
 use model::{Error, Result};
 
+use crate::attention::{ROW_STATIC_BYTES, most_shared_bytes, run_shared_bytes};
 use crate::driver::{Context, Kernel, Module};
 
 /// The file of each architecture that `build.py` makes.
@@ -124,7 +125,7 @@ kernels! {
     "rows" scale_queries 256;
     "rows" rope_store_kv 32;
     "rows" gather_rows 256;
-    "rows" argmax 256;
+    "rows" argmax 1024;
     "rows" route 256;
     "rows" sort_pairs 256;
     "rows" combine_experts 256;
@@ -134,6 +135,33 @@ kernels! {
     "attention" attention_scores 64;
     "attention" attention_softmax 32;
     "attention" attention_values 128;
+}
+
+/// Attention on tensor cores, over heads of up to so many columns.
+pub(crate) struct TensorAttention {
+    pub width: usize,
+    /// Of runs of tokens.
+    pub run: Kernel,
+    /// Of single rows.
+    pub row: Kernel,
+}
+
+impl TensorAttention {
+    /// Those that fit a card whose blocks have so much shared memory, the narrowest first.
+    pub fn load(context: &Arc<Context>, capability: (u32, u32), shared_limit: usize) -> Result<Vec<Self>> {
+        let module = load(context, capability, "attention")?;
+        let names = [
+            (64, c"attention_run_64", c"attention_row_64"),
+            (128, c"attention_run_128", c"attention_row_128"),
+            (256, c"attention_run_256", c"attention_row_256"),
+        ];
+        let fits = |&(width, ..): &(usize, _, _)| most_shared_bytes(width) <= shared_limit;
+        let load = |(width, run, row)| {
+            let run = module.kernel(run, 128, run_shared_bytes(width) as u32)?;
+            Ok(Self { width, run, row: module.kernel(row, 128, (shared_limit - ROW_STATIC_BYTES) as u32)? })
+        };
+        names.into_iter().filter(fits).map(load).collect()
+    }
 }
 
 /// The kernels of a block format.

@@ -1,5 +1,6 @@
 //! The batch on the card: one piece of memory, written once a step.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use model::{Batch, BatchLimits, QkvShape, Result};
@@ -26,11 +27,22 @@ pub(crate) enum Section {
     SlotMapping,
     SeqOfRow,
     WantedRows,
+    /// Rows that are no part of a run.
+    Singles,
+    /// Runs of up to 16 tokens: of each its first row, and its rows.
+    Runs16,
+    /// Of up to 32 tokens.
+    Runs32,
+    /// Of up to 64 tokens.
+    Runs64,
     /// `[sequence][max_blocks]`.
     BlockTables,
 }
 
-const SECTIONS: usize = 6;
+const SECTIONS: usize = 10;
+
+/// The most tokens of a run, of each section of runs.
+const RUNS: [(Section, usize); 3] = [(Section::Runs16, 16), (Section::Runs32, 32), (Section::Runs64, 64)];
 
 /// The sizes of a planned batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,6 +59,12 @@ pub(crate) struct Counts {
     pub end_page: usize,
     /// Past the highest token id.
     pub end_token: usize,
+    /// Rows that are no part of a run.
+    pub singles: usize,
+    /// Tokens of the longest context of these.
+    pub max_single_context: usize,
+    /// Runs of up to 16, 32 and 64 tokens.
+    pub runs: [usize; 3],
 }
 
 impl CudaPlan {
@@ -84,6 +102,18 @@ impl CudaPlan {
         self.put(Section::SlotMapping, batch.slot_mapping(), self.limits.max_tokens);
         self.put(Section::SeqOfRow, batch.seq_of_row(), self.limits.max_tokens);
         self.put(Section::WantedRows, batch.wanted_rows(), self.limits.max_tokens);
+        let stretches = stretches(batch.positions(), batch.seq_of_row());
+        let is_single = |rows: &&Range<usize>| rows.len() == 1;
+        let singles: Vec<u32> = stretches.iter().filter(is_single).map(|rows| rows.start as u32).collect();
+        let single_contexts = singles.iter().map(|&row| batch.positions()[row as usize] as usize + 1);
+        let max_single_context = single_contexts.max().unwrap_or(0);
+        self.put(Section::Singles, &singles, self.limits.max_tokens);
+        let mut runs = [0; 3];
+        for ((section, most), runs) in RUNS.into_iter().zip(&mut runs) {
+            let words = runs_of(&stretches, most);
+            self.put(section, &words, self.limits.max_tokens);
+            *runs = words.len() / 2;
+        }
         self.offsets[Section::BlockTables as usize] = self.words.len();
         let (seqs, blocks) = (batch.num_seqs(), self.limits.max_blocks);
         assert!(
@@ -103,6 +133,9 @@ impl CudaPlan {
             page_size,
             end_page,
             end_token: end(batch.token_ids()),
+            singles: singles.len(),
+            max_single_context,
+            runs,
         };
         self.memory.write(0, &self.words)
     }
@@ -129,8 +162,34 @@ impl CudaPlan {
     }
 }
 
+/// The longest stretches of rows that are consecutive tokens of a sequence.
+fn stretches(positions: &[u32], seq_of_row: &[u32]) -> Vec<Range<usize>> {
+    let follows =
+        |row: usize| seq_of_row[row] == seq_of_row[row - 1] && positions[row] == positions[row - 1] + 1;
+    let mut stretches: Vec<Range<usize>> = Vec::new();
+    for row in 0..positions.len() {
+        match stretches.last_mut() {
+            Some(last) if follows(row) => last.end = row + 1,
+            _ => stretches.push(row..row + 1),
+        }
+    }
+    stretches
+}
+
+/// Those of more than one row, cut into runs of at most so many: of each its first row, and its rows. Later tokens see more and take
+/// longer, so they come first.
+fn runs_of(stretches: &[Range<usize>], most: usize) -> Vec<u32> {
+    let is_run = |rows: &&Range<usize>| rows.len() > 1;
+    let cut = |rows: &Range<usize>| {
+        rows.clone().step_by(most).rev().map(|first| (first, rows.end)).collect::<Vec<_>>()
+    };
+    let runs = stretches.iter().filter(is_run).flat_map(cut);
+    runs.flat_map(|(first, end)| [first as u32, most.min(end - first) as u32]).collect()
+}
+
 fn max_words(limits: BatchLimits) -> u64 {
-    (5 * limits.max_tokens + limits.max_seqs * limits.max_blocks) as u64
+    // A run has two rows at least, but for the last of a stretch, and takes two words.
+    (9 * limits.max_tokens + limits.max_seqs * limits.max_blocks) as u64
 }
 
 fn highest(values: &[u32]) -> usize {
@@ -139,4 +198,32 @@ fn highest(values: &[u32]) -> usize {
 
 fn end(values: &[u32]) -> usize {
     values.iter().copied().max().map_or(0, |highest| highest as usize + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use super::*;
+
+    #[test]
+    fn consecutive_tokens_of_a_sequence_are_runs() {
+        // A prompt of 40, a decode, a draft of two, and two sequences that meet at the same position.
+        let mut positions: Vec<u32> = (0..40).collect();
+        positions.extend([99, 7, 8, 9, 20]);
+        let mut seqs = vec![0; 40];
+        seqs.extend([1, 2, 2, 3, 4]);
+        let stretches = stretches(&positions, &seqs);
+        assert_eq!(stretches, [0..40, 40..41, 41..43, 43..44, 44..45]);
+        assert_eq!(runs_of(&stretches, 16), [32, 8, 16, 16, 0, 16, 41, 2]);
+        assert_eq!(runs_of(&stretches, 64), [0, 40, 41, 2]);
+    }
+
+    #[test]
+    fn runs_fit_their_section() {
+        for len in 2..200 {
+            let stretch = 0..len;
+            assert!(runs_of(slice::from_ref(&stretch), 16).len() <= len);
+        }
+    }
 }
