@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use gguf::TensorView;
+use model::math::exp;
 use model::{
     Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, BufferShape, Error, ExpertOp, KvShape,
     Layout, Linear, ModelSpec, NO_INDEX, Peaks, QkvShape, Read, Result, RopeOp, RopeStyle, RoutesShape,
@@ -15,7 +16,7 @@ use crate::activations::{ActBlock, Activations, ByteBlock, Quantized, WideBlock}
 use crate::attention::{Attention, CpuPlan, scratch_len};
 use crate::disjoint::Disjoint;
 use crate::experts::{CpuExperts, CpuRoutes};
-use crate::kernels::{Isa, Kernels, KvElement, KvRows, MAX_HEAD_DIM, PageLayout, Reference, exp};
+use crate::kernels::{Isa, Kernels, KvElement, KvRows, MAX_HEAD_DIM, PageLayout, Reference};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, Order, multiply, multiply_experts};
 use crate::matrix::CpuMatrix;

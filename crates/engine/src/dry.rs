@@ -73,8 +73,8 @@ impl DryState {
             if self.breakers.as_mut().is_some_and(|breakers| breakers.has(token_id)) {
                 continue;
             }
-            let exponent = (length - allowed_length).min(i32::MAX as usize) as i32;
-            let penalty = f64::from(multiplier) * f64::from(base).powi(exponent);
+            let penalty =
+                f64::from(multiplier) * libm::pow(f64::from(base), (length - allowed_length) as f64);
             let score = &mut scores[token_id as usize];
             if score.is_finite() {
                 *score = (f64::from(*score) - penalty).max(f64::from(f32::MIN)) as f32;

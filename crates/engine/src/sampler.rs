@@ -2,11 +2,13 @@
 //!
 //! The token depends on the row and on the sequence's own [`SamplingState`], never on what else is in the step. Nothing
 //! here sorts a vocabulary: `top_k` and `top_p` find the least likely token to keep by selection. Equal logits are ordered
-//! by token id, so that every selection has one answer.
+//! by token id, so that every selection has one answer. Exponentials and logarithms are not those of the platform, whose last
+//! bits may be others: the same logits give the same token everywhere.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use model::math::exp;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use tokenizer::Tokenizer;
@@ -19,7 +21,7 @@ use crate::truncation::{
     Candidate, exclude_top, keep_near_highest, keep_typical, keep_unsurprising, keep_until, total,
 };
 
-/// Scores of which the highest is found together, a cache line or two at a time.
+/// Scores of which the highest is found together, a few cache lines at a time, and whose exponentials are.
 const BLOCK: usize = 64;
 
 /// What sampling remembers of a sequence. It stays with the sequence when its pages are taken away.
@@ -131,7 +133,7 @@ impl Sampler {
     fn draw_with_mirostat(&mut self, Mirostat { tau, eta }: Mirostat, state: &mut SamplingState) -> u32 {
         keep_unsurprising(&mut self.candidates, state.mirostat_limit);
         let picked = pick(&self.candidates, state.draw());
-        let surprise = -(f64::from(picked.weight) / total(&self.candidates)).log2();
+        let surprise = -libm::log2(f64::from(picked.weight) / total(&self.candidates));
         state.mirostat_limit -= f64::from(eta) * (surprise - f64::from(tau));
         picked.token_id
     }
@@ -141,8 +143,7 @@ impl Sampler {
         self.scores.clear();
         self.scores.extend(logits.iter().map(|&logit| sanitise(logit)));
         let max = self.scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = self.scores.iter().map(|&score| f64::from(score - max).exp()).sum();
-        let log_sum = sum.ln();
+        let log_sum = libm::log(sum_of_exponentials(&self.scores, max));
         let logprob = |score: f32| (f64::from(score - max) - log_sum) as f32;
         let score = self.scores[token_id as usize];
         let of_token = logprob(score);
@@ -201,8 +202,15 @@ impl Sampler {
     /// Softmax at `temperature`, but for the division by its sum. `None` if there is no candidate.
     fn weigh_candidates(&mut self, temperature: f32) -> Option<()> {
         let max = self.candidates.iter().map(|candidate| candidate.score).reduce(f32::max)?;
-        for candidate in &mut self.candidates {
-            candidate.weight = ((candidate.score - max) / temperature).exp();
+        for candidates in self.candidates.chunks_mut(BLOCK) {
+            // Apart from the candidates, so that the compiler takes several at once.
+            let mut weights = [0.0; BLOCK];
+            for (weight, candidate) in weights.iter_mut().zip(&*candidates) {
+                *weight = (candidate.score - max) / temperature;
+            }
+            for (weight, candidate) in weights.map(exp).into_iter().zip(candidates) {
+                candidate.weight = weight;
+            }
         }
         Some(())
     }
@@ -238,6 +246,17 @@ fn adjust(scores: &mut [f32], params: &SamplingParams, state: &mut SamplingState
             *score = f32::NEG_INFINITY;
         }
     }
+}
+
+/// The sum of `e^(score - max)`, added in order.
+fn sum_of_exponentials(scores: &[f32], max: f32) -> f64 {
+    let mut sum = 0.0;
+    for scores in scores.chunks(BLOCK) {
+        let mut block = [f32::NEG_INFINITY; BLOCK];
+        block[..scores.len()].copy_from_slice(scores);
+        block.map(|score| exp(score - max)).iter().for_each(|&value| sum += f64::from(value));
+    }
+    sum
 }
 
 /// The highest of some scores, in lanes that the compiler can keep in a register.
@@ -521,6 +540,26 @@ mod tests {
         let draws = [(); 4].map(|()| (state.draw() * 1e6) as u32);
         // xoshiro256++ seeded through SplitMix64, as its authors advise.
         assert_eq!(draws, [814_305, 318_821, 983_894, 701_135]);
+    }
+
+    /// FNV-1a over weights, log-probabilities and Mirostat's limit: the platform's exponentials and logarithms give another one
+    /// on some.
+    #[test]
+    fn weights_and_logprobs_are_the_same_bits_on_every_platform() {
+        let logits: Vec<f32> = (0..1000u32).map(|i| (i * 7919 % 1009) as f32 / 37.0 - 20.0).collect();
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        let mut take = |bits: u64| hash = (hash ^ bits).wrapping_mul(0x0000_0100_0000_01b3);
+        let mut sampler = Sampler::default();
+        let mirostat = Some(Mirostat { tau: 5.0, eta: 0.1 });
+        for (temperature, mirostat) in [(0.7, None), (1.3, None), (1.0, mirostat)] {
+            let params = SamplingParams { temperature, mirostat, seed: 3, ..SamplingParams::default() };
+            let mut state = SamplingState::new(&params, &[], None);
+            take(u64::from(sampler.sample(&logits, &params, &mut state, &[], None).unwrap()));
+            take(state.mirostat_limit.to_bits());
+            sampler.candidates.iter().for_each(|candidate| take(u64::from(candidate.weight.to_bits())));
+        }
+        (0..1000).for_each(|id| take(u64::from(sampler.logprobs(&logits, id, 0).logprob.to_bits())));
+        assert_eq!(hash, 0x710c_99d2_936c_93c0, "{hash:#018x}");
     }
 
     #[test]

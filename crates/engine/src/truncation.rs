@@ -59,7 +59,7 @@ pub(crate) fn keep_until(
 /// (Meister et al., "Locally typical sampling", 2022).
 pub(crate) fn keep_typical(candidates: &mut Vec<Candidate>, typical_p: f32, scratch: &mut Vec<Candidate>) {
     let total = total(candidates);
-    let surprise = |candidate: &Candidate| -(f64::from(candidate.weight) / total).ln();
+    let surprise = |candidate: &Candidate| -libm::log(f64::from(candidate.weight) / total);
     let possible = candidates.iter().filter(|candidate| candidate.weight > 0.0);
     let entropy: f64 = possible.map(|c| f64::from(c.weight) / total * surprise(c)).sum();
     let deviation = |candidate: &Candidate| (surprise(candidate) - entropy).abs();
@@ -85,7 +85,7 @@ pub(crate) fn keep_unsurprising(candidates: &mut Vec<Candidate>, limit: f64) {
     let total = total(candidates);
     let Some(first) = candidates.iter().copied().min_by(Candidate::order) else { return };
     candidates.retain(|candidate| {
-        -(f64::from(candidate.weight) / total).log2() <= limit || candidate.token_id == first.token_id
+        -libm::log2(f64::from(candidate.weight) / total) <= limit || candidate.token_id == first.token_id
     });
 }
 

@@ -15,6 +15,7 @@ mod error;
 mod experts;
 pub mod families;
 mod layout;
+pub mod math;
 mod rope;
 mod runner;
 mod shapes;

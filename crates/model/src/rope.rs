@@ -1,6 +1,7 @@
 //! Rotary position embedding: the cosines and sines, in f64 on the host, once at load.
 //!
-//! Every device reads this table, so none computes an angle of its own and all rotate by the same bits.
+//! Every device reads this table, so none computes an angle of its own and all rotate by the same bits. Sines, powers and
+//! logarithms are those of the crate `libm`: the platform's may differ, even from one processor to another.
 //! Sources: RoFormer (arXiv 2104.09864), position interpolation (arXiv 2306.15595), YaRN (arXiv 2309.00071),
 //! and, for the Llama 3.1 factors, the `rope_freqs.weight` tensor of the file.
 
@@ -129,7 +130,7 @@ impl RopeTable {
         let mut values = Vec::with_capacity(positions * rope.dim);
         for position in 0..positions {
             for frequency in &frequencies {
-                let (sin, cos) = (position as f64 * frequency).sin_cos();
+                let (sin, cos) = libm::sincos(position as f64 * frequency);
                 values.push((cos * magnitude) as f32);
                 values.push((sin * magnitude) as f32);
             }
@@ -145,8 +146,8 @@ fn frequencies(rope: &RopeConfig, factors: Option<&[f32]>) -> Vec<f64> {
     let base = f64::from(rope.base);
     (0..half)
         .map(|pair| {
-            let plain =
-                base.powf(-2.0 * pair as f64 / rope.dim as f64) / factors.map_or(1.0, |f| f64::from(f[pair]));
+            let plain = libm::pow(base, -2.0 * pair as f64 / rope.dim as f64)
+                / factors.map_or(1.0, |f| f64::from(f[pair]));
             match rope.scaling {
                 RopeScaling::None | RopeScaling::LongRope { .. } => plain,
                 RopeScaling::Linear { factor } => plain / f64::from(factor),
@@ -169,14 +170,14 @@ fn frequencies(rope: &RopeConfig, factors: Option<&[f32]>) -> Vec<f64> {
 /// The pair index whose wavelength turns `rotations` times within the original context (YaRN, section 3.2).
 fn correction_dim(dim: usize, original_context: u32, rotations: f64, base: f64) -> f64 {
     let turns = f64::from(original_context) / (rotations * 2.0 * std::f64::consts::PI);
-    dim as f64 * turns.ln() / (2.0 * base.ln())
+    dim as f64 * libm::log(turns) / (2.0 * libm::log(base))
 }
 
 /// YaRN's attention temperature, folded into the rotation of both Q and K.
 fn magnitude(rope: &RopeConfig) -> f64 {
     match rope.scaling {
         RopeScaling::Yarn { factor, attn_factor, ext_factor, log_multiplier, .. } => {
-            let stretch = |weight: f64| 1.0 + 0.1 * weight * f64::from(factor).max(1.0).ln();
+            let stretch = |weight: f64| 1.0 + 0.1 * weight * libm::log(f64::from(factor).max(1.0));
             let temperature = match ext_factor {
                 0.0 => 1.0,
                 _ if log_multiplier == 0.0 => stretch(1.0),

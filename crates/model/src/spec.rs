@@ -88,7 +88,7 @@ impl Temperature {
     pub fn factors(&self, positions: usize) -> Vec<f32> {
         let factor = |position: usize| {
             let periods = position / self.length as usize;
-            (1.0 + f64::from(self.scale) * (periods as f64 + 1.0).ln()) as f32
+            (1.0 + f64::from(self.scale) * libm::log(periods as f64 + 1.0)) as f32
         };
         (0..positions).map(factor).collect()
     }

@@ -22,10 +22,10 @@
 use std::arch::x86_64::__m512;
 
 use model::QkvShape;
+use model::math::{exp, tanh};
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512::Avx512;
-use super::exp::{exp, tanh};
 use super::half::f16_to_f32;
 use super::rows::{LANES, fold};
 #[cfg(target_arch = "x86_64")]

@@ -45,7 +45,6 @@ use avx2::vnni_tiles as avx_vnni;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_attention;
-mod exp;
 mod float;
 mod half;
 mod portable;
@@ -66,7 +65,6 @@ use attention::TransposedKeys;
 pub(crate) use attention::{
     KvElement, KvRows, MAX_HEAD_DIM, MAX_HEADS, PageLayout, Partial, Queries, RUN, Reference, Running, SPLIT,
 };
-pub(crate) use exp::exp;
 pub(crate) use quant::unpack_row;
 
 /// Some columns of a tile.

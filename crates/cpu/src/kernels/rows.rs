@@ -2,7 +2,7 @@
 //!
 //! Sums run in 16 lanes that are folded in a fixed tree, so their order depends on the row's length alone.
 
-use super::exp::{exp, tanh};
+use model::math::{exp, tanh};
 
 /// Lanes of a sum; a multiple of every vector's width in use.
 pub(super) const LANES: usize = 16;

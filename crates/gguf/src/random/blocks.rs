@@ -35,9 +35,11 @@ fn mxfp4_blocks(n_weights: usize, sigma: f32, rng: &mut Rng) -> Vec<u8> {
     rng.fill(&mut bytes);
     // The mean square of the levels: 2 (1 + 4 + 9 + 16 + 36 + 64 + 144) / 16.
     let scale = f64::from(sigma) / 34.25f64.sqrt();
-    let exponent = scale.log2().floor();
+    // The power of two below it, by its bits: no logarithm that a platform may round its own way.
+    let power = f64::from_bits(scale.to_bits() & 0x7ff << 52);
+    let exponent = f64::from((scale.to_bits() >> 52) as u32) - 1023.0;
     // A part of the blocks has twice the scale of the others.
-    let (low, square) = (exponent.exp2().powi(2), scale.powi(2));
+    let (low, square) = (power * power, scale.powi(2));
     let share = (square - low) / (3.0 * low);
     let code = (exponent + 128.0) as u8;
     assert!((2..254).contains(&code), "{format}: scale {scale:e} is out of range");

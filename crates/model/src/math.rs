@@ -1,11 +1,12 @@
-//! `exp` and `tanh` in f32 arithmetic that the compiler can vectorise.
+//! `exp` and `tanh` in f32 arithmetic that the compiler can vectorise: the same bits on every platform, which those of a C
+//! library are not.
 
 /// `e^x`, within 2 units in the last place of the result; 0 below -87.3, infinite above 88.7; NaN stays NaN.
 ///
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; `e^r` by a polynomial, `2^n` by the exponent bits (in two factors, so that
 /// the largest results do not overflow on the way).
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     const MAGIC: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
     const LN2_HIGH: f32 = 0.693_359_4; // few bits, so that n * LN2_HIGH is exact
     const LN2_LOW: f32 = -2.121_944_4e-4;
@@ -32,7 +33,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 ///
 /// Small arguments by a polynomial, since `1 - 2 / (e^2x + 1)` would lose their digits.
 #[inline(always)]
-pub(crate) fn tanh(x: f32) -> f32 {
+pub fn tanh(x: f32) -> f32 {
     let size = x.abs();
     let large = (1.0 - 2.0 / (exp(2.0 * size) + 1.0)).copysign(x);
     // Taylor's coefficients bent to the interval (minimax by Cephes).
