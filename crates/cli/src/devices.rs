@@ -20,7 +20,8 @@ use crate::output;
 /// choice is the one for that file with its default batch and context.
 ///
 /// --check runs every operation against plain code in float64, and the demo model alone and in batches, which must give the
-/// same bits. It prints a report in Markdown, to paste where a device is discussed, and fails if a check does.
+/// same bits, and on a CPU those that are recorded in the program. It prints a report in Markdown, to paste where a device is
+/// discussed, and fails if a check does.
 #[derive(clap::Args)]
 pub struct Args {
     /// Check the device of --device; of auto, a GPU unless there is none but software

@@ -1,7 +1,7 @@
 //! The CPU backend: a thread pool, repacked weights, and kernels chosen at start-up for the machine's instructions.
 //!
 //! Work is split so that one thread computes a whole output element, in an order that the weights fix: results are the
-//! same bits for any number of threads and any batch. Within a matrix product a thread takes a run of tiles (16 rows
+//! same bits for any number of threads, any batch and any instruction set. Within a matrix product a thread takes a run of tiles (16 rows
 //! each) and reads each once for all tokens of the batch.
 
 mod activations;

@@ -6,7 +6,7 @@
 //!
 //! On a given device the logits of a sequence are the same bits whether it runs alone or in any batch, in any slot, with
 //! its prompt in one chunk or many, its prefix computed or found in the cache, whatever the page size and the number of CPU
-//! threads.
+//! threads. All CPUs are one such device, whatever their instruction sets.
 //!
 //! ```
 //! use rustorch_llama::{LlamaConfig, LlamaModel, demo};

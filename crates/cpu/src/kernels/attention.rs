@@ -20,12 +20,14 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::__m512;
+use std::marker::PhantomData;
 
 use model::QkvShape;
 use model::math::{exp, tanh};
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512::Avx512;
+use super::fma::MulAdd;
 use super::half::f16_to_f32;
 use super::rows::{LANES, fold};
 #[cfg(target_arch = "x86_64")]
@@ -415,9 +417,9 @@ impl<E: KvElement> Block<'_, E> {
 }
 
 /// Plain Rust, for the compiler to vectorise.
-pub(super) struct Portable;
+pub(super) struct Plain<M>(PhantomData<M>);
 
-impl Inner for Portable {
+impl<M: MulAdd> Inner for Plain<M> {
     #[inline(always)]
     fn transpose<E: KvElement>(layer: &[E], starts: &[usize], keys: &mut TransposedKeys) {
         for (i, &start) in starts.iter().enumerate() {
@@ -435,7 +437,7 @@ impl Inner for Portable {
             for n in 0..N {
                 let q = queries[n * width + d];
                 for i in 0..LANES {
-                    sums[n][d % 2][i] += q * keys[i];
+                    sums[n][d % 2][i] = M::mul_add(q, keys[i], sums[n][d % 2][i]);
                 }
             }
         }
@@ -463,7 +465,7 @@ impl Inner for Portable {
                 let v = &v.layer[start + c..][..LANES];
                 for n in 0..N {
                     for i in 0..LANES {
-                        sums[n][i] += weights[n][p] * v[i].widen();
+                        sums[n][i] = M::mul_add(weights[n][p], v[i].widen(), sums[n][i]);
                     }
                 }
             }

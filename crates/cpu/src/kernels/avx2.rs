@@ -16,6 +16,7 @@ use std::arch::x86_64::*;
 use gguf::Format;
 
 use super::float::{self, FloatWeight, with_float_weight};
+use super::quant::Header;
 use super::vector::{Vector, instructions};
 use super::{ByteTile, FloatTile, Piece, TileOut, Tokens, WideTile, quant};
 use crate::activations::ActBlock;
@@ -198,22 +199,24 @@ macro_rules! quant_tiles {
                 let v = unsafe { Avx2::new() };
                 let out = &mut out[..N];
                 quant::for_each_record::<_, F, B>(v, piece, (x, stride, N), |header, record_idx, lines, x| {
-                    for half in 0..F::SCALES.halves() {
-                        let sub = record_idx * F::SCALES.halves() + half;
-                        let (scale, min) = (header.scales::<F>(v, sub), header.mins::<F>(v, sub));
-                        let integers = $dot::<F, N, B>(v, lines, x, half);
+                    if F::SCALES.halves() == 1 {
+                        let integers = $dot::<F, N, B>(v, lines, x, 0);
+                        let (scale, min) = (header.scales::<F>(v, record_idx), header.mins::<F>(v, record_idx));
                         for t in 0..N {
-                            let (_, scaled_sum) = quant::sums_of::<F, B>(&x[t], half);
                             for register in 0..2 {
                                 let sum = v.load(&out[t], register);
                                 let (integer, scale) = (integers[t][register], scale[register]);
                                 let mut sum = quant::accumulate(v, sum, integer, scale, x[t].scale);
                                 if F::SCALES.has_min() {
-                                    sum = quant::subtract(v, sum, min[register], scaled_sum);
+                                    sum = quant::subtract(v, sum, min[register], x[t].scaled_sum);
                                 }
                                 v.store(&mut out[t], register, sum);
                             }
                         }
+                    } else {
+                        let low = $dot::<F, N, B>(v, lines, x, 0);
+                        let high = $dot::<F, N, B>(v, lines, x, 1);
+                        add_halves::<F, N, B>(v, out, header, record_idx, &low, &high, x);
                     }
                 });
             }
@@ -224,6 +227,45 @@ macro_rules! quant_tiles {
 quant_tiles!(pairs, "avx2,fma,f16c", dot, [4 2 1]);
 // Two sums for each token and register; more of them would not fit the registers.
 quant_tiles!(vnni, "avx2,fma,f16c,avxvnni", dot_vnni, [2 1]);
+
+/// Adds the integers of a record's halves, which have a scale each. No closures here: they would not have the features, and each
+/// instruction would be a call.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add_halves<F: TileFormat, const N: usize, const B: usize>(
+    v: Avx2,
+    out: &mut [[f32; TILE_ROWS]],
+    header: &Header<'_, Avx2>,
+    record_idx: usize,
+    low: &[Pair<__m256i>; N],
+    high: &[Pair<__m256i>; N],
+    x: &[ActBlock<B>],
+) {
+    let sub = 2 * record_idx;
+    let scales = match B == BLOCK {
+        true => [header.float_scales::<F>(v, sub), header.float_scales::<F>(v, sub + 1)],
+        false => [header.scales::<F>(v, sub), header.scales::<F>(v, sub + 1)],
+    };
+    let mins = [header.mins::<F>(v, sub), header.mins::<F>(v, sub + 1)];
+    for t in 0..N {
+        for register in 0..2 {
+            let mut sum = v.load(&out[t], register);
+            let integers = [low[t][register], high[t][register]];
+            let scales = [scales[0][register], scales[1][register]];
+            if B == BLOCK {
+                sum = quant::accumulate_halves(v, sum, integers, scales, header.d[register], x[t].scale);
+            } else {
+                sum = quant::accumulate(v, sum, integers[0], scales[0], x[t].scale);
+                sum = quant::accumulate(v, sum, integers[1], scales[1], x[t].scale);
+            }
+            if F::SCALES.has_min() {
+                sum = quant::subtract(v, sum, mins[0][register], x[t].scaled_halves[0]);
+                sum = quant::subtract(v, sum, mins[1][register], x[t].scaled_halves[1]);
+            }
+            v.store(&mut out[t], register, sum);
+        }
+    }
+}
 
 /// Group `g` of a record.
 #[inline(always)]
@@ -249,7 +291,7 @@ fn starts<F: TileFormat, const N: usize, const B: usize>(
     let mut sums: [Pair<__m256i>; N] = [[_mm256_setzero_si256(); 2]; N];
     if F::OFFSET != 0 {
         for t in 0..N {
-            sums[t] = [_mm256_set1_epi32(F::OFFSET * quant::sums_of::<F, B>(&x[t], half).0); 2];
+            sums[t] = [_mm256_set1_epi32(F::OFFSET * quant::neg_sum_of::<F, B>(&x[t], half)); 2];
         }
     }
     sums

@@ -1,9 +1,6 @@
 //! Matrix tiles on AVX-512, quantised ones with VNNI. Pseudo-code, order of sums, unpacking and scales: see `quant` and
 //! `float`; tile layout: see `tile`.
 //!
-//! Formats with scales for 16 columns multiply the halves' integers, of activations of 8 bits, by their integer scales and add them
-//! before anything is rounded; the other instruction sets round first. That is one conversion and one fused multiply-add less.
-//!
 //! Activations of 16 bits are two dot products, of their high and of their low bytes, joined before anything else.
 //!
 //! A record is unpacked into eight registers once and multiplied with up to sixteen tokens: eight four-way byte dot

@@ -6,8 +6,9 @@
 //!
 //! What the matrix kernels of all instruction sets have in common stands once, over the trait of [`vector`].
 //!
-//! Within a table an output's summation order is fixed by the weights alone; tables may differ from one another in the
-//! last bits (fused multiply-adds).
+//! An output's summation order is fixed by the weights alone, and every table gives the same bits: it adds the same numbers in
+//! the same order and rounds in the same places. Products of matrices and attention are added with one rounding
+//! ([`fma`]); all else rounds products first, as Rust does unless told otherwise.
 
 #![allow(clippy::needless_range_loop)] // Lanes of several arrays are indexed together, as in the pseudo-code.
 
@@ -46,6 +47,7 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_attention;
 mod float;
+mod fma;
 mod half;
 mod portable;
 mod quant;
@@ -303,11 +305,25 @@ macro_rules! isa_table {
     };
 }
 
-isa_table!(portable_table, Isa::Portable, [], portable, WideOrder::Words, attention::Portable);
+isa_table!(portable_table, Isa::Portable, [], portable, WideOrder::Words, attention::Plain<fma::Baseline>);
 #[cfg(target_arch = "x86_64")]
-isa_table!(avx2_table, Isa::Avx2, ["avx2,fma,f16c"], avx2, WideOrder::Words, attention::Portable);
+isa_table!(
+    avx2_table,
+    Isa::Avx2,
+    ["avx2,fma,f16c"],
+    avx2,
+    WideOrder::Words,
+    attention::Plain<fma::Instruction>
+);
 #[cfg(target_arch = "x86_64")]
-isa_table!(avx_vnni_table, Isa::AvxVnni, ["avx2,fma,f16c"], avx_vnni, WideOrder::Bytes, attention::Portable);
+isa_table!(
+    avx_vnni_table,
+    Isa::AvxVnni,
+    ["avx2,fma,f16c"],
+    avx_vnni,
+    WideOrder::Bytes,
+    attention::Plain<fma::Instruction>
+);
 #[cfg(target_arch = "x86_64")]
 isa_table!(
     avx512_table,

@@ -6,8 +6,17 @@
 //!     sums[t][r] += i * (scale[r] * x[t].scale)                                 records in order
 //!     sums[t][r] -= min[r] * (x[t].scale * sum(x))                              formats with a minimum
 //! ```
-//! Formats with scales for 16 columns do this for each half of the record. Activations of 16 bits make the same sums; `i` stays below
-//! 2^28 (32 * 255 * 127 * 256), so that 32 bits hold it.
+//! Products are added with one rounding, on every instruction set: sums are the same bits on all.
+//!
+//! Formats with scales for 16 columns have two integers in a record, of its halves, whose scales are `d` times an integer. They
+//! are multiplied by these and added before anything is rounded; minima follow:
+//!
+//! ```text
+//!     sums[t][r] += (i[0] * s[0][r] + i[1] * s[1][r]) * (d[r] * x[t].scale)     the first factor is exact
+//!     sums[t][r] -= min[h][r] * (x[t].scale * sum of half h of x)               h = 0, 1
+//! ```
+//! Activations of 16 bits make the same integers; `i` stays below 2^28 (32 * 255 * 127 * 256), so that 32 bits hold it. Times an
+//! integer scale they would not, so that there each half is added by itself, times `d * s[h]`; minima follow here too.
 //!
 //! The walk over a piece, the unpacking, the scales and the sums stand here once, over [`Vector`]. How a record's integers
 //! are multiplied is each instruction set's own, since it follows from what its registers hold: the portable kernel
@@ -91,6 +100,17 @@ impl<'a, V: Vector> Header<'a, V> {
         scales
     }
 
+    /// `int_scales` as floats.
+    #[inline(always)]
+    pub fn float_scales<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
+        let mut scales = self.d;
+        let integers = self.int_scales::<F>(v, sub);
+        for register in 0..V::REGISTERS {
+            scales[register] = v.to_floats(integers[register]);
+        }
+        scales
+    }
+
     /// The scales of sub-block `sub`.
     #[inline(always)]
     pub fn scales<F: TileFormat>(&self, v: V, sub: usize) -> V::Tile<V::Floats> {
@@ -163,12 +183,12 @@ fn load_halves<V: Vector>(v: V, bytes: &[u8]) -> V::Tile<V::Floats> {
     tile
 }
 
-/// `-sum(x)` and `scale * sum(x)` of what half `half` of a record multiplies (all, for formats with one scale).
+/// `-sum(x)` of what half `half` of a record multiplies (all, for formats with one scale).
 #[inline(always)]
-pub(super) fn sums_of<F: TileFormat, const B: usize>(x: &ActBlock<B>, half: usize) -> (i32, f32) {
+pub(super) fn neg_sum_of<F: TileFormat, const B: usize>(x: &ActBlock<B>, half: usize) -> i32 {
     match F::SCALES.halves() {
-        1 => (x.neg_sum, x.scaled_sum),
-        _ => (x.neg_halves[half], x.scaled_halves[half]),
+        1 => x.neg_sum,
+        _ => x.neg_halves[half],
     }
 }
 
@@ -182,6 +202,22 @@ pub(super) fn accumulate<V: Vector>(
     x_scale: f32,
 ) -> V::Floats {
     v.mul_add(v.to_floats(integer), v.mul(scale, v.splat(x_scale)), sum)
+}
+
+/// `sum + (low * scale_low + high * scale_high) * (d * x_scale)`, the first factor being exact: with activations of 8 bits it is
+/// at most 2 * 16 * 32 * 127 * 128 (Q6_K; 2 * 16 * 62 * 127 * 62 of IQ3_XXS), which f32 holds as 32 bits do.
+#[inline(always)]
+pub(super) fn accumulate_halves<V: Vector>(
+    v: V,
+    sum: V::Floats,
+    [low, high]: [V::Ints; 2],
+    [scale_low, scale_high]: [V::Floats; 2],
+    d: V::Floats,
+    x_scale: f32,
+) -> V::Floats {
+    let high = v.mul(v.to_floats(high), scale_high);
+    let both = v.mul_add(v.to_floats(low), scale_low, high);
+    v.mul_add(both, v.mul(d, v.splat(x_scale)), sum)
 }
 
 /// `sum - min * scaled_sum`.
@@ -249,18 +285,13 @@ pub(super) fn tile<F: TileFormat, const B: usize>(
     sums: &mut TileOut,
 ) {
     check_piece::<F>(piece);
-    let halves = F::SCALES.halves();
     for_each_record::<_, F, B>(
         Scalar,
         piece,
         (x.values, x.stride, x.count),
         |header, record_idx, lines, x| {
             let q = unpack_record::<F>(lines);
-            let mut scales = [[[0.0; TILE_ROWS]; 2]; 2];
-            for half in 0..halves {
-                let sub = record_idx * halves + half;
-                scales[half] = [header.scales::<F>(Scalar, sub), header.mins::<F>(Scalar, sub)];
-            }
+            let scales = RecordScales::new::<F>(header, record_idx);
             // By itself, since the compiler hoists the widening of the quants out of the loop, which does not pay for one token.
             // With activations of 16 bits it does not cost enough to be worth the code.
             if B == BLOCK
@@ -275,30 +306,66 @@ pub(super) fn tile<F: TileFormat, const B: usize>(
     );
 }
 
-/// `scales` are those of each half, and its minima.
+/// The scales of a record, unpacked for any number of tokens; of its first half, for formats with one scale, else of both.
+struct RecordScales {
+    d: [f32; TILE_ROWS],
+    /// What `d` is multiplied by, for formats with two scales.
+    integers: [[i32; TILE_ROWS]; 2],
+    scales: [[f32; TILE_ROWS]; 2],
+    mins: [[f32; TILE_ROWS]; 2],
+}
+
+impl RecordScales {
+    #[inline(always)]
+    fn new<F: TileFormat>(header: &Header<'_, Scalar>, record_idx: usize) -> Self {
+        let halves = F::SCALES.halves();
+        let (zero, zeros) = ([[0; TILE_ROWS]; 2], [[0.0; TILE_ROWS]; 2]);
+        let mut all = Self { d: header.d, integers: zero, scales: zeros, mins: zeros };
+        for half in 0..halves {
+            let sub = record_idx * halves + half;
+            if halves == 2 {
+                all.integers[half] = header.int_scales::<F>(Scalar, sub);
+            }
+            all.scales[half] = header.scales::<F>(Scalar, sub);
+            all.mins[half] = header.mins::<F>(Scalar, sub);
+        }
+        all
+    }
+}
+
 #[inline(always)]
 fn record_times_block<F: TileFormat, const B: usize>(
     q: &Groups,
-    scales: &[[[f32; TILE_ROWS]; 2]; 2],
+    RecordScales { d, integers, scales, mins }: &RecordScales,
     x: &ActBlock<B>,
     out: &mut [f32; TILE_ROWS],
 ) {
-    let groups_per_half = GROUPS / F::SCALES.halves();
-    for half in 0..F::SCALES.halves() {
-        let (neg_sum, scaled_sum) = sums_of::<F, B>(x, half);
-        let mut sums = [F::OFFSET * neg_sum; TILE_ROWS];
+    let halves = F::SCALES.halves();
+    let groups_per_half = GROUPS / halves;
+    let mut sums = [[0; TILE_ROWS]; 2];
+    for half in 0..halves {
+        sums[half] = [F::OFFSET * neg_sum_of::<F, B>(x, half); TILE_ROWS];
         for g in half * groups_per_half..(half + 1) * groups_per_half {
             for r in 0..TILE_ROWS {
                 for c in 0..4 {
-                    sums[r] += i32::from(q[g][4 * r + c]) * x.column(g, c);
+                    sums[half][r] += i32::from(q[g][4 * r + c]) * x.column(g, c);
                 }
             }
         }
-        let [scale, min] = &scales[half];
-        for r in 0..TILE_ROWS {
-            out[r] = accumulate(Scalar, out[r], sums[r], scale[r], x.scale);
-            if F::SCALES.has_min() {
-                out[r] = subtract(Scalar, out[r], min[r], scaled_sum);
+    }
+    for r in 0..TILE_ROWS {
+        if halves == 2 && B == BLOCK {
+            let integer = sums[0][r] * integers[0][r] + sums[1][r] * integers[1][r];
+            out[r] = accumulate(Scalar, out[r], integer, d[r], x.scale);
+        } else {
+            for half in 0..halves {
+                out[r] = accumulate(Scalar, out[r], sums[half][r], scales[half][r], x.scale);
+            }
+        }
+        if F::SCALES.has_min() {
+            for half in 0..halves {
+                let scaled_sum = if halves == 1 { x.scaled_sum } else { x.scaled_halves[half] };
+                out[r] = subtract(Scalar, out[r], mins[half][r], scaled_sum);
             }
         }
     }

@@ -11,6 +11,7 @@ use std::ops::IndexMut;
 use gguf::blocks::half_e8m0;
 
 use super::Piece;
+use super::fma::{self, MulAdd};
 use super::half::f16_to_f32;
 use crate::tile::TILE_ROWS;
 
@@ -73,11 +74,11 @@ pub(super) trait Vector: Copy {
     fn load_half_e8m0(self, rows: &[u8; TILE_ROWS], register: usize) -> Self::Floats;
     fn splat(self, value: f32) -> Self::Floats;
     fn mul(self, a: Self::Floats, b: Self::Floats) -> Self::Floats;
-    /// `sum + a * b`, rounded once where the instruction set can.
+    /// `sum + a * b`, rounded once.
     fn mul_add(self, a: Self::Floats, b: Self::Floats, sum: Self::Floats) -> Self::Floats;
     /// `sum - a * b`, rounded as `mul_add`.
     fn neg_mul_add(self, a: Self::Floats, b: Self::Floats, sum: Self::Floats) -> Self::Floats;
-    /// `-value`; the sign of a zero is the instruction set's.
+    /// `0 - value`.
     fn negate(self, value: Self::Floats) -> Self::Floats;
 
     /// Asks memory for `bytes` bytes of the weights that come some way after byte `at` of the piece.
@@ -117,8 +118,7 @@ macro_rules! instructions {
 #[cfg(target_arch = "x86_64")]
 pub(super) use instructions;
 
-/// One row at a time, one byte at a time: plain loops for the compiler to vectorise. Products are rounded before they are
-/// added.
+/// One row at a time, one byte at a time: plain loops for the compiler to vectorise.
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
 
@@ -222,14 +222,14 @@ impl Vector for Scalar {
     }
     #[inline(always)]
     fn mul_add(self, a: f32, b: f32, sum: f32) -> f32 {
-        sum + a * b
+        fma::Baseline::mul_add(a, b, sum)
     }
     #[inline(always)]
     fn neg_mul_add(self, a: f32, b: f32, sum: f32) -> f32 {
-        sum - a * b
+        fma::Baseline::mul_add(-a, b, sum)
     }
     #[inline(always)]
     fn negate(self, value: f32) -> f32 {
-        -value
+        0.0 - value
     }
 }

@@ -9,7 +9,7 @@ use gguf::Format;
 use super::{backend, demo_model, isas};
 
 /// Runs the checks that are `wanted` on so many threads.
-fn findings(
+pub fn findings(
     isa: Isa,
     activations: Activations,
     threads: usize,

@@ -4,6 +4,7 @@
 mod conforming;
 mod controls;
 mod exactness;
+mod instruction_sets;
 
 use std::num::NonZeroUsize;
 

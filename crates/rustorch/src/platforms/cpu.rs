@@ -48,7 +48,37 @@ impl Platform for CpuPlatform {
             Device::Cpu(cpu) => cpu,
             Device::Gpu(_) | Device::Cuda(_) => return Ok(None),
         };
-        Ok(Some(cpu::check::run(options, model, found)?))
+        let mut report = cpu::check::run(options, model, found)?;
+        if options.activations == Activations::Bits8 {
+            let golden = golden(&report);
+            found(&golden);
+            report.findings.push(golden);
+        }
+        Ok(Some(report))
+    }
+}
+
+/// What the digests of the demo model's checks come to on every processor with activations of 8 bits. After a change that means to
+/// change bits: copy what `rustorch devices --check --device cpu` says.
+const GOLDEN: u64 = 0xac76_2dc9_6483_cded;
+
+/// Compares the bits that the checks of the demo model found with the recorded ones.
+fn golden(report: &Report) -> Finding {
+    let (mut cases, mut digest) = (0, 0u64);
+    for finding in report.findings.iter().filter(|finding| finding.check.starts_with("whole model")) {
+        cases += 1;
+        digest = (digest.rotate_left(5) ^ finding.digest).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    let failure = || format!("{digest:#018x}, expected {GOLDEN:#018x}");
+    Finding {
+        setting: report.findings.first().map_or_else(String::new, |finding| finding.setting.clone()),
+        check: "golden hash of the demo model".to_owned(),
+        cases,
+        error: 0.0,
+        limit: 0.0,
+        digest,
+        seconds: 0.0,
+        failure: (digest != GOLDEN).then(failure),
     }
 }
 
@@ -67,5 +97,26 @@ impl Described for CpuBackend {
 
     fn activations(&self) -> Option<Activations> {
         Some(CpuBackend::activations(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_bits_of_one_check_are_not_the_recorded_ones() {
+        let options = CpuOptions::default();
+        let checks = cpu::check::run(options, &crate::demo::gguf(), &mut |_| {}).unwrap();
+        assert_eq!(golden(&checks).failure, None);
+        for check in ["f16 cache", "f32 cache", "reference attention", "other constants"] {
+            let mut report = checks.clone();
+            let finding = report
+                .findings
+                .iter_mut()
+                .find(|finding| finding.check.contains(&format!("whole model, {check}")));
+            finding.unwrap().digest ^= 1;
+            assert!(golden(&report).failure.is_some(), "{check}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! Three levels, each compared with the sequence alone in one chunk on one thread: [`steps`] runs a [`model::ModelRunner`]
 //! through random steps, [`slots`] the public model through random calls, [`requests`] the engine through random
-//! requests, and [`prefix_cache`] through requests that begin alike. What the results may depend on (model, instruction set, attention, type of the cache) is [`Numerics`].
+//! requests, and [`prefix_cache`] through requests that begin alike. What the results may depend on (model, device, attention, type of the cache) is [`Numerics`], for every instruction set.
 //!
 //! The checks would pass if they compared nothing. So [`split_k`] runs the same ones over a device that sums in another
 //! order when it has more than one row, and they must fail there; [`prefix_cache`] has a cache that finds a wrong page.
