@@ -62,6 +62,8 @@ pub struct Found {
     pub errors: u64,
     /// Results that were removed, since their line was changed or removed.
     pub stale: u64,
+    /// Whether some may be of an older version, whose numbers may differ from this one's in the last bits.
+    pub has_other_bits: bool,
 }
 
 /// An output that results are appended to.
@@ -211,10 +213,11 @@ impl Output {
             journal.rewrite(|_, _| Ok(()))?;
             manifest.write(&path)?;
         } else {
-            let differences = manifest.check(&path)?;
-            journal.recover(errors, &path, &differences)?;
-            if !differences.is_empty() {
-                manifest.write(&path)?;
+            let earlier = manifest.check(&path)?;
+            journal.recover(errors, &path, &earlier.differences)?;
+            journal.found.has_other_bits = earlier.isa.is_some() && journal.found.results > 0;
+            if !earlier.differences.is_empty() {
+                manifest.write_again(&path, earlier)?;
             }
         }
         Ok(journal)

@@ -26,12 +26,19 @@ pub struct Manifest {
     pub model_file: FileHash,
     /// The input, if it is a regular file.
     pub input: Option<FileHash>,
-    /// What computes: `cpu`, or a GPU by its name.
+    /// What computes: `cpu`, all of which give the same bits, or a GPU by its name.
     pub device: String,
-    /// The CPU's instruction set, if it computes.
-    pub isa: Option<String>,
     /// Every option that results depend on.
     pub options: Map<String, Value>,
+}
+
+/// What a manifest says of results that a run adds to.
+pub(crate) struct Earlier {
+    /// The differences between the inputs.
+    pub differences: Vec<Difference>,
+    /// The instruction set of the CPU, which versions name whose results depend on it: in the last bits they may differ from
+    /// this version's, whichever it is.
+    pub isa: Option<Value>,
 }
 
 /// What a file holds.
@@ -54,10 +61,19 @@ impl Manifest {
 
     /// Writes it beside its output: a crash leaves the old one or the new one, whole.
     pub(crate) fn write(&self, output: &Path) -> Result<()> {
-        let path = Self::path(output);
-        let mut text = serde_json::to_vec_pretty(self).expect("names, numbers and strings are JSON");
-        text.push(b'\n');
-        durable::write(&path, &text).map_err(Error::writing(&path.display().to_string()))
+        write(&Self::path(output), self)
+    }
+
+    /// As [`write`](Self::write), beside results that stay: what is to be known of them stays too.
+    pub(crate) fn write_again(&self, output: &Path, earlier: Earlier) -> Result<()> {
+        let Some(isa) = earlier.isa else { return self.write(output) };
+        let mut manifest = self.to_json();
+        manifest[ISA] = isa;
+        write(&Self::path(output), &manifest)
+    }
+
+    fn to_json(&self) -> Value {
+        serde_json::to_value(self).expect("names, numbers and strings are JSON")
     }
 
     /// Refuses a file beside the output that is no manifest: somebody else's, which would be replaced.
@@ -70,23 +86,31 @@ impl Manifest {
         }
     }
 
-    /// Compares it with the one beside the output. Returns the differences between the inputs; results go on only if all
-    /// else is the same.
-    pub(crate) fn check(&self, output: &Path) -> Result<Vec<Difference>> {
+    /// Compares it with the one beside the output, whose results go on only if all but the input is the same.
+    pub(crate) fn check(&self, output: &Path) -> Result<Earlier> {
         let manifest = Self::path(output);
-        let Some(expected) = read(&manifest)? else {
+        let Some(mut expected) = read(&manifest)? else {
             return Err(Error::NoManifest { output: output.to_owned(), manifest });
         };
-        let found = serde_json::to_value(self).expect("names, numbers and strings are JSON");
-        let differences = differences(&expected, &found);
+        let isa = expected.as_object_mut().and_then(|fields| fields.remove(ISA)).filter(|isa| !isa.is_null());
+        let differences = differences(&expected, &self.to_json());
         let are_files = expected["input"].is_object() && self.input.is_some();
         if are_files && differences.iter().all(|difference| difference.field.starts_with("input."))
             || differences.is_empty()
         {
-            return Ok(differences);
+            return Ok(Earlier { differences, isa });
         }
         Err(Error::OtherRun { output: output.to_owned(), differences })
     }
+}
+
+/// The field of [`Earlier::isa`]; null if a GPU computes.
+const ISA: &str = "isa";
+
+fn write(path: &Path, manifest: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(manifest).expect("names, numbers and strings are JSON");
+    text.push(b'\n');
+    durable::write(path, &text).map_err(Error::writing(&path.display().to_string()))
 }
 
 /// The JSON object in the file at `manifest`, if there is a file.

@@ -43,7 +43,6 @@ fn manifest() -> Manifest {
         model_file: FileHash::of_bytes(b"model"),
         input: None,
         device: "cpu".to_owned(),
-        isa: None,
         options: Map::new(),
     }
 }
@@ -208,7 +207,10 @@ fn results_in_a_wrong_place_are_put_in_order_or_left() {
     // One is there twice, which no run does.
     let twice = [&lines.concat()[..], lines[2]].concat();
     fs::write(&output, &twice).unwrap();
-    assert_eq!(run(&input, &output, PLAIN).unwrap().0.found, Found { results: 6, errors: 2, stale: 0 });
+    assert_eq!(
+        run(&input, &output, PLAIN).unwrap().0.found,
+        Found { results: 6, errors: 2, stale: 0, ..Found::default() }
+    );
     assert_eq!(fs::read(&output).unwrap(), lines.concat());
     run(&input, &output, How { order: Order::OfInput, ..PLAIN }).unwrap();
     assert_eq!(fs::read(&output).unwrap(), text);
@@ -222,7 +224,7 @@ fn errors_are_replaced_by_what_comes_of_another_try() {
     let (totals, _) = run(&input, &output, How { errors: Errors::Retry, ..PLAIN }).unwrap();
     assert_eq!(
         (totals.found, totals.results, totals.errors),
-        (Found { results: 4, errors: 0, stale: 0 }, 2, 2)
+        (Found { results: 4, errors: 0, stale: 0, ..Found::default() }, 2, 2)
     );
     assert_eq!(results(&output).0, expect);
     assert_ne!(fs::read(&output).unwrap(), text, "they were appended");
@@ -274,7 +276,10 @@ fn lines_that_were_mended_added_or_removed_are_all_that_is_done_again() {
     });
     let (totals, end) = run(&input, &output, PLAIN).unwrap();
     // Two that were mended and two that were errors under other ids or texts.
-    assert_eq!((totals.found, end), (Found { results: 3, errors: 0, stale: 3 }, End::Complete));
+    assert_eq!(
+        (totals.found, end),
+        (Found { results: 3, errors: 0, stale: 3, ..Found::default() }, End::Complete)
+    );
     assert_eq!((totals.results, totals.errors), (4, 0));
     let (found, _) = results(&output);
     let (fresh_input, fresh_output) = folder("mended_fresh");
@@ -321,7 +326,10 @@ fn outputs_of_earlier_versions_go_on() {
     let lines: Vec<&str> = earlier.lines().collect();
     fs::write(&output, lines[..4].join("\n") + "\n").unwrap();
     let (totals, _) = run(&input, &output, PLAIN).unwrap();
-    assert_eq!((totals.found, totals.results), (Found { results: 4, errors: 2, stale: 0 }, 2));
+    assert_eq!(
+        (totals.found, totals.results),
+        (Found { results: 4, errors: 2, stale: 0, ..Found::default() }, 2)
+    );
     assert!(fs::read_to_string(&output).unwrap().starts_with(&lines[..4].join("\n")));
     run(&input, &output, How { errors: Errors::Retry, ..PLAIN }).unwrap();
     let (found, _) = results(&output);

@@ -33,7 +33,7 @@ pub fn fingerprint(gguf: &Gguf, run: &RunArgs, template: Option<&TemplateArgs>, 
     }
     let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
     let path = (
-        weights.isa().map_or_else(|| weights.device(), |isa| isa.to_string()),
+        weights.numeric_path(),
         name(run.kv_type.to_possible_value()),
         name(run.attention.to_possible_value()),
         template.and_then(TemplateArgs::hash),

@@ -102,10 +102,15 @@ impl Weights {
         self.model.times_kernels()
     }
 
-    /// The instruction set, if the device is a CPU: the one thing about it that results depend on, beside
-    /// [`activations`](Self::activations).
+    /// The instruction set, if the device is a CPU. Results do not depend on it.
     pub fn isa(&self) -> Option<Isa> {
         self.model.isa()
+    }
+
+    /// What results depend on of the device, beside [`activations`](Self::activations): `cpu` on every processor, or the
+    /// device itself.
+    pub fn numeric_path(&self) -> String {
+        if self.isa().is_some() { "cpu".to_owned() } else { self.device() }
     }
 
     /// The precision of the activations that quantised weights are multiplied with, if the device is a CPU.

@@ -132,6 +132,13 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         Duration::try_from_secs_f32(args.progress_interval).ok().filter(|interval| !interval.is_zero());
     let mut progress = Progress::start(scan.as_ref().map(|scan| scan.bytes), interval);
     let mut journal = output.begin(manifest, existing, errors, scan)?;
+    if journal.found().has_other_bits {
+        progress.note(&format!(
+            "warning: {}: results that it has may be of an older version, whose numbers can differ from this one's in the \
+             last bits; --overwrite computes them again",
+            args.output_file.display()
+        ));
+    }
     let names = args.names();
     let model = Model {
         tokenizer: &tokenizer,
@@ -269,8 +276,6 @@ pub fn manifest(
     weights: &Weights,
     unknown_fields: UnknownFields,
 ) -> Manifest {
-    let isa = weights.isa();
-    let device = if isa.is_some() { "cpu".to_owned() } else { weights.device() };
     let config = weights.config();
     let pool = engine.stats().num_pages * config.page_size;
     let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
@@ -293,8 +298,7 @@ pub fn manifest(
         model,
         model_file,
         input: None,
-        device: device.to_owned(),
-        isa: isa.map(|isa| isa.to_string()),
+        device: weights.numeric_path(),
         options: options
             .into_iter()
             .chain(wide)

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustorch_llama::Isa;
 use serde_json::{Value, json};
 
 use crate::harness::{arg, fail, folder, run, start, succeed};
@@ -37,6 +38,18 @@ fn requests(count: usize) -> Vec<Value> {
 fn write_lines(path: &Path, lines: &[Value]) {
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
     fs::write(path, text).unwrap();
+}
+
+/// The command of a run, which succeeds although some of its lines fail on purpose.
+fn batch<'a>(input: &'a Path, output: &'a Path, options: &[&'a str]) -> Vec<&'a str> {
+    [&["batch", "--fail-on", "all", "-i", arg(input), "-o", arg(output)], options].concat()
+}
+
+/// Keeps the first lines of an output: what a kill leaves after a few results.
+fn keep_lines(output: &Path, count: usize) {
+    let text = fs::read_to_string(output).unwrap();
+    let kept: String = text.lines().take(count).flat_map(|line| [line, "\n"]).collect();
+    fs::write(output, kept).unwrap();
 }
 
 /// Results by id, without the fields that differ between runs. No id may be there twice.
@@ -88,9 +101,7 @@ fn a_run_with_a_random_seed_goes_on() {
     let lines: Vec<Value> = (0..3)
         .map(|index| json!({"custom_id": index.to_string(), "prompt": "Once", "max_tokens": 30}))
         .collect();
-    let batch = |output: &Path| {
-        succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(output), "--seed", "-1"], b"")
-    };
+    let batch = |output: &Path| succeed(&batch(&input, output, &["--seed", "-1"]), b"");
     write_lines(&input, &lines[..2]);
     batch(&first);
     batch(&second);
@@ -110,7 +121,7 @@ fn a_run_that_is_killed_at_any_moment_loses_nothing() {
     let (input, whole) = (folder.join("in.jsonl"), folder.join("whole.jsonl"));
     let lines = requests(160);
     write_lines(&input, &lines);
-    succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&whole)], b"");
+    succeed(&batch(&input, &whole, &[]), b"");
     let expect = results(&whole);
     assert_eq!(expect.len(), lines.len());
 
@@ -119,7 +130,7 @@ fn a_run_that_is_killed_at_any_moment_loses_nothing() {
     for round in 0.. {
         let output = folder.join(format!("out-{round}.jsonl"));
         let options: &[&str] = if round % 2 == 0 { &[] } else { &["--ordered"] };
-        let args = [&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)], options].concat();
+        let args = batch(&input, &output, options);
         let mut before = Vec::new();
         loop {
             let mut child = start(&args);
@@ -166,7 +177,7 @@ fn a_finished_run_has_nothing_to_do() {
     let folder = folder("finished");
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
     write_lines(&input, &requests(10));
-    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
+    let args = batch(&input, &output, &[]);
     succeed(&args, b"");
     let before = fs::read(&output).unwrap();
     let ran = run(&args, b"");
@@ -175,12 +186,72 @@ fn a_finished_run_has_nothing_to_do() {
     assert!(ran.stderr.ends_with("; 10 were done before\n"), "{}", ran.stderr);
 }
 
+/// Every instruction set gives the same bits, so that another machine may go on.
+#[test]
+fn a_run_goes_on_with_another_instruction_set() {
+    let folder = folder("instruction_sets");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    write_lines(&input, &requests(24));
+    let on = |isa: Isa| batch(&input, &output, &["--isa", isa.name()]);
+    let isas: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect();
+    succeed(&on(Isa::Portable), b"");
+    let whole = results(&output);
+    assert_eq!(whole.len(), 24);
+    for (round, &isa) in isas.iter().enumerate() {
+        keep_lines(&output, 5 + round);
+        let ran = run(&on(isa), b"");
+        assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+        assert!(ran.stderr.contains(&format!("; {} were done before\n", 5 + round)), "{}", ran.stderr);
+        assert_eq!(results(&output), whole, "{isa}");
+    }
+}
+
+/// Manifests of earlier versions name the instruction set that computed.
+#[test]
+fn a_manifest_that_names_an_instruction_set_is_continued() {
+    let folder = folder("named_instruction_set");
+    let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
+    write_lines(&input, &requests(9));
+    let args = batch(&input, &output, &[]);
+    succeed(&args, b"");
+    let whole = results(&output);
+    let path = folder.join("out.jsonl.run.json");
+    let read = || serde_json::from_slice::<Value>(&fs::read(&path).unwrap()).unwrap();
+    let warning = "out.jsonl: results that it has may be of an older version, whose numbers can differ from this one's in the \
+                   last bits; --overwrite computes them again\n";
+    let warns = |args: &[&str], done: &str| {
+        let ran = run(args, b"");
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(ran.stderr.starts_with("warning: ") && ran.stderr.contains(warning), "{}", ran.stderr);
+        assert!(ran.stderr.contains(done), "{}", ran.stderr);
+    };
+    let mut manifest = read();
+    for isa in ["portable", "avx2", "avx512", "neon"] {
+        manifest["isa"] = json!(isa);
+        fs::write(&path, manifest.to_string()).unwrap();
+        keep_lines(&output, 4);
+        warns(&args, "; 4 were done before\n");
+        assert_eq!(results(&output), whole, "{isa}");
+    }
+    // All else is still compared.
+    let other = [&args[..], &["--seed", "1"]].concat();
+    fail(&other, b"", 1, "options.seed: expected 0, found 1");
+    // As long as there are such results, however the input grows.
+    write_lines(&input, &requests(10));
+    warns(&args, "; 9 were done before\n");
+    warns(&args, "; 10 were done before\n");
+    keep_lines(&output, 0);
+    let ran = run(&args, b"");
+    assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    assert_eq!(read().get("isa"), None);
+}
+
 #[test]
 fn another_run_s_results_are_left_alone() {
     let folder = folder("another_run");
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
     write_lines(&input, &requests(9));
-    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
+    let args = batch(&input, &output, &[]);
     succeed(&args, b"");
     let before = fs::read(&output).unwrap();
     let manifest: Value =
@@ -210,19 +281,14 @@ fn another_run_s_results_are_left_alone() {
     assert_eq!(manifest["options"].get("activations"), None);
     succeed(&with(&["--activations", "8"]), b"");
     check(&with(&["--shard", "1/2"]), &["options.shard: expected 1/1, found 1/2"]);
-    check(
-        &with(&["--isa", "portable"]),
-        &["isa: expected ", "found portable", "hint: repeat that run's command"],
-    );
+    check(&with(&["--shard", "1/2"]), &["hint: repeat that run's command"]);
+    assert_eq!(manifest.get("isa"), None);
     let other = folder.join("other.jsonl");
     let asks = |index: usize| json!({"custom_id": format!("request {index}"), "prompt": "Another"});
     write_lines(&other, &(0..9).map(asks).collect::<Vec<_>>());
-    let other_input = ["batch", "--fail-on", "all", "-i", arg(&other), "-o", arg(&output)];
+    let other_input = batch(&other, &output, &[]);
     check(&other_input, &["input.bytes: expected ", "input.sha256: expected "]);
-    check(
-        &["batch", "--fail-on", "all", "-i", "-", "-o", arg(&output)],
-        &["input.sha256: expected ", "found none"],
-    );
+    check(&batch(Path::new("-"), &output, &[]), &["input.sha256: expected ", "found none"]);
     let model = folder.join("demo.gguf");
     let mut bytes = crate::harness::demo_bytes();
     *bytes.last_mut().unwrap() ^= 1;
@@ -257,7 +323,7 @@ fn a_run_follows_changes_of_its_input() {
     let mut lines = requests(9);
     lines.truncate(6);
     write_lines(&input, &lines);
-    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
+    let args = batch(&input, &output, &[]);
     succeed(&args, b"");
     let first = results(&output);
 
@@ -267,7 +333,7 @@ fn a_run_follows_changes_of_its_input() {
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
         assert!(ran.stderr.starts_with(&format!("{asked} requests, ")), "{}", ran.stderr);
         assert!(ran.stderr.contains(done), "{}", ran.stderr);
-        succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&fresh), "--overwrite"], b"");
+        succeed(&batch(&input, &fresh, &["--overwrite"]), b"");
         assert_eq!(results(&output), results(&fresh));
     };
     // One line is mended, one is taken away, two are new.
@@ -305,7 +371,7 @@ fn ids_that_are_there_twice_are_refused_before_any_work() {
     let mut lines = requests(8);
     lines.push(lines[2].clone());
     write_lines(&input, &lines);
-    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output), "-m", "nowhere.gguf"];
+    let args = batch(&input, &output, &["-m", "nowhere.gguf"]);
     let says = "in.jsonl: custom_id \"request 2\": expected it once, found it in lines 3 and 9";
     fail(&args, b"", 1, says);
     lines.truncate(8);
@@ -319,7 +385,7 @@ fn ids_that_are_there_twice_are_refused_before_any_work() {
 fn an_output_has_one_writer() {
     let folder = folder("locked");
     let output = folder.join("out.jsonl");
-    let args = ["batch", "--fail-on", "all", "-i", "-", "-o", arg(&output)];
+    let args = batch(Path::new("-"), &output, &[]);
     let mut child = start(&args);
     let mut input = child.stdin.take().unwrap();
     input.write_all(b"{\"prompt\": \"One day\", \"max_tokens\": 1}\n").unwrap();
@@ -335,26 +401,12 @@ fn shards_are_parts_of_the_whole() {
     let folder = folder("shards");
     let (input, whole) = (folder.join("in.jsonl"), folder.join("whole.jsonl"));
     write_lines(&input, &requests(20));
-    succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&whole)], b"");
+    succeed(&batch(&input, &whole, &[]), b"");
     let mut parts = BTreeMap::new();
     for shard in 1..=3 {
         let output = folder.join(format!("part-{shard}.jsonl"));
         let shard = format!("{shard}/3");
-        succeed(
-            &[
-                "batch",
-                "--fail-on",
-                "all",
-                "-i",
-                arg(&input),
-                "-o",
-                arg(&output),
-                "--shard",
-                &shard,
-                "--ordered",
-            ],
-            b"",
-        );
+        succeed(&batch(&input, &output, &["--shard", &shard, "--ordered"]), b"");
         let numbers = order(&output);
         assert!(numbers.windows(2).all(|two| two[1] == two[0] + 3), "{numbers:?}");
         for (id, result) in results(&output) {
@@ -372,7 +424,7 @@ fn errors_are_tried_again_if_that_is_wanted() {
     let folder = folder("retried");
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
     write_lines(&input, &requests(16));
-    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output), "--ordered"];
+    let args = batch(&input, &output, &["--ordered"]);
     succeed(&args, b"");
     let expect = results(&output);
     // As if the device had failed.
@@ -399,7 +451,7 @@ fn errors_are_tried_again_if_that_is_wanted() {
 /// Stops a run that waits for more lines; its exit status, and what it said.
 #[cfg(unix)]
 fn stop(signal: &str, output: &Path, lines: &[u8]) -> (Option<i32>, String) {
-    let mut child = start(&["batch", "--fail-on", "all", "-i", "-", "-o", arg(output), "--batch-size", "2"]);
+    let mut child = start(&batch(Path::new("-"), output, &["--batch-size", "2"]));
     let mut input = child.stdin.take().unwrap();
     input.write_all(lines).unwrap();
     assert!(has_grown(&mut child, output, 1));
@@ -417,7 +469,7 @@ fn a_signal_ends_a_run_in_good_order() {
     let whole = folder.join("whole.jsonl");
     let lines: String = requests(60).iter().map(|line| format!("{line}\n")).collect();
     let lines = lines.as_bytes();
-    succeed(&["batch", "--fail-on", "all", "-i", "-", "-o", arg(&whole)], lines);
+    succeed(&batch(Path::new("-"), &whole, &[]), lines);
     for (signal, name, code) in [("-INT", "SIGINT", 130), ("-TERM", "SIGTERM", 143)] {
         let output = folder.join(format!("{name}.jsonl"));
         let (status, stderr) = stop(signal, &output, lines);
@@ -429,7 +481,7 @@ fn a_signal_ends_a_run_in_good_order() {
         );
         assert!(stderr.ends_with(&says), "{stderr}");
         assert!(fs::read(&output).unwrap().ends_with(b"\n"));
-        succeed(&["batch", "--fail-on", "all", "-i", "-", "-o", arg(&output), "--batch-size", "2"], lines);
+        succeed(&batch(Path::new("-"), &output, &["--batch-size", "2"]), lines);
         assert_eq!(results(&output), results(&whole));
     }
 }
@@ -442,11 +494,11 @@ fn a_full_disk_leaves_a_run_that_can_go_on() {
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
     let whole = folder.join("whole.jsonl");
     write_lines(&input, &requests(40));
-    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
+    let args = batch(&input, &output, &[]);
     let limited = |blocks: usize| {
         let mut command = Command::new("sh");
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
-        command.args(["-c", &script, env!("CARGO_BIN_EXE_rustorch")]).args(args);
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_rustorch")]).args(&args);
         command.stdin(Stdio::null()).output().unwrap()
     };
     let mut blocks = 8;
@@ -466,7 +518,7 @@ fn a_full_disk_leaves_a_run_that_can_go_on() {
         blocks += 5;
     }
     assert!(failures >= 2, "{failures}");
-    succeed(&["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&whole)], b"");
+    succeed(&batch(&input, &whole, &[]), b"");
     assert_eq!(results(&output), results(&whole));
 }
 
@@ -476,7 +528,7 @@ fn a_run_that_goes_on_begins_where_it_was() {
     let (input, output) = (folder.join("in.jsonl"), folder.join("out.jsonl"));
     let mut lines = requests(40);
     write_lines(&input, &lines);
-    let args = ["batch", "--fail-on", "all", "-i", arg(&input), "-o", arg(&output)];
+    let args = batch(&input, &output, &[]);
     succeed(&args, b"");
     let done = fs::metadata(&input).unwrap().len();
     lines.push(json!({"custom_id": "last", "prompt": "One day", "max_tokens": 900, "ignore_eos": true}));

@@ -325,6 +325,12 @@ impl Batches {
             Ok(journal) => journal,
             Err(error) => return failed_or_disk(error),
         };
+        if journal.found().has_other_bits {
+            tracing::warn!(
+                batch = batch.id,
+                "results that it has may be of an older version, whose numbers can differ from this one's in the last bits"
+            );
+        }
         let context = Model {
             tokenizer: &model.tokenizer,
             grammars: &model.grammars,

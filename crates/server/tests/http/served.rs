@@ -20,7 +20,6 @@ pub fn data(folder: PathBuf) -> DataConfig {
         model_file: FileHash::of_bytes(demo::BYTES),
         input: None,
         device: "cpu".to_owned(),
-        isa: None,
         options: Default::default(),
     };
     DataConfig { folder, manifest, seed: 0 }
