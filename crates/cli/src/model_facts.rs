@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use batch::FileHash;
 use clap::ValueEnum;
-use rustorch_llama::{Activations, Gguf, Pooling, Weights};
+use rustorch_llama::{Activations, Gguf, Pooling, Weights, file_pooling};
 use server::ModelFile;
 
 use crate::model_args::{RunArgs, TemplateArgs};
@@ -52,21 +52,9 @@ pub fn wide_activations(weights: &Weights) -> Option<Activations> {
 
 /// How the file says that embeddings are pooled.
 pub fn pooling(gguf: &Gguf) -> Pooling {
-    let metadata = gguf.metadata();
-    let architecture = metadata.architecture().unwrap_or_default();
-    let key = format!("{architecture}.pooling_type");
-    match metadata.u32(&key).ok().flatten() {
-        Some(1) => Pooling::Mean,
-        // No way is the first.
-        None | Some(0 | 3) => Pooling::Last,
-        Some(found) => {
-            let note = format!(
-                "warning: embeddings are those of the last token: {key}: expected 1 (mean) or 3 (last), found {found}"
-            );
-            output::note(&note);
-            Pooling::Last
-        }
-    }
+    let (pooling, note) = file_pooling(gguf);
+    note.iter().for_each(|note| output::note(&format!("warning: {note}")));
+    pooling
 }
 
 /// What the file is.

@@ -285,7 +285,7 @@ fn styled(
     context: &Context<'_>,
 ) -> Result<Asked, ApiError> {
     let (work, answer, stream) = asked?;
-    let lengths = work.prompt_lengths();
+    let lengths: Vec<_> = work.prompts().map(<[u32]>::len).collect();
     Ok((work, answer.styled_by(style, &lengths, context.grammars.tokenizer()), stream))
 }
 
@@ -299,7 +299,7 @@ pub fn count_tokens(body: &Object, context: &Context<'_>) -> Result<(usize, BTre
     let ignored = Endpoint::Messages.fields().check(body, context.unknown_fields)?;
     let chat_body = anthropic::convert(body, MaxTokens::Context)?;
     let (work, ..) = chat(&chat_body, context).map_err(anthropic::renamed)?;
-    Ok((work.num_prompt_tokens(), ignored))
+    Ok((work.prompts().next().map_or(0, <[u32]>::len), ignored))
 }
 
 fn embeddings(body: EmbeddingBody, context: &Context<'_>) -> Result<Asked, ApiError> {
@@ -367,8 +367,7 @@ fn compare(
 pub fn render(body: &Object, context: &Context<'_>) -> Result<(String, BTreeSet<String>), ApiError> {
     let ignored = Endpoint::ChatCompletions.fields().check(body, context.unknown_fields)?;
     let (work, ..) = chat(body, context)?;
-    let Sequences::Generate(requests) = &work.sequences else { return Ok((String::new(), ignored)) };
-    let prompt = requests.first().map(|request| &request.prompt_token_ids[..]).unwrap_or_default();
+    let prompt = work.prompts().next().unwrap_or_default();
     Ok((context.tokenizer.decode(prompt, ControlTokens::Show), ignored))
 }
 

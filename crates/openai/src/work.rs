@@ -36,20 +36,14 @@ impl Work {
         }
     }
 
-    /// Tokens of the first prompt.
-    pub(crate) fn num_prompt_tokens(&self) -> usize {
-        match &self.sequences {
-            Sequences::Generate(requests) => requests.first().map_or(0, |r| r.prompt_token_ids.len()),
-            Sequences::Embed(requests) => requests.first().map_or(0, |r| r.prompt_token_ids.len()),
-        }
-    }
-
-    /// Tokens of each sequence's prompt.
-    pub(crate) fn prompt_lengths(&self) -> Vec<usize> {
-        match &self.sequences {
-            Sequences::Generate(requests) => requests.iter().map(|r| r.prompt_token_ids.len()).collect(),
-            Sequences::Embed(requests) => requests.iter().map(|r| r.prompt_token_ids.len()).collect(),
-        }
+    /// The tokens of each sequence's prompt.
+    pub fn prompts(&self) -> impl Iterator<Item = &[u32]> {
+        let (generate, embed): (&[Request], &[EmbeddingRequest]) = match &self.sequences {
+            Sequences::Generate(requests) => (requests, &[]),
+            Sequences::Embed(requests) => (&[], requests),
+        };
+        let generate = generate.iter().map(|request| &request.prompt_token_ids[..]);
+        generate.chain(embed.iter().map(|request| &request.prompt_token_ids[..]))
     }
 
     /// The same work with another priority than [`Priority::Normal`].
