@@ -1,0 +1,221 @@
+"""`LLM`: many prompts at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, TypeVar, Union
+
+from ._model import Model
+from ._requests import Collector, Job, Message, Prompt, completion, embedding, is_single
+from ._rustorch import EngineError
+from .outputs import EmbeddingRequestOutput, RequestOutput
+from .sampling_params import SamplingParams
+
+_T = TypeVar("_T")
+
+Params = Union[SamplingParams, Sequence[SamplingParams], None]
+Prompts = Union[Prompt, Iterable[Prompt]]
+Progress = Union[bool, Callable[..., Any]]
+
+# Requests in flight for each sequence that runs, so that none waits for the next prompt.
+_IN_FLIGHT = 4
+
+
+class LLM(Model):
+    """A model that answers many prompts at once.
+
+    Threads may share it. Ctrl-C ends a call, and its requests with it.
+    """
+
+    def generate(
+        self, prompts: Prompts, sampling_params: Params = None, use_tqdm: Progress = True
+    ) -> list[RequestOutput]:
+        """Continues prompts; the answers have their order.
+
+        A prompt is a string, a list of token ids, `{"prompt": ..}` or `{"prompt_token_ids": ..}`. Sampling parameters
+        are for all prompts, or one for each. `use_tqdm` shows progress if tqdm is installed; it may be a function like
+        tqdm.
+        """
+        single = is_single(prompts)
+        items: Iterable[Any] = [prompts] if single else prompts
+        if sampling_params is not None and not isinstance(sampling_params, SamplingParams):
+            items = list(items)
+            if len(items) != len(sampling_params):
+                found = f"expected {len(items)}, one for each prompt, found {len(sampling_params)}"
+                raise ValueError(f"sampling_params: {found}")
+        jobs = map(completion, items, _each(sampling_params))
+        return self._all(jobs, Collector.whole, use_tqdm, _length(items), None if single else "prompts")
+
+    def generate_iter(
+        self,
+        prompts: Iterable[Prompt],
+        sampling_params: Union[SamplingParams, Iterable[SamplingParams], None] = None,
+        *,
+        ordered: bool = True,
+    ) -> Iterator[RequestOutput]:
+        """As `generate`, one answer after the other, for any number of prompts in bounded memory.
+
+        Prompts are taken as there is room for them: 4 times `max_num_seqs` are in flight. Without `ordered` answers
+        come when they are finished, and a long one holds no other up. Closing the iterator ends its requests.
+        """
+        items: Iterable[Any] = [prompts] if is_single(prompts) else prompts
+        jobs = map(completion, items, _each(sampling_params))
+        return (output for _, output in self._run(jobs, Collector.whole, "prompts", ordered))
+
+    def chat(
+        self,
+        messages: Union[Sequence[Message], Sequence[Sequence[Message]]],
+        sampling_params: Params = None,
+        use_tqdm: Progress = True,
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Optional[Sequence[Mapping[str, Any]]] = None,
+        tool_choice: Union[str, Mapping[str, Any], None] = None,
+        response_format: Optional[Mapping[str, Any]] = None,
+        chat_template_kwargs: Optional[Mapping[str, Any]] = None,
+    ) -> list[RequestOutput]:
+        """Answers one conversation or several, by the model's chat template.
+
+        Messages, tools and response format are those of OpenAI's API. As with vLLM, the text of an answer is what the
+        model wrote, calls of tools included.
+        """
+        conversations: list[Any] = list(messages)
+        single = not conversations or isinstance(conversations[0], Mapping)
+        conversations = [conversations] if single else conversations
+        rest = {
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            "tools": tools,
+            "tool_choice": tool_choice,
+            "response_format": response_format,
+            "chat_template_kwargs": chat_template_kwargs,
+        }
+
+        def job(conversation: Sequence[Message], params: SamplingParams) -> Job:
+            return Job("chat", {"messages": list(conversation), **rest, **params._body(is_chat=True)}, params)
+
+        if sampling_params is not None and not isinstance(sampling_params, SamplingParams):
+            if len(conversations) != len(sampling_params):
+                found = f"expected {len(conversations)}, one for each conversation, found {len(sampling_params)}"
+                raise ValueError(f"sampling_params: {found}")
+        jobs = map(job, conversations, _each(sampling_params))
+        return self._all(jobs, Collector.whole, use_tqdm, len(conversations), None if single else "messages")
+
+    def embed(
+        self, prompts: Prompts, use_tqdm: Progress = True, *, pooling: Optional[str] = None
+    ) -> list[EmbeddingRequestOutput]:
+        """Embeds prompts: vectors of length 1. `pooling` is "last" or "mean"; without it what the model's file says."""
+        single = is_single(prompts)
+        items: Iterable[Any] = [prompts] if single else prompts
+        jobs = (embedding(item, pooling) for item in items)
+        return self._all(jobs, Collector.embedding, use_tqdm, _length(items), None if single else "prompts")
+
+    def _all(
+        self,
+        jobs: Iterator[Job],
+        answer: Callable[[Collector], _T],
+        use_tqdm: Progress,
+        total: Optional[int],
+        name: Optional[str],
+    ) -> list[_T]:
+        """The answers to all jobs, in their order."""
+        answers: dict[int, _T] = {}
+        bar = _progress_bar(use_tqdm, total)
+        try:
+            for index, output in self._run(jobs, answer, name, ordered=False):
+                answers[index] = output
+                if bar is not None:
+                    bar.update(1)
+        finally:
+            if bar is not None:
+                bar.close()
+        return [answers[index] for index in range(len(answers))]
+
+    def _run(
+        self, jobs: Iterator[Job], answer: Callable[[Collector], _T], name: Optional[str], ordered: bool
+    ) -> Iterator[tuple[int, _T]]:
+        """Answers to jobs with their indices, a bounded number of jobs in flight. Errors name a job by `name`."""
+        requests = self._engine.requests()
+        running: dict[int, Collector] = {}
+        finished: dict[int, _T] = {}
+        most = _IN_FLIGHT * self.max_num_seqs
+        num_begun = num_given = 0
+        is_exhausted = False
+        try:
+            while True:
+                while not is_exhausted and len(running) + len(finished) < most:
+                    with _Naming(name, num_begun):
+                        job = next(jobs, None)
+                        if job is None:
+                            is_exhausted = True
+                            break
+                        submitted = job.submit(self._engine, requests, num_begun)
+                        running[num_begun] = Collector(self._engine, job, str(next(_request_ids)), submitted)
+                    num_begun += 1
+                if not running:
+                    return
+                for part in requests.wait():
+                    collector = running.get(part.tag)
+                    if collector is None:
+                        continue
+                    with _Naming(name, part.tag):
+                        collector.add(part)
+                    if collector.finished:
+                        finished[part.tag] = answer(running.pop(part.tag))
+                while finished and (not ordered or num_given in finished):
+                    index = num_given if ordered else next(iter(finished))
+                    yield index, finished.pop(index)
+                    num_given += 1
+        finally:
+            for collector in running.values():
+                collector.submitted.cancel()
+
+
+_request_ids = itertools.count()
+
+
+class _Naming:
+    """Adds to an error which of several prompts it is about."""
+
+    def __init__(self, name: Optional[str], index: int) -> None:
+        self._name, self._index = name, index
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Optional[type[BaseException]], error: Optional[BaseException], _: Any) -> None:
+        if self._name is not None and kind in (ValueError, EngineError):
+            named = f"{self._name}[{self._index}]: {error}"
+            raise (ValueError(named) if kind is ValueError else EngineError(named)) from error
+
+
+def _each(sampling_params: Union[SamplingParams, Iterable[SamplingParams], None]) -> Iterable[SamplingParams]:
+    if sampling_params is None:
+        return itertools.repeat(SamplingParams())
+    if isinstance(sampling_params, SamplingParams):
+        return itertools.repeat(sampling_params)
+    return itertools.chain(sampling_params, _too_few())
+
+
+def _too_few() -> Iterator[SamplingParams]:
+    """The next parameters when there are no more."""
+    raise ValueError("sampling_params: expected one for each prompt, found fewer")
+    yield
+
+
+def _length(items: Iterable[Any]) -> Optional[int]:
+    return len(items) if isinstance(items, Sequence) else None
+
+
+def _progress_bar(use_tqdm: Progress, total: Optional[int]) -> Any:
+    if not use_tqdm:
+        return None
+    if callable(use_tqdm):
+        return use_tqdm(total=total, desc="Processed prompts", dynamic_ncols=True)
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=total, desc="Processed prompts", dynamic_ncols=True)
