@@ -54,6 +54,7 @@ impl Admission {
             stop_token_ids,
             constraint,
             scoring: params.prompt_logprobs.map(Scoring::new),
+            chosen: None,
             sampling: SamplingState::new(&params, &prompt_token_ids, self.tokenizer.as_ref()),
             text: self
                 .tokenizer

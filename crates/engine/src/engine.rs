@@ -12,6 +12,7 @@ use tokenizer::Tokenizer;
 
 use crate::admission::Admission;
 use crate::block_manager::BlockManager;
+use crate::choosing::Choosing;
 use crate::error::{EngineError, Result};
 use crate::handle::{Command, EngineHandle};
 use crate::options::EngineOptions;
@@ -29,6 +30,7 @@ pub struct Engine<R> {
     scheduler: Scheduler,
     pacer: Pacer,
     sampler: Sampler,
+    choosing: Choosing,
     batch: Batch,
     stats: EngineStats,
 }
@@ -72,6 +74,7 @@ impl<R: Runner> Engine<R> {
             ),
             pacer: Pacer::new(options.itl_target, policies.clock),
             sampler: Sampler::default(),
+            choosing: policies.choosing,
             batch: Batch::new(limits, page_size),
             stats: EngineStats { num_pages, max_num_seqs, ..EngineStats::default() },
         })
@@ -138,6 +141,8 @@ impl<R: Runner> Engine<R> {
                 return false;
             }
         };
+        let rows = self.scheduler.wanting().map(|(seq, seq_idx)| (seq, output.of(seq_idx)));
+        self.choosing.choose(rows.collect());
         let (sampler, stats) = (&mut self.sampler, &mut self.stats);
         self.scheduler.commit(|seq, num_tokens, seq_idx| {
             stats.generated_tokens += seq.advance(num_tokens, output.of(seq_idx), sampler) as u64;

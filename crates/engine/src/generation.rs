@@ -2,8 +2,8 @@
 
 use model::{NO_INDEX, Output};
 
-use crate::constraint::Constrained;
-use crate::request::{FinishReason, TokenEvent};
+use crate::constraint::{Constrained, TokenMask};
+use crate::request::{FinishReason, TokenEvent, TokenLogprobs};
 use crate::sampler::{Sampler, SamplingState};
 use crate::sampling_params::SamplingParams;
 use crate::scoring::Scoring;
@@ -25,7 +25,12 @@ pub(crate) struct Generation {
     pub constraint: Option<Constrained>,
     /// None if the engine has no tokenizer.
     pub text: Option<TextStream>,
+    /// The token that the row of logits gave that comes next, if that was chosen before the row is taken in.
+    pub chosen: Option<Chosen>,
 }
+
+/// A token that was chosen, if the row has a finite logit, and its log-probabilities if they are wanted.
+pub(crate) type Chosen = Option<(u32, Option<TokenLogprobs>)>;
 
 /// Why there is no next token.
 #[derive(Debug)]
@@ -67,13 +72,9 @@ impl Generation {
                 (Some(token_id).filter(|&id| id != NO_INDEX).ok_or(Stuck::NoFiniteLogit)?, None)
             }
             Output::Logits(logits) => {
-                let forbidden = if may_end { &[][..] } else { &self.stop_token_ids };
-                let token_id =
-                    sampler.sample(logits, &self.params, &mut self.sampling, forbidden, mask.as_ref());
-                let token_id = token_id.ok_or(Stuck::NoFiniteLogit)?;
-                let logprobs =
-                    self.params.logprobs.map(|num_top| sampler.logprobs(logits, token_id, num_top));
-                (token_id, logprobs)
+                let chosen = self.chosen.take();
+                let chosen = chosen.unwrap_or_else(|| self.choose(logits, may_end, mask.as_ref(), sampler));
+                chosen.ok_or(Stuck::NoFiniteLogit)?
             }
             output => unreachable!("a token from {output:?}"),
         };
@@ -101,6 +102,29 @@ impl Generation {
             None => num_generated + usize::from(!stopped),
         };
         Ok((TokenEvent { token_id, text, logprobs, num_in_text }, reason))
+    }
+
+    /// Chooses the token after `num_generated` others, from a row of logits that `advance` takes in next.
+    ///
+    /// # Panics
+    /// With a constraint: its mask is asked for when the row is taken in.
+    pub fn choose_ahead(&mut self, num_generated: usize, logits: &[f32], sampler: &mut Sampler) {
+        assert!(self.constraint.is_none(), "a token of a constrained sequence was chosen without its mask");
+        let may_end = num_generated >= self.params.min_tokens;
+        self.chosen = Some(self.choose(logits, may_end, None, sampler));
+    }
+
+    fn choose(
+        &mut self,
+        logits: &[f32],
+        may_end: bool,
+        mask: Option<&TokenMask>,
+        sampler: &mut Sampler,
+    ) -> Chosen {
+        let forbidden = if may_end { &[][..] } else { &self.stop_token_ids };
+        let token_id = sampler.sample(logits, &self.params, &mut self.sampling, forbidden, mask)?;
+        let logprobs = self.params.logprobs.map(|num_top| sampler.logprobs(logits, token_id, num_top));
+        Some((token_id, logprobs))
     }
 
     /// The text that a generated token completes, and whether it ends the sequence.

@@ -10,6 +10,7 @@
 
 mod admission;
 mod block_manager;
+mod choosing;
 mod constraint;
 mod dry;
 mod embedding;

@@ -1,10 +1,12 @@
-//! What an engine is given beside its options: the rules of the prefix cache, what drafts tokens, and the clock.
+//! What an engine is given beside its options: the rules of the prefix cache, what drafts tokens, the threads that choose tokens,
+//! and the clock.
 //!
-//! The engine runs with [`Policies::default`]. Tests inject rules that are broken, which they must notice, drafters, and
-//! clocks that go as the test wants.
+//! The engine runs with [`Policies::default`]. Tests inject rules that are broken, which they must notice, drafters, threads for the
+//! smallest steps, and clocks that go as the test wants.
 
 use std::fmt;
 
+use crate::choosing::Choosing;
 use crate::pacing::{Clock, SystemClock};
 use crate::prefix_index::{PageName, PrefixIndex};
 
@@ -56,6 +58,7 @@ impl Drafter for NoDrafts {
 pub(crate) struct Policies {
     pub cache_rules: Box<dyn CacheRules>,
     pub drafter: Box<dyn Drafter>,
+    pub choosing: Choosing,
     pub clock: Box<dyn Clock>,
 }
 
@@ -64,6 +67,7 @@ impl Default for Policies {
         Self {
             cache_rules: Box::new(SoundRules),
             drafter: Box::new(NoDrafts),
+            choosing: Choosing::default(),
             clock: Box::new(SystemClock::default()),
         }
     }

@@ -162,6 +162,13 @@ impl Scheduler {
         assert!(!batch.is_empty() || self.is_idle(), "no sequence can go on");
     }
 
+    /// The sequences that want something of the planned step, and their indices in the batch.
+    pub fn wanting(&mut self) -> impl Iterator<Item = (&mut Sequence, usize)> {
+        let mut running: Vec<Option<&mut Sequence>> = self.running.iter_mut().map(Some).collect();
+        let wanting = self.scheduled.iter().enumerate().filter(|(_, scheduled)| scheduled.want != Want::None);
+        wanting.filter_map(move |(idx, scheduled)| Some((running[scheduled.seq_idx].take()?, idx)))
+    }
+
     /// Takes note that the planned step has run. Every sequence that wanted something is given to `advance`, with the number
     /// of its tokens that ran and its index in the batch; it takes in what its rows yield or ends the sequence's events.
     pub fn commit(&mut self, mut advance: impl FnMut(&mut Sequence, usize, usize)) {

@@ -175,6 +175,27 @@ impl Sequence {
         self.token_ids.len() - num_before
     }
 
+    /// Whether the row yields the next token, by logits alone: no draft, score or constraint has a say.
+    pub fn can_choose_ahead(&self, output: Output<'_>) -> bool {
+        let Task::Generate(generation) = &self.task else { return false };
+        let is_alone =
+            self.drafts.is_empty() && generation.scoring.is_none() && generation.constraint.is_none();
+        is_alone && generation.max_tokens > 0 && matches!(output, Output::Logits(_))
+    }
+
+    /// Chooses the token that `generate` then takes from the same row.
+    pub fn choose_ahead(&mut self, output: Output<'_>, sampler: &mut Sampler) {
+        let num_generated = self.num_generated_tokens();
+        if let (Task::Generate(generation), Output::Logits(logits)) = (&mut self.task, output) {
+            generation.choose_ahead(num_generated, logits, sampler);
+        }
+    }
+
+    #[cfg(test)]
+    pub fn has_chosen(&self) -> bool {
+        matches!(&self.task, Task::Generate(generation) if generation.chosen.is_some())
+    }
+
     /// Chooses the token after the last one, from what the last one's row yielded.
     pub fn generate(&mut self, output: Output<'_>, sampler: &mut Sampler) {
         let num_generated = self.num_generated_tokens();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use model::{BatchLimits, RunError, RunnerSpec};
 use proptest::prelude::*;
 
+use crate::choosing::Choosing;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::events::RequestStream;
@@ -255,7 +256,8 @@ pub fn any_setting() -> impl Strategy<Value = Setting> {
 pub fn run(setting: &Setting, arrivals: &[Arrival]) -> Outcome {
     let Setting { spec, options, failures, fault, drafts, clock } = setting;
     let (sender, receiver) = mpsc::channel();
-    let mut policies = Policies::default();
+    // Rows of the small vocabulary are worth threads.
+    let mut policies = Policies { choosing: Choosing::new(3, 1), ..Policies::default() };
     if let Some(fault) = *fault {
         policies.cache_rules = Box::new(fault);
     }
