@@ -106,33 +106,26 @@ impl Engine {
         Requests::new(self.loaded.tokenizer.clone(), Delivery::Parts)
     }
 
-    /// Queues a body of `/v1/completions`.
-    fn complete(
+    /// Queues a body of `endpoint`: completions, chat or embeddings. `seed` is that of a request without one.
+    fn submit(
         &self,
         py: Python<'_>,
+        endpoint: &str,
         requests: &Requests,
         tag: u64,
         body: &str,
         seed: u64,
     ) -> PyResult<Submitted> {
-        py.detach(|| self.submit(Endpoint::Completions, requests, tag, body, seed))
-    }
-
-    /// Queues a body of `/v1/chat/completions`.
-    fn chat(
-        &self,
-        py: Python<'_>,
-        requests: &Requests,
-        tag: u64,
-        body: &str,
-        seed: u64,
-    ) -> PyResult<Submitted> {
-        py.detach(|| self.submit(Endpoint::ChatCompletions, requests, tag, body, seed))
-    }
-
-    /// Queues a body of `/v1/embeddings`.
-    fn embed(&self, py: Python<'_>, requests: &Requests, tag: u64, body: &str) -> PyResult<Submitted> {
-        py.detach(|| self.submit(Endpoint::Embeddings, requests, tag, body, 0))
+        let endpoint = match endpoint {
+            "completions" => Endpoint::Completions,
+            "chat" => Endpoint::ChatCompletions,
+            "embeddings" => Endpoint::Embeddings,
+            found => {
+                let rest = format_args!("expected completions, chat or embeddings, found {found:?}");
+                return Err(bad_argument("endpoint", rest));
+            }
+        };
+        py.detach(|| self.queue(endpoint, requests, tag, body, seed))
     }
 
     /// The tokens of a text, as of a prompt.
@@ -184,7 +177,7 @@ impl Engine {
 }
 
 impl Engine {
-    fn submit(
+    fn queue(
         &self,
         endpoint: Endpoint,
         requests: &Requests,

@@ -40,7 +40,8 @@ Message = Mapping[str, Any]
 class Job:
     """A request that can be submitted."""
 
-    kind: str
+    endpoint: str
+    """completions, chat or embeddings."""
     body: dict[str, Any]
     params: SamplingParams
     prompt: Optional[str] = None
@@ -51,11 +52,8 @@ class Job:
             body = json.dumps(self.body, allow_nan=False)
         except TypeError as error:
             raise ValueError(f"a request is JSON: {error}") from None
-        if self.kind == "embed":
-            return engine.embed(requests, tag, body)
-        submit = engine.chat if self.kind == "chat" else engine.complete
-        # Of a request without a seed.
-        return submit(requests, tag, body, secrets.randbits(64))
+        # The seed is that of a request without one.
+        return engine.submit(self.endpoint, requests, tag, body, secrets.randbits(64))
 
 
 def is_single(prompts: Any) -> bool:
@@ -65,8 +63,13 @@ def is_single(prompts: Any) -> bool:
     return isinstance(prompts, list) and len(prompts) > 0 and all(isinstance(item, int) for item in prompts)
 
 
-def read_prompt(prompt: Any) -> tuple[Optional[str], Union[str, list[int]]]:
-    """A prompt's text, if it was given, and what the model is to see."""
+# The value of a body that is one prompt: a list of one list is that too, even if the inner one is empty, which the engine refuses in
+# its own words.
+_Sent = Union[str, list[list[int]]]
+
+
+def read_prompt(prompt: Any) -> tuple[Optional[str], _Sent]:
+    """A prompt's text, if it was given, and what is sent of it."""
     if isinstance(prompt, str):
         return prompt, prompt
     if isinstance(prompt, Mapping):
@@ -75,12 +78,12 @@ def read_prompt(prompt: Any) -> tuple[Optional[str], Union[str, list[int]]]:
                 raise ValueError(f"{name}: expected none (not supported in a prompt), found {value!r}")
         text, token_ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
         if token_ids is not None:
-            return text, read_token_ids(token_ids)
+            return text, [read_token_ids(token_ids)]
         if isinstance(text, str):
             return text, text
         raise ValueError("prompt: expected a dictionary with prompt or prompt_token_ids, found neither")
     if isinstance(prompt, Iterable):
-        return None, read_token_ids(prompt)
+        return None, [read_token_ids(prompt)]
     raise ValueError(f"prompt: expected a string, token ids or a dictionary, found {prompt!r}")
 
 
@@ -98,17 +101,14 @@ def read_token_ids(token_ids: Iterable[Any]) -> list[int]:
 
 def completion(prompt: Any, params: SamplingParams) -> Job:
     """A prompt to continue."""
-    text, model_input = read_prompt(prompt)
-    # A list of one list is one prompt, even if that is empty, which the engine refuses in its own words.
-    sent = [model_input] if isinstance(model_input, list) else model_input
-    return Job("complete", {"prompt": sent, **params._body(is_chat=False)}, params, text)
+    text, sent = read_prompt(prompt)
+    return Job("completions", {"prompt": sent, **params._body(is_chat=False)}, params, text)
 
 
 def embedding(prompt: Any, pooling: Optional[str]) -> Job:
     """A prompt to embed."""
-    text, model_input = read_prompt(prompt)
-    sent = [model_input] if isinstance(model_input, list) else model_input
-    return Job("embed", {"input": sent, "pooling": pooling}, SamplingParams(), text)
+    text, sent = read_prompt(prompt)
+    return Job("embeddings", {"input": sent, "pooling": pooling}, SamplingParams(), text)
 
 
 def _scores(scored: Iterable[tuple[int, float, int, str]]) -> dict[int, Logprob]:
@@ -122,7 +122,7 @@ class Collector:
         self.job = job
         self.submitted = submitted
         prompt_token_ids = submitted.prompt_token_ids
-        is_chat = job.kind == "chat"
+        is_chat = job.endpoint == "chat"
         has_scores = job.params.logprobs is not None
         self._eos_token_ids = set() if job.params.ignore_eos else set(engine.eos_token_ids)
         self._stop_token_ids = set(job.params.stop_token_ids or ())

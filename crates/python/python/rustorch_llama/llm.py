@@ -38,12 +38,7 @@ class LLM(Model):
         tqdm.
         """
         single = is_single(prompts)
-        items: Iterable[Any] = [prompts] if single else prompts
-        if sampling_params is not None and not isinstance(sampling_params, SamplingParams):
-            items = list(items)
-            if len(items) != len(sampling_params):
-                found = f"expected {len(items)}, one for each prompt, found {len(sampling_params)}"
-                raise ValueError(f"sampling_params: {found}")
+        items = _one_for_each(sampling_params, [prompts] if single else prompts, "prompt")
         jobs = map(completion, items, _each(sampling_params))
         return self._all(jobs, Collector.whole, use_tqdm, _length(items), None if single else "prompts")
 
@@ -96,10 +91,7 @@ class LLM(Model):
         def job(conversation: Sequence[Message], params: SamplingParams) -> Job:
             return Job("chat", {"messages": list(conversation), **rest, **params._body(is_chat=True)}, params)
 
-        if sampling_params is not None and not isinstance(sampling_params, SamplingParams):
-            if len(conversations) != len(sampling_params):
-                found = f"expected {len(conversations)}, one for each conversation, found {len(sampling_params)}"
-                raise ValueError(f"sampling_params: {found}")
+        _one_for_each(sampling_params, conversations, "conversation")
         jobs = map(job, conversations, _each(sampling_params))
         return self._all(jobs, Collector.whole, use_tqdm, len(conversations), None if single else "messages")
 
@@ -189,6 +181,17 @@ class _Naming:
         if self._name is not None and kind in (ValueError, EngineError):
             named = f"{self._name}[{self._index}]: {error}"
             raise (ValueError(named) if kind is ValueError else EngineError(named)) from error
+
+
+def _one_for_each(sampling_params: Params, items: Iterable[Any], name: str) -> Iterable[Any]:
+    """The items. If there are parameters for each, they are as many."""
+    if sampling_params is None or isinstance(sampling_params, SamplingParams):
+        return items
+    items = list(items)
+    if len(items) != len(sampling_params):
+        found = f"expected {len(items)}, one for each {name}, found {len(sampling_params)}"
+        raise ValueError(f"sampling_params: {found}")
+    return items
 
 
 def _each(sampling_params: Union[SamplingParams, Iterable[SamplingParams], None]) -> Iterable[SamplingParams]:
