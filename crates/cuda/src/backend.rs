@@ -98,19 +98,12 @@ impl CudaBackend {
     }
 
     fn launch(&self, kernel: &Kernel, grid: [usize; 3], args: &[Arg<'_>]) {
-        self.launch_with(kernel, grid, None, args);
+        self.launch_with(kernel, grid, kernel.shared_bytes, args);
     }
 
-    /// Queues a kernel, with as much dynamic memory as it was made for or as is given.
-    fn launch_with(&self, kernel: &Kernel, grid: [usize; 3], shared_bytes: Option<usize>, args: &[Arg<'_>]) {
-        let [grid_x, grid_y, grid_z, bytes] = [grid[0], grid[1], grid[2], shared_bytes.unwrap_or(0)]
-            .map(|number| u32::try_from(number).expect("grids fit 32 bits"));
-        let grid = [grid_x, grid_y, grid_z];
-        let queued = match shared_bytes {
-            Some(_) => self.context.launch_with(kernel, grid, bytes, args),
-            None => self.context.launch(kernel, grid, args),
-        };
-        if let Err(error) = queued {
+    fn launch_with(&self, kernel: &Kernel, grid: [usize; 3], shared_bytes: u32, args: &[Arg<'_>]) {
+        let grid = grid.map(|blocks| u32::try_from(blocks).expect("grids fit 32 bits"));
+        if let Err(error) = self.context.launch(kernel, grid, shared_bytes, args) {
             self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
     }
@@ -527,7 +520,7 @@ impl Backend for CudaBackend {
         assert_eq!((qkv.cols, out.cols), (op.shape.cols(), op.shape.q_cols()), "attention: columns");
         let inputs = (qkv.read(), sinks.map_or(0, CudaBuffer::read));
         let outputs = (out.write_both(), out.half_stride());
-        let launch = |kernel: &Kernel, rows: Rows, spread: &Spread, shared_bytes: Option<usize>| {
+        let launch = |kernel: &Kernel, rows: Rows, spread: &Spread, shared_bytes: u32| {
             let parameters = fused_parameters(op, plan, (rows, spread), inputs, cache, outputs);
             let parameters = [Arg::Struct(&parameters)];
             self.launch_with(kernel, spread.grid, shared_bytes, &parameters);
@@ -536,17 +529,16 @@ impl Backend for CudaBackend {
                 self.launch(&self.rows.attention_merge, grid, &parameters);
             }
         };
-        if !cache.is_half() {
-            return launch(&self.rows.attention_f32, Rows::All, &Spread::of_all(op, plan), None);
-        }
-        let Some(tensor) = self.tensor_attention(op.shape.head_dim) else {
-            return launch(&self.rows.attention_f16, Rows::All, &Spread::of_all(op, plan), None);
+        let tensor = if cache.is_half() { self.tensor_attention(op.shape.head_dim) } else { None };
+        let Some(tensor) = tensor else {
+            let kernel = if cache.is_half() { &self.rows.attention_f16 } else { &self.rows.attention_f32 };
+            return launch(kernel, Rows::All, &Spread::of_all(op, plan), kernel.shared_bytes);
         };
-        launch(&tensor.run, Rows::Runs, &Spread::of_runs(op, plan), None);
+        launch(&tensor.run, Rows::Runs, &Spread::of_runs(op, plan), tensor.run.shared_bytes);
         let spread = Spread::of_singles(op, plan);
         let card = (self.multiprocessors, self.shared_limit);
         let (room, bytes) = RowRoom::new((op, tensor.width), plan, &spread, card);
-        launch(&tensor.row, Rows::Singles(room), &spread, Some(bytes));
+        launch(&tensor.row, Rows::Singles(room), &spread, bytes as u32);
     }
 
     fn attention_scores(

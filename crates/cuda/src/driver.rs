@@ -146,19 +146,8 @@ impl Context {
         call("waiting for the card", unsafe { sys::cuStreamSynchronize(self.queue) })
     }
 
-    /// Queues a kernel, with the dynamic memory that it was made for.
-    pub fn launch(&self, kernel: &Kernel, grid: [u32; 3], args: &[Arg<'_>]) -> Result<()> {
-        self.launch_with(kernel, grid, kernel.shared_bytes, args)
-    }
-
-    /// Queues a kernel with so much dynamic memory, which may be less.
-    pub fn launch_with(
-        &self,
-        kernel: &Kernel,
-        grid: [u32; 3],
-        shared_bytes: u32,
-        args: &[Arg<'_>],
-    ) -> Result<()> {
+    /// Queues a kernel with so much dynamic memory, at most what it was made for.
+    pub fn launch(&self, kernel: &Kernel, grid: [u32; 3], shared_bytes: u32, args: &[Arg<'_>]) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
@@ -428,7 +417,7 @@ pub(crate) struct Kernel {
     name: &'static str,
     function: sys::CUfunction,
     threads: u32,
-    shared_bytes: u32,
+    pub shared_bytes: u32,
 }
 
 // SAFETY: as of `Module`.

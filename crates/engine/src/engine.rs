@@ -141,8 +141,10 @@ impl<R: Runner> Engine<R> {
                 return false;
             }
         };
-        let rows = self.scheduler.wanting().map(|(seq, seq_idx)| (seq, output.of(seq_idx)));
-        self.choosing.choose(rows.collect());
+        if self.batch.size().logit_rows > 1 {
+            let rows = self.scheduler.wanting().map(|(seq, seq_idx)| (seq, output.of(seq_idx)));
+            self.choosing.choose(rows.collect());
+        }
         let (sampler, stats) = (&mut self.sampler, &mut self.stats);
         self.scheduler.commit(|seq, num_tokens, seq_idx| {
             stats.generated_tokens += seq.advance(num_tokens, output.of(seq_idx), sampler) as u64;
