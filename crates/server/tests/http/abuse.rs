@@ -11,9 +11,9 @@ use server::ApiKey;
 use crate::client::{Answering, JSON, ask, get, post, request, send};
 use crate::served::{BATCH_SIZE, Served};
 
-/// A completion that is under way until its connection is dropped.
+/// A completion that is under way until its connection is dropped: many choices, so that it takes much longer than a test.
 fn under_way(served: &Served) -> Answering {
-    let long = json!({"prompt": "a", "max_tokens": 900, "ignore_eos": true, "stream": true});
+    let long = json!({"prompt": "a", "max_tokens": 900, "ignore_eos": true, "stream": true, "n": 16});
     let answering = ask(served.address, "POST /v1/completions", &[JSON], long.to_string().as_bytes());
     assert_eq!(answering.status, 200);
     answering
