@@ -385,6 +385,14 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.argmax(first..first + rows.len(), &x.inner, &mut out.inner);
     }
 
+    fn draws(&self) -> bool {
+        self.inner.draws()
+    }
+
+    fn draw(&self, plan: &Plan<B>, x: &Buffer<B>, out: &mut Buffer<B>) {
+        self.inner.draw(&plan.inner, &x.inner, &mut out.inner);
+    }
+
     fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()> {
         let mut inner: Vec<Read<'_, B>> = Vec::with_capacity(reads.len());
         for Read { buffer, first_row, out } in reads {

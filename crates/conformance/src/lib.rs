@@ -8,6 +8,7 @@
 
 mod attention;
 mod cache;
+mod draws;
 mod experts;
 mod extremes;
 pub mod faulty;
@@ -121,7 +122,7 @@ impl<'a, S: Subject> Check<'a, S> {
 pub fn row_checks<'a, S: Subject>(device: &S) -> Vec<Check<'a, S>> {
     let limit = device.row_limit();
     let gated = |act| move |device: &S, tally: &mut Tally| rows::gated(device, tally, act);
-    vec![
+    let mut checks = vec![
         Check::new("rms_norm", limit, rows::rms_norm),
         Check::new("add_rms_norm", limit, rows::add_rms_norm),
         Check::new("norm_heads", limit, rows::norm_heads),
@@ -136,7 +137,11 @@ pub fn row_checks<'a, S: Subject>(device: &S) -> Vec<Check<'a, S>> {
         Check::new("gather_rows", 0.0, reads::gather_rows),
         Check::new("argmax", 0.0, reads::argmax),
         Check::new("read_into", 0.0, reads::read_into),
-    ]
+    ];
+    if device.draws() {
+        checks.push(Check::new("draw", 0.0, draws::draw_tokens));
+    }
+    checks
 }
 
 /// Batch invariance of a whole model, of one with other constants, and of one with reference attention.

@@ -1,5 +1,6 @@
 // Operations on rows. `half_out` is the f16 copy of the output, or null.
 #include "common.cuh"
+#include "choice.cuh"
 
 #define THREADS 256
 
@@ -246,15 +247,6 @@ KERNEL gather_rows(const u32* wanted, const float* x, float* out, u16* half_out,
     }
 }
 
-// A number that is greater for a greater value. NaN counts as minus infinity, and plus infinity as the greatest number.
-INLINE u32 key_of(float value) {
-    u32 bits = __float_as_uint(value), magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) {
-        return 0x80000000u - 0x7f800000u;
-    }
-    return bits >= 0x80000000u ? 0x80000000u - magnitude : 0x80000000u + min_u(magnitude, 0x7f7fffffu);
-}
-
 // The best of a block of 256 threads: the highest key, of equal ones the first index.
 INLINE void block_best(u32& key, u32& index, u32* keys, u32* indices) {
     __syncthreads();
@@ -273,63 +265,6 @@ INLINE void block_best(u32& key, u32& index, u32* keys, u32* indices) {
     __syncthreads();
     key = keys[0];
     index = indices[0];
-}
-
-#define ARGMAX_THREADS 1024
-// Vectors of four columns that a thread of `argmax` has under way.
-#define ARGMAX_VECTORS 4
-#define NO_KEY (0x80000000u - 0x7f800000u)
-
-// A key and a column as a number that is greater for a greater key and, of equal ones, the earlier column.
-INLINE u64 candidate(float value, u32 col) {
-    u32 key = key_of(value);
-    return key > NO_KEY ? (u64)key << 32 | (0xffffffffu - col) : 0;
-}
-INLINE u64 max_u64(u64 a, u64 b) { return a > b ? a : b; }
-INLINE u64 warp_best(u64 best) {
-#pragma unroll
-    for (int step = 16; step > 0; step >>= 1) {
-        best = max_u64(best, __shfl_xor_sync(0xffffffffu, best, step));
-    }
-    return best;
-}
-
-// The index of each row's highest value; 0xffffffff of a row without any above minus infinity.
-KERNEL __launch_bounds__(ARGMAX_THREADS) argmax(const float* x, u32* out, u32 cols, u32 first_row) {
-    await_previous();
-    __shared__ u64 bests[32];
-    const float* row = x + (u64)(first_row + blockIdx.x) * cols;
-    u64 best = 0;
-    u32 vectors = cols % 4 == 0 ? cols / 4 : 0;
-    for (u32 first = threadIdx.x; first < vectors; first += ARGMAX_VECTORS * ARGMAX_THREADS) {
-        float4 values[ARGMAX_VECTORS];
-#pragma unroll
-        for (u32 i = 0; i < ARGMAX_VECTORS; i++) {
-            values[i] = ((const float4*)row)[min_u(first + i * ARGMAX_THREADS, vectors - 1)];
-        }
-#pragma unroll
-        for (u32 i = 0; i < ARGMAX_VECTORS; i++) {
-            u32 col = 4 * min_u(first + i * ARGMAX_THREADS, vectors - 1);
-            best = max_u64(best, candidate(values[i].x, col));
-            best = max_u64(best, candidate(values[i].y, col + 1));
-            best = max_u64(best, candidate(values[i].z, col + 2));
-            best = max_u64(best, candidate(values[i].w, col + 3));
-        }
-    }
-    for (u32 col = 4 * vectors + threadIdx.x; col < cols; col += ARGMAX_THREADS) {
-        best = max_u64(best, candidate(row[col], col));
-    }
-    best = warp_best(best);
-    if ((threadIdx.x & 31) == 0) {
-        bests[threadIdx.x >> 5] = best;
-    }
-    __syncthreads();
-    if (threadIdx.x < 32) {
-        best = warp_best(bests[threadIdx.x]);
-        if (threadIdx.x == 0) {
-            out[blockIdx.x] = best ? 0xffffffffu - (u32)best : 0xffffffffu;
-        }
-    }
 }
 
 // The experts of each token by rank, and their weights. A block takes a token.

@@ -745,6 +745,19 @@ impl Backend for CudaBackend {
         self.launch(&self.rows.argmax, [rows.len(), 1, 1], &args);
     }
 
+    fn draws(&self) -> bool {
+        true
+    }
+
+    fn draw(&self, plan: &CudaPlan, x: &CudaBuffer, out: &mut CudaBuffer) {
+        let rows = plan.counts().draws;
+        x.check_rows(rows);
+        out.check_rows(rows);
+        assert_eq!(out.cols, 1, "draw: a row has one token");
+        let args = [x.read().into(), plan.section(Section::Draws).into(), out.write().into(), x.cols.into()];
+        self.launch(&self.rows.draw, [rows, 1, 1], &args);
+    }
+
     fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()> {
         self.check()?;
         let len = reads.iter().map(|read| read.out.len()).sum();

@@ -126,6 +126,7 @@ kernels! {
     "rows" rope_store_kv 32;
     "rows" gather_rows 256;
     "rows" argmax 1024;
+    "rows" draw 1024;
     "rows" route 256;
     "rows" sort_pairs 256;
     "rows" combine_experts 256;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use model::{Batch, BatchLimits, QkvShape, Result};
+use model::{Batch, BatchLimits, Draw, QkvShape, Result};
 
 use crate::attention::partial_words;
 use crate::driver::{Context, Memory};
@@ -35,11 +35,16 @@ pub(crate) enum Section {
     Runs32,
     /// Of up to 64 tokens.
     Runs64,
+    /// How tokens are drawn, `DRAW_WORDS` each; nothing if all take the highest logit.
+    Draws,
     /// `[sequence][max_blocks]`.
     BlockTables,
 }
 
-const SECTIONS: usize = 10;
+const SECTIONS: usize = 11;
+
+/// Words of a draw, as the kernel has them.
+const DRAW_WORDS: usize = 6;
 
 /// The most tokens of a run, of each section of runs.
 const RUNS: [(Section, usize); 3] = [(Section::Runs16, 16), (Section::Runs32, 32), (Section::Runs64, 64)];
@@ -65,6 +70,8 @@ pub(crate) struct Counts {
     pub max_single_context: usize,
     /// Runs of up to 16, 32 and 64 tokens.
     pub runs: [usize; 3],
+    /// Draws.
+    pub draws: usize,
 }
 
 impl CudaPlan {
@@ -114,6 +121,9 @@ impl CudaPlan {
             self.put(section, &words, self.limits.max_tokens);
             *runs = words.len() / 2;
         }
+        let draws = if batch.size().has_draws { batch.draws() } else { &[] };
+        let words: Vec<u32> = draws.iter().flat_map(words_of).collect();
+        self.put(Section::Draws, &words, DRAW_WORDS * self.limits.max_logit_rows);
         self.offsets[Section::BlockTables as usize] = self.words.len();
         let (seqs, blocks) = (batch.num_seqs(), self.limits.max_blocks);
         assert!(
@@ -136,6 +146,7 @@ impl CudaPlan {
             singles: singles.len(),
             max_single_context,
             runs,
+            draws: draws.len(),
         };
         self.memory.write(0, &self.words)
     }
@@ -187,9 +198,14 @@ fn runs_of(stretches: &[Range<usize>], most: usize) -> Vec<u32> {
     runs.flat_map(|(first, end)| [first as u32, most.min(end - first) as u32]).collect()
 }
 
+fn words_of(draw: &Draw) -> [u32; DRAW_WORDS] {
+    let Draw { temperature, top_k, top_p, min_p, point } = *draw;
+    [temperature.to_bits(), top_k, top_p.to_bits(), min_p.to_bits(), point as u32, (point >> 32) as u32]
+}
+
 fn max_words(limits: BatchLimits) -> u64 {
     // A run has two rows at least, but for the last of a stretch, and takes two words.
-    (9 * limits.max_tokens + limits.max_seqs * limits.max_blocks) as u64
+    (9 * limits.max_tokens + DRAW_WORDS * limits.max_logit_rows + limits.max_seqs * limits.max_blocks) as u64
 }
 
 fn highest(values: &[u32]) -> usize {

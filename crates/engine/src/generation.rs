@@ -1,11 +1,12 @@
 //! What a sequence that generates is made of, beside its tokens: how they are chosen, their text, and when it ends.
 
-use model::{NO_INDEX, Output};
+use model::{NO_INDEX, Output, Rows, Want};
 
 use crate::constraint::{Constrained, TokenMask};
 use crate::request::{FinishReason, TokenEvent, TokenLogprobs};
-use crate::sampler::{Sampler, SamplingState};
+use crate::sampler::Sampler;
 use crate::sampling_params::SamplingParams;
+use crate::sampling_state::SamplingState;
 use crate::scoring::Scoring;
 use crate::stop::Matched;
 use crate::text::TextStream;
@@ -41,14 +42,22 @@ pub(crate) enum Stuck {
 }
 
 impl Generation {
-    /// Whether the highest logit's place is all that the token after `num_generated` others takes.
-    pub fn is_greedy(&self, num_generated: usize) -> bool {
+    /// What the token after `num_generated` others takes of these rows: tokens that the device chooses, if that is all, and
+    /// it `draws`.
+    pub fn want(&self, num_generated: usize, rows: Rows, draws: bool) -> Want {
         let ends_freely = num_generated >= self.params.min_tokens || self.stop_token_ids.is_empty();
         let is_free = self.constraint.as_ref().is_none_or(Constrained::is_free);
-        ends_freely && is_free && self.params.takes_highest_logit()
+        if !ends_freely || !is_free {
+            return Want::Logits(rows);
+        }
+        if self.params.takes_highest_logit() {
+            return Want::Argmax(rows);
+        }
+        let draw = (draws && rows == Rows::Last).then(|| self.sampling.next_draw(&self.params)).flatten();
+        draw.map_or(Want::Logits(rows), Want::Draw)
     }
 
-    /// Chooses the token after `num_generated` others, from a row of logits or the index of the highest, and says whether it
+    /// Chooses the token after `num_generated` others, from a row of logits or as the device chose it, and says whether it
     /// is the last.
     pub fn advance(
         &mut self,
@@ -68,7 +77,10 @@ impl Generation {
             mask = Some(std::mem::take(&mut next.mask));
         }
         let (token_id, logprobs) = match output {
-            Output::Argmax(&[token_id]) => {
+            Output::Tokens(&[token_id]) => {
+                if !self.params.takes_highest_logit() {
+                    self.sampling.take_draw();
+                }
                 (Some(token_id).filter(|&id| id != NO_INDEX).ok_or(Stuck::NoFiniteLogit)?, None)
             }
             Output::Logits(logits) => {

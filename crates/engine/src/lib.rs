@@ -28,6 +28,7 @@ mod prompts;
 mod request;
 mod sampler;
 mod sampling_params;
+mod sampling_state;
 mod scheduler;
 mod scoring;
 mod sequence;

@@ -28,7 +28,7 @@ pub struct EngineOptions {
 impl EngineOptions {
     /// The limits of a step, or the first option that the runner cannot serve.
     pub(crate) fn resolve(&self, spec: &RunnerSpec) -> Result<SchedulerLimits> {
-        let RunnerSpec { limits, page_size, vocab_size, hidden_size: _, max_seq_len } = *spec;
+        let RunnerSpec { limits, page_size, vocab_size, hidden_size: _, max_seq_len, draws } = *spec;
         check("page_size", page_size, usize::MAX)?;
         check("num_pages", limits.num_pages, u32::MAX as usize / page_size)?;
         check("vocab_size", vocab_size, u32::MAX as usize)?;
@@ -48,7 +48,8 @@ impl EngineOptions {
                 found: 0,
             });
         }
-        Ok(SchedulerLimits { max_num_seqs, token_budget, max_chunk, max_head_rows: limits.max_logit_rows })
+        let max_head_rows = limits.max_logit_rows;
+        Ok(SchedulerLimits { max_num_seqs, token_budget, max_chunk, max_head_rows, draws })
     }
 }
 

@@ -5,70 +5,19 @@
 //! by token id, so that every selection has one answer. Exponentials and logarithms are not those of the platform, whose last
 //! bits may be others: the same logits give the same token everywhere.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
+use model::draw_share;
 use model::math::exp;
-use rand_xoshiro::Xoshiro256PlusPlus;
-use rand_xoshiro::rand_core::{Rng, SeedableRng};
-use tokenizer::Tokenizer;
 
 use crate::constraint::{MaskThreads, TokenMask};
-use crate::dry::DryState;
 use crate::request::TokenLogprobs;
 use crate::sampling_params::{Mirostat, SamplingParams};
+use crate::sampling_state::SamplingState;
 use crate::truncation::{
-    Candidate, exclude_top, keep_near_highest, keep_typical, keep_unsurprising, keep_until, total,
+    Candidate, exclude_top, keep_near_highest, keep_typical, keep_unsurprising, keep_until, mass, total,
 };
 
 /// Scores of which the highest is found together, a few cache lines at a time, and whose exponentials are.
 const BLOCK: usize = 64;
-
-/// What sampling remembers of a sequence. It stays with the sequence when its pages are taken away.
-#[derive(Debug, Clone)]
-pub(crate) struct SamplingState {
-    rng: Xoshiro256PlusPlus,
-    /// How often each token that occurs was generated; 0 for one that is in the prompt only. Kept if penalties ask for it.
-    num_generated: Option<HashMap<u32, u32>>,
-    dry: Option<DryState>,
-    /// The surprise in bits up to which Mirostat keeps tokens.
-    mirostat_limit: f64,
-}
-
-impl SamplingState {
-    /// For a prompt; the text of its tokens matters to some rules, if there is a tokenizer.
-    pub fn new(
-        params: &SamplingParams,
-        prompt_token_ids: &[u32],
-        tokenizer: Option<&Arc<Tokenizer>>,
-    ) -> Self {
-        Self {
-            rng: Xoshiro256PlusPlus::seed_from_u64(params.seed),
-            num_generated: params
-                .has_penalties()
-                .then(|| prompt_token_ids.iter().map(|&token_id| (token_id, 0)).collect()),
-            dry: (params.dry.multiplier > 0.0)
-                .then(|| DryState::new(&params.dry, prompt_token_ids, tokenizer)),
-            // As its authors begin.
-            mirostat_limit: params.mirostat.map_or(0.0, |mirostat| 2.0 * f64::from(mirostat.tau)),
-        }
-    }
-
-    /// Takes note of a generated token.
-    pub fn count(&mut self, token_id: u32) {
-        if let Some(num_generated) = &mut self.num_generated {
-            *num_generated.entry(token_id).or_default() += 1;
-        }
-        if let Some(dry) = &mut self.dry {
-            dry.push(token_id);
-        }
-    }
-
-    /// Uniform in `[0, 1)`, from the upper 53 bits of one draw.
-    fn draw(&mut self) -> f64 {
-        (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
 
 /// Scratch for rows of one vocabulary size; holds nothing from one row to the next.
 #[derive(Debug, Default)]
@@ -126,13 +75,13 @@ impl Sampler {
         if params.xtc.probability > 0.0 && state.draw() < f64::from(params.xtc.probability) {
             exclude_top(candidates, params.xtc.threshold);
         }
-        Some(pick(candidates, state.draw()).token_id)
+        Some(pick(candidates, state.draw_point()).token_id)
     }
 
     /// Draws among the tokens that surprise no more than the limit, and moves that towards the surprise that is wanted.
     fn draw_with_mirostat(&mut self, Mirostat { tau, eta }: Mirostat, state: &mut SamplingState) -> u32 {
         keep_unsurprising(&mut self.candidates, state.mirostat_limit);
-        let picked = pick(&self.candidates, state.draw());
+        let picked = pick(&self.candidates, state.draw_point());
         let surprise = -libm::log2(f64::from(picked.weight) / total(&self.candidates));
         state.mirostat_limit -= f64::from(eta) * (surprise - f64::from(tau));
         picked.token_id
@@ -278,12 +227,12 @@ fn argmax(scores: &[f32]) -> Option<u32> {
     (highest > f32::NEG_INFINITY).then(first).flatten()
 }
 
-/// The candidate at `uniform`, in `[0, 1)`, of the cumulated weights; the most likely one if all are too unlikely for a weight.
-fn pick(candidates: &[Candidate], uniform: f64) -> Candidate {
-    let wanted = uniform * total(candidates);
-    let mut sum = 0.0;
+/// The candidate at `point`, in units of 2^-64, of the cumulated shares; the most likely one if all are too unlikely for a share.
+fn pick(candidates: &[Candidate], point: u64) -> Candidate {
+    let wanted = ((u128::from(point) * u128::from(mass(candidates))) >> 64) as u64;
+    let mut sum = 0;
     let reaches = |candidate: &Candidate| {
-        sum += f64::from(candidate.weight);
+        sum += draw_share(candidate.weight);
         sum > wanted
     };
     let mut all = candidates.iter().copied();
@@ -296,7 +245,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sampling_params::Xtc;
+    use crate::sampling_params::{Dry, Xtc};
 
     const NAN: f32 = f32::NAN;
     const INF: f32 = f32::INFINITY;
@@ -418,6 +367,46 @@ mod tests {
             };
             prop_assert_eq!(kept(&logits, &params), expect);
         }
+    }
+
+    proptest! {
+        /// What a device draws, by the plain form of the definition, the sampler draws, and both take as many draws.
+        #[test]
+        fn the_sampler_draws_what_a_device_would(
+            logits in prop::collection::vec(prop_oneof![-9.0f32..9.0, (-9..9i8).prop_map(f32::from)], 1..700),
+            temperature in prop_oneof![0.1f32..3.0, Just(1e-9)],
+            (top_k, top_p) in (0..60usize, prop_oneof![Just(1.0f32), 0.0f32..1.0]),
+            (min_p, seed) in (prop_oneof![Just(0.0f32), 0.0f32..1.0], any::<u64>()),
+        ) {
+            let params = SamplingParams { temperature, top_k, top_p, min_p, seed, ..SamplingParams::default() };
+            let mut state = SamplingState::new(&params, &[], None);
+            for _ in 0..4 {
+                let next = state.next_draw(&params).expect("a plain draw");
+                let found = Sampler::default().sample(&logits, &params, &mut state, &[], None);
+                prop_assert_eq!(found, Some(model::draw(&logits, &next)), "{:?}", next);
+            }
+            let mut other = SamplingState::new(&params, &[], None);
+            (0..4).for_each(|_| other.take_draw());
+            prop_assert_eq!(state.rng, other.rng);
+        }
+    }
+
+    #[test]
+    fn what_draws_cannot_say_is_left_to_the_sampler() {
+        let plain = SamplingParams::default();
+        let draws =
+            |params: SamplingParams| SamplingState::new(&params, &[], None).next_draw(&params).is_some();
+        assert!(draws(plain.clone()));
+        assert!(!draws(SamplingParams::greedy()));
+        assert!(!draws(SamplingParams { repetition_penalty: 1.1, ..plain.clone() }));
+        assert!(!draws(SamplingParams { presence_penalty: 0.1, ..plain.clone() }));
+        assert!(!draws(SamplingParams { logit_bias: vec![(1, 1.0)], ..plain.clone() }));
+        assert!(!draws(SamplingParams { logprobs: Some(0), ..plain.clone() }));
+        assert!(!draws(SamplingParams { typical_p: 0.9, ..plain.clone() }));
+        assert!(!draws(SamplingParams { top_n_sigma: 1.0, ..plain.clone() }));
+        assert!(!draws(SamplingParams { mirostat: Some(Mirostat::default()), ..plain.clone() }));
+        assert!(!draws(SamplingParams { xtc: Xtc { probability: 0.5, threshold: 0.1 }, ..plain.clone() }));
+        assert!(!draws(SamplingParams { dry: Dry { multiplier: 1.0, ..Dry::default() }, ..plain }));
     }
 
     #[test]

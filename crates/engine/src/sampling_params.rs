@@ -157,11 +157,21 @@ impl SamplingParams {
 
     /// Whether the highest logit is taken as it is, and no log-probability asked for.
     pub(crate) fn takes_highest_logit(&self) -> bool {
-        self.temperature == 0.0
-            && self.logprobs.is_none()
+        self.temperature == 0.0 && self.uses_logits_as_they_are()
+    }
+
+    /// Whether nothing is added to logits, and no log-probability asked for.
+    fn uses_logits_as_they_are(&self) -> bool {
+        self.logprobs.is_none()
             && self.logit_bias.is_empty()
             && self.dry.multiplier == 0.0
             && (self.repetition_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
+    }
+
+    /// Whether a token takes one draw from the logits as they are, with no more than `top_k`, `top_p` and `min_p` between.
+    pub(crate) fn draws_plainly(&self) -> bool {
+        let keeps_all = self.typical_p >= 1.0 && self.top_n_sigma <= 0.0 && self.xtc.probability <= 0.0;
+        self.temperature > 0.0 && self.uses_logits_as_they_are() && keeps_all && self.mirostat.is_none()
     }
 
     /// Checks every field that can be judged without a model.

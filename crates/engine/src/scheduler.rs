@@ -48,8 +48,10 @@ pub(crate) struct SchedulerLimits {
     pub token_budget: usize,
     /// Most tokens of one sequence in a step, at least 1.
     pub max_chunk: usize,
-    /// Most rows of a step that yield logits or the index of the highest; at least `max_num_seqs`.
+    /// Most rows of a step that yield logits or a token; at least `max_num_seqs`.
     pub max_head_rows: usize,
+    /// Whether the device draws tokens.
+    pub draws: bool,
 }
 
 /// The sequences, and the pages they share.
@@ -404,7 +406,7 @@ impl Scheduler {
         }
         let seq = &self.running[seq_idx];
         let start = seq.num_cached_tokens;
-        let want = seq.want(num_tokens);
+        let want = seq.want(num_tokens, self.limits.draws);
         let token_ids = match seq.token_ids.get(start..start + num_tokens) {
             Some(token_ids) => token_ids,
             None => {

@@ -75,8 +75,8 @@ impl Sequence {
         self.is_generating() && self.num_scored_rows().is_none()
     }
 
-    /// What the next `num_tokens` tokens have to yield: its own, and then the drafts.
-    pub fn want(&self, num_tokens: usize) -> Want {
+    /// What the next `num_tokens` tokens have to yield: its own, and then the drafts; on a device that `draws` or does not.
+    pub fn want(&self, num_tokens: usize, draws: bool) -> Want {
         let is_last = num_tokens == self.num_pending_tokens() + self.drafts.len();
         let rows = if self.drafts.is_empty() { Rows::Last } else { Rows::LastN(1 + self.drafts.len()) };
         if let Some(num_scored) = self.num_scored_rows() {
@@ -93,8 +93,8 @@ impl Sequence {
             Task::Generate(generation) => {
                 // A constraint may set in at any token, and then asks for the logits of the next.
                 let is_alone = self.drafts.is_empty() || generation.constraint.is_none();
-                match is_alone && generation.is_greedy(self.num_generated_tokens()) {
-                    true => Want::Argmax(rows),
+                match is_alone {
+                    true => generation.want(self.num_generated_tokens(), rows, draws),
                     false => Want::Logits(rows),
                 }
             }

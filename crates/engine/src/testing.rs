@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 
 use gguf::{Array, Gguf, GgufWriter, Value};
-use model::{Batch, BatchLimits, NO_INDEX, Output, RunError, Runner, RunnerSpec, StepOutput};
+use model::{Batch, BatchLimits, Output, RunError, Runner, RunnerSpec, StepOutput, draw};
 use tokenizer::Tokenizer;
 
 use crate::admission::Admission;
@@ -68,6 +68,7 @@ pub(crate) fn spec() -> RunnerSpec {
         vocab_size: VOCAB_SIZE,
         hidden_size: HIDDEN_SIZE,
         max_seq_len: 128,
+        draws: false,
     }
 }
 
@@ -82,7 +83,7 @@ pub(crate) struct FakeRunner {
     spec: RunnerSpec,
     slots: Vec<u64>,         // [num_pages * page_size]
     logits: Vec<f32>,        // [L, vocab_size]
-    argmax: Vec<u32>,        // [A]
+    next_tokens: Vec<u32>,   // [A]
     hidden_states: Vec<f32>, // [H, hidden_size]
     /// Each step takes one; a step that finds an error here fails with it.
     failures: Receiver<Option<RunError>>,
@@ -96,7 +97,7 @@ impl FakeRunner {
     /// Fails the steps for which `failures` yields an error.
     pub fn failing(spec: RunnerSpec, failures: Receiver<Option<RunError>>) -> Self {
         let slots = vec![u64::MAX; spec.limits.num_pages * spec.page_size];
-        Self { spec, slots, logits: Vec::new(), argmax: Vec::new(), hidden_states: Vec::new(), failures }
+        Self { spec, slots, logits: Vec::new(), next_tokens: Vec::new(), hidden_states: Vec::new(), failures }
     }
 }
 
@@ -126,18 +127,12 @@ impl Runner for FakeRunner {
             rows.iter().map(|&row| logits_of(kvs[row as usize], width).collect()).collect()
         };
         let RunnerSpec { vocab_size, hidden_size, .. } = self.spec;
-        self.argmax = of_rows(batch.argmax_rows(), vocab_size).iter().map(|row| highest(row)).collect();
+        let rows = of_rows(batch.token_rows(), vocab_size);
+        self.next_tokens = rows.iter().zip(batch.draws()).map(|(row, of)| draw(row, of)).collect();
         self.logits = of_rows(batch.logit_rows(), vocab_size).concat();
         self.hidden_states = of_rows(batch.hidden_rows(), hidden_size).concat();
-        Ok(StepOutput::new(batch, &self.spec, &self.argmax, &self.logits, &self.hidden_states))
+        Ok(StepOutput::new(batch, &self.spec, &self.next_tokens, &self.logits, &self.hidden_states))
     }
-}
-
-/// As a device finds it.
-fn highest(row: &[f32]) -> u32 {
-    let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let first = row.iter().position(|&logit| logit == highest && logit > f32::NEG_INFINITY);
-    first.map_or(NO_INDEX, |token_id| token_id as u32)
 }
 
 /// What the fake model stores for a token, given what it stored for all before it.

@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use model::draw_share;
+
 /// A token that may be drawn.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candidate {
@@ -21,6 +23,11 @@ impl Candidate {
 /// Candidates that [`keep_until`] is first taken to keep: most distributions are steep.
 const FIRST_GUESS: usize = 256;
 
+/// The candidates' share of all probability, as a whole number: the same in every order.
+pub(crate) fn mass(candidates: &[Candidate]) -> u64 {
+    candidates.iter().map(|candidate| draw_share(candidate.weight)).sum()
+}
+
 /// Sum of the weights, added in order.
 pub(crate) fn total(candidates: &[Candidate]) -> f64 {
     candidates.iter().map(|candidate| f64::from(candidate.weight)).sum()
@@ -33,16 +40,16 @@ pub(crate) fn keep_until(
     scratch: &mut Vec<Candidate>,
     order: impl Fn(&Candidate, &Candidate) -> Ordering,
 ) {
-    let wanted = f64::from(share) * total(candidates);
+    let wanted = ((f64::from(share) * mass(candidates) as f64) as u64).max(1);
     scratch.clone_from(candidates);
     // The last candidate to keep is in `rest`, and those before it weigh `sum`.
-    let (mut rest, mut sum) = (scratch.as_mut_slice(), 0.0);
+    let (mut rest, mut sum) = (scratch.as_mut_slice(), 0);
     let mut guess = FIRST_GUESS;
     while rest.len() > 1 {
         let num_upper = guess.min(rest.len() / 2);
         rest.select_nth_unstable_by(num_upper, &order);
         let (upper, lower) = rest.split_at_mut(num_upper);
-        let sum_upper = total(upper);
+        let sum_upper = mass(upper);
         if sum + sum_upper >= wanted {
             (rest, guess) = (upper, usize::MAX);
         } else {

@@ -95,8 +95,8 @@ pub struct Read<'a, B: Backend> {
 /// [`plan`](Backend::plan) and [`read_into`](Backend::read_into) wait for the device and report its failures.
 /// Operations panic when a buffer is too small for the plan or shapes do not fit: the graph guarantees both.
 pub trait Backend: Send + Sync + Sized + 'static {
-    /// Row-major words on the device: f32 activations, a constant vector, or the indices that
-    /// [`argmax`](Backend::argmax) finds.
+    /// Row-major words on the device: f32 activations, a constant vector, or the tokens that
+    /// [`argmax`](Backend::argmax) and [`draw`](Backend::draw) choose.
     type Buffer: Send + Sync;
     /// A weight matrix, laid out for the device.
     type Matrix: Send + Sync;
@@ -275,6 +275,15 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `rows.start + i`, as the bits of a `u32`. [`NO_INDEX`] of a row without any value above minus infinity. NaN counts
     /// as minus infinity, and plus infinity as the greatest number.
     fn argmax(&self, rows: Range<usize>, x: &Self::Buffer, out: &mut Self::Buffer);
+    /// Whether [`draw`](Backend::draw) is there. Where the host draws as fast from rows that need not travel, it is not.
+    fn draws(&self) -> bool {
+        false
+    }
+    /// The tokens that the plan's rows of that kind yield, of the first rows of `x`, as [`draw`](fn@crate::draw) says: word `i` of
+    /// `out` is the one of row `i`, as the bits of a `u32`. `x: [A + L, vocab_size]`, `out: [A, 1]`.
+    fn draw(&self, _plan: &Self::Plan, _x: &Self::Buffer, _out: &mut Self::Buffer) {
+        unreachable!("a draw on a device that has none");
+    }
     /// Waits for the queue, even if nothing is wanted, and copies what is: the one wait of a step.
     fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()>;
 }

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::Draw;
+
 /// The largest step that buffers are made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimits {
@@ -48,12 +50,14 @@ impl Rows {
 }
 
 /// What a sequence's chunk yields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Want {
     /// Nothing: a prompt chunk that is not the last.
     None,
     /// The index of the highest logit of each row: greedy decoding. No logits leave the device.
     Argmax(Rows),
+    /// A token drawn from the logits of the last row, on a device that [can](crate::RunnerSpec::draws). No logits leave it.
+    Draw(Draw),
     /// The logits of each row.
     Logits(Rows),
     /// The hidden state of each row after the last layer and the final norm: embeddings.
@@ -66,7 +70,9 @@ pub struct StepSize {
     /// `T`.
     pub tokens: usize,
     /// `A`.
-    pub argmax_rows: usize,
+    pub token_rows: usize,
+    /// Whether any of these is drawn; otherwise all take the highest logit.
+    pub has_draws: bool,
     /// `L`.
     pub logit_rows: usize,
     /// `H`.
@@ -76,7 +82,7 @@ pub struct StepSize {
 impl StepSize {
     /// Rows that go through the LM head: `A + L`.
     pub fn head_rows(&self) -> usize {
-        self.argmax_rows + self.logit_rows
+        self.token_rows + self.logit_rows
     }
 
     /// Rows that yield anything: `A + L + H`.
@@ -85,7 +91,7 @@ impl StepSize {
     }
 }
 
-/// One ragged step: `T` tokens, `S` sequences, and `A`, `L` and `H` rows that yield an argmax, logits or a hidden state.
+/// One ragged step: `T` tokens, `S` sequences, and `A`, `L` and `H` rows that yield a token, logits or a hidden state.
 ///
 /// Invariants, kept by [`Batch::push`] and relied upon by kernels that check no bounds:
 /// - `cu_seqlens_q` has `S + 1` rising entries from 0 to `T`;
@@ -104,6 +110,7 @@ pub struct Batch {
     context_lens: Vec<u32>, // [S]
     block_tables: Vec<u32>, // [S, max_blocks]
     wanted_rows: Vec<u32>,  // [A + L + H]
+    draws: Vec<Draw>,       // [A]
     wants: Vec<Wanted>,     // [S]
     size: StepSize,
     /// Pages that this step writes are those whose entry is `step`.
@@ -144,6 +151,7 @@ impl Batch {
             context_lens: Vec::with_capacity(limits.max_seqs),
             block_tables: Vec::with_capacity(limits.max_seqs * limits.max_blocks),
             wanted_rows: Vec::with_capacity(limits.max_tokens),
+            draws: Vec::with_capacity(limits.max_logit_rows),
             wants: Vec::with_capacity(limits.max_seqs),
             size: StepSize::default(),
             written_in: vec![0; limits.num_pages],
@@ -163,6 +171,7 @@ impl Batch {
         self.context_lens.clear();
         self.block_tables.clear();
         self.wanted_rows.clear();
+        self.draws.clear();
         self.wants.clear();
         self.size = StepSize::default();
         self.step = self.step.checked_add(1).unwrap_or_else(|| {
@@ -214,14 +223,23 @@ impl Batch {
 
     /// Adds a chunk's wanted rows behind those of their kind.
     fn want(&mut self, first_row: usize, len: usize, want: Want) {
-        let StepSize { argmax_rows, logit_rows, hidden_rows, .. } = &mut self.size;
+        let StepSize { token_rows, has_draws, logit_rows, hidden_rows, .. } = &mut self.size;
         let (end, kind, rows) = match want {
             Want::None => (0, &mut 0, Rows::LastN(0)),
-            Want::Argmax(rows) => (*argmax_rows, argmax_rows, rows),
-            Want::Logits(rows) => (*argmax_rows + *logit_rows, logit_rows, rows),
-            Want::Hidden(rows) => (*argmax_rows + *logit_rows + *hidden_rows, hidden_rows, rows),
+            Want::Argmax(rows) => (*token_rows, token_rows, rows),
+            Want::Draw(_) => (*token_rows, token_rows, Rows::Last),
+            Want::Logits(rows) => (*token_rows + *logit_rows, logit_rows, rows),
+            Want::Hidden(rows) => (*token_rows + *logit_rows + *hidden_rows, hidden_rows, rows),
         };
         let rows = rows.of(len);
+        match want {
+            Want::Argmax(_) => self.draws.extend(rows.clone().map(|_| Draw::HIGHEST)),
+            Want::Draw(draw) => {
+                self.draws.push(draw);
+                *has_draws = true;
+            }
+            _ => {}
+        }
         self.wants.push(Wanted { want, first: *kind, count: rows.len() });
         *kind += rows.len();
         self.size.tokens += len;
@@ -239,6 +257,7 @@ impl Batch {
         self.context_lens.clone_from(&other.context_lens);
         self.block_tables.clone_from(&other.block_tables);
         self.wanted_rows.clone_from(&other.wanted_rows);
+        self.draws.clone_from(&other.draws);
         self.wants.clone_from(&other.wants);
         self.size = other.size;
         self.limits = other.limits;
@@ -289,14 +308,19 @@ impl Batch {
         &self.wanted_rows
     }
 
-    /// `[A]` rows whose highest logit is wanted.
-    pub fn argmax_rows(&self) -> &[u32] {
-        &self.wanted_rows[..self.size.argmax_rows]
+    /// `[A]` rows that yield a token.
+    pub fn token_rows(&self) -> &[u32] {
+        &self.wanted_rows[..self.size.token_rows]
+    }
+
+    /// `[A]` how their tokens are chosen.
+    pub fn draws(&self) -> &[Draw] {
+        &self.draws
     }
 
     /// `[L]` rows whose logits are wanted.
     pub fn logit_rows(&self) -> &[u32] {
-        &self.wanted_rows[self.size.argmax_rows..self.size.head_rows()]
+        &self.wanted_rows[self.size.token_rows..self.size.head_rows()]
     }
 
     /// `[H]` rows whose hidden states are wanted.
@@ -366,7 +390,7 @@ mod tests {
         assert_eq!(batch.context_lens(), [4, 5, 2]);
         assert_eq!(batch.block_tables, [5, 3, 0, 0, 0, 1, 2, 0, 6, 0, 0, 0]);
         assert_eq!(batch.logit_rows(), [3, 4, 5]);
-        assert!(batch.hidden_rows().is_empty() && batch.argmax_rows().is_empty());
+        assert!(batch.hidden_rows().is_empty() && batch.token_rows().is_empty());
         batch.clear();
         assert!(batch.is_empty());
         assert_eq!(batch.cu_seqlens_q(), [0]);
@@ -379,11 +403,14 @@ mod tests {
         batch.push(&[4, 5, 6], 0, &[1, 2], Want::Argmax(Rows::LastN(2)));
         batch.push(&[1, 2], 0, &[3], Want::Logits(Rows::Last));
         let rows = |batch: &Batch| {
-            [batch.argmax_rows().to_vec(), batch.logit_rows().to_vec(), batch.hidden_rows().to_vec()]
+            [batch.token_rows().to_vec(), batch.logit_rows().to_vec(), batch.hidden_rows().to_vec()]
         };
         assert_eq!(rows(&batch), [vec![3, 4], vec![6], vec![0, 1]]);
         assert_eq!(batch.wanted_rows(), [3, 4, 6, 0, 1]);
-        assert_eq!(batch.size(), StepSize { tokens: 7, argmax_rows: 2, logit_rows: 1, hidden_rows: 2 });
+        assert_eq!(
+            batch.size(),
+            StepSize { tokens: 7, token_rows: 2, has_draws: false, logit_rows: 1, hidden_rows: 2 }
+        );
         assert_eq!((batch.size().head_rows(), batch.size().wanted_rows()), (3, 5));
         assert_eq!(batch.wanted(0), (Want::Hidden(Rows::All), 0..2));
         assert_eq!(batch.wanted(1), (Want::Argmax(Rows::LastN(2)), 0..2));

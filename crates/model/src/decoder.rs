@@ -33,7 +33,7 @@ pub struct RunState<B: Backend> {
     activated: ByWidth<B>, // [T, inner]
     experts: Option<ExpertState<B>>,
     logits: B::Buffer,      // [R, vocab_size]
-    argmax: B::Buffer,      // [R, 1]
+    next_tokens: B::Buffer, // [R, 1]
     scores: ByWidth<B>,     // [T, num_heads * max_seq_len], reference attention only
     context: Option<usize>, // max_seq_len of reference attention
 }
@@ -99,7 +99,7 @@ impl<B: Backend> RunState<B> {
             activated: by_width(&layout.activated)?,
             experts: layout.experts.as_ref().map(|layout| ExpertState::new(backend, layout)).transpose()?,
             logits: alloc(layout.logits)?,
-            argmax: alloc(layout.argmax)?,
+            next_tokens: alloc(layout.next_tokens)?,
             scores: by_width(&layout.scores)?,
             context: layout.reference_context,
         })
@@ -110,9 +110,9 @@ impl<B: Backend> RunState<B> {
         &self.logits
     }
 
-    /// `[A, 1]` indices of the highest of the first logits.
-    pub fn argmax(&self) -> &B::Buffer {
-        &self.argmax
+    /// `[A, 1]` tokens that were chosen from the first logits.
+    pub fn next_tokens(&self) -> &B::Buffer {
+        &self.next_tokens
     }
 
     /// `[W, hidden_size]` hidden states of the last [`Decoder::forward`], normed: those that the logits were made of,
@@ -311,8 +311,11 @@ impl<B: Backend> Decoder<B> {
                 backend.softcap(size.head_rows(), logits, cap);
             }
         }
-        if size.argmax_rows > 0 {
-            backend.argmax(0..size.argmax_rows, &state.logits, &mut state.argmax);
+        if size.token_rows > 0 {
+            match size.has_draws {
+                true => backend.draw(plan, &state.logits, &mut state.next_tokens),
+                false => backend.argmax(0..size.token_rows, &state.logits, &mut state.next_tokens),
+            }
         }
     }
 }

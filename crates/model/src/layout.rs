@@ -71,8 +71,8 @@ pub struct Layout {
     pub experts: Option<ExpertsLayout>,
     /// `[R, vocab_size]`.
     pub logits: BufferShape,
-    /// `[R, 1]` indices of the highest logits.
-    pub argmax: BufferShape,
+    /// `[R, 1]` the tokens that are chosen on the device.
+    pub next_tokens: BufferShape,
     /// `[T, num_heads * max_seq_len]`; reference attention only.
     pub scores: Vec<BufferShape>,
     /// `max_seq_len` of reference attention.
@@ -177,7 +177,7 @@ impl Layout {
             activated: each(dense, &input),
             experts: ExpertsLayout::new(spec, tokens),
             logits: values(rows, spec.vocab_size),
-            argmax: values(rows, 1),
+            next_tokens: values(rows, 1),
             scores: each(scores, &values),
             reference_context: (attention == AttentionMode::Reference).then_some(*max_seq_len),
         })
@@ -195,11 +195,11 @@ impl Layout {
             activated,
             experts,
             logits,
-            argmax,
+            next_tokens,
             scores,
             ..
         } = self;
-        [hidden, normed, projected, logits, argmax]
+        [hidden, normed, projected, logits, next_tokens]
             .into_iter()
             .chain([qkv, attended, gate_up, activated, scores].into_iter().flatten())
             .copied()

@@ -11,6 +11,7 @@ mod batch;
 mod check;
 mod config;
 mod decoder;
+mod draw;
 mod error;
 mod experts;
 pub mod families;
@@ -26,6 +27,7 @@ pub use backend::{AttentionOp, Backend, Linear, NO_INDEX, Peaks, Read, RopeOp};
 pub use batch::{Batch, BatchLimits, Rows, StepSize, Want};
 pub use config::LlamaConfig;
 pub use decoder::{Decoder, RunState};
+pub use draw::{Draw, draw, draw_share};
 pub use error::{Error, Result, RunError};
 pub use experts::{
     ExpertInput, ExpertOp, ExpertsSpec, Gating, RoutesShape, Routing, SharedExpert, SharedOutput,

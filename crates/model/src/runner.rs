@@ -35,13 +35,15 @@ pub struct RunnerSpec {
     pub hidden_size: usize,
     /// Most tokens of one sequence, prompt and generated.
     pub max_seq_len: usize,
+    /// Whether tokens may be drawn on the device: [`Want::Draw`].
+    pub draws: bool,
 }
 
 /// What a step yields.
 #[derive(Debug, Clone, Copy)]
 pub struct StepOutput<'a> {
     batch: &'a Batch,
-    argmax: &'a [u32],        // [A]
+    next_tokens: &'a [u32],   // [A]
     logits: &'a [f32],        // [L, vocab_size]
     hidden_states: &'a [f32], // [H, hidden_size]
     vocab_size: usize,
@@ -53,8 +55,8 @@ pub struct StepOutput<'a> {
 pub enum Output<'a> {
     /// Nothing was wanted.
     None,
-    /// Indices of the highest logits, of equal ones the first; [`NO_INDEX`](crate::NO_INDEX) of a row without a finite one.
-    Argmax(&'a [u32]),
+    /// The tokens that the device has chosen; [`NO_INDEX`](crate::NO_INDEX) from a row without a finite logit.
+    Tokens(&'a [u32]),
     /// `[rows, vocab_size]`.
     Logits(&'a [f32]),
     /// `[rows, hidden_size]` after the last layer and the final norm.
@@ -70,7 +72,7 @@ impl<'a> Output<'a> {
         let of_row = |len: usize| len / num_rows * row..len / num_rows * (row + 1);
         match self {
             Output::None => Output::None,
-            Output::Argmax(indices) => Output::Argmax(&indices[of_row(indices.len())]),
+            Output::Tokens(token_ids) => Output::Tokens(&token_ids[of_row(token_ids.len())]),
             Output::Logits(logits) => Output::Logits(&logits[of_row(logits.len())]),
             Output::Hidden(states) => Output::Hidden(&states[of_row(states.len())]),
         }
@@ -78,7 +80,7 @@ impl<'a> Output<'a> {
 }
 
 impl<'a> StepOutput<'a> {
-    /// The rows that `batch` wants, each kind in the order of the batch: `argmax: [A]`, `logits: [L, vocab_size]`,
+    /// The rows that `batch` wants, each kind in the order of the batch: `next_tokens: [A]`, `logits: [L, vocab_size]`,
     /// `hidden_states: [H, hidden_size]`.
     ///
     /// # Panics
@@ -86,18 +88,18 @@ impl<'a> StepOutput<'a> {
     pub fn new(
         batch: &'a Batch,
         spec: &RunnerSpec,
-        argmax: &'a [u32],
+        next_tokens: &'a [u32],
         logits: &'a [f32],
         hidden_states: &'a [f32],
     ) -> Self {
         let RunnerSpec { vocab_size, hidden_size, .. } = *spec;
-        let StepSize { argmax_rows, logit_rows, hidden_rows, .. } = batch.size();
+        let StepSize { token_rows, logit_rows, hidden_rows, .. } = batch.size();
         assert_eq!(
-            (argmax.len(), logits.len(), hidden_states.len()),
-            (argmax_rows, logit_rows * vocab_size, hidden_rows * hidden_size),
+            (next_tokens.len(), logits.len(), hidden_states.len()),
+            (token_rows, logit_rows * vocab_size, hidden_rows * hidden_size),
             "a step yields rows of another shape"
         );
-        Self { batch, argmax, logits, hidden_states, vocab_size, hidden_size }
+        Self { batch, next_tokens, logits, hidden_states, vocab_size, hidden_size }
     }
 
     /// What a sequence of the batch wanted.
@@ -106,15 +108,15 @@ impl<'a> StepOutput<'a> {
         let of_width = |width: usize| rows.start * width..rows.end * width;
         match want {
             Want::None => Output::None,
-            Want::Argmax(_) => Output::Argmax(&self.argmax[rows.clone()]),
+            Want::Argmax(_) | Want::Draw(_) => Output::Tokens(&self.next_tokens[rows.clone()]),
             Want::Logits(_) => Output::Logits(&self.logits[of_width(self.vocab_size)]),
             Want::Hidden(_) => Output::Hidden(&self.hidden_states[of_width(self.hidden_size)]),
         }
     }
 
     /// `[A]` of all sequences.
-    pub fn argmax(&self) -> &'a [u32] {
-        self.argmax
+    pub fn next_tokens(&self) -> &'a [u32] {
+        self.next_tokens
     }
 
     /// `[L, vocab_size]` of all sequences.
@@ -145,10 +147,10 @@ pub struct ModelRunner<B: Backend> {
     cache: B::KvCache,
     plan: B::Plan,
     state: RunState<B>,
-    argmax_bits: Vec<f32>,   // [max_logit_rows]
-    argmax: Vec<u32>,        // [max_logit_rows]
-    logits: Vec<f32>,        // [max_logit_rows, vocab_size]
-    hidden_states: Vec<f32>, // [max_tokens, hidden_size]
+    next_token_bits: Vec<f32>, // [max_logit_rows]
+    next_tokens: Vec<u32>,     // [max_logit_rows]
+    logits: Vec<f32>,          // [max_logit_rows, vocab_size]
+    hidden_states: Vec<f32>,   // [max_tokens, hidden_size]
     spec: RunnerSpec,
 }
 
@@ -185,6 +187,7 @@ impl<B: Backend> ModelRunner<B> {
             vocab_size: config.vocab_size(),
             hidden_size: config.hidden_size(),
             max_seq_len: config.max_seq_len,
+            draws: backend.draws(),
         };
         let layout = Layout::new(&config, limits, attention)?;
         let cache = backend.alloc_kv_cache(&layout.kv)?;
@@ -193,8 +196,20 @@ impl<B: Backend> ModelRunner<B> {
         // Zeroed on first use by the system: what is never wanted takes no memory.
         let logits = vec![0.0; limits.max_logit_rows * spec.vocab_size];
         let hidden_states = vec![0.0; limits.max_tokens * spec.hidden_size];
-        let (argmax_bits, argmax) = (vec![0.0; limits.max_logit_rows], vec![0; limits.max_logit_rows]);
-        Ok(Self { backend, decoder, cache, plan, state, argmax_bits, argmax, logits, hidden_states, spec })
+        let (next_token_bits, next_tokens) =
+            (vec![0.0; limits.max_logit_rows], vec![0; limits.max_logit_rows]);
+        Ok(Self {
+            backend,
+            decoder,
+            cache,
+            plan,
+            state,
+            next_token_bits,
+            next_tokens,
+            logits,
+            hidden_states,
+            spec,
+        })
     }
 }
 
@@ -204,23 +219,33 @@ impl<B: Backend> Runner for ModelRunner<B> {
     }
 
     fn run<'a>(&'a mut self, batch: &'a Batch) -> Result<StepOutput<'a>, RunError> {
-        let Self { backend, decoder, cache, plan, state, argmax_bits, argmax, logits, hidden_states, spec } =
-            self;
+        let Self {
+            backend,
+            decoder,
+            cache,
+            plan,
+            state,
+            next_token_bits,
+            next_tokens,
+            logits,
+            hidden_states,
+            spec,
+        } = self;
         backend.plan(batch, plan)?;
         let size = batch.size();
         decoder.forward(&**backend, plan, size, cache, state);
 
-        let StepSize { argmax_rows, logit_rows, hidden_rows, .. } = size;
-        let argmax_bits = &mut argmax_bits[..argmax_rows];
+        let StepSize { token_rows, logit_rows, hidden_rows, .. } = size;
+        let next_token_bits = &mut next_token_bits[..token_rows];
         let logits = &mut logits[..logit_rows * spec.vocab_size];
         let hidden_states = &mut hidden_states[..hidden_rows * spec.hidden_size];
         backend.read_into(&mut [
-            Read { buffer: state.argmax(), first_row: 0, out: argmax_bits },
-            Read { buffer: state.logits(), first_row: argmax_rows, out: logits },
+            Read { buffer: state.next_tokens(), first_row: 0, out: next_token_bits },
+            Read { buffer: state.logits(), first_row: token_rows, out: logits },
             Read { buffer: state.hidden_states(), first_row: size.head_rows(), out: hidden_states },
         ])?;
-        let argmax = &mut argmax[..argmax_rows];
-        argmax.iter_mut().zip(argmax_bits).for_each(|(index, bits)| *index = bits.to_bits());
-        Ok(StepOutput::new(batch, spec, argmax, logits, hidden_states))
+        let next_tokens = &mut next_tokens[..token_rows];
+        next_tokens.iter_mut().zip(next_token_bits).for_each(|(index, bits)| *index = bits.to_bits());
+        Ok(StepOutput::new(batch, spec, next_tokens, logits, hidden_states))
     }
 }

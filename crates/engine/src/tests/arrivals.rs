@@ -158,6 +158,8 @@ fn any_params() -> impl Strategy<Value = SamplingParams> {
                 SamplingParams {
                     temperature: if samples { 1.0 } else { 0.0 },
                     top_k: top_k * 4,
+                    top_p: [1.0, 0.8][seed as usize / 16 % 2],
+                    min_p: [0.0, 0.05][seed as usize / 32 % 2],
                     repetition_penalty,
                     frequency_penalty: penalty,
                     presence_penalty: penalty,
@@ -223,11 +225,11 @@ pub fn any_setting() -> impl Strategy<Value = Setting> {
     let prefix_cache = prop::sample::select(vec![PrefixCache::On, PrefixCache::On, PrefixCache::Off]);
     let failures = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(0..40usize, 1..3)];
     let guesses = (1..5usize, 0..4u32).prop_map(|(count, seed)| Guesses { count, seed });
-    let drafts = (prop::option::of(guesses), 0..20usize);
+    let drafts = (prop::option::of(guesses), 0..20usize, any::<bool>());
     let clock = prop::option::of(any::<u64>());
     (sizes, prefix_cache, failures, drafts, clock).prop_map(
         |(sizes, prefix_cache, failures, drafts, clock)| {
-            let (drafts, rows) = drafts;
+            let (drafts, rows, draws) = drafts;
             let (page_size, spare_pages, budget, max_num_seqs, max_chunk) = sizes;
             let max_num_seqs = max_num_seqs.min(budget);
             // Room for the longest request alone: 19 tokens of prompt and 23 generated.
@@ -240,7 +242,7 @@ pub fn any_setting() -> impl Strategy<Value = Setting> {
                 max_logit_rows: max_num_seqs + rows,
                 max_blocks: 48usize.div_ceil(page_size),
             };
-            let spec = RunnerSpec { limits, page_size, max_seq_len: 42, ..spec() };
+            let spec = RunnerSpec { limits, page_size, max_seq_len: 42, draws, ..spec() };
             let options = EngineOptions {
                 max_chunk: Some(max_chunk),
                 itl_target: clock.map(|_| Duration::from_millis(20)),

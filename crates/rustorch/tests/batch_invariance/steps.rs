@@ -136,7 +136,7 @@ fn check_rows(
         (Output::None, Want::None) => Ok(()),
         (Output::Logits(got), Want::Logits(_)) => same_rows(got, logits),
         (Output::Hidden(got), Want::Hidden(_)) => same_rows(got, hidden_states),
-        (Output::Argmax(got), Want::Argmax(_)) => {
+        (Output::Tokens(got), Want::Argmax(_)) => {
             let want: Vec<u32> = logits[positions.clone()].iter().map(|row| highest(row)).collect();
             if got == want { Ok(()) } else { Err(format!("positions {positions:?}: {got:?}, not {want:?}")) }
         }
