@@ -105,6 +105,7 @@ impl Admission {
             num_published_pages: 0,
             task,
             events: EventSender::new(sink),
+            load: None,
         }
     }
 

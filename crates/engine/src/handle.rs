@@ -1,18 +1,20 @@
 //! The caller's side of an engine's thread.
 
 use std::fmt;
-use std::sync::mpsc::{SendError, Sender};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use crate::admission::Admission;
 use crate::error::{EngineError, Result};
 use crate::events::{EventSink, RequestStream, TaggedSink};
+use crate::replicas::{ReplicaStats, Replicas};
 use crate::request::{EmbeddingRequest, Event, Request};
 use crate::sequence::Sequence;
 use crate::stats::EngineStats;
 
-/// Submits requests to an engine. Clones share it; when the last one is dropped, the engine stops.
+/// Submits requests to an engine, which may have a replica on each of several devices. Clones share it; when the last one is dropped,
+/// the engine stops.
 #[derive(Clone)]
 pub struct EngineHandle {
     shared: Arc<Shared>,
@@ -26,22 +28,30 @@ pub(crate) enum Command {
 
 struct Shared {
     admission: Admission,
-    commands: Sender<Command>,
-    stats: Arc<Mutex<EngineStats>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    replicas: Arc<Replicas>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A handle whose threads are being started. Dropped, it ends them.
+pub(crate) struct HandleParts(Shared);
+
+impl HandleParts {
+    pub fn new(admission: Admission, replicas: Arc<Replicas>) -> Self {
+        Self(Shared { admission, replicas, threads: Mutex::default() })
+    }
+
+    pub fn add_thread(&mut self, thread: JoinHandle<()>) {
+        self.0.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
+    }
+}
+
+impl From<HandleParts> for EngineHandle {
+    fn from(parts: HandleParts) -> Self {
+        Self { shared: Arc::new(parts.0) }
+    }
 }
 
 impl EngineHandle {
-    pub(crate) fn new(
-        admission: Admission,
-        commands: Sender<Command>,
-        stats: Arc<Mutex<EngineStats>>,
-        thread: JoinHandle<()>,
-    ) -> Self {
-        let thread = Mutex::new(Some(thread));
-        Self { shared: Arc::new(Shared { admission, commands, stats, thread }) }
-    }
-
     /// Tokens of the longest sequence, prompt and output together: what the context holds, or all KV pages if that is less.
     pub fn max_seq_tokens(&self) -> usize {
         self.shared.admission.most_tokens()
@@ -78,7 +88,8 @@ impl EngineHandle {
         self.submit_together([(request, sink)])
     }
 
-    /// Queues several requests, each with its sink, between two steps: none of them begins before all have arrived.
+    /// Queues several requests, each with its sink, between two steps: none of them begins before all have arrived. Of an engine with
+    /// replicas that holds for each of them: neighbours with the same prompt stay together, others may run on different ones.
     ///
     /// # Errors
     /// As [`submit`](Self::submit) for the first that is refused; none is queued then, and nothing is sent.
@@ -124,20 +135,25 @@ impl EngineHandle {
     }
 
     fn queue(&self, seqs: Vec<Sequence>) -> Result<()> {
-        self.shared.commands.send(Command::Submit(seqs)).map_err(|SendError(command)| {
-            if let Command::Submit(seqs) = command {
-                forget(seqs);
-            }
+        self.shared.replicas.queue(seqs).map_err(|seqs| {
+            forget(seqs);
             EngineError::Stopped
         })
     }
 
-    /// The figures after the latest step.
+    /// The figures after the latest step; of an engine with replicas, their sums.
     pub fn stats(&self) -> EngineStats {
-        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut sum = EngineStats::default();
+        self.shared.replicas.stats().for_each(|replica| sum.add(&replica.stats));
+        sum
     }
 
-    /// Ends every request with [`EngineError::Stopped`] and waits until the engine's thread has ended.
+    /// The figures of each replica, in the order in which their devices were given; an engine without others is one.
+    pub fn replicas(&self) -> Vec<ReplicaStats> {
+        self.shared.replicas.stats().collect()
+    }
+
+    /// Ends every request with [`EngineError::Stopped`] and waits until the engine's threads have ended.
     pub fn shutdown(&self) {
         self.shared.stop();
     }
@@ -173,12 +189,13 @@ impl fmt::Debug for EngineHandle {
 
 impl Shared {
     fn stop(&self) {
-        // A failure means that the thread has ended already.
-        let _ = self.commands.send(Command::Stop);
-        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        // The last handle may be dropped by an event sink, on the engine's own thread, which cannot wait for itself.
-        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
-            tracing::error!("the engine's thread ended by a panic");
+        self.replicas.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // The last handle may be dropped by an event sink, on an engine's own thread, which cannot wait for itself.
+            if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+                tracing::error!("the engine's thread ended by a panic");
+            }
         }
     }
 }

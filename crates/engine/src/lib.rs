@@ -25,7 +25,9 @@ mod pacing;
 mod policies;
 mod prefix_index;
 mod prompts;
+mod replicas;
 mod request;
+mod router;
 mod sampler;
 mod sampling_params;
 mod sampling_state;
@@ -51,6 +53,7 @@ pub use events::{EventSink, RequestStream};
 pub use handle::EngineHandle;
 pub use options::EngineOptions;
 pub use prefix_index::PrefixCache;
+pub use replicas::ReplicaStats;
 pub use request::{
     Client, ClientId, Completion, Embedding, EmbeddingRequest, Event, FinishReason, Pooling, Priority,
     Request, TokenEvent, TokenLogprobs, Usage, Weight,

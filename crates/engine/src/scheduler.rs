@@ -34,6 +34,7 @@ use crate::error::EngineError;
 use crate::pacing::{Allowance, Pacer, Work};
 use crate::policies::Drafter;
 use crate::prompts::{self, Prompt, Room};
+use crate::replicas::Spare;
 use crate::request::Priority;
 use crate::sequence::Sequence;
 use crate::stats::EngineStats;
@@ -206,6 +207,56 @@ impl Scheduler {
             self.blocks.invalidate();
         }
         num_failed
+    }
+
+    /// What could begin at once beside the sequences that are here; no sequence of a priority if one of it waits.
+    pub fn spare(&self) -> Spare {
+        let num_normal = self.of_priority(Priority::Normal).end;
+        let [normal, low] = self.waiting.each_ref().map(VecDeque::is_empty);
+        let seats =
+            |is_free: bool, num_running| if is_free { self.limits.max_num_seqs - num_running } else { 0 };
+        Spare {
+            seats: [seats(normal, num_normal), seats(normal && low, self.num_running())],
+            pages: self.blocks.num_free_pages().saturating_sub(self.num_growing(&self.running)),
+        }
+    }
+
+    /// Takes out waiting sequences for which there is room elsewhere and not here: those that follow the ones which may soon
+    /// begin here.
+    pub fn take_surplus(&mut self, priority: Priority, elsewhere: Spare) -> Vec<Sequence> {
+        let waiting = &self.waiting[priority as usize];
+        if waiting.is_empty() {
+            return Vec::new();
+        }
+        let before: usize = self.waiting[..priority as usize].iter().map(VecDeque::len).sum();
+        let num_seats = self.limits.max_num_seqs.saturating_sub(self.of_priority(priority).end + before);
+        let mut pages = self.blocks.num_free_pages();
+        let take = |pages: &mut usize, needed| pages.checked_sub(needed).map(|left| *pages = left);
+        let here = waiting.iter().take(num_seats);
+        let num_kept = here.map_while(|seq| take(&mut pages, self.blocks.pages_to_take(seq))).count();
+        let mut pages = elsewhere.pages;
+        let others = waiting.iter().skip(num_kept).take(elsewhere.seats[priority as usize]);
+        let needed = |seq: &Sequence| self.blocks.pages_for(seq.token_ids.len());
+        let num_given = others.map_while(|seq| take(&mut pages, needed(seq))).count();
+        self.waiting[priority as usize].drain(num_kept..num_kept + num_given).collect()
+    }
+
+    /// Takes out all sequences, each as after a preemption.
+    pub fn take_all(&mut self) -> Vec<Sequence> {
+        self.running.iter_mut().for_each(|seq| self.blocks.free(seq));
+        let mut seqs = std::mem::take(&mut self.running);
+        seqs.append(&mut self.take_waiting());
+        seqs
+    }
+
+    /// Takes out all that wait.
+    pub fn take_waiting(&mut self) -> Vec<Sequence> {
+        self.waiting.iter_mut().flat_map(|waiting| waiting.drain(..)).collect()
+    }
+
+    /// Drops the running sequences, whatever state they are in: those that have not ended do now.
+    pub fn abandon_running(&mut self) {
+        self.running.clear();
     }
 
     /// Checks that every page is in one place and that the sequences are where and in the order they should be.
@@ -395,8 +446,13 @@ impl Scheduler {
     fn pages_to_begin(&self, priority: Priority) -> Option<usize> {
         let seq = self.waiting[priority as usize].front()?;
         let before = &self.running[..self.of_priority(priority).end];
+        Some(self.blocks.pages_to_take(seq) + self.num_growing(before))
+    }
+
+    /// How many of these may yet need a page.
+    fn num_growing(&self, running: &[Sequence]) -> usize {
         let may_grow = |seq: &&Sequence| self.blocks.pages_for(seq.max_cached_tokens) > seq.block_table.len();
-        Some(self.blocks.pages_to_take(seq) + before.iter().filter(may_grow).count())
+        running.iter().filter(may_grow).count()
     }
 
     /// Adds a running sequence's next tokens to the step, unless they are none.

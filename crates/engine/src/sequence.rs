@@ -10,6 +10,7 @@ use crate::error::EngineError;
 use crate::events::EventSender;
 use crate::generation::{Generation, Stuck};
 use crate::prefix_index::PageName;
+use crate::replicas::LoadShare;
 use crate::request::{Client, FinishReason, Pooling, Priority, Usage};
 use crate::sampler::Sampler;
 use crate::scoring::Scoring;
@@ -44,6 +45,8 @@ pub(crate) struct Sequence {
     pub num_published_pages: usize,
     pub task: Task,
     pub events: EventSender,
+    /// What it adds to the load of its engine, if that is one of several.
+    pub load: Option<LoadShare>,
 }
 
 /// What is done with the prompt.
@@ -62,6 +65,14 @@ impl Sequence {
     /// Who runs and stays first: by priority, then by turn, then by arrival.
     pub fn rank(&self) -> (Priority, u64, u64) {
         (self.priority, self.turn, self.id)
+    }
+
+    /// Forgets what belongs to an engine, so that another can take it in. Its pages were taken back.
+    pub fn leave(&mut self) {
+        debug_assert!(self.block_table.is_empty(), "sequence {} leaves with pages", self.id);
+        self.page_names.clear();
+        self.drafts.clear();
+        self.load = None;
     }
 
     /// Whether it generates tokens.

@@ -3,7 +3,7 @@
 use crate::events::Ending;
 use crate::request::FinishReason;
 
-/// What an engine has done since it started, and what it is doing.
+/// What an engine has done since it started, and what it is doing; of an engine with replicas, their sum.
 ///
 /// Every count is over the engine's life; a request is counted in one of `finished_stop`, `finished_length`,
 /// `finished_embeddings`, `failed` and `cancelled` when it ends.
@@ -51,6 +51,29 @@ pub struct EngineStats {
 }
 
 impl EngineStats {
+    /// Adds another engine's figures.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.steps += other.steps;
+        self.tokens += other.tokens;
+        self.prompt_tokens += other.prompt_tokens;
+        self.cached_prompt_tokens += other.cached_prompt_tokens;
+        self.generated_tokens += other.generated_tokens;
+        self.prefix_queried_tokens += other.prefix_queried_tokens;
+        self.prefix_hit_tokens += other.prefix_hit_tokens;
+        self.preemptions += other.preemptions;
+        self.finished_stop += other.finished_stop;
+        self.finished_length += other.finished_length;
+        self.finished_embeddings += other.finished_embeddings;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.running += other.running;
+        self.waiting += other.waiting;
+        self.max_num_seqs += other.max_num_seqs;
+        self.used_pages += other.used_pages;
+        self.cached_pages += other.cached_pages;
+        self.num_pages += other.num_pages;
+    }
+
     /// Counts a request that ended in a step.
     pub(crate) fn count(&mut self, ending: Ending) {
         let count = match ending {

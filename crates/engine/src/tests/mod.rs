@@ -9,6 +9,7 @@ mod fairness;
 mod prefix_cache;
 mod priorities;
 mod refusals;
+mod replicas;
 mod scheduling;
 mod threads;
 mod turns;
