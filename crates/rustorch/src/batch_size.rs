@@ -23,7 +23,7 @@ const KV_UNKNOWN: u64 = 1 << 30;
 /// take each other's pages all the time.
 const LEAST_TOKENS: usize = 512;
 
-/// A batch size that was chosen, and why.
+/// A batch size that was chosen, and why; of replicas, for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchSize {
     /// Sequences that run together.
@@ -40,15 +40,19 @@ struct Memory {
     reason: String,
 }
 
-/// Chooses for a processor; `kv_memory` is the caller's limit.
-pub(crate) fn on_cpu(config: &LlamaConfig, kv_memory: Option<u64>) -> BatchSize {
+/// Chooses for each of so many replicas on a processor; `kv_memory` is the caller's limit, for one.
+pub(crate) fn on_cpu(config: &LlamaConfig, kv_memory: Option<u64>, num_replicas: u64) -> BatchSize {
+    let part = KV_PART * num_replicas;
     let memory = match (kv_memory, free_memory()) {
         (Some(bytes), _) => Memory { bytes, reason: format!("{} for KV pages", mebibytes(bytes)) },
         (None, Some(free)) => Memory {
-            bytes: free / KV_PART,
-            reason: format!("1/{KV_PART} of the {} that are free", mebibytes(free)),
+            bytes: free / part,
+            reason: format!("1/{part} of the {} that are free", mebibytes(free)),
         },
-        (None, None) => Memory { bytes: KV_UNKNOWN, reason: "no word from the system on memory".to_owned() },
+        (None, None) => Memory {
+            bytes: KV_UNKNOWN / num_replicas,
+            reason: "no word from the system on memory".to_owned(),
+        },
     };
     choose(config, MOST_ON_CPU, &memory)
 }

@@ -36,6 +36,31 @@ pub enum Error {
     /// The model does not fit the device's memory.
     #[error(transparent)]
     DoesNotFit(Box<DoesNotFit>),
+    /// One of several devices could not load the model.
+    #[error("{device}: {source}")]
+    OnDevice {
+        /// The device.
+        device: String,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// Replicas on devices that do not compute the same bits, so that results would depend on where a request runs.
+    #[error(
+        "replicas: expected devices of one model, as others compute different bits, found {first} and {other}\n\
+         hint: run a process for each"
+    )]
+    UnlikeDevices {
+        /// The first device.
+        first: String,
+        /// One that is unlike it.
+        other: String,
+    },
+    /// All devices of a kind were asked for, and there is none.
+    #[error("{kind}:all: expected at least one device, found none\nhint: `rustorch devices` lists them")]
+    NoDevices {
+        /// What they are called.
+        kind: &'static str,
+    },
     /// A batch without sequences.
     #[error("batch: expected at least one sequence, found none")]
     EmptyBatch,

@@ -23,6 +23,7 @@
 mod batch_size;
 pub mod demo;
 mod device;
+mod device_list;
 mod error;
 mod grammars;
 mod kv_cache;
@@ -46,8 +47,8 @@ pub use cpu::{Activations, CpuOptions, Isa, release_freed_memory};
 pub use devices::{DeviceMemory, GpuChoice, GpuDescription, GpuOptions, MatrixUnits, Profile, Subgroups};
 pub use engine::{
     Client, ClientId, Completion, Dry, Embedding, EmbeddingRequest, EngineError, EngineHandle, EngineStats,
-    Event, EventSink, FinishReason, Mirostat, Pooling, PrefixCache, Priority, Request, RequestStream,
-    SamplingParams, SharedGrammar, TokenEvent, TokenLogprobs, Usage, Weight, Xtc,
+    Event, EventSink, FinishReason, Mirostat, Pooling, PrefixCache, Priority, ReplicaStats, Request,
+    RequestStream, SamplingParams, SharedGrammar, TokenEvent, TokenLogprobs, Usage, Weight, Xtc,
 };
 pub use gguf::{Format, Gguf, Metadata};
 pub use grammar::{GrammarError, Rule as GrammarRule, Spec as GrammarSpec};
@@ -58,6 +59,7 @@ pub use tokenizer::{
 
 pub use batch_size::BatchSize;
 pub use device::Device;
+pub use device_list::Devices;
 pub use error::{DoesNotFit, Error, Result};
 pub use grammars::Grammars;
 pub use kv_cache::KvCache;

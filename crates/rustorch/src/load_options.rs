@@ -11,7 +11,8 @@ use crate::Device;
 pub struct LoadOptions<'a> {
     /// Where the model runs.
     pub device: Device,
-    /// How the CPU is used where [`Device::Auto`] comes to it.
+    /// How the CPU is used where [`Device::Auto`] comes to it, or for [`Devices`](crate::Devices): the threads are then those of all
+    /// replicas together.
     pub cpu: CpuOptions,
     /// How a GPU is used.
     pub gpu: GpuOptions,

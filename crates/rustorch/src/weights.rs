@@ -11,20 +11,23 @@ use tokenizer::Tokenizer;
 
 use crate::batch_size::{self, BatchSize};
 use crate::load_options::LoadOptions;
-use crate::platforms::{self, KernelTime, LoadedModel};
+use crate::platforms::{self, KernelTime, LoadedModel, several};
 use crate::sizes::{checked_pages, limits};
-use crate::{Error, Result};
+use crate::{Devices, Error, Result};
 
-/// The weights of a model on a device. Clones share them.
+/// The weights of a model on a device, or on several with a copy on each. Clones share them.
 #[derive(Clone)]
 pub struct Weights {
     model: Arc<dyn LoadedModel>,
+    /// The same model on each device, the first one included, with the device's name.
+    replicas: Vec<(String, Arc<dyn LoadedModel>)>,
     attention: AttentionMode,
     /// Why [`Device::Auto`](crate::Device::Auto) passed a GPU over.
     note: Option<String>,
 }
 
-/// How an engine uses the weights. What is `None` follows from the model's configuration.
+/// How an engine uses the weights. What is `None` follows from the model's configuration. Of weights on several devices, sizes are those
+/// of each.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EngineConfig {
     /// Bytes of KV pages; as many as `batch_size` sequences of `max_seq_len` take when `None`.
@@ -49,7 +52,34 @@ impl Weights {
     pub fn load(gguf: &Gguf, config: LlamaConfig, mut options: LoadOptions<'_>) -> Result<Self> {
         config.validate()?;
         let (model, note) = platforms::load(gguf, config, &mut options)?;
-        Ok(Self { model, attention: options.attention, note })
+        let replicas = vec![(options.device.to_string(), Arc::clone(&model))];
+        Ok(Self { model, replicas, attention: options.attention, note })
+    }
+
+    /// Loads the weights of `gguf` for these devices instead of that of `options`, each with a copy of its own, all at the same time.
+    /// [`start_engine`](Self::start_engine) then starts a replica on each; [`LlamaModel`](crate::LlamaModel) uses the first one.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), naming the device; also if two devices do not compute the same bits.
+    pub fn load_on(
+        devices: &Devices,
+        gguf: &Gguf,
+        config: LlamaConfig,
+        mut options: LoadOptions<'_>,
+    ) -> Result<Self> {
+        config.validate()?;
+        let devices = devices.list(options.cpu, num_cpus::get_physical())?;
+        if let [(_, device)] = devices[..] {
+            return Self::load(gguf, config, LoadOptions { device, ..options });
+        }
+        let models = several::load(gguf, &config, &mut options, &devices)?;
+        let replicas: Vec<_> = devices.into_iter().map(|(name, _)| name).zip(models).collect();
+        Ok(Self { model: Arc::clone(&replicas[0].1), replicas, attention: options.attention, note: None })
+    }
+
+    /// On how many devices they are.
+    pub fn num_replicas(&self) -> usize {
+        self.replicas.len()
     }
 
     /// The configuration that the weights were loaded with.
@@ -57,7 +87,7 @@ impl Weights {
         self.model.config()
     }
 
-    /// Bytes of the weights on the device.
+    /// Bytes of the weights on a device.
     pub fn weight_bytes(&self) -> u64 {
         self.model.weight_bytes()
     }
@@ -73,17 +103,32 @@ impl Weights {
         self.model.expert_weight_bytes()
     }
 
-    /// Measures the peak rates of the device, for about a second; `None` of one that has no measure of itself.
+    /// Measures the peak rates of the first device, for about a second; `None` of one that has no measure of itself. Of several
+    /// devices they are taken together to have as many times as much.
     ///
     /// # Errors
     /// When the device has no memory left for it.
     pub fn measure_peaks(&self) -> Result<Option<Peaks>> {
-        self.model.peaks()
+        let times = self.num_replicas() as f64;
+        let of_all = |peaks: Peaks| Peaks {
+            read_bytes_per_s: times * peaks.read_bytes_per_s,
+            quantized_macs_per_s: times * peaks.quantized_macs_per_s,
+            float_macs_per_s: times * peaks.float_macs_per_s,
+        };
+        Ok(self.model.peaks()?.map(of_all))
     }
 
-    /// The device, in words.
+    /// The device, in words, or all of them.
     pub fn device(&self) -> String {
-        self.model.device()
+        self.devices().join(", ")
+    }
+
+    /// Each device, in words.
+    pub fn devices(&self) -> Vec<String> {
+        match &self.replicas[..] {
+            [(_, model)] => vec![model.device()],
+            replicas => replicas.iter().map(|(name, model)| format!("{name}: {}", model.device())).collect(),
+        }
     }
 
     /// Why [`Device::Auto`](crate::Device::Auto) passed a GPU over, if it did.
@@ -91,8 +136,8 @@ impl Weights {
         self.note.as_deref()
     }
 
-    /// How much of a GPU's time each kernel has taken since the last call, the slowest first. Empty unless the weights were
-    /// loaded for a GPU with [`Profile::Kernels`](devices::Profile::Kernels).
+    /// How much of a GPU's time, of several that of the first, each kernel has taken since the last call, the slowest first. Empty unless
+    /// the weights were loaded for a GPU with [`Profile::Kernels`](devices::Profile::Kernels).
     pub fn kernel_times(&self) -> Vec<KernelTime> {
         self.model.kernel_times()
     }
@@ -110,7 +155,7 @@ impl Weights {
     /// What results depend on of the device, beside [`activations`](Self::activations): `cpu` on every processor, or the
     /// device itself.
     pub fn numeric_path(&self) -> String {
-        if self.isa().is_some() { "cpu".to_owned() } else { self.device() }
+        if self.isa().is_some() { "cpu".to_owned() } else { self.model.device() }
     }
 
     /// The precision of the activations that quantised weights are multiplied with, if the device is a CPU.
@@ -119,12 +164,14 @@ impl Weights {
     }
 
     /// Chooses how many sequences an engine runs together and what their KV pages take, by the device and its memory. At most
-    /// `kv_memory` bytes are for pages, if that is given.
+    /// `kv_memory` bytes are for pages, if that is given. Of several devices, it is the choice for each.
     pub fn choose_batch_size(&self, kv_memory: Option<u64>) -> BatchSize {
         match self.isa() {
-            Some(_) => batch_size::on_cpu(self.config(), kv_memory),
+            Some(_) => batch_size::on_cpu(self.config(), kv_memory, self.num_replicas() as u64),
             None => batch_size::on_gpu(self.config(), kv_memory, |num_seqs, bytes| {
-                self.model.check_fit(self.attention, num_seqs, Some(bytes)).is_ok()
+                let fits =
+                    |model: &dyn LoadedModel| model.check_fit(self.attention, num_seqs, Some(bytes)).is_ok();
+                self.replicas.iter().all(|(_, model)| fits(&**model))
             }),
         }
     }
@@ -137,7 +184,8 @@ impl Weights {
         self.model.runner(limits(config, num_slots, num_pages), self.attention)
     }
 
-    /// Starts an engine with KV pages of its own. It stops when the last clone of its handle is dropped.
+    /// Starts an engine with KV pages of its own. It stops when the last clone of its handle is dropped. Of weights on several
+    /// devices it has a replica on each: a request runs on any of them, with the same result.
     ///
     /// Without a tokenizer it generates tokens but no text.
     ///
@@ -169,8 +217,19 @@ impl Weights {
                 pages
             }
         };
-        self.model.check_fit(self.attention, max_num_seqs, options.kv_memory)?;
-        let runner = self.model.runner(limits(config, max_num_seqs, num_pages), self.attention)?;
+        let limits = limits(config, max_num_seqs, num_pages);
+        let runner = |model: &dyn LoadedModel| {
+            model.check_fit(self.attention, max_num_seqs, options.kv_memory)?;
+            model.runner(limits, self.attention)
+        };
+        let mut runners = Vec::new();
+        for (device, (name, model)) in self.devices().into_iter().zip(&self.replicas) {
+            let runner = runner(&**model).map_err(|source| match self.num_replicas() {
+                1 => source,
+                _ => Error::OnDevice { device: name.clone(), source: Box::new(source) },
+            })?;
+            runners.push((device, runner));
+        }
         let options = EngineOptions {
             max_num_seqs: Some(max_num_seqs),
             token_budget: None,
@@ -178,6 +237,6 @@ impl Weights {
             itl_target: options.itl_target,
             prefix_cache: options.prefix_cache,
         };
-        Ok(Engine::start(runner, tokenizer, options)?)
+        Ok(Engine::start_replicas(runners, tokenizer, options)?)
     }
 }

@@ -13,6 +13,7 @@ mod gpu;
 mod loaded;
 #[cfg(not(all(feature = "cuda", feature = "gpu")))]
 mod missing;
+pub(crate) mod several;
 
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ trait Platform {
 }
 
 /// A device that is fit for a model.
-trait OpenDevice {
+trait OpenDevice: Send {
     /// The device, by its own name.
     fn device(&self) -> Device;
 
@@ -189,6 +190,21 @@ pub(crate) fn load(gguf: &Gguf, config: LlamaConfig, options: &mut LoadOptions<'
         let reason = format!("running on the CPU: {error}");
         tracing::warn!("{reason}");
         note = Some(reason);
+    }
+    Err(not_of_this_build(device))
+}
+
+/// Opens a device that is named.
+fn open(
+    device: Device,
+    gguf: &Gguf,
+    config: &LlamaConfig,
+    options: &LoadOptions<'_>,
+) -> Result<Box<dyn OpenDevice>> {
+    for platform in PLATFORMS {
+        if let Some(opened) = platform.open(device, gguf, config, options)? {
+            return Ok(opened);
+        }
     }
     Err(not_of_this_build(device))
 }
