@@ -175,7 +175,7 @@ fn limits(gpu: &Gpu) -> String {
 fn check(args: &Args) -> Result<()> {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(100));
-    let report = check_device(args.device.device, args.device.gpu_options(Profile::Off), |finding| {
+    let report = check_device(args.device.one()?, args.device.gpu_options(Profile::Off), |finding| {
         bar.set_message(format!("{}: {}", finding.setting, finding.check));
         if let Some(failure) = &finding.failure {
             bar.suspend(|| output::note(&format!("{}: {}: {failure}", finding.setting, finding.check)));

@@ -13,9 +13,9 @@ use batch::FileHash;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustorch_llama::{
-    Activations, AttentionMode, BatchSize, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, GpuOptions,
-    Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, MatrixUnits, Pooling, PrefixCache, Profile,
-    Subgroups, Tokenizer, Weights, demo,
+    Activations, AttentionMode, BatchSize, CpuOptions, Device, Devices, EngineConfig, EngineHandle, Gguf,
+    GpuOptions, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, MatrixUnits, Pooling, PrefixCache,
+    Profile, Subgroups, Tokenizer, Weights, demo,
 };
 use server::ModelFile;
 
@@ -81,11 +81,11 @@ pub struct ModelArgs {
     /// Longest sequence in tokens, prompt and output together [default: the smaller of the model's and 4096]
     #[arg(short, long, visible_alias = "ctx-size", value_name = "TOKENS", value_parser = parse_count)]
     pub ctx: Option<NonZeroUsize>,
-    /// Memory for the KV cache, such as 512M or 8G [default: what batch-size sequences of full length take, or without
-    /// --batch-size at most a quarter of the free memory]
+    /// Memory for the KV cache, such as 512M or 8G; of several devices, on each [default: what batch-size sequences of full length take,
+    /// or without --batch-size at most a quarter of the free memory]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub kv_memory: Option<u64>,
-    /// Sequences that run together [default: for serve and batch by machine and memory, at most 64 on a CPU and 128 on a GPU;
+    /// Sequences that run together; of several devices, on each [default: for serve and batch by machine and memory, at most 64 on a CPU and 128 on a GPU;
     /// otherwise 8]
     #[arg(long, visible_alias = "parallel", value_name = "N", value_parser = parse_count)]
     pub batch_size: Option<NonZeroUsize>,
@@ -134,7 +134,7 @@ impl TemplateArgs {
 pub struct RunArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// CPU threads [default: the physical cores]
+    /// CPU threads, of all replicas together [default: the physical cores]
     #[arg(short, long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<NonZeroUsize>,
     /// Element type of the KV cache
@@ -182,7 +182,8 @@ fn parse_seed(text: &str) -> Result<Seed, String> {
 /// Where a model runs.
 #[derive(clap::Args, Clone)]
 pub struct DeviceArgs {
-    /// Where to run: auto, cpu, gpu, gpu:N, cuda, cuda:N, metal, vulkan or dx12; `rustorch devices` lists GPUs
+    /// Where to run: auto, cpu, gpu, gpu:N, cuda, cuda:N, metal, vulkan or dx12; `rustorch devices` lists GPUs. Several, such as
+    /// cuda:0,1 or cuda:all or cpu:0,1, have a replica of the model each
     #[arg(
         long,
         value_name = "NAME",
@@ -190,7 +191,7 @@ pub struct DeviceArgs {
         env = "RUSTORCH_DEVICE",
         hide_env_values = true
     )]
-    pub device: Device,
+    pub device: Devices,
     /// Multiply without a GPU's matrix units
     #[arg(long)]
     pub no_matrix_units: bool,
@@ -200,6 +201,11 @@ pub struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// The device, for what runs on one.
+    pub fn one(&self) -> Result<Device> {
+        self.device.one().with_context(|| format!("--device: expected one device, found {}", self.device))
+    }
+
     /// Which features of a GPU are used.
     pub fn gpu_options(&self, profile: Profile) -> GpuOptions {
         GpuOptions {
@@ -297,8 +303,9 @@ impl ModelArgs {
         Ok(())
     }
 
-    /// Loads the weights, with a progress bar if it takes long.
+    /// Loads the weights on one device, with a progress bar if it takes long.
     pub fn load(&self, gguf: &Gguf, config: LlamaConfig) -> Result<Weights> {
+        self.run.device.one()?;
         self.run.load(gguf, config, Load::default()).with_context(|| self.file.model.display().to_string())
     }
 
@@ -368,17 +375,12 @@ impl RunArgs {
             bar.set_length(total);
             bar.set_position(done);
         };
-        if let (Some(_), device @ (Device::Gpu(_) | Device::Cuda(_))) = (self.activations, self.device.device)
-        {
-            bail!(needs_cpu(&device.to_string()));
+        if self.activations.is_some() && self.device.device.are_gpus() {
+            bail!(needs_cpu(&self.device.device.to_string()));
         }
         let activations = self.activations.unwrap_or_default();
         let cpu = CpuOptions { threads: self.threads, isa: self.isa, activations };
         let options = LoadOptions {
-            device: match self.device.device {
-                Device::Cpu(_) => Device::Cpu(cpu),
-                device => device,
-            },
             cpu,
             gpu: self.device.gpu_options(load.profile),
             kv_memory: load.kv_memory,
@@ -387,8 +389,9 @@ impl RunArgs {
                 Attention::Reference => AttentionMode::Reference,
             },
             progress: Some(&mut progress),
+            ..LoadOptions::default()
         };
-        let weights = Weights::load(gguf, config, options);
+        let weights = Weights::load_on(&self.device.device, gguf, config, options);
         bar.finish_and_clear();
         let weights = weights?;
         if self.activations.is_some() && weights.activations().is_none() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pyo3::PyErr;
 use pyo3::exceptions::PyFileNotFoundError;
 use rustorch_llama::{
-    Activations, CpuOptions, Device, EngineConfig, EngineHandle, Gguf, KvDtype, LlamaConfig, LlamaModel,
+    Activations, CpuOptions, Devices, EngineConfig, EngineHandle, Gguf, KvDtype, LlamaConfig, LlamaModel,
     LoadOptions, Pooling, Tokenizer, Weights, demo, file_pooling,
 };
 
@@ -87,7 +87,7 @@ impl Options {
     }
 
     fn weights(&self, gguf: &Gguf, config: LlamaConfig) -> Result<Weights, PyErr> {
-        let device: Device = self.device.parse().map_err(|error| bad_argument("device", error))?;
+        let devices: Devices = self.device.parse().map_err(|error| bad_argument("device", error))?;
         let activations = match self.activations {
             None => Activations::default(),
             Some(bits) => bits.to_string().parse().map_err(|error| bad_argument("activations", error))?,
@@ -96,16 +96,13 @@ impl Options {
             let hint = "hint: device=\"cpu\", or leave activations out";
             bad_argument("activations", format_args!("expected a CPU, found {found}\n{hint}"))
         };
-        if self.activations.is_some() && matches!(device, Device::Gpu(_) | Device::Cuda(_)) {
-            return Err(needs_cpu(&device));
+        if self.activations.is_some() && devices.are_gpus() {
+            return Err(needs_cpu(&devices));
         }
         let cpu = CpuOptions { threads: counted("threads", self.threads)?, isa: None, activations };
-        let device = match device {
-            Device::Cpu(_) => Device::Cpu(cpu),
-            device => device,
-        };
-        let options = LoadOptions { cpu, ..LoadOptions::on(device) };
-        let weights = Weights::load(gguf, config, options).map_err(|error| self.failed(&error))?;
+        let options = LoadOptions { cpu, ..LoadOptions::default() };
+        let weights =
+            Weights::load_on(&devices, gguf, config, options).map_err(|error| self.failed(&error))?;
         match self.activations.is_some() && weights.activations().is_none() {
             true => Err(needs_cpu(&weights.device())),
             false => Ok(weights),

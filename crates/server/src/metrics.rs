@@ -16,7 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use rustorch_llama::EngineHandle;
+use rustorch_llama::{EngineHandle, EngineStats, ReplicaStats};
 
 use crate::memory::Memory;
 use crate::queue::Queue;
@@ -222,7 +222,68 @@ impl Collector for EngineFigures {
             ("failed", stats.failed),
             ("cancelled", stats.cancelled),
         ];
-        labelled(&mut encoder, "sequences", "Sequences that ended, by how", "end", &ends)
+        labelled(&mut encoder, "sequences", "Sequences that ended, by how", "end", &ends)?;
+        self.encode_replicas(&mut encoder)
+    }
+}
+
+/// A figure of a replica.
+type Figure<T> = (&'static str, &'static str, fn(&EngineStats) -> T);
+
+const REPLICA_GAUGES: [Figure<usize>; 5] = [
+    ("replica_queue_length", "Sequences that wait for a place in the replica's batch", |stats| stats.waiting),
+    ("replica_running_sequences", "Sequences in the replica's batch", |stats| stats.running),
+    ("replica_batch_size", "Most sequences that run together in the replica", |stats| stats.max_num_seqs),
+    ("replica_kv_pages_used", "KV pages of the replica that sequences hold", |stats| stats.used_pages),
+    ("replica_kv_pages", "KV pages of the replica", |stats| stats.num_pages),
+];
+
+const REPLICA_COUNTERS: [Figure<u64>; 4] = [
+    ("replica_engine_steps", "Passes over the weights of the replica", |stats| stats.steps),
+    ("replica_engine_tokens", "Tokens that ran in them, recomputed ones included", |stats| stats.tokens),
+    ("replica_generated_tokens", "Tokens that the replica has generated", |stats| stats.generated_tokens),
+    ("replica_prefix_hit_tokens", "Tokens found in the replica's prefix cache", |stats| {
+        stats.prefix_hit_tokens
+    }),
+];
+
+impl EngineFigures {
+    /// The figures of each device's engine, of which those above are the sums.
+    fn encode_replicas(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let replicas = self.0.replicas();
+        let labels: Vec<_> =
+            (0..).zip(&replicas).map(|(idx, replica)| ReplicaLabels::new(idx, replica)).collect();
+        let help = "1 while the replica runs, 0 once its device has failed and others have its requests";
+        let mut family = encoder.encode_descriptor("replica_up", help, None, MetricType::Gauge)?;
+        for (labels, replica) in labels.iter().zip(&replicas) {
+            ConstGauge::new(i64::from(replica.is_running)).encode(family.encode_family(labels)?)?;
+        }
+        for (name, help, figure) in REPLICA_GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (labels, replica) in labels.iter().zip(&replicas) {
+                ConstGauge::new(figure(&replica.stats) as f64).encode(family.encode_family(labels)?)?;
+            }
+        }
+        for (name, help, figure) in REPLICA_COUNTERS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, replica) in labels.iter().zip(&replicas) {
+                ConstCounter::new(figure(&replica.stats)).encode(family.encode_family(labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReplicaLabels {
+    /// Its place in `--device`, from 0 on.
+    replica: u64,
+    device: String,
+}
+
+impl ReplicaLabels {
+    fn new(replica: u64, stats: &ReplicaStats) -> Self {
+        Self { replica, device: stats.device.clone() }
     }
 }
 

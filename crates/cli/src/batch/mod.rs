@@ -277,14 +277,13 @@ pub fn manifest(
     unknown_fields: UnknownFields,
 ) -> Manifest {
     let config = weights.config();
-    let pool = engine.stats().num_pages * config.page_size;
     let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
     let options = [
         // A random seed is another one when the run goes on.
         ("seed", if args.run.seed.is_random { json!(-1) } else { json!(args.run.seed.value) }),
         ("ctx", json!(config.max_seq_len)),
         // A smaller pool refuses longer requests.
-        ("longest", json!(pool.min(config.max_seq_len))),
+        ("longest", json!(engine.max_seq_tokens())),
         ("kv_type", json!(name(args.run.kv_type.to_possible_value()))),
         ("attention", json!(name(args.run.attention.to_possible_value()))),
     ];

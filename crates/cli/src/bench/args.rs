@@ -12,12 +12,14 @@ use crate::model_args::{FileArgs, RunArgs, parse_count};
 /// Each row is a batch of random prompts of one length. Prompt: all are submitted together with one token to generate,
 /// timed until the last has it. Decode: steps in which all sequences take part. Figures are medians over --repeat; times
 /// of steps are pooled. Shares are of the machine's peak rates, measured at the start: reading memory, and multiply-adds.
+/// Several devices (--device cuda:0,1) are measured together: a step is a token of every sequence, peak rates are those of the first
+/// device times their number.
 ///
 /// --synthetic needs no file: it makes random weights with a published model's shape and block formats, such as
 /// tinyllama-1.1b:q4_k_m, llama-3.2-1b:q8_0, llama-3.2-3b:q5_k_m or llama-3.1-8b:iq4_xs.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Sequences that run together, one or more numbers
+    /// Sequences that run together, on all devices of --device in all; one or more numbers
     #[arg(short, long, value_name = "N,..", default_value = "1,2,4,8,16", value_delimiter = ',')]
     #[arg(value_parser = parse_count)]
     pub batch: Vec<NonZeroUsize>,

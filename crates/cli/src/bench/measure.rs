@@ -16,6 +16,8 @@ pub struct Cell {
     pub length: usize,
     /// Decode steps of a measurement.
     pub gen_steps: usize,
+    /// Devices that share the sequences.
+    pub num_replicas: usize,
 }
 
 impl Cell {
@@ -25,9 +27,9 @@ impl Cell {
         self.length + self.max_tokens(config)
     }
 
-    /// Bytes of the KV pages that sequences of full length take.
+    /// Bytes of the KV pages that sequences of full length take, on each device.
     pub fn kv_bytes(&self, config: &LlamaConfig) -> u64 {
-        self.batch as u64 * kv_bytes(config, self.max_seq_len(config))
+        self.batch.div_ceil(self.num_replicas) as u64 * kv_bytes(config, self.max_seq_len(config))
     }
 
     fn max_tokens(&self, config: &LlamaConfig) -> usize {
@@ -36,7 +38,9 @@ impl Cell {
         let chunk = config.prompt_chunk.min(budget + 1 - self.batch);
         let prompt_steps = self.batch * self.length.div_ceil(chunk);
         let skew = if self.batch == 1 { 0 } else { prompt_steps };
-        1 + skew + self.gen_steps
+        // One device may be ahead of another.
+        let ahead = if self.num_replicas == 1 { 0 } else { self.gen_steps };
+        1 + skew + self.gen_steps + ahead
     }
 }
 
@@ -148,7 +152,7 @@ struct Times {
     step_ends: Vec<Instant>,
 }
 
-/// What the sinks of a run write to. Only the engine's thread does, so the lock is never contended.
+/// What the sinks of a run write to. Only the engines' threads do, so the lock is hardly ever contended.
 struct Shared {
     record: Mutex<Record>,
     /// Set when all steps have been seen: the sequences are then cancelled.
@@ -167,7 +171,7 @@ struct Record {
     /// Tokens of each sequence until all have one.
     tokens: Vec<usize>,
     all_started: Option<Instant>,
-    /// Tokens since, each sequence getting one a step.
+    /// Tokens since, each sequence getting one a step. Of several devices, a step is as many tokens as there are sequences.
     tokens_since: usize,
     step_ends: Vec<Instant>,
     error: Option<EngineError>,
@@ -189,7 +193,7 @@ impl Record {
     fn token(&mut self, index: usize) -> bool {
         if self.all_started.is_none() {
             self.tokens[index] += 1;
-            // The last sequence's first token is never before those of the others, which are older.
+            // On a device, the last sequence's first token is never before those of the others, which are older.
             if self.tokens.iter().all(|&tokens| tokens > 0) {
                 self.all_started = Some(Instant::now());
             }

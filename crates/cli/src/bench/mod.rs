@@ -56,11 +56,14 @@ fn plot_name(args: &Args) -> String {
 
 /// Loads the model and measures all cells; a table's rows are printed as they come.
 fn measure_grid(args: &Args) -> Result<Report> {
-    let cells = cells(args);
+    let num_replicas = args.run.device.device.count()?;
+    let cells = cells(args, num_replicas);
     let (gguf, name) = open(args)?;
     let config = config(args, &gguf, &cells).with_context(|| name.clone())?;
     let profile = if args.profile { Profile::Kernels } else { Profile::Off };
-    let load = Load { profile, ..Load::default() };
+    // The largest cell's; of several devices each has its part.
+    let kv_memory = cells.iter().map(|cell| cell.kv_bytes(&config)).max();
+    let load = Load { profile, kv_memory: kv_memory.filter(|_| num_replicas > 1) };
     let weights = args.run.load(&gguf, config, load).with_context(|| name.clone())?;
     if args.profile && !weights.times_kernels() {
         bail!("--profile: expected a GPU that times kernels, found {}", weights.device());
@@ -74,7 +77,7 @@ fn measure_grid(args: &Args) -> Result<Report> {
     let mut report = Report::new(name, &gguf, &weights, peaks, settings);
     drop(gguf);
     let engine = EngineConfig {
-        kv_memory: Some(cells.iter().map(|cell| cell.kv_bytes(weights.config())).max().unwrap_or(0)),
+        kv_memory,
         // The repetitions of a cell have the same prompts, and each must compute them.
         prefix_cache: PrefixCache::Off,
         ..EngineConfig::default()
@@ -123,7 +126,7 @@ fn print_kernel_times(cell: Cell, weights: &Weights) {
 }
 
 /// The grid, lengths and batches ascending.
-fn cells(args: &Args) -> Vec<Cell> {
+fn cells(args: &Args, num_replicas: usize) -> Vec<Cell> {
     let ascending = |values: &[NonZeroUsize]| {
         let mut values: Vec<usize> = values.iter().map(|value| value.get()).collect();
         values.sort_unstable();
@@ -133,7 +136,8 @@ fn cells(args: &Args) -> Vec<Cell> {
     let batches = ascending(&args.batch);
     let of_length = |length: usize| batches.iter().map(move |&batch| (batch, length));
     let pairs = ascending(&args.lengths).into_iter().flat_map(of_length);
-    pairs.map(|(batch, length)| Cell { batch, length, gen_steps: args.r#gen.get() }).collect()
+    let gen_steps = args.r#gen.get();
+    pairs.map(|(batch, length)| Cell { batch, length, gen_steps, num_replicas }).collect()
 }
 
 fn open(args: &Args) -> Result<(Gguf, String)> {

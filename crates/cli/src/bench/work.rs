@@ -23,6 +23,8 @@ pub struct Work {
     attention: f64,
     /// Bytes of the weights that a step reads, without those of experts.
     weight_bytes: f64,
+    /// Devices, each of which reads its weights for its part of the sequences.
+    num_replicas: f64,
     /// Bytes of the weights of all experts.
     expert_bytes: f64,
     /// The part of the experts that a token takes; 1 without experts.
@@ -88,6 +90,7 @@ impl Work {
             head,
             attention: attention_macs(config),
             weight_bytes: weights.step_weight_bytes() as f64 - of_a_token,
+            num_replicas: weights.num_replicas() as f64,
             expert_bytes,
             expert_share,
             kv_bytes: config.kv_bytes_per_token() as f64,
@@ -117,7 +120,9 @@ impl Work {
 
     /// Bytes of the weights that a step of `batch` tokens reads.
     fn weights_read(&self, batch: f64) -> f64 {
-        self.weight_bytes + self.expert_bytes * (1.0 - (1.0 - self.expert_share).powf(batch))
+        let num_reading = self.num_replicas.min(batch);
+        let experts_read = 1.0 - (1.0 - self.expert_share).powf(batch / num_reading);
+        num_reading * (self.weight_bytes + self.expert_bytes * experts_read)
     }
 
     /// Bytes that a step of `batch` sequences reads, with `context` tokens cached of each.

@@ -607,3 +607,52 @@ fn prompts_may_become_chats() {
         "line 1: prompt: expected a text, to be a user's message, found [1,2]"
     );
 }
+
+/// Replicas, their number and what runs where never show.
+#[test]
+fn several_devices_answer_as_one() {
+    let lines: Vec<Value> = (0..60)
+        .map(|line| {
+            let prompt = format!("Once upon a time {}", "there was a fox and ".repeat(line % 7));
+            let body = json!({
+                "prompt": prompt, "max_tokens": 1 + line % 23, "temperature": line % 3, "n": 1 + line % 3, "logprobs": 2,
+            });
+            completion(&line.to_string(), body)
+        })
+        .collect();
+    let answers = |options: &[&str]| {
+        let answers = batch(&lines, options);
+        answers
+            .iter()
+            .map(|answer| {
+                let mut answer = timeless(answer);
+                // What was found in a cache does show.
+                answer["response"]["body"]["usage"]["prompt_tokens_details"].take();
+                answer
+            })
+            .collect::<Vec<_>>()
+    };
+    let alone = answers(&["--device", "cpu", "--batch-size", "4"]);
+    assert_eq!(alone.len(), 60);
+    for devices in ["cpu:0,cpu:1", "cpu:0,1,2"] {
+        for batch_size in ["1", "5"] {
+            let found = answers(&["--device", devices, "--batch-size", batch_size]);
+            assert!(found == alone, "{devices}, batch size {batch_size}");
+        }
+    }
+}
+
+/// A run may go on with more devices, and its results do not depend on how many there were.
+#[test]
+fn a_run_goes_on_with_other_devices() {
+    let (input, output) =
+        (folder("replicas_resume").join("in.jsonl"), folder("replicas_resume_out").join("out.jsonl"));
+    let line =
+        |id: usize| format!("{}\n", completion(&id.to_string(), json!({"prompt": "a", "max_tokens": 4})));
+    fs::write(&input, (0..10).map(line).collect::<String>()).unwrap();
+    let args = ["batch", "-i", arg(&input), "-o", arg(&output), "--device"];
+    succeed(&[&args[..], &["cpu"]].concat(), b"");
+    fs::write(&input, (0..20).map(line).collect::<String>()).unwrap();
+    succeed(&[&args[..], &["cpu:0,1"]].concat(), b"");
+    assert_eq!(fs::read_to_string(&output).unwrap().lines().count(), 20);
+}

@@ -183,3 +183,26 @@ fn what_cannot_be_measured_is_refused() {
     run(&["--plot", arg(&missing)], arg(&missing));
     run(&["--synthetic", "tinyllama-1.1b:q4_k_m", "--save", arg(&missing)], arg(&missing));
 }
+
+#[test]
+fn several_devices_are_measured_together() {
+    let report = bench(&["-b", "1,5", "-l", "7", "-n", "4", "-r", "1", "--device", "cpu:0,1"]);
+    let device = report["machine"]["device"].as_str().unwrap();
+    assert!(device.contains("cpu:0: CPU (") && device.contains("cpu:1: CPU ("), "{device}");
+    for (cell, batch) in report["cells"].as_array().unwrap().iter().zip([1.0, 5.0]) {
+        assert_eq!(number(cell, "/batch"), batch);
+        assert!(number(cell, "/decode/tokens_per_s") > 0.0);
+    }
+    // One sequence keeps one device busy, five both.
+    let read = |idx: usize| {
+        let cell = &report["cells"][idx];
+        number(cell, "/decode/bytes_per_s") * number(cell, "/decode/seconds/0") / 4.0
+    };
+    let weights = number(&report, "/model/step_weight_bytes");
+    assert!(
+        (read(0) / weights).floor() == 1.0 && (read(1) / weights).floor() == 2.0,
+        "{} {}",
+        read(0),
+        read(1)
+    );
+}

@@ -84,6 +84,31 @@ fn it_says_where_it_listens_and_ends_at_a_signal() {
 }
 
 #[test]
+fn metrics_tell_replicas_apart() {
+    let served = Served::start(&["--device", "cpu:0,cpu:1", "--threads", "2", "--batch-size", "3"]);
+    for device in ["cpu:0: CPU (", "cpu:1: CPU ("] {
+        assert!(served.line.contains(device), "{}", served.line);
+    }
+    let body = json!({"prompt": ["a", "b", "c", "d"], "max_tokens": 5, "ignore_eos": true}).to_string();
+    has_status(&served.ask(&COMPLETIONS, &body), 200);
+    let metrics = served.ask(&["GET /metrics HTTP/1.1"], "");
+    let value = |series: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(series));
+        let value = line.and_then(|line| line.rsplit_once(' ')).map(|(_, value)| value.parse());
+        value.unwrap_or_else(|| panic!("{series} in {metrics}")).unwrap()
+    };
+    let replica = |name: &str, idx| {
+        value(&format!("rustorch_replica_{name}{{replica=\"{idx}\",device=\"cpu:{idx}: CPU ("))
+    };
+    for idx in 0..2 {
+        assert_eq!((replica("up", idx), replica("batch_size", idx)), (1.0, 3.0));
+        assert_eq!(replica("generated_tokens_total", idx), 10.0, "the prompts are shared");
+    }
+    assert_eq!(value("rustorch_batch_size"), 6.0);
+    assert_eq!(value("rustorch_tokens_total{kind=\"generated\"}"), 20.0);
+}
+
+#[test]
 fn limits_of_sizes_and_the_key_hold() {
     let data = folder("serve_limits");
     let limits =

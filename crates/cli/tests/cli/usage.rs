@@ -241,6 +241,29 @@ fn wrong_usage_ends_with_2() {
     }
 }
 
+#[test]
+fn several_devices_are_of_one_kind_and_different() {
+    for (devices, says) in [
+        (
+            "cpu:0,cuda:0",
+            "expected devices of one kind, as they compute different bits, found cpu:0 and cuda:0",
+        ),
+        ("cpu:0,cpu:0", "expected each device once, found cpu:0 twice"),
+        (
+            "cpu,cpu",
+            "expected several devices as in cuda:0,1 or cuda:0,cuda:1, the same with gpu or cpu, found 'cpu'",
+        ),
+    ] {
+        fail(&["generate", "-p", "a", "--device", devices], b"", 2, says);
+    }
+    for args in [&["logits", "--tokens", "1"][..], &["devices", "--check"]] {
+        let args = [args, &["--device", "cpu:0,1"]].concat();
+        fail(&args, b"", 1, "--device: expected one device, found cpu:0,cpu:1");
+    }
+    // An error of one of several names it.
+    fail(&["generate", "-p", "a", "--device", "cuda:4000,4001"], b"", 1, "cuda:4000: device: cuda");
+}
+
 /// Whether the driver is missing or has fewer cards, the message names the device and what was expected.
 #[test]
 fn a_cuda_device_that_is_not_there_is_named() {
