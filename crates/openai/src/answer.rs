@@ -331,6 +331,16 @@ impl Answer {
         end.map_or_else(so_far, |(_, usage)| usage)
     }
 
+    /// The same answer without what depends on when and beside what it was made: it took no time and found nothing in the
+    /// prefix cache, and has no field `timings`. Once [`is_complete`](Self::is_complete).
+    #[must_use]
+    pub fn reproducible(mut self) -> Self {
+        for (_, usage) in self.choices.iter_mut().filter_map(|choice| choice.end.as_mut()) {
+            usage.cached_tokens = 0;
+        }
+        Self { times: self.times.hidden(), is_timed: false, ..self }
+    }
+
     /// The response, once [`is_complete`](Self::is_complete).
     pub fn body(mut self, identity: &Identity<'_>, tokenizer: &Tokenizer) -> ResponseBody {
         if self.styled.is_some() {

@@ -14,6 +14,8 @@ pub(crate) struct Times {
     last_first: Option<Instant>,
     latest: Option<Instant>,
     num_tokens: usize,
+    /// Whether what it took is told as nothing.
+    is_hidden: bool,
 }
 
 /// Counts and times of a prompt and its answer.
@@ -34,7 +36,13 @@ pub(crate) struct Timings {
 
 impl Times {
     pub fn start() -> Self {
-        Self { asked: Instant::now(), first: None, last_first: None, latest: None, num_tokens: 0 }
+        let asked = Instant::now();
+        Self { asked, first: None, last_first: None, latest: None, num_tokens: 0, is_hidden: false }
+    }
+
+    /// The same counts, as if all had taken no time.
+    pub fn hidden(self) -> Self {
+        Self { is_hidden: true, ..self }
     }
 
     /// A token came, perhaps the first of its choice.
@@ -50,6 +58,9 @@ impl Times {
 
     /// Nanoseconds since it was asked.
     pub fn until_now(&self) -> u64 {
+        if self.is_hidden {
+            return 0;
+        }
         u64::try_from(self.asked.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
@@ -60,6 +71,9 @@ impl Times {
 
     /// What it took until now: nanoseconds until the first tokens, and from there to the latest.
     pub fn nanoseconds(&self) -> (u64, u64) {
+        if self.is_hidden {
+            return (0, 0);
+        }
         let until = self.last_first.unwrap_or(self.asked);
         let from = self.first.unwrap_or(self.asked);
         let nanoseconds = |from: Instant, to: Instant| {

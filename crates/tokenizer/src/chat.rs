@@ -127,7 +127,7 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(python::method);
         environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", strftime_now);
+        environment.add_function("strftime_now", |format: String| date(&format, SystemTime::now()));
         environment.add_filter("tojson", python::tojson);
         environment.add_filter(python::PERCENT, python::percent);
         environment.add_test("callable", python::is_callable);
@@ -137,6 +137,16 @@ impl ChatTemplate {
         compile(&mut environment, jinja::prepared(source)?)?;
         let guard = Guard::new(source, control_tokens);
         Ok(ChatTemplate { source: source.to_owned(), environment, tokens, guard })
+    }
+
+    /// Stops the template's clock.
+    pub(crate) fn set_time(&mut self, time: SystemTime) {
+        self.environment.add_function("strftime_now", move |format: String| date(&format, time));
+    }
+
+    /// Whether it may ask what day or time it is.
+    pub fn reads_clock(&self) -> bool {
+        self.source.contains("strftime_now")
     }
 
     /// The template's text.
@@ -277,9 +287,9 @@ fn raise_exception(message: String) -> std::result::Result<Value, minijinja::Err
     Err(refused(message))
 }
 
-/// The current date and time (UTC) in C's format.
-fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error> {
-    strftime_at(&format, SystemTime::now()).map_err(|specifier| {
+/// A date and time (UTC) in C's format.
+fn date(format: &str, time: SystemTime) -> std::result::Result<String, minijinja::Error> {
+    strftime_at(format, time).map_err(|specifier| {
         let message = format!("strftime_now: format {specifier:?} is not supported");
         refused(message)
     })

@@ -1,5 +1,7 @@
 //! The tokenizer itself: special tokens of a text, and the tokens added before and after it.
 
+use std::time::SystemTime;
+
 use gguf::{Gguf, Metadata};
 
 use crate::bpe::{Bpe, decode_text};
@@ -122,6 +124,17 @@ impl Tokenizer {
         let template = template.map_err(|error| TokenizerError::ChatTemplateSyntax(error.to_string()))?;
         (self.chat_template, self.tool_template) = (Some(Ok(template)), None);
         Ok(self)
+    }
+
+    /// The same tokenizer whose chat templates are told that it is `time`, whenever they ask.
+    #[must_use]
+    pub fn with_template_time(mut self, time: SystemTime) -> Self {
+        for template in [&mut self.chat_template, &mut self.tool_template] {
+            if let Some(Ok(template)) = template {
+                template.set_time(time);
+            }
+        }
+        self
     }
 
     fn template(&self, source: &str) -> std::result::Result<ChatTemplate, minijinja::Error> {

@@ -1,5 +1,7 @@
 //! Chats: what templates may count on, and that no message is read as more than a message.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use crate::support::{Kind, Vocabulary, published};
 use gguf::Value;
 use proptest::prelude::*;
@@ -328,6 +330,24 @@ fn chats_with_tools_have_their_own_template() {
     assert_eq!((ask(&replaced, &tools), ask(&replaced, &[])), ("3".to_owned(), "3".to_owned()));
     let error = replaced.with_chat_template("{% if %}").unwrap_err();
     assert!(matches!(error, TokenizerError::ChatTemplateSyntax(_)), "{error}");
+}
+
+#[test]
+fn the_clock_of_templates_can_be_stopped() {
+    let time = UNIX_EPOCH + Duration::from_secs(20_787 * 86_400);
+    let source = "{{ strftime_now('%Y-%m-%d %H:%M:%S') }}";
+    let mut vocabulary = vocabulary();
+    vocabulary.key("tokenizer.chat_template.tool_use", Value::String(source.into()));
+    vocabulary.key("tokenizer.chat_template", Value::String(source.into()));
+    let tokenizer = vocabulary.build().with_template_time(time);
+    let messages = user("x");
+    for template in [tokenizer.chat_template(), tokenizer.tool_template()] {
+        let template = template.unwrap();
+        let text = template.render(&Chat::new(&messages, GenerationPrompt::Add)).unwrap();
+        assert_eq!(text, "2026-11-30 00:00:00");
+        assert!(template.reads_clock());
+    }
+    assert!(!with_template(CHATML).chat_template().unwrap().reads_clock());
 }
 
 #[test]
