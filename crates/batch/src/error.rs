@@ -102,6 +102,14 @@ pub enum Error {
         /// In what the runs differ; there is at least one.
         differences: Vec<Difference>,
     },
+    /// The model or its device failed, which is no result of a reproducible run.
+    #[error("custom_id {custom_id:?}: {message}")]
+    StepFailed {
+        /// The line that was being answered.
+        custom_id: String,
+        /// How.
+        message: String,
+    },
     /// The engine ended.
     #[error("the engine has stopped")]
     EngineStopped,

@@ -52,6 +52,9 @@ const MARK: u128 = 1;
 const ID: u128 = !0 << 32;
 
 impl IdHash {
+    /// Digits of its text.
+    pub const DIGITS: usize = 24;
+
     /// The upper 96 bits of SipHash-1-3 with 128: two of a billion ids collide with a chance of about 10^-11.
     pub fn of(custom_id: &str) -> Self {
         let mut hasher = SipHasher128::new_with_keys(0, 0);
@@ -59,6 +62,12 @@ impl IdHash {
         let hash = hasher.finish128().as_u128() & ID;
         // 0 is a free place.
         Self(if hash == 0 { 1 << 32 } else { hash })
+    }
+}
+
+impl fmt::Display for IdHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:0width$x}", self.0 >> 32, width = Self::DIGITS)
     }
 }
 

@@ -2,21 +2,22 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Take};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::mpsc::Receiver;
 
 use openai::ApiError;
 
 use crate::error::{Error, Result};
+use crate::hashed::{Hashed, Verified};
 use crate::index::{IdHash, Index, Known, LineHash};
 use crate::ledger::Ledger;
 use crate::lines::{Line, strip_mark};
 use crate::manifest::{FileHash, Hasher};
 use crate::records::{Compression, InputFormat, Records, decompressed};
 use crate::request::{custom_id, duplicate, invalid_json, line_name};
+use crate::shard::Shard;
 use crate::sniff;
 
 /// Longest line that is read. A prompt of a million tokens takes a few megabytes. A longer line is no request: the file
@@ -49,14 +50,8 @@ pub struct Scan {
     pub lines: u64,
     /// Their ids, and those of the other lines.
     pub(crate) ids: Index,
-}
-
-/// Every `count`-th line: those whose number less `index` is a multiple of `count`. Blank lines count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shard {
-    /// From 1.
-    index: u64,
-    count: u64,
+    /// The lines of the shard, to be read once more.
+    pub(crate) again: (Input, Shard),
 }
 
 /// A line to answer.
@@ -116,7 +111,8 @@ impl Input {
             })
             .map_err(failed())?;
         let Some((second, custom_id)) = second else {
-            return Ok(Some(Scan { file: hashed.hasher.finish(), bytes, lines, ids }));
+            let again = (self.again(file).map_err(failed())?, shard);
+            return Ok(Some(Scan { file: hashed.hasher.finish(), bytes, lines, ids, again }));
         };
         // The index does not store line numbers, so the first line with this id is searched for.
         drop(ids);
@@ -124,6 +120,26 @@ impl Input {
         let first = self.each_record(input, |number, id, _| (id == custom_id).then_some(number));
         let first = first.map_err(failed())?.1.unwrap_or(second);
         Err(Error::DuplicateId { input: self.path.clone(), custom_id, first, second })
+    }
+
+    /// The same input, to be read after this one or before.
+    fn again(&self, file: &File) -> io::Result<Self> {
+        Ok(Self {
+            path: self.path.clone(),
+            format: self.format.clone(),
+            compression: self.compression,
+            source: Source::File(file.try_clone()?),
+        })
+    }
+
+    /// Every line of the shard, in order.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn lines(self, shard: Shard) -> Result<Reader<Box<dyn BufRead + Send>>> {
+        // Of a file that was scanned, no line is done.
+        self.reader(shard, Ledger::new(Some(Index::new())), None)
+            .map_err(|error| error.unwrap_or(Error::EngineStopped))
     }
 
     /// Refuses a file that is not made of JSON lines where these are expected.
@@ -201,8 +217,7 @@ impl Input {
                 Box::new(BufReader::with_capacity(BUFFER, rewound(&file).map_err(failed)?))
             }
             (Source::File(file), Some(scanned)) => {
-                let input = rewound(&file).map_err(failed)?.take(scanned.bytes);
-                let verified = Verified { input, hasher: Some(Hasher::default()), scanned };
+                let verified = Verified::new(rewound(&file).map_err(failed)?, scanned);
                 Box::new(BufReader::with_capacity(BUFFER, verified))
             }
             (Source::Stream(input), _) => input,
@@ -229,53 +244,6 @@ fn rewound(file: &File) -> io::Result<File> {
     Ok(file)
 }
 
-/// Hashes what is read.
-struct Hashed<R> {
-    input: R,
-    hasher: Hasher,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.input.read(buffer)?;
-        self.hasher.update(&buffer[..bytes]);
-        Ok(bytes)
-    }
-}
-
-/// Reads the part of a file that was scanned; at its end the file must be what it was.
-struct Verified {
-    input: Take<File>,
-    /// `None` once the end was reached.
-    hasher: Option<Hasher>,
-    scanned: FileHash,
-}
-
-impl Read for Verified {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.input.read(buffer)?;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buffer[..bytes]);
-        }
-        if bytes == 0
-            && !buffer.is_empty()
-            && let Some(hasher) = self.hasher.take()
-        {
-            let (expected, found) = (self.scanned.bytes, self.input.get_ref().metadata()?.len());
-            if expected != found {
-                let message = format!("expected the {expected} bytes of the start, found {found} at the end");
-                return Err(io::Error::other(message));
-            }
-            if hasher.finish() != self.scanned {
-                return Err(io::Error::other(
-                    "expected the contents of the start, found it changed meanwhile",
-                ));
-            }
-        }
-        Ok(bytes)
-    }
-}
-
 /// A line's id, or `line-N` if it has none; `None` for a blank line. Removes white space at the end of `text`.
 fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
     if line.is_too_long {
@@ -290,7 +258,7 @@ fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
 }
 
 /// Finds the lines to answer.
-struct Reader<R> {
+pub(crate) struct Reader<R> {
     records: Records<R>,
     text: Vec<u8>,
     shard: Shard,
@@ -298,7 +266,7 @@ struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    fn next(&mut self) -> io::Result<Option<RawLine>> {
+    pub fn next(&mut self) -> io::Result<Option<RawLine>> {
         let mut read = 0;
         while let Some(line) = self.records.next(&mut self.text)? {
             let skipped = read;
@@ -350,35 +318,6 @@ impl<R: BufRead> Reader<R> {
                 Known::Marked => name.push('+'),
             }
         }
-    }
-}
-
-impl Shard {
-    /// Every line.
-    pub const WHOLE: Self = Self { index: 1, count: 1 };
-
-    /// Whether it has this line.
-    pub fn contains(self, number: u64) -> bool {
-        number % self.count == self.index % self.count
-    }
-}
-
-impl FromStr for Shard {
-    type Err = String;
-
-    /// Reads `I/N`, as in `3/8` for the third of eight.
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        match numbers {
-            Some((index, count)) if (1..=count).contains(&index) => Ok(Self { index, count }),
-            _ => Err("expected I/N with I from 1 to N, as in 1/4".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.index, self.count)
     }
 }
 

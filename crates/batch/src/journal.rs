@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::durable;
 use crate::error::{Difference, Error, Result};
-use crate::index::IdHash;
-use crate::input::Scan;
-use crate::ledger::{Ledger, Verdict};
-use crate::lines::Lines;
+use crate::input::{Input, Scan};
+use crate::kept::{Errors, Found, Kept, LineOrder, each_line};
+use crate::ledger::Ledger;
 use crate::manifest::{FileHash, Manifest};
-use crate::request::{OutputLine, ResultLine};
+use crate::request::OutputLine;
+use crate::shard::Shard;
 
 /// Where results go. Nothing in the file changes before [`begin`](Self::begin).
 #[derive(Debug)]
@@ -44,28 +44,6 @@ pub enum Existing {
     Replace,
 }
 
-/// What to do with errors that the output holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Errors {
-    /// Keep them like other results.
-    Keep,
-    /// Remove them and try their lines again.
-    Retry,
-}
-
-/// Results found in an output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Found {
-    /// All of them.
-    pub results: u64,
-    /// Those that are errors.
-    pub errors: u64,
-    /// Results that were removed, since their line was changed or removed.
-    pub stale: u64,
-    /// Whether some may be of an older version, whose numbers may differ from this one's in the last bits.
-    pub has_other_bits: bool,
-}
-
 /// An output that results are appended to.
 #[derive(Debug)]
 pub struct Journal {
@@ -79,6 +57,7 @@ pub struct Journal {
     scanned: Option<FileHash>,
     ledger: Ledger,
     order: LineOrder,
+    is_reproducible: bool,
 }
 
 #[derive(Debug)]
@@ -93,22 +72,6 @@ enum Sink {
         replaced: Vec<File>,
     },
     Stream(Stream),
-}
-
-/// Whether results are in the order of their lines.
-#[derive(Debug, Clone, Copy)]
-struct LineOrder {
-    last: u64,
-    is_kept: bool,
-}
-
-impl LineOrder {
-    const EMPTY: Self = Self { last: 0, is_kept: true };
-
-    fn push(&mut self, number: u64) {
-        self.is_kept &= number > self.last;
-        self.last = number;
-    }
 }
 
 impl Output {
@@ -180,7 +143,11 @@ impl Output {
     ) -> Result<Journal> {
         let Self { path, target } = self;
         let name = path.display().to_string();
-        let (scanned, ids) = scan.map(|scan| (scan.file, scan.ids)).unzip();
+        let (scanned, ids, again) = match scan {
+            Some(scan) => (Some(scan.file), Some(scan.ids), Some(scan.again)),
+            None => (None, None, None),
+        };
+        let is_reproducible = manifest.reproducible;
         manifest.input.clone_from(&scanned);
         let empty = |name, sink| Journal {
             name,
@@ -190,6 +157,7 @@ impl Output {
             scanned,
             ledger: Ledger::new(ids),
             order: LineOrder::EMPTY,
+            is_reproducible,
         };
         let file = match target {
             Target::File(file) => file,
@@ -214,7 +182,7 @@ impl Output {
             manifest.write(&path)?;
         } else {
             let earlier = manifest.check(&path)?;
-            journal.recover(errors, &path, &earlier.differences)?;
+            journal.recover(errors, &path, &earlier.differences, again)?;
             journal.found.has_other_bits = earlier.isa.is_some() && journal.found.results > 0;
             if !earlier.differences.is_empty() {
                 manifest.write_again(&path, earlier)?;
@@ -248,6 +216,11 @@ impl Journal {
     /// What was there before.
     pub fn found(&self) -> Found {
         self.found
+    }
+
+    /// Whether its results depend on their lines alone: see [`Manifest::reproducible`].
+    pub fn is_reproducible(&self) -> bool {
+        self.is_reproducible
     }
 
     /// Whether results survive a crash.
@@ -328,7 +301,7 @@ impl Journal {
         let mut places = Vec::new(); // number, offset, length
         let mut offset = 0;
         let read = each_line(file, |line, text, bytes| {
-            let number = line.map_or(u64::MAX, |line| line.number);
+            let number = line.and_then(|line| line.number).unwrap_or(u64::MAX);
             places.push((number, offset, text.len() + 1));
             offset += bytes;
             Ok(())
@@ -350,11 +323,24 @@ impl Journal {
     }
 
     /// Reads which ids are done, and removes from the file all that is not a result of a line of the input: the end by
-    /// truncating, the rest by rewriting the file. `differences` are those of the input since the results were written.
-    fn recover(&mut self, errors: Errors, output: &Path, differences: &[Difference]) -> Result<()> {
+    /// truncating, the rest by rewriting the file. `differences` are those of the input since the results were written; `again`
+    /// has its lines.
+    fn recover(
+        &mut self,
+        errors: Errors,
+        output: &Path,
+        differences: &[Difference],
+        again: Option<(Input, Shard)>,
+    ) -> Result<()> {
         let Sink::File { file, len, .. } = &mut self.sink else { return Ok(()) };
-        let failed = Error::named(&self.name);
-        let kept = Kept::find(file, errors, &mut self.ledger, |_| Ok(())).map_err(failed)?;
+        let kept = match self.is_reproducible {
+            true => {
+                let lines = again.map(|(input, shard)| input.lines(shard)).transpose()?;
+                Kept::find_first(file, &mut self.ledger, lines)
+            }
+            false => Kept::find(file, errors, &mut self.ledger, |_| Ok(())),
+        };
+        let kept = kept.map_err(Error::named(&self.name))?;
         if !differences.is_empty() && kept.is_of_another_input() {
             let (output, differences) = (output.to_owned(), differences.to_vec());
             return Err(Error::OtherRun { output, differences });
@@ -426,77 +412,3 @@ impl Journal {
 
 /// Bytes read or written at once.
 const BUFFER: usize = 1 << 16;
-
-/// The results of a file that count as done.
-struct Kept {
-    found: Found,
-    order: LineOrder,
-    /// Where the last result ends.
-    end: u64,
-    /// Whether anything that does not count lies before `end`.
-    has_gaps: bool,
-    /// Results that do not say which line they answer.
-    unhashed: u64,
-    /// Answers, no errors, that were taken out because their line was changed or removed.
-    lost_answers: u64,
-}
-
-impl Kept {
-    /// Reads a file and visits the results that count: whole ones, the first of each id, of lines of the input, no errors if
-    /// those are retried.
-    fn find(
-        file: &File,
-        errors: Errors,
-        ledger: &mut Ledger,
-        mut visit: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<Self> {
-        let (found, order) = (Found::default(), LineOrder::EMPTY);
-        let mut kept = Self { found, order, end: 0, has_gaps: false, unhashed: 0, lost_answers: 0 };
-        let mut offset = 0;
-        each_line(file, |line, text, bytes| {
-            let begin = offset;
-            offset += bytes;
-            let line = line.filter(|line| !(line.is_error && errors == Errors::Retry));
-            let Some(line) = line else { return Ok(()) };
-            kept.unhashed += u64::from(line.hash.is_none());
-            match ledger.enter(IdHash::of(&line.custom_id), line.hash) {
-                Verdict::Kept => {}
-                Verdict::Repeated => return Ok(()),
-                Verdict::Stale => {
-                    kept.found.stale += 1;
-                    kept.lost_answers += u64::from(!line.is_error);
-                    return Ok(());
-                }
-            }
-            kept.has_gaps |= kept.end < begin;
-            kept.end = offset;
-            kept.found.results += 1;
-            kept.found.errors += u64::from(line.is_error);
-            kept.order.push(line.number);
-            visit(text)
-        })?;
-        Ok(kept)
-    }
-
-    /// Whether these are results of an input that was replaced and not mended: most answers would be lost, or nothing says
-    /// which line they answer.
-    fn is_of_another_input(&self) -> bool {
-        self.unhashed > 0 || self.lost_answers > self.found.results - self.found.errors
-    }
-}
-
-/// Visits every line of a file with its result (`None` if it is not whole), its text and its length in bytes.
-fn each_line(
-    mut file: &File,
-    mut visit: impl FnMut(Option<ResultLine>, &[u8], u64) -> io::Result<()>,
-) -> io::Result<()> {
-    file.rewind()?;
-    // Lines of any length: each result was in memory when it was written.
-    let mut lines = Lines::new(BufReader::with_capacity(BUFFER, file), u64::MAX - 1);
-    let mut text = Vec::new();
-    while let Some(line) = lines.next(&mut text)? {
-        let result = if line.is_ended { ResultLine::read(&text) } else { None };
-        visit(result, &text, line.bytes)?;
-    }
-    Ok(())
-}

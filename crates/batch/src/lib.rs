@@ -17,25 +17,30 @@
 mod clock;
 mod durable;
 mod error;
+mod hashed;
 mod index;
 mod input;
 mod journal;
+mod kept;
 mod ledger;
 mod lines;
 mod manifest;
 mod records;
 mod request;
 mod run;
+mod shard;
 mod sniff;
 
 pub use clock::unix_seconds;
 pub use error::{Difference, Error, Result};
-pub use input::{Input, Scan, Shard};
-pub use journal::{Errors, Existing, Found, Journal, Output};
+pub use input::{Input, Scan};
+pub use journal::{Existing, Journal, Output};
+pub use kept::{Errors, Found};
 pub use manifest::{FileHash, Manifest};
 pub use records::{Compression, InputFormat};
 pub use request::{Defaults, Model};
 pub use run::{End, Options, Order, Report, Totals, run};
+pub use shard::Shard;
 
 /// What is done with fields that nobody knows.
 pub use openai::UnknownFields;

@@ -65,10 +65,13 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-/// Removes the byte order mark with which Windows programs begin text files.
+/// The byte order mark with which Windows programs begin text files.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Removes a byte order mark at the beginning of the first line.
 pub(crate) fn strip_mark(line: Line, text: &mut Vec<u8>) {
-    if line.number == 1 && text.starts_with(b"\xef\xbb\xbf") {
-        text.drain(..3);
+    if line.number == 1 && text.starts_with(MARK) {
+        text.drain(..MARK.len());
     }
 }
 

@@ -30,6 +30,10 @@ pub struct Manifest {
     pub device: String,
     /// Every option that results depend on.
     pub options: Map<String, Value>,
+    /// Whether each line of the output depends on the model, these options and the line that it answers alone, and stands in
+    /// their order: no times, no numbers of lines, nothing of the prefix cache. Not even a failure of the device becomes a result.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reproducible: bool,
 }
 
 /// What a manifest says of results that a run adds to.
@@ -108,9 +112,14 @@ impl Manifest {
 const ISA: &str = "isa";
 
 fn write(path: &Path, manifest: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(manifest).expect("names, numbers and strings are JSON");
+    durable::write(path, &text(manifest)).map_err(Error::writing(&path.display().to_string()))
+}
+
+/// As a file for people too.
+pub(crate) fn text(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(value).expect("names, numbers and strings are JSON");
     text.push(b'\n');
-    durable::write(path, &text).map_err(Error::writing(&path.display().to_string()))
+    text
 }
 
 /// The JSON object in the file at `manifest`, if there is a file.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use siphasher::sip::SipHasher13;
 
-use crate::index::LineHash;
+use crate::index::{IdHash, LineHash};
 
 /// The model that answers, as far as reading lines depends on it.
 #[derive(Debug, Clone, Copy)]
@@ -273,19 +273,39 @@ pub(crate) struct Source {
     pub hash: LineHash,
 }
 
+/// What a line of output says beside the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// When it was made, and the number of its line.
+    Served {
+        /// Seconds since 1970.
+        created: u64,
+    },
+    /// Nothing that does not follow from its line, the model and the options.
+    Reproducible,
+}
+
 impl OutputLine {
     /// The line of a request that was served.
-    pub fn success(source: Source, answer: Answer, tokenizer: &Tokenizer, created: u64) -> Self {
-        let identity = Identity { suffix: &source.number.to_string(), created };
-        let body = answer.body(&identity, tokenizer);
-        Self::new(source, 200, Body::Answer(body))
+    pub fn success(source: Source, answer: Answer, tokenizer: &Tokenizer, content: Content) -> Self {
+        let suffix = content.suffix(&source);
+        let (answer, created) = match content {
+            Content::Served { created } => (answer, created),
+            Content::Reproducible => (answer.reproducible(), 0),
+        };
+        let body = answer.body(&Identity { suffix: &suffix, created }, tokenizer);
+        Self::new(source, &suffix, 200, Body::Answer(body))
     }
 
     /// The line of a request that was not served: the body that the server would answer, with the line's number in its
-    /// message.
-    pub fn error(source: Source, error: ApiError) -> Self {
-        let message = format!("line {}: {}", source.number, error.message);
-        Self::new(source, error.status, Body::Error(ApiError { message, ..error }))
+    /// message unless it is to be reproducible.
+    pub fn error(source: Source, error: ApiError, content: Content) -> Self {
+        let suffix = content.suffix(&source);
+        let message = match content {
+            Content::Served { .. } => format!("line {}: {}", source.number, error.message),
+            Content::Reproducible => error.message,
+        };
+        Self::new(source, &suffix, error.status, Body::Error(ApiError { message, ..error }))
     }
 
     /// What a request was told that was not served.
@@ -296,20 +316,37 @@ impl OutputLine {
         }
     }
 
-    fn new(Source { number, custom_id, hash }: Source, status_code: u16, body: Body) -> Self {
-        let response = Response { status_code, request_id: format!("req-{number}"), body };
-        let id = format!("{RESULT_ID}{number}");
-        Self { id, custom_id, request_hash: hash.to_string(), response, error: None }
+    fn new(source: Source, suffix: &str, status_code: u16, body: Body) -> Self {
+        let Source { custom_id, hash, .. } = source;
+        let response = Response { status_code, request_id: format!("req-{suffix}"), body };
+        Self {
+            id: format!("{RESULT_ID}{suffix}"),
+            custom_id,
+            request_hash: hash.to_string(),
+            response,
+            error: None,
+        }
     }
 }
 
-/// Prefix of every result's id; the number of its input line follows.
+impl Content {
+    /// The end of the ids of a result.
+    fn suffix(self, source: &Source) -> String {
+        match self {
+            Self::Served { .. } => source.number.to_string(),
+            Self::Reproducible => IdHash::of(&source.custom_id).to_string(),
+        }
+    }
+}
+
+/// Prefix of every result's id; the number of its input line follows, or the hash of its `custom_id`.
 const RESULT_ID: &str = "batch_req_";
 
 /// What a journal needs to know of a line of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ResultLine {
-    pub number: u64,
+    /// `None` if it is reproducible: then its place says which line it answers.
+    pub number: Option<u64>,
     pub custom_id: String,
     /// `None` in outputs of versions that did not write it.
     pub hash: Option<LineHash>,
@@ -334,7 +371,11 @@ impl ResultLine {
         }
         let text = std::str::from_utf8(text).ok()?;
         let Fields { id, custom_id, request_hash, response, error } = serde_json::from_str(text).ok()?;
-        let number = id.strip_prefix(RESULT_ID)?.parse().ok()?;
+        let suffix = id.strip_prefix(RESULT_ID)?;
+        let number = match suffix.len() {
+            IdHash::DIGITS if suffix == IdHash::of(&custom_id).to_string() => None,
+            _ => Some(suffix.parse().ok()?),
+        };
         let hash = match request_hash {
             Some(hash) => Some(LineHash::parse(&hash)?),
             None => None,
@@ -391,9 +432,10 @@ mod tests {
     fn a_result_is_read_back() {
         let hash = LineHash::of(b"{}");
         let source = Source { number: 7, custom_id: "a".to_owned(), hash };
-        let line = OutputLine::error(source, invalid_json("b"));
+        let line = OutputLine::error(source, invalid_json("b"), Content::Served { created: 5 });
         let text = serde_json::to_vec(&line).unwrap();
-        let expect = ResultLine { number: 7, custom_id: "a".to_owned(), hash: Some(hash), is_error: true };
+        let expect =
+            ResultLine { number: Some(7), custom_id: "a".to_owned(), hash: Some(hash), is_error: true };
         assert_eq!(ResultLine::read(&text), Some(expect));
         for end in 0..text.len() {
             assert_eq!(ResultLine::read(&text[..end]), None);

@@ -17,16 +17,18 @@ use rustorch_llama::{EngineError, EngineHandle, Event, EventSink, Priority, Usag
 
 use crate::clock::unix_seconds;
 use crate::error::{Error, Result};
-use crate::input::{Input, RawLine, Shard};
-use crate::journal::{Found, Journal};
-use crate::request::{Model, OutputLine, Source, prepare};
+use crate::input::{Input, RawLine};
+use crate::journal::Journal;
+use crate::kept::Found;
+use crate::request::{Content, Model, OutputLine, Source, prepare};
+use crate::shard::Shard;
 
 /// How a batch is run.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Most lines in memory at once. A few times the engine's batch size, so that a free slot never waits for a line.
     pub window: NonZeroUsize,
-    /// In which order results are written.
+    /// In which order results are written. Reproducible results are always in that of the input.
     pub order: Order,
     /// Which lines are answered.
     pub shard: Shard,
@@ -152,7 +154,7 @@ pub fn run(
         new_errors: Vec::new(),
     };
     let end = run.serve(&receiver, stop, report)?;
-    if end == End::Complete && options.order == Order::OfInput {
+    if end == End::Complete && run.order() == Order::OfInput {
         run.journal.sort()?;
     }
     run.journal.verify()?;
@@ -330,6 +332,12 @@ impl Run<'_> {
             self.has_given_up = true;
             return if self.permits.is_none() { Ok(()) } else { Err(Error::EngineStopped) };
         }
+        if let Event::Error(error @ EngineError::Run(_)) = &event
+            && self.journal.is_reproducible()
+        {
+            let custom_id = flight.place.source.custom_id.clone();
+            return Err(Error::StepFailed { custom_id, message: error.to_string() });
+        }
         self.totals.generated_tokens += u64::from(matches!(event, Event::Token(_)));
         let added = flight.answer.add(choice, event);
         if added.is_ok() && !flight.answer.is_complete() {
@@ -350,15 +358,14 @@ impl Run<'_> {
         let Place { job, bytes, source } = place;
         let number = source.number;
         let usage = Some(answer.usage());
-        let created = unix_seconds(SystemTime::now());
-        let line = OutputLine::success(source, answer, self.model.tokenizer, created);
+        let line = OutputLine::success(source, answer, self.model.tokenizer, self.content());
         self.complete(job, Done { number, bytes, line, usage });
     }
 
     fn refuse(&mut self, place: Place, error: ApiError) {
         let Place { job, bytes, source } = place;
         let (number, custom_id) = (source.number, source.custom_id.clone());
-        let line = OutputLine::error(source, error);
+        let line = OutputLine::error(source, error, self.content());
         if self.reported_errors < MAX_ERRORS
             && let Some(message) = line.error_message()
         {
@@ -368,9 +375,21 @@ impl Run<'_> {
         self.complete(job, Done { number, bytes, line, usage: None });
     }
 
+    fn order(&self) -> Order {
+        if self.journal.is_reproducible() { Order::OfInput } else { self.options.order }
+    }
+
+    /// What a result that is complete now says beside its answer.
+    fn content(&self) -> Content {
+        match self.journal.is_reproducible() {
+            true => Content::Reproducible,
+            false => Content::Served { created: unix_seconds(SystemTime::now()) },
+        }
+    }
+
     /// Adds a result to the journal and gives the reader a permit; in input order, earlier lines come first.
     fn complete(&mut self, job: u64, done: Done) {
-        match self.options.order {
+        match self.order() {
             Order::AsFinished => self.push(&done),
             Order::OfInput => {
                 self.turns.waiting.insert(job, done);

@@ -44,6 +44,7 @@ fn manifest() -> Manifest {
         input: None,
         device: "cpu".to_owned(),
         options: Map::new(),
+        reproducible: false,
     }
 }
 
@@ -53,9 +54,10 @@ struct How {
     order: Order,
     errors: Errors,
     stop: bool,
+    reproducible: bool,
 }
 
-const PLAIN: How = How { order: Order::AsFinished, errors: Errors::Keep, stop: false };
+const PLAIN: How = How { order: Order::AsFinished, errors: Errors::Keep, stop: false, reproducible: false };
 
 fn run(input: &Path, output: &Path, how: How) -> Result<(Totals, End), Error> {
     run_beside(input, output, how, |_| {})
@@ -84,7 +86,9 @@ fn run_beside(
     };
     let input = Input::open(input, InputFormat::JsonLines, Compression::Decompress)?;
     let scan = input.scan(Shard::WHOLE)?;
-    let mut journal = Output::open(output)?.begin(manifest(), Existing::Resume, how.errors, scan)?;
+    let manifest = Manifest { reproducible: how.reproducible, ..manifest() };
+    let mut journal = Output::open(output)?.begin(manifest, Existing::Resume, how.errors, scan)?;
+    assert_eq!(journal.is_reproducible(), how.reproducible);
     beside(&Totals::default());
     let options = Options {
         window: NonZeroUsize::new(3).unwrap(),
@@ -154,6 +158,31 @@ fn an_output_cut_anywhere_is_made_whole() {
         assert_eq!((totals.found.results, totals.results), (done, 6 - done), "cut at {cut}");
         assert_eq!(results(&output).0, expect, "cut at {cut}");
     }
+}
+
+/// Of a reproducible run the bytes are the same too, whatever order it is asked for.
+#[test]
+fn a_reproducible_output_cut_or_damaged_anywhere_becomes_what_it_was() {
+    let (input, output) = folder("reproducible");
+    let how = How { reproducible: true, ..PLAIN };
+    run(&input, &output, how).unwrap();
+    let whole = fs::read(&output).unwrap();
+    for cut in (0..whole.len()).step_by(61) {
+        let mut left = whole[..cut].to_vec();
+        // Garbage, or the end of the line and all results once more.
+        for tail in [b"".to_vec(), b"{}\n".to_vec(), [b"\n", &whole[..]].concat()] {
+            left.truncate(cut);
+            left.extend_from_slice(&tail);
+            fs::write(&output, &left).unwrap();
+            run(&input, &output, how).unwrap();
+            assert!(fs::read(&output).unwrap() == whole, "cut at {cut}, then {} bytes", tail.len());
+        }
+    }
+    assert!(matches!(run(&input, &output, PLAIN), Err(Error::OtherRun { .. })));
+    // Results of lines that are gone are not thrown away without a word.
+    fs::write(&input, "{\"custom_id\": \"other\", \"prompt\": \"A\"}\n").unwrap();
+    assert!(matches!(run(&input, &output, how), Err(Error::OtherRun { .. })));
+    assert_eq!(fs::read(&output).unwrap(), whole);
 }
 
 /// Bytes that may follow the last whole write: anything but a whole line that looks like a result.
@@ -228,7 +257,7 @@ fn errors_are_replaced_by_what_comes_of_another_try() {
     );
     assert_eq!(results(&output).0, expect);
     assert_ne!(fs::read(&output).unwrap(), text, "they were appended");
-    run(&input, &output, How { order: Order::OfInput, errors: Errors::Retry, stop: false }).unwrap();
+    run(&input, &output, How { order: Order::OfInput, errors: Errors::Retry, ..PLAIN }).unwrap();
     assert_eq!(fs::read(&output).unwrap(), text);
 }
 

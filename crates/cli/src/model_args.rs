@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use batch::FileHash;
@@ -102,6 +102,21 @@ pub struct TemplateArgs {
     /// Chat template in this file instead of the model's: Jinja, as `transformers` renders it
     #[arg(long, value_name = "FILE", value_parser = read_template)]
     chat_template: Option<TemplateText>,
+    /// What time templates are told; another option decides it.
+    #[arg(skip)]
+    pub clock: Clock,
+}
+
+/// What chat templates are told that ask for the time.
+#[derive(Clone, Copy, Default)]
+pub enum Clock {
+    /// What time it is.
+    #[default]
+    Running,
+    /// Always this.
+    Stopped(SystemTime),
+    /// Nothing: those that ask are refused.
+    Absent,
 }
 
 /// The text of a chat template.
@@ -113,12 +128,28 @@ fn read_template(path: &str) -> Result<TemplateText, String> {
 }
 
 impl TemplateArgs {
+    /// The same with another clock.
+    pub fn with_clock(&self, clock: Clock) -> Self {
+        Self { clock, ..self.clone() }
+    }
+
     /// The file's tokenizer, with the template of these options.
     fn tokenizer(&self, file: &FileArgs, gguf: &Gguf) -> Result<Tokenizer> {
         let tokenizer = file.tokenizer(gguf)?;
-        match &self.chat_template {
-            None => Ok(tokenizer),
-            Some(TemplateText(source)) => tokenizer.with_chat_template(source).context("--chat-template"),
+        let tokenizer = match &self.chat_template {
+            None => tokenizer,
+            Some(TemplateText(source)) => tokenizer.with_chat_template(source).context("--chat-template")?,
+        };
+        let templates = [tokenizer.chat_template(), tokenizer.tool_template()];
+        let reads_clock = templates.into_iter().flatten().any(|template| template.reads_clock());
+        match self.clock {
+            Clock::Running => Ok(tokenizer),
+            Clock::Stopped(time) => Ok(tokenizer.with_template_time(time)),
+            Clock::Absent if reads_clock => bail!(
+                "--reproducible: expected a chat template that does not ask what day it is, found strftime_now in it\n\
+                 hint: say which day it is with --date YYYY-MM-DD"
+            ),
+            Clock::Absent => Ok(tokenizer),
         }
     }
 

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use rustorch_llama::{Activations, Gguf, Pooling, Weights, file_pooling};
 use server::ModelFile;
 
-use crate::model_args::{RunArgs, TemplateArgs};
+use crate::model_args::{Clock, RunArgs, TemplateArgs};
 use crate::output;
 
 /// Bytes of a tensor that are looked at, at its beginning and in its middle.
@@ -39,6 +39,9 @@ pub fn fingerprint(gguf: &Gguf, run: &RunArgs, template: Option<&TemplateArgs>, 
         template.and_then(TemplateArgs::hash),
     );
     bytes.extend_from_slice(format!("{path:?}").as_bytes());
+    if let Some(Clock::Stopped(time)) = template.map(|template| template.clock) {
+        bytes.extend_from_slice(format!("time={}", batch::unix_seconds(time)).as_bytes());
+    }
     if let Some(activations) = wide_activations(weights) {
         bytes.extend_from_slice(format!("activations={activations}").as_bytes());
     }

@@ -1,6 +1,7 @@
 //! `rustorch batch`: a file of requests in, a file of results out that survives a crash. The crate `batch` runs it; this module
 //! has the options, the model and the output for people.
 
+mod answering;
 mod input;
 mod progress;
 mod signals;
@@ -9,23 +10,23 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use batch::{
-    Compression, End, Errors, Existing, FileHash, Input, Manifest, Model, Options, Order, Output, Report,
-    Shard, Totals, UnknownFields,
+    Compression, End, Errors, Existing, FileHash, Input, Journal, Manifest, Options, Order, Output, Report,
+    Scan, Shard, Totals, UnknownFields,
 };
 use clap::ValueEnum;
-use rustorch_llama::{EngineHandle, Gguf, Grammars, Priority, Weights, demo};
+use rustorch_llama::{EngineHandle, Gguf, Priority, Weights, demo};
 use serde_json::{Value, json};
 
-use self::input::{DefaultArgs, InputArgs};
+use self::answering::{Answering, Ready};
+use self::input::InputArgs;
 use self::progress::Progress;
 use self::signals::Signals;
-use crate::model_args::{FileArgs, ModelArgs, Purpose, Started, TemplateArgs, parse_count};
+use crate::model_args::{FileArgs, ModelArgs, TemplateArgs, parse_count};
 use crate::model_facts::wide_activations;
 use crate::output::{self, grouped};
 use crate::sampling_args::number;
@@ -54,6 +55,9 @@ pub struct Args {
     /// JSON lines to write, or - for standard output, where nothing survives a crash
     #[arg(short, long, value_name = "OUT.jsonl")]
     output_file: PathBuf,
+    /// Write the same bytes for the same line whenever, wherever and beside whatever it is answered, in the order of the input
+    #[arg(long)]
+    reproducible: bool,
     /// Write results in the order of the input, not as they are finished
     #[arg(long)]
     ordered: bool,
@@ -61,34 +65,24 @@ pub struct Args {
     #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE)]
     shard: Shard,
     /// Try lines again whose results are errors
-    #[arg(long)]
+    #[arg(long, conflicts_with = "reproducible")]
     retry_errors: bool,
     /// Delete the results that OUT.jsonl has and start again
     #[arg(long)]
     overwrite: bool,
-    /// Refuse lines with fields that nobody knows, instead of ignoring these
-    #[arg(long)]
-    strict_fields: bool,
     /// When the exit status is 1 although every line has its result
     #[arg(long, value_name = "WHEN", default_value = "any")]
     fail_on: FailOn,
     /// Where standard error is no terminal, say how far the run is every N seconds; 0 for never
     #[arg(long, value_name = "N", default_value_t = 30.0, value_parser = number("a number, 0 or more", |x| x >= 0.0))]
     progress_interval: f32,
-    /// Name of the model, which requests may name; repeat for aliases, answers use the first [default: the file's name]
-    #[arg(long, visible_alias = "alias", value_name = "NAME")]
-    model_name: Vec<String>,
     /// Most lines in memory at once [default: 4 times the batch size]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     window: Option<NonZeroUsize>,
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
-    template: TemplateArgs,
-    #[command(flatten)]
-    defaults: DefaultArgs,
-    #[command(flatten)]
-    model: ModelArgs,
+    answering: Answering,
 }
 
 /// Which errors of lines make a run fail.
@@ -107,22 +101,23 @@ const SHOWN_ERRORS: usize = 3;
 /// Lines in memory at once, as a multiple of the batch size: enough that a free slot never waits for a line.
 const WINDOW: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
 
+/// What there is to answer.
+struct Work {
+    input: Input,
+    output: Output,
+    scan: Option<Scan>,
+    /// What messages call the output.
+    name: String,
+}
+
 pub fn run(args: &Args) -> Result<ExitCode> {
-    note_pipe(&args.input_file, "writer");
-    let format = args.input.format(&args.input_file);
-    let input = Input::open(&args.input_file, format, Compression::Decompress)?;
-    note_pipe(&args.output_file, "reader");
-    let output = Output::open(&args.output_file)?;
-    for read in args.model.file.paths().into_iter().chain([args.input_file.clone()]) {
-        output.must_not_be(&read)?;
-    }
     // Before the model is loaded, which may take minutes.
-    let scan = input.scan(args.shard)?;
-    let hash = output.is_durable().then(|| hash_model(&args.model.file));
-    let started = args.model.start_engine(Purpose::Throughput, Some(&args.template))?;
-    started.note(&args.model);
-    let Started { engine, tokenizer, weights, fingerprint, pooling, .. } = started;
-    let manifest = args.manifest(hash, &engine, &weights)?;
+    let Work { input, output, scan, name } = args.work()?;
+    let hash = output.is_durable().then(|| hash_model(&args.answering.model.file));
+    let ready = args.answering.start(args.reproducible)?;
+    ready.started.note(&args.answering.model);
+    let mut manifest = args.answering.manifest(hash, &ready, args.reproducible)?;
+    manifest.options.insert("shard".to_owned(), json!(args.shard.to_string()));
 
     // From here on a signal stops the run in good order.
     let signals = Signals::watch().context("signals")?;
@@ -130,28 +125,39 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let errors = if args.retry_errors { Errors::Retry } else { Errors::Keep };
     let interval =
         Duration::try_from_secs_f32(args.progress_interval).ok().filter(|interval| !interval.is_zero());
-    let mut progress = Progress::start(scan.as_ref().map(|scan| scan.bytes), interval);
+    let progress = Progress::start(scan.as_ref().map(|scan| scan.bytes), interval);
     let mut journal = output.begin(manifest, existing, errors, scan)?;
     if journal.found().has_other_bits {
         progress.note(&format!(
-            "warning: {}: results that it has may be of an older version, whose numbers can differ from this one's in the \
-             last bits; --overwrite computes them again",
-            args.output_file.display()
+            "warning: {name}: results that it has may be of an older version, whose numbers can differ from this one's in the \
+             last bits; --overwrite computes them again"
         ));
     }
-    let names = args.names();
-    let model = Model {
-        tokenizer: &tokenizer,
-        grammars: &Grammars::new(Arc::clone(&tokenizer)),
-        names: &names,
-        hidden_size: weights.config().hidden_size(),
-        pooling,
-        fingerprint: Some(&fingerprint),
-        seed: args.model.run.seed.value,
-        unknown_fields: unknown_fields(args.strict_fields),
-        defaults: &args.defaults.defaults(),
-    };
-    let batch_size = NonZeroUsize::new(engine.stats().max_num_seqs).unwrap_or(NonZeroUsize::MIN);
+    let (totals, end) = answer(args, &ready, input, &mut journal, progress, &signals, &name)?;
+    if end == End::Complete {
+        return Ok(args.fail_on.exit_code(&totals));
+    }
+    let (signal, code) = signals.received();
+    let done = grouped(totals.found.results + totals.results);
+    output::note(&match journal.is_durable() {
+        true => format!("stopped by {signal}; {name} has {done} results, the same command goes on"),
+        false => format!("stopped by {signal} after {done} results"),
+    });
+    Ok(code)
+}
+
+/// Answers what has no result, with progress and errors for people.
+fn answer(
+    args: &Args,
+    ready: &Ready,
+    input: Input,
+    journal: &mut Journal,
+    mut progress: Progress,
+    signals: &Signals,
+    name: &str,
+) -> Result<(Totals, End)> {
+    let batch_size =
+        NonZeroUsize::new(ready.started.engine.stats().max_num_seqs).unwrap_or(NonZeroUsize::MIN);
     let mut first_errors = Vec::new();
     let mut report = |report: Report<'_>| match report {
         Report::Totals(totals) => progress.update(totals),
@@ -164,44 +170,25 @@ pub fn run(args: &Args) -> Result<ExitCode> {
                 .note(&format!("warning: line {line}: the field {name:?} is not known and has no effect"));
         }
     };
-    let ran = batch::run(
-        &engine,
-        &model,
-        input,
-        &mut journal,
-        &args.options(batch_size),
-        signals.stop(),
-        &mut report,
-    );
-    let output = args.output_file.display();
-    match ran {
-        Ok((totals, end)) => {
-            output::note(&progress.finish(&totals, batch_size));
-            for error in &first_errors {
-                output::note(&format!("error of {}", output::visible_line(error)));
-            }
-            if totals.errors > first_errors.len() as u64 {
-                output::note(&format!(
-                    "and {} more errors",
-                    grouped(totals.errors - first_errors.len() as u64)
-                ));
-            }
-            if end == End::Complete {
-                return Ok(args.fail_on.exit_code(&totals));
-            }
-            let (signal, code) = signals.received();
-            let done = grouped(totals.found.results + totals.results);
-            output::note(&match journal.is_durable() {
-                true => format!("stopped by {signal}; {output} has {done} results, the same command goes on"),
-                false => format!("stopped by {signal} after {done} results"),
-            });
-            Ok(code)
+    let (engine, options) = (&ready.started.engine, args.options(batch_size));
+    let ran = batch::run(engine, &ready.model(), input, journal, &options, signals.stop(), &mut report);
+    let (totals, end) = match ran {
+        Ok(ran) => ran,
+        Err(error) if journal.is_durable() => {
+            return Err(anyhow!(
+                "{error}\nhint: what {name} has is safe; when this is mended, the same command goes on from there"
+            ));
         }
-        Err(error) if journal.is_durable() => Err(anyhow!(
-            "{error}\nhint: what {output} has is safe; when this is mended, the same command goes on from there"
-        )),
-        Err(error) => Err(error.into()),
+        Err(error) => return Err(error.into()),
+    };
+    output::note(&progress.finish(&totals, batch_size));
+    for error in &first_errors {
+        output::note(&format!("error of {}", output::visible_line(error)));
     }
+    if totals.errors > first_errors.len() as u64 {
+        output::note(&format!("and {} more errors", grouped(totals.errors - first_errors.len() as u64)));
+    }
+    Ok((totals, end))
 }
 
 /// Says what a run waits for that opens a named pipe.
@@ -238,31 +225,18 @@ impl Args {
         }
     }
 
-    /// What the model is called.
-    fn names(&self) -> Vec<String> {
-        if self.model_name.is_empty() { vec![self.model.file.name()] } else { self.model_name.clone() }
-    }
-
-    /// Everything but the input that the results depend on.
-    fn manifest(
-        &self,
-        hash: Option<JoinHandle<Result<FileHash>>>,
-        engine: &EngineHandle,
-        weights: &Weights,
-    ) -> Result<Manifest> {
-        let model_file = match hash {
-            Some(hash) => {
-                hash.join().map_err(|_| anyhow!("the model's hash: its thread ended by a panic"))??
-            }
-            // A stream has no manifest.
-            None => FileHash { bytes: 0, sha256: String::new() },
-        };
-        let (name, unknown_fields) = (self.names().swap_remove(0), unknown_fields(self.strict_fields));
-        let mut manifest = manifest(&self.model, name, model_file, engine, weights, unknown_fields);
-        manifest.options.extend(template_option(&self.template));
-        manifest.options.extend(self.defaults.options());
-        manifest.options.insert("shard".to_owned(), json!(self.shard.to_string()));
-        Ok(manifest)
+    /// Opens the files.
+    fn work(&self) -> Result<Work> {
+        let (input_file, output_file) = (self.input_file.clone(), self.output_file.clone());
+        note_pipe(&input_file, "writer");
+        let input = Input::open(&input_file, self.input.format(&input_file), Compression::Decompress)?;
+        note_pipe(&output_file, "reader");
+        let output = Output::open(&output_file)?;
+        for read in self.answering.model.file.paths().into_iter().chain([input_file]) {
+            output.must_not_be(&read)?;
+        }
+        let scan = input.scan(self.shard)?;
+        Ok(Work { input, output, scan, name: output_file.display().to_string() })
     }
 }
 
@@ -304,6 +278,7 @@ pub fn manifest(
             .chain(strict)
             .map(|(name, value)| (name.to_owned(), value))
             .collect(),
+        reproducible: false,
     }
 }
 

@@ -80,20 +80,10 @@ fn help_names_every_option() {
     check("generate", &[generate, &sampling[..]].concat(), model);
     let chat = &["--system", "-n, --max-tokens", "--chat-template"];
     check("chat", &[chat, &sampling[..]].concat(), model);
-    let batch = &[
-        "-i, --input-file",
-        "-o, --output-file",
-        "--ordered",
-        "--shard",
-        "--retry-errors",
-        "--overwrite",
+    let answering = &[
         "--strict-fields",
-        "--fail-on",
-        "--progress-interval",
         "--model-name",
-        "--window",
-        "--input-format",
-        "--prompt-column",
+        "--date",
         "--chat-template",
         "-n, --max-tokens",
         "--temperature",
@@ -104,7 +94,21 @@ fn help_names_every_option() {
         "--chat",
         "--system",
     ];
-    check("batch", batch, model);
+    let batch = &[
+        "-i, --input-file",
+        "-o, --output-file",
+        "--reproducible",
+        "--ordered",
+        "--shard",
+        "--retry-errors",
+        "--overwrite",
+        "--fail-on",
+        "--progress-interval",
+        "--window",
+        "--input-format",
+        "--prompt-column",
+    ];
+    check("batch", &[batch, &answering[..]].concat(), model);
     let serve = &[
         "--host",
         "--port",
@@ -191,6 +195,8 @@ fn wrong_usage_ends_with_2() {
     check(&["train"], "unrecognized subcommand 'train'");
     check(&["generate"], "--prompt <TEXT>");
     check(&["batch", "-i", "-"], "--output-file");
+    check(&["batch", "-i", "-", "-o", "-", "--reproducible", "--retry-errors"], "cannot be used with");
+    check(&["batch", "-i", "-", "-o", "-", "--date", "today"], "expected a day from 1970-01-01 on");
     check(&["logits"], "--tokens <IDS>");
     check(&["perplexity"], "--file <PATH>");
     check(&["tokenize", "--threads", "1"], "unexpected argument '--threads'");

@@ -21,6 +21,7 @@ pub fn data(folder: PathBuf) -> DataConfig {
         input: None,
         device: "cpu".to_owned(),
         options: Default::default(),
+        reproducible: false,
     };
     DataConfig { folder, manifest, seed: 0 }
 }
