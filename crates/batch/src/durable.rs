@@ -2,22 +2,57 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// Replaces a file by one with these contents: a crash leaves the old or the new, whole.
 pub(crate) fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let temporary = temporary(path);
+    write_through(&temporary(path), path, contents)
+}
+
+/// As [`write`] where other processes may write the same file.
+pub(crate) fn write_alone(path: &Path, contents: &[u8]) -> io::Result<()> {
+    write_through(&unique(path), path, contents)
+}
+
+fn write_through(temporary: &Path, path: &Path, contents: &[u8]) -> io::Result<()> {
+    let written = create(temporary).and_then(|mut file| {
+        file.write_all(contents)?;
+        file.sync_all()
+    });
+    if let Err(error) = written.and_then(|()| rename(temporary, path)) {
+        // The temporary file is of no use any more.
+        let _ = fs::remove_file(temporary);
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Writes a file that is not there yet, whole; one that is there stays, and so does one that another process writes at the
+/// same moment. The file system must have hard links.
+pub(crate) fn create_once(path: &Path, contents: &[u8]) -> io::Result<()> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let temporary = unique(path);
     let written = create(&temporary).and_then(|mut file| {
         file.write_all(contents)?;
         file.sync_all()
     });
-    if let Err(error) = written.and_then(|()| rename(&temporary, path)) {
-        // The temporary file is of no use any more.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    Ok(())
+    let linked = written.and_then(|()| match fs::hard_link(&temporary, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked.and_then(|()| sync_folder_of(path)),
+    });
+    // It has its name, or is of no use.
+    let _ = fs::remove_file(&temporary);
+    linked
+}
+
+/// A name beside a file's that no other process uses, whatever machine it runs on.
+fn unique(path: &Path) -> PathBuf {
+    let random = RandomState::new().build_hasher().finish();
+    with_suffix(path, &format!(".{random:016x}.tmp"))
 }
 
 /// A new file. One of this name, which a crash has left, is removed: it may be a link to a file that is not ours.

@@ -102,6 +102,28 @@ pub enum Error {
         /// In what the runs differ; there is at least one.
         differences: Vec<Difference>,
     },
+    /// Something is not part of a job, or not as its description says.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    Job {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The first run of a job's parts fixed what all of them depend on, and this one differs.
+    #[error(
+        "{}: fixed by the first worker, this one differs: {}\n\
+         hint: give all workers of a job the same model and options, on devices that compute the same; or split again",
+        manifest.display(), list(differences)
+    )]
+    OtherWorker {
+        /// What the first one wrote.
+        manifest: PathBuf,
+        /// In what they differ; there is at least one.
+        differences: Vec<Difference>,
+    },
     /// The model or its device failed, which is no result of a reproducible run.
     #[error("custom_id {custom_id:?}: {message}")]
     StepFailed {
@@ -141,6 +163,11 @@ impl Error {
     /// A failure in writing a file.
     pub(crate) fn writing(name: &str) -> impl FnOnce(io::Error) -> Self {
         Self::failed(format!("writing {name}"))
+    }
+
+    /// A file that is not what a job says.
+    pub(crate) fn job(path: &Path, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Self::Job { path: path.to_owned(), expected: expected.into(), found: found.into() }
     }
 
     /// A failure with something of this name.

@@ -30,6 +30,10 @@ pub struct Input {
     format: InputFormat,
     compression: Compression,
     source: Source,
+    /// The number of its first line.
+    first_line: u64,
+    /// Whether it is part of an input that was looked at as a whole.
+    is_part: bool,
 }
 
 enum Source {
@@ -77,7 +81,14 @@ impl Input {
     /// # Errors
     /// When there is no such file or it cannot be read.
     pub fn open(path: &Path, format: InputFormat, compression: Compression) -> Result<Self> {
-        let with = |source| Self { path: path.to_owned(), format: format.clone(), compression, source };
+        let with = |source| Self {
+            path: path.to_owned(),
+            format: format.clone(),
+            compression,
+            source,
+            first_line: 1,
+            is_part: false,
+        };
         let stream = |input: Box<dyn BufRead + Send>| with(Source::Stream(input));
         if path == Path::new("-") {
             return Ok(stream(Box::new(BufReader::new(io::stdin()))));
@@ -91,6 +102,20 @@ impl Input {
             return Ok(with(Source::File(file)));
         }
         Ok(stream(Box::new(BufReader::new(file))))
+    }
+
+    /// Lines in memory.
+    pub(crate) fn of_text(text: Vec<u8>) -> Self {
+        let source = Source::Stream(Box::new(io::Cursor::new(text)));
+        let (path, format) = (PathBuf::from("lines"), InputFormat::JsonLines);
+        Self { path, format, compression: Compression::Refuse, source, first_line: 1, is_part: false }
+    }
+
+    /// The same input as part of another, where the number of its first line is `first_line`. Lines are named by their numbers
+    /// there, and what they are made of is not questioned again.
+    #[must_use]
+    pub(crate) fn part_from(self, first_line: u64) -> Self {
+        Self { first_line, is_part: true, ..self }
     }
 
     /// Reads a regular file to its end, and refuses it if it is not made of JSON lines or if two of its lines have the same
@@ -129,6 +154,8 @@ impl Input {
             format: self.format.clone(),
             compression: self.compression,
             source: Source::File(file.try_clone()?),
+            first_line: self.first_line,
+            is_part: self.is_part,
         })
     }
 
@@ -144,7 +171,7 @@ impl Input {
 
     /// Refuses a file that is not made of JSON lines where these are expected.
     fn sniff(&self, file: &File) -> Result<()> {
-        if self.format != InputFormat::JsonLines {
+        if self.format != InputFormat::JsonLines || self.is_part {
             return Ok(());
         }
         let mut beginning = Vec::new();
@@ -166,7 +193,7 @@ impl Input {
         mut visit: impl FnMut(u64, String, &[u8]) -> Option<T>,
     ) -> io::Result<(u64, Option<T>)> {
         let input = decompressed(BufReader::with_capacity(BUFFER, raw), self.compression)?;
-        let mut records = Records::new(input, &self.format, MAX_LINE_BYTES)?;
+        let mut records = Records::new(input, &self.format, MAX_LINE_BYTES, self.first_line)?;
         let (mut text, mut bytes) = (Vec::new(), 0);
         while let Some(line) = records.next(&mut text)? {
             bytes += line.bytes;
@@ -204,8 +231,13 @@ impl Input {
         }
     }
 
+    /// Its name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A reader from the beginning, or why there is none.
-    fn reader(
+    pub(crate) fn reader(
         self,
         shard: Shard,
         ledger: Ledger,
@@ -223,13 +255,13 @@ impl Input {
             (Source::Stream(input), _) => input,
         };
         let mut input = decompressed(raw, self.compression).map_err(failed)?;
-        if self.format == InputFormat::JsonLines && matches!(ledger, Ledger::Stream(_)) {
+        if self.format == InputFormat::JsonLines && matches!(ledger, Ledger::Stream(_)) && !self.is_part {
             let beginning = input.fill_buf().map_err(failed)?;
             if let Some(other) = sniff::refuse(beginning, beginning.is_empty()) {
                 return Err(Some(Error::not_json_lines(&self.path, other)));
             }
         }
-        let records = Records::new(input, &self.format, MAX_LINE_BYTES).map_err(failed)?;
+        let records = Records::new(input, &self.format, MAX_LINE_BYTES, self.first_line).map_err(failed)?;
         Ok(Reader { records, text: Vec::new(), shard, ledger })
     }
 }
@@ -245,7 +277,7 @@ fn rewound(file: &File) -> io::Result<File> {
 }
 
 /// A line's id, or `line-N` if it has none; `None` for a blank line. Removes white space at the end of `text`.
-fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
+pub(crate) fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
     if line.is_too_long {
         return Some(line_name(line.number));
     }
@@ -259,7 +291,7 @@ fn id(line: Line, text: &mut Vec<u8>) -> Option<String> {
 
 /// Finds the lines to answer.
 pub(crate) struct Reader<R> {
-    records: Records<R>,
+    pub records: Records<R>,
     text: Vec<u8>,
     shard: Shard,
     ledger: Ledger,
@@ -339,10 +371,7 @@ mod tests {
     }
 
     fn scan(input: &[u8], visit: impl FnMut(u64, String, &[u8]) -> Option<()>) {
-        let empty = Source::Stream(Box::new(io::empty()));
-        let (path, format, compression) = Default::default();
-        let any = Input { path, format, compression, source: empty };
-        any.each_record(input, visit).unwrap();
+        Input::of_text(Vec::new()).each_record(input, visit).unwrap();
     }
 
     fn reader(input: &[u8], shard: Shard, done: &[&str], kind: Kind) -> Reader<impl BufRead + use<>> {
@@ -364,7 +393,7 @@ mod tests {
         }
         let input = io::Cursor::new(input.to_vec());
         let input = BufReader::with_capacity(7, input);
-        let records = Records::new(input, &InputFormat::JsonLines, MAX_LINE_BYTES).unwrap();
+        let records = Records::new(input, &InputFormat::JsonLines, MAX_LINE_BYTES, 1).unwrap();
         Reader { records, text: Vec::new(), shard, ledger }
     }
 

@@ -33,6 +33,7 @@ enum Target {
 enum Stream {
     Stdout(io::Stdout),
     File(File),
+    Memory(Vec<u8>),
 }
 
 /// What to do with results that the output holds.
@@ -104,6 +105,11 @@ impl Output {
                 return Ok(output(Target::File(file)));
             }
         }
+    }
+
+    /// What is written stays in memory.
+    pub(crate) fn memory() -> Self {
+        Self { path: PathBuf::from("memory"), target: Target::Stream(Stream::Memory(Vec::new())) }
     }
 
     /// Whether results survive a crash, which those sent to a stream do not.
@@ -223,6 +229,14 @@ impl Journal {
         self.is_reproducible
     }
 
+    /// What was written to memory.
+    pub(crate) fn into_memory(self) -> Vec<u8> {
+        match self.sink {
+            Sink::Stream(Stream::Memory(text)) => text,
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether results survive a crash.
     pub fn is_durable(&self) -> bool {
         matches!(self.sink, Sink::File { .. })
@@ -266,6 +280,7 @@ impl Journal {
                 written
             }
             Sink::Stream(Stream::File(file)) => file.write_all(&self.buffer),
+            Sink::Stream(Stream::Memory(text)) => text.write_all(&self.buffer),
             Sink::Stream(Stream::Stdout(stdout)) => {
                 stdout.write_all(&self.buffer).and_then(|()| stdout.flush())
             }

@@ -10,6 +10,8 @@
 //!
 //! Memory does not grow with the input, except for an index of ids: less than 32 bytes a line.
 //!
+//! A [`Job`] is an input in parts, for as many runs on as many machines, whose results together are those of one run.
+//!
 //! A run is prepared in four steps: [`Input::open`], [`Output::open`], [`Input::scan`], [`Output::begin`]. Only the last
 //! changes a file. Then [`run`] runs it. This crate knows neither a command line nor HTTP; both use it.
 #![forbid(unsafe_code)]
@@ -20,27 +22,34 @@ mod error;
 mod hashed;
 mod index;
 mod input;
+mod job;
 mod journal;
 mod kept;
 mod ledger;
 mod lines;
 mod manifest;
+mod merge;
 mod records;
 mod request;
 mod run;
 mod shard;
 mod sniff;
+mod split;
+mod verify;
 
 pub use clock::unix_seconds;
 pub use error::{Difference, Error, Result};
 pub use input::{Input, Scan};
+pub use job::{Job, Part};
 pub use journal::{Existing, Journal, Output};
 pub use kept::{Errors, Found};
 pub use manifest::{FileHash, Manifest};
+pub use merge::Merged;
 pub use records::{Compression, InputFormat};
 pub use request::{Defaults, Model};
 pub use run::{End, Options, Order, Report, Totals, run};
 pub use shard::Shard;
+pub use verify::Sampled;
 
 /// What is done with fields that nobody knows.
 pub use openai::UnknownFields;

@@ -29,6 +29,11 @@ impl<R: BufRead> Lines<R> {
         Self { input, max_bytes, number: 0 }
     }
 
+    /// The same lines, of which the first has this number.
+    pub fn from(self, first: u64) -> Self {
+        Self { number: first.saturating_sub(1), ..self }
+    }
+
     /// Reads the next line into `text`, without its ending. `None` at the end.
     pub fn next(&mut self, text: &mut Vec<u8>) -> io::Result<Option<Line>> {
         text.clear();
@@ -66,7 +71,7 @@ impl<R: BufRead> Lines<R> {
 }
 
 /// The byte order mark with which Windows programs begin text files.
-const MARK: &[u8] = b"\xef\xbb\xbf";
+pub(crate) const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Removes a byte order mark at the beginning of the first line.
 pub(crate) fn strip_mark(line: Line, text: &mut Vec<u8>) {

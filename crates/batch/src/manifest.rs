@@ -76,6 +76,16 @@ impl Manifest {
         write(&Self::path(output), &manifest)
     }
 
+    /// Writes it to a file that is not there yet; if there is one, it stays.
+    pub(crate) fn create(&self, path: &Path) -> Result<()> {
+        durable::create_once(path, &text(self)).map_err(Error::writing(&path.display().to_string()))
+    }
+
+    /// What differs in the manifest at `path`, if there is one.
+    pub(crate) fn compare(&self, path: &Path) -> Result<Option<Vec<Difference>>> {
+        Ok(read(path)?.map(|expected| differences(&expected, &self.to_json())))
+    }
+
     fn to_json(&self) -> Value {
         serde_json::to_value(self).expect("names, numbers and strings are JSON")
     }

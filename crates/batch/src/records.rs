@@ -42,14 +42,14 @@ pub(crate) enum Records<R> {
 }
 
 impl<R: BufRead> Records<R> {
-    /// Records of at most `max_bytes`.
+    /// Records of at most `max_bytes`, counted from `first`.
     ///
     /// # Errors
     /// An input that cannot be read; values without the column of prompts.
-    pub fn new(input: R, format: &InputFormat, max_bytes: u64) -> io::Result<Self> {
+    pub fn new(input: R, format: &InputFormat, max_bytes: u64, first: u64) -> io::Result<Self> {
         Ok(match format {
-            InputFormat::JsonLines => Self::JsonLines(Lines::new(input, max_bytes)),
-            InputFormat::Text => Self::Text(Lines::new(input, max_bytes)),
+            InputFormat::JsonLines => Self::JsonLines(Lines::new(input, max_bytes).from(first)),
+            InputFormat::Text => Self::Text(Lines::new(input, max_bytes).from(first)),
             InputFormat::Csv { prompt_column } => {
                 Self::Csv(Box::new(Rows::new(input, prompt_column, max_bytes)?))
             }
@@ -234,7 +234,7 @@ mod tests {
 
     /// Each record's number, bytes and text.
     fn read(input: &[u8], format: &InputFormat) -> io::Result<Vec<(u64, u64, String)>> {
-        let mut records = Records::new(BufReader::with_capacity(5, input), format, 200)?;
+        let mut records = Records::new(BufReader::with_capacity(5, input), format, 200, 1)?;
         let (mut found, mut text) = (Vec::new(), Vec::new());
         while let Some(line) = records.next(&mut text)? {
             found.push((line.number, line.bytes, String::from_utf8_lossy(&text).into_owned()));
