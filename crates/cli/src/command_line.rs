@@ -26,7 +26,7 @@ use crate::{
                         Every option can also be set in the environment, --batch-size as RUSTORCH_BATCH_SIZE, and in a\n\
                         configuration file (--config).\n\
                         Exit status: 0 done, 1 the run failed, 2 wrong usage; of batch also 1 if a line has an error\n\
-                        (see --fail-on), and 130 and 143 after SIGINT and SIGTERM.")]
+                        (see --fail-on), of verify 1 if there is a fault, and 130 and 143 after SIGINT and SIGTERM.")]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -66,6 +66,9 @@ pub enum Command {
     Generate(generate::Args),
     Chat(chat::Args),
     Batch(batch::Args),
+    Split(batch::SplitArgs),
+    Verify(batch::VerifyArgs),
+    Merge(batch::MergeArgs),
     Serve(serve::Args),
     Tokenize(tokenize::Args),
     Logits(logits::Args),

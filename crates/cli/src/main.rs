@@ -48,6 +48,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         // A batch whose reader has closed the pipe is not complete, which its exit status says.
         Command::Batch(args) => batch::run(&args),
+        Command::Verify(args) => batch::verify(&args),
         command => match run(command) {
             // The reader of our output, such as `head`, has closed the pipe.
             Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
@@ -80,6 +81,9 @@ fn run(command: Command) -> Result<()> {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Batch(args) => batch::run(&args).map(drop),
+        Command::Split(args) => batch::split(&args),
+        Command::Verify(args) => batch::verify(&args).map(drop),
+        Command::Merge(args) => batch::merge(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Tokenize(args) => tokenize::run(&args),
         Command::Logits(args) => logits::run(&args),

@@ -3,6 +3,7 @@
 
 mod answering;
 mod input;
+mod job;
 mod progress;
 mod signals;
 
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use batch::{
-    Compression, End, Errors, Existing, FileHash, Input, Journal, Manifest, Options, Order, Output, Report,
-    Scan, Shard, Totals, UnknownFields,
+    Compression, End, Errors, Existing, FileHash, Input, Job, Journal, Manifest, Options, Order, Output,
+    Report, Scan, Shard, Totals, UnknownFields,
 };
 use clap::ValueEnum;
 use rustorch_llama::{EngineHandle, Gguf, Priority, Weights, demo};
@@ -24,9 +25,11 @@ use serde_json::{Value, json};
 
 use self::answering::{Answering, Ready};
 use self::input::InputArgs;
+pub use self::job::{MergeArgs, SplitArgs, VerifyArgs};
+pub use self::job::{merge, split, verify};
 use self::progress::Progress;
 use self::signals::Signals;
-use crate::model_args::{FileArgs, ModelArgs, TemplateArgs, parse_count};
+use crate::model_args::{FileArgs, ModelArgs, TemplateArgs, parse_count, parse_whole};
 use crate::model_facts::wide_activations;
 use crate::output::{self, grouped};
 use crate::sampling_args::number;
@@ -50,11 +53,19 @@ use crate::sampling_args::number;
 #[derive(clap::Args)]
 pub struct Args {
     /// Requests to read, or - for standard input; compressed with gzip or Zstandard or not
-    #[arg(short, long, value_name = "IN.jsonl")]
-    input_file: PathBuf,
+    #[arg(short, long, value_name = "IN.jsonl", required_unless_present = "job")]
+    input_file: Option<PathBuf>,
     /// JSON lines to write, or - for standard output, where nothing survives a crash
-    #[arg(short, long, value_name = "OUT.jsonl")]
-    output_file: PathBuf,
+    #[arg(short, long, value_name = "OUT.jsonl", required_unless_present = "job")]
+    output_file: Option<PathBuf>,
+    /// Answer a part of the job that `rustorch split` made in this folder, reproducibly, into the folder
+    #[arg(long, value_name = "DIR", requires = "part")]
+    #[arg(conflicts_with_all = ["input_file", "output_file", "shard", "overwrite", "input_format"])]
+    job: Option<PathBuf>,
+    /// Which part, from 0: $SLURM_ARRAY_TASK_ID or $JOB_COMPLETION_INDEX; one that has its results is left as it is
+    #[arg(long, value_name = "K", requires = "job", value_parser = parse_whole::<usize>)]
+    #[arg(conflicts_with_all = ["input_file", "output_file"])]
+    part: Option<usize>,
     /// Write the same bytes for the same line whenever, wherever and beside whatever it is answered, in the order of the input
     #[arg(long)]
     reproducible: bool,
@@ -65,14 +76,14 @@ pub struct Args {
     #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE)]
     shard: Shard,
     /// Try lines again whose results are errors
-    #[arg(long, conflicts_with = "reproducible")]
+    #[arg(long, conflicts_with_all = ["reproducible", "job"])]
     retry_errors: bool,
     /// Delete the results that OUT.jsonl has and start again
     #[arg(long)]
     overwrite: bool,
-    /// When the exit status is 1 although every line has its result
-    #[arg(long, value_name = "WHEN", default_value = "any")]
-    fail_on: FailOn,
+    /// When the exit status is 1 although every line has its result [default: any; with --job never]
+    #[arg(long, value_name = "WHEN")]
+    fail_on: Option<FailOn>,
     /// Where standard error is no terminal, say how far the run is every N seconds; 0 for never
     #[arg(long, value_name = "N", default_value_t = 30.0, value_parser = number("a number, 0 or more", |x| x >= 0.0))]
     progress_interval: f32,
@@ -108,16 +119,25 @@ struct Work {
     scan: Option<Scan>,
     /// What messages call the output.
     name: String,
+    /// The job and the part of it, if it is one.
+    part: Option<(Job, usize)>,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode> {
     // Before the model is loaded, which may take minutes.
-    let Work { input, output, scan, name } = args.work()?;
+    let work = match (&args.job, args.part) {
+        (Some(folder), Some(index)) => job::work(folder, index)?,
+        _ => Some(args.work()?),
+    };
+    let Some(Work { input, output, scan, name, part }) = work else { return Ok(ExitCode::SUCCESS) };
     let hash = output.is_durable().then(|| hash_model(&args.answering.model.file));
-    let ready = args.answering.start(args.reproducible)?;
+    let ready = args.answering.start(args.is_reproducible())?;
     ready.started.note(&args.answering.model);
-    let mut manifest = args.answering.manifest(hash, &ready, args.reproducible)?;
-    manifest.options.insert("shard".to_owned(), json!(args.shard.to_string()));
+    let mut manifest = args.answering.manifest(hash, &ready, args.is_reproducible())?;
+    manifest.options.insert("shard".to_owned(), json!(args.shard().to_string()));
+    if let Some((job, _)) = &part {
+        job.fix(&manifest)?;
+    }
 
     // From here on a signal stops the run in good order.
     let signals = Signals::watch().context("signals")?;
@@ -135,7 +155,10 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     }
     let (totals, end) = answer(args, &ready, input, &mut journal, progress, &signals, &name)?;
     if end == End::Complete {
-        return Ok(args.fail_on.exit_code(&totals));
+        if let Some((job, index)) = part {
+            job.publish(index, journal)?;
+        }
+        return Ok(args.fail_on().exit_code(&totals));
     }
     let (signal, code) = signals.received();
     let done = grouped(totals.found.results + totals.results);
@@ -220,14 +243,30 @@ impl Args {
         Options {
             window: self.window.unwrap_or(batch_size.saturating_mul(WINDOW)),
             order: if self.ordered { Order::OfInput } else { Order::AsFinished },
-            shard: self.shard,
+            shard: self.shard(),
             priority: Priority::Normal,
         }
     }
 
+    fn shard(&self) -> Shard {
+        // A part is answered whole, whatever a configuration file says.
+        if self.job.is_some() { Shard::WHOLE } else { self.shard }
+    }
+
+    fn is_reproducible(&self) -> bool {
+        self.reproducible || self.job.is_some()
+    }
+
+    fn fail_on(&self) -> FailOn {
+        // Whoever starts workers again that fail would do so in vain.
+        let default = if self.job.is_some() { FailOn::Never } else { FailOn::Any };
+        self.fail_on.unwrap_or(default)
+    }
+
     /// Opens the files.
     fn work(&self) -> Result<Work> {
-        let (input_file, output_file) = (self.input_file.clone(), self.output_file.clone());
+        let [input_file, output_file] =
+            [&self.input_file, &self.output_file].map(|path| path.clone().unwrap_or_default());
         note_pipe(&input_file, "writer");
         let input = Input::open(&input_file, self.input.format(&input_file), Compression::Decompress)?;
         note_pipe(&output_file, "reader");
@@ -235,8 +274,8 @@ impl Args {
         for read in self.answering.model.file.paths().into_iter().chain([input_file]) {
             output.must_not_be(&read)?;
         }
-        let scan = input.scan(self.shard)?;
-        Ok(Work { input, output, scan, name: output_file.display().to_string() })
+        let scan = input.scan(self.shard())?;
+        Ok(Work { input, output, scan, name: output_file.display().to_string(), part: None })
     }
 }
 

@@ -6,6 +6,7 @@
 mod batch_answers;
 mod batch_durable;
 mod batch_files;
+mod batch_parts;
 mod batch_refusals;
 mod batch_reproducible;
 mod batch_streams;

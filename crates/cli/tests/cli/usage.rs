@@ -97,6 +97,8 @@ fn help_names_every_option() {
     let batch = &[
         "-i, --input-file",
         "-o, --output-file",
+        "--job",
+        "--part",
         "--reproducible",
         "--ordered",
         "--shard",
@@ -109,6 +111,9 @@ fn help_names_every_option() {
         "--prompt-column",
     ];
     check("batch", &[batch, &answering[..]].concat(), model);
+    check("split", &["-o, --output-folder", "--rows", "--input-format", "--prompt-column"], &[]);
+    check("verify", &[&["--sample"], &answering[..]].concat(), model);
+    check("merge", &["-o, --output-file"], &[]);
     let serve = &[
         "--host",
         "--port",
@@ -159,6 +164,9 @@ fn the_program_s_help_lists_commands_and_exit_statuses() {
     for text in [
         "generate",
         "batch",
+        "split",
+        "verify",
+        "merge",
         "serve",
         "tokenize",
         "logits",
@@ -195,8 +203,15 @@ fn wrong_usage_ends_with_2() {
     check(&["train"], "unrecognized subcommand 'train'");
     check(&["generate"], "--prompt <TEXT>");
     check(&["batch", "-i", "-"], "--output-file");
+    check(&["batch", "--job", "a"], "--part <K>");
+    check(&["batch", "--part", "0"], "--job <DIR>");
+    check(&["batch", "-i", "-", "-o", "-", "--part", "0"], "cannot be used with");
+    check(&["batch", "--job", "a", "--part", "x"], "expected a whole number, 0 or more");
+    check(&["batch", "--job", "a", "--part", "0", "-i", "-"], "cannot be used with");
+    check(&["batch", "--job", "a", "--part", "0", "--overwrite"], "cannot be used with");
     check(&["batch", "-i", "-", "-o", "-", "--reproducible", "--retry-errors"], "cannot be used with");
     check(&["batch", "-i", "-", "-o", "-", "--date", "today"], "expected a day from 1970-01-01 on");
+    check(&["split", "-", "-o", "a", "--rows", "0"], "invalid value '0' for '--rows <N>'");
     check(&["logits"], "--tokens <IDS>");
     check(&["perplexity"], "--file <PATH>");
     check(&["tokenize", "--threads", "1"], "unexpected argument '--threads'");
