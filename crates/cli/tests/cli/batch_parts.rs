@@ -270,18 +270,14 @@ fn has_one(ran: &Ran, says: &str) {
 }
 
 #[test]
-fn faults_of_a_job_are_found() {
-    let (folder, parts, expect) = job("parts_faults", 12, "6");
+fn faults_of_results_are_found() {
+    let (folder, parts, _) = job("parts_faults", 12, "6");
     for part in ["0", "1"] {
         succeed(&worker(&parts, part, &[]), b"");
     }
-    let verify = |options: &[&str]| run(&[&["verify", arg(&parts)], options].concat(), b"");
-    let unsampled = || verify(&["--sample", "0", "-m", "nowhere.gguf"]);
+    // Without a sample no model is needed.
+    let unsampled = || run(&["verify", arg(&parts), "--sample", "0", "-m", "nowhere.gguf"], b"");
     assert_eq!(unsampled().stderr, "12 rows in 2 parts, 0 faults; 0 rows were answered again\n");
-    let one = verify(&["--sample", "1"]);
-    assert_eq!(one.stderr, "12 rows in 2 parts, 0 faults; 1 rows were answered again\n");
-    let other = verify(&["--temperature", "0"]).stderr;
-    assert!(other.contains("options.defaults.temperature: expected none, found 0"), "{other}");
 
     let result = parts.join("result-00001.jsonl");
     let text = fs::read_to_string(&result).unwrap();
@@ -312,12 +308,28 @@ fn faults_of_a_job_are_found() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         !name.starts_with("merged")
     }));
+}
+
+#[test]
+fn what_no_hash_tells_and_what_is_gone_is_found() {
+    let (folder, parts, expect) = job("parts_made_up", 12, "6");
+    for part in ["0", "1"] {
+        succeed(&worker(&parts, part, &[]), b"");
+    }
+    let verify = |options: &[&str]| run(&[&["verify", arg(&parts)], options].concat(), b"");
+    let one = verify(&["--sample", "1"]);
+    assert_eq!(one.stderr, "12 rows in 2 parts, 0 faults; 1 rows were answered again\n");
+    let other = verify(&["--temperature", "0"]).stderr;
+    assert!(other.contains("options.defaults.temperature: expected none, found 0"), "{other}");
 
     // A result that someone has made up, with its hash: only another answer tells.
-    let recorded = parts.join("result-00001.json");
+    let (result, recorded) = (parts.join("result-00001.jsonl"), parts.join("result-00001.json"));
+    let text = fs::read_to_string(&result).unwrap();
+    let changed = text.replacen("\"total_tokens\"", "\"total_tokenz\"", 1);
+    fs::write(&result, &changed).unwrap();
     let hashes = fs::read_to_string(&recorded).unwrap();
     fs::write(&recorded, hashes.replace(&hash(text.as_bytes()), &hash(changed.as_bytes()))).unwrap();
-    assert_eq!(unsampled().code, Some(0));
+    assert_eq!(verify(&["--sample", "0"]).code, Some(0));
     let says =
         "result-00001.jsonl: custom_id \"row 6\": expected the bytes that it gives again, found others";
     has_one(&verify(&["--sample", "12"]), says);
@@ -330,6 +342,8 @@ fn faults_of_a_job_are_found() {
     has_one(&verify(&[]), "part-00001.jsonl: expected 6 rows in ");
     fs::write(&part, lines).unwrap();
     succeed(&worker(&parts, "1", &[]), b"");
+    let merged = folder.join("merged.jsonl");
+    let merge = ["merge", arg(&parts), "-o", arg(&merged)];
     succeed(&merge, b"");
     assert!(fs::read(&merged).unwrap() == expect);
     fail(&merge, b"", 1, "merged.jsonl: expected no such file, found one");
