@@ -63,6 +63,16 @@ pub(crate) struct Results {
     pub hash: FileHash,
 }
 
+/// More lines than a file has, and few enough that sums of them do not overflow.
+const MAX_NUMBER: u64 = 1 << 40;
+
+impl Part {
+    /// Name of the file of the part with this index.
+    pub(crate) fn file(index: usize) -> String {
+        format!("part-{index:05}.jsonl")
+    }
+}
+
 impl Description {
     pub(crate) const FILE: &str = "job.json";
 }
@@ -88,6 +98,13 @@ impl Job {
             .map_err(|error| Error::job(&path, expected.clone(), error.to_string()))?;
         if description.format != Self::FORMAT {
             return Err(Error::job(&path, expected, format!("format {}", description.format)));
+        }
+        for (index, part) in description.parts.iter().enumerate() {
+            let (file, number) = (Part::file(index), part.rows.max(part.first_line));
+            if part.file != file || number > MAX_NUMBER {
+                let expected = format!("part {index} to be {file} with rows and lines up to {MAX_NUMBER}");
+                return Err(Error::job(&path, expected, format!("{part:?}")));
+            }
         }
         Ok(Self { folder: folder.to_owned(), description })
     }

@@ -116,7 +116,7 @@ impl Writing {
             let expected = format!("at most {MAX_PARTS} parts, with more rows in each");
             return Err(Error::job(folder, expected, "more"));
         }
-        let name = format!("part-{index:05}.jsonl");
+        let name = Part::file(index);
         let path = folder.join(&name);
         let out = BufWriter::with_capacity(1 << 16, durable::create(&path).map_err(Error::io(&path))?);
         let (hasher, ids) = (Hasher::default(), Index::new());

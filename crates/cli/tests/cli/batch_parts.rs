@@ -212,6 +212,18 @@ fn a_split_refuses_what_it_cannot_keep() {
     // The ids of a part are known, not those of the job.
     succeed(&args("2").each_ref().map(String::as_str), format!("{b}{a}{a}").as_bytes());
     refused("2", a, "expected no such folder, or an empty one, found files in it");
+    // A description that someone has changed.
+    let description = parts.join("job.json");
+    let text = fs::read_to_string(&description).unwrap();
+    for (from, to, says) in [
+        ("\"format\": 1", "\"format\": 2", "expected a job's description of format 1, found format 2"),
+        ("part-00001.jsonl", "../in.jsonl", "expected part 1 to be part-00001.jsonl with rows"),
+        ("\"first_line\": 3", "\"first_line\": 18446744073709551615", "with rows and lines up to "),
+        ("\"parts\"", "\"other\"", "job.json: expected a job's description of format 1, found missing field"),
+    ] {
+        fs::write(&description, text.replace(from, to)).unwrap();
+        fail(&worker(&parts, "0", &[]), b"", 1, says);
+    }
     fs::remove_dir_all(&parts).unwrap();
     fs::create_dir(folder.join("job.rustorch.tmp")).unwrap();
     refused("2", a, "job.rustorch.tmp: expected no other split of this name (remove it if none is running)");
