@@ -80,14 +80,15 @@ impl Connections {
             shed = Shed::Idle;
         }
         let mut admitted = Admitted::Fully;
+        if open.entries.len() >= self.limit && open.shed(None) {
+            shed = Shed::Idle;
+        }
+        // One of those beyond the limit may have made room, which is none.
         if open.entries.len() >= self.limit {
-            if open.shed(None) {
-                shed = Shed::Idle;
-            } else if open.entries.len() < self.limit + RESERVED {
-                admitted = Admitted::ForState;
-            } else {
+            if open.entries.len() >= self.limit + RESERVED {
                 return (None, Shed::New);
             }
+            admitted = Admitted::ForState;
         }
         let (id, close) = (open.next, Arc::new(Notify::new()));
         open.next += 1;
@@ -220,8 +221,15 @@ mod tests {
         drop(fourth);
         let sixth = admit(b).0.unwrap();
         assert_eq!(sixth.admitted, Admitted::ForState, "all three are in use");
+        let (seventh, shed) = admit(IpAddr::from([10, 0, 0, 3]));
+        let seventh = seventh.unwrap();
+        assert_eq!(
+            (seventh.admitted, shed),
+            (Admitted::ForState, Shed::Idle),
+            "the sixth is beyond the limit"
+        );
         drop((busy, busy_too, used, fifth, first));
-        drop(sixth);
+        drop((sixth, seventh));
         assert_eq!(admit(b).0.unwrap().admitted, Admitted::Fully);
     }
 

@@ -87,7 +87,8 @@ fn the_state_is_told_when_all_connections_are_in_use() {
     let served = Served::with(|config| config.max_connections = 2);
     let held = [under_way(&served), under_way(&served)];
     assert_eq!(get(served.address, "/health").status, 200);
-    assert_eq!(served.metric("rustorch_connections"), 3.0);
+    // The one before may not be closed yet.
+    assert!((0..1000).any(|_| served.metric("rustorch_connections") == 3.0));
     let refused = get(served.address, "/v1/models");
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &json!("too_many_connections")));
     drop(held);
