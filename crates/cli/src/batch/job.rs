@@ -121,8 +121,9 @@ pub fn verify(args: &VerifyArgs) -> Result<ExitCode> {
     printed?;
     let (rows, parts) = (grouped(job.num_rows()), grouped(job.parts().len() as u64));
     output::note(&format!(
-        "{rows} rows in {parts} parts, {} faults; {} rows were answered again",
+        "{rows} rows in {parts} parts, {} {}; {} rows were answered again",
         grouped(faults),
+        if faults == 1 { "fault" } else { "faults" },
         grouped(num_sampled)
     ));
     Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Json;
 use axum::body::Body;
@@ -11,7 +12,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
@@ -31,22 +32,25 @@ const MAX_WORD: usize = 512;
 pub(crate) async fn upload(State(app): State<AppState>, request: Request) -> Result<Json<Value>, Refusal> {
     let store = store(&app)?;
     let is_sent = !request.headers().contains_key(EXPECT);
+    let allowance = Allowance::default();
+    let request = request.map(|body| allowance.limit(body));
     let mut form = Multipart::from_request(request, &()).await.map_err(|error| {
         let message = format!("body: expected multipart/form-data, {error}");
         Refusal::invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     })?;
-    let stored = store_form(&app, store, &mut form).await;
+    let stored = store_form(&app, store, &mut form, &allowance).await;
     if stored.is_err() && is_sent {
-        discard(&mut form).await;
+        discard(&mut form, &allowance).await;
     }
     Ok(Json(body(&stored?)))
 }
 
 /// Reads the rest of a form that was refused: a client that is still sending it would see a reset connection instead of the answer.
-async fn discard(form: &mut Multipart) {
+async fn discard(form: &mut Multipart, allowance: &Allowance) {
     let mut num_read = 0;
     while let Ok(Some(mut field)) = form.next_field().await {
         while let Ok(Some(data)) = field.chunk().await {
+            allowance.renew();
             num_read += data.len();
             if num_read > MAX_DISCARDED {
                 return;
@@ -55,14 +59,20 @@ async fn discard(form: &mut Multipart) {
     }
 }
 
-async fn store_form(app: &App, store: Arc<FileStore>, form: &mut Multipart) -> Result<StoredFile, Refusal> {
+async fn store_form(
+    app: &App,
+    store: Arc<FileStore>,
+    form: &mut Multipart,
+    allowance: &Allowance,
+) -> Result<StoredFile, Refusal> {
     let (mut content, mut purpose) = (None, None);
     while let Some(field) = form.next_field().await.map_err(malformed)? {
+        allowance.renew();
         match field.name() {
             Some("purpose") => purpose = Some(word(field).await?),
             Some("file") => {
                 let name = field.file_name().unwrap_or("upload.jsonl").chars().take(MAX_WORD).collect();
-                content = Some((receive(app, Arc::clone(&store), field).await?, name));
+                content = Some((receive(app, Arc::clone(&store), field, allowance).await?, name));
             }
             Some("expires_after[anchor]" | "expires_after[seconds]") => {
                 return Err(Refusal::field("expires_after", "expected none (not supported)"));
@@ -122,6 +132,38 @@ pub(crate) async fn content(State(app): State<AppState>, Id(id): Id) -> Result<R
     Ok((headers, Body::from_stream(pieces)).into_response())
 }
 
+/// Bytes of a form that may arrive without a part or a piece of one. The headers of a part have no bound of their own, are held in memory,
+/// and are searched again with each piece that arrives.
+#[derive(Debug)]
+struct Allowance(Arc<AtomicUsize>);
+
+/// Much more than arrives at once: all of that is taken in before parts are looked for.
+const ALLOWED: usize = 64 << 20;
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(ALLOWED)))
+    }
+}
+
+impl Allowance {
+    fn renew(&self) {
+        self.0.store(ALLOWED, Ordering::Relaxed);
+    }
+
+    /// A body that ends with an error beyond the allowance.
+    fn limit(&self, body: Body) -> Body {
+        let left = Arc::clone(&self.0);
+        Body::from_stream(body.into_data_stream().map(move |piece| {
+            let piece = piece.map_err(axum::BoxError::from)?;
+            let rest = left.load(Ordering::Relaxed).checked_sub(piece.len());
+            let rest = rest.ok_or("expected a part's headers to be shorter than 64 MiB, found more")?;
+            left.store(rest, Ordering::Relaxed);
+            Ok::<_, axum::BoxError>(piece)
+        }))
+    }
+}
+
 /// The store, if the server has one.
 pub(crate) fn store(app: &App) -> Result<Arc<FileStore>, Refusal> {
     app.files.clone().ok_or_else(no_data)
@@ -138,10 +180,16 @@ fn find(store: &FileStore, id: &str) -> Result<StoredFile, Refusal> {
 }
 
 /// Writes a field to disk as it arrives.
-async fn receive(app: &App, store: Arc<FileStore>, mut field: Field<'_>) -> Result<NewFile, Refusal> {
+async fn receive(
+    app: &App,
+    store: Arc<FileStore>,
+    mut field: Field<'_>,
+    allowance: &Allowance,
+) -> Result<NewFile, Refusal> {
     let failed = |error| Refusal::internal("storing a file", &error);
     let mut file = blocking(move || store.begin().map_err(failed)).await?;
     while let Some(data) = field.chunk().await.map_err(malformed)? {
+        allowance.renew();
         if file.len() + data.len() as u64 > app.config.file_limit {
             return Err(too_large_body(app.config.file_limit));
         }

@@ -71,6 +71,8 @@ fn a_wrong_upload_is_refused_and_leaves_nothing() {
     };
     check(multipart(b"--X--\r\n"), 400, json!("purpose"));
     check(multipart(b"rubbish"), 400, Value::Null);
+    let endless = [b"--X\r\nx: ".as_slice(), &vec![b'a'; 66 << 20], b"\r\n\r\na\r\n--X--\r\n"].concat();
+    check(multipart(&endless), 400, Value::Null);
     let part = b"--X\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--X--\r\n";
     check(multipart(part), 400, json!("file"));
     check(send(served.address, "POST /v1/files", &[], b""), 415, Value::Null);
