@@ -331,7 +331,7 @@ KERNEL __launch_bounds__(CHOICE_THREADS) draw(const float* x, const Draw* draws,
     if (draw.top_p < 1.0f) {
         u64 total[1] = {0};
 #pragma unroll 4
-    for (u32 token = threadIdx.x; token < cols; token += CHOICE_THREADS) {
+        for (u32 token = threadIdx.x; token < cols; token += CHOICE_THREADS) {
             total[0] += share(token);
         }
         block_totals(total, shared);

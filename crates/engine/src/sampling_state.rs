@@ -51,9 +51,9 @@ impl SamplingState {
         }
     }
 
-    /// Uniform in `[0, 1)`, in units of 2^-64: the upper 53 bits of one draw.
+    /// Uniform in `[0, 1)`, in units of 2^-64.
     pub fn draw_point(&mut self) -> u64 {
-        self.rng.next_u64() >> 11 << 11
+        point(&mut self.rng)
     }
 
     /// The same as a float.
@@ -67,7 +67,7 @@ impl SamplingState {
         // No vocabulary has as many tokens.
         let top_k = u32::try_from(params.top_k).unwrap_or(0);
         params.draws_plainly().then(|| {
-            let point = self.clone().draw_point();
+            let point = point(&mut self.rng.clone());
             Draw { temperature, top_k, top_p, min_p, point }
         })
     }
@@ -76,4 +76,9 @@ impl SamplingState {
     pub fn take_draw(&mut self) {
         self.draw_point();
     }
+}
+
+/// The upper 53 bits of one draw, in units of 2^-64.
+fn point(rng: &mut Xoshiro256PlusPlus) -> u64 {
+    rng.next_u64() >> 11 << 11
 }
