@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, anyhow, bail};
-use batch::{Defaults, FileHash, Manifest, Model};
+use batch::{Defaults, FileHash, Manifest, Model, Shard};
 use rustorch_llama::Grammars;
 use serde_json::json;
 
@@ -133,12 +133,12 @@ impl Answering {
         if self.model_name.is_empty() { vec![self.model.file.name()] } else { self.model_name.clone() }
     }
 
-    /// Everything but the input and its shard that the results depend on. `hash` is that of the model's file, which a stream does
-    /// without.
+    /// Everything but the input that the results depend on. `hash` is that of the model's file, which a stream does without.
     pub fn manifest(
         &self,
         hash: Option<JoinHandle<Result<FileHash>>>,
         ready: &Ready,
+        shard: Shard,
         reproducible: bool,
     ) -> Result<Manifest> {
         let model_file = match hash {
@@ -154,6 +154,7 @@ impl Answering {
         manifest.options.extend(template_option(&self.template));
         manifest.options.extend(self.defaults.options());
         manifest.options.extend(self.date.as_ref().map(|day| ("date".to_owned(), json!(day.text))));
+        manifest.options.insert("shard".to_owned(), json!(shard.to_string()));
         Ok(Manifest { reproducible, ..manifest })
     }
 }

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use batch::{Compression, Input, Job, Output, Shard};
-use serde_json::json;
 
 use super::answering::Answering;
 use super::input::InputArgs;
@@ -107,8 +106,7 @@ pub fn verify(args: &VerifyArgs) -> Result<ExitCode> {
         let hash = hash_model(&args.answering.model.file);
         let ready = args.answering.start(true)?;
         ready.started.note(&args.answering.model);
-        let mut manifest = args.answering.manifest(Some(hash), &ready, true)?;
-        manifest.options.insert("shard".to_owned(), json!(Shard::WHOLE.to_string()));
+        let manifest = args.answering.manifest(Some(hash), &ready, Shard::WHOLE, true)?;
         job.check(&manifest)?;
         for row in job.sample(args.sample)? {
             num_sampled += 1;

@@ -133,8 +133,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let hash = output.is_durable().then(|| hash_model(&args.answering.model.file));
     let ready = args.answering.start(args.is_reproducible())?;
     ready.started.note(&args.answering.model);
-    let mut manifest = args.answering.manifest(hash, &ready, args.is_reproducible())?;
-    manifest.options.insert("shard".to_owned(), json!(args.shard().to_string()));
+    let manifest = args.answering.manifest(hash, &ready, args.shard(), args.is_reproducible())?;
     if let Some((job, _)) = &part {
         job.fix(&manifest)?;
     }

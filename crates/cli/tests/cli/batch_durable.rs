@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustorch_llama::Isa;
 use serde_json::{Value, json};
 
-use crate::harness::{arg, fail, folder, run, start, succeed};
+use crate::harness::{Random, arg, fail, folder, run, start, succeed};
 
 /// Requests of every kind, some of which are refused. Prompts are shorter than a page, so that none finds another's in the
 /// prefix cache: which ones do depends on when they run.
@@ -80,18 +80,6 @@ fn has_grown(child: &mut Child, path: &Path, bytes: u64) -> bool {
         thread::park_timeout(Duration::from_micros(300));
     }
     true
-}
-
-/// Numbers without a pattern (xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
 }
 
 #[test]

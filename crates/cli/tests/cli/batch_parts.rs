@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use serde_json::Value;
 
 use crate::batch_reproducible::{VARIANTS, lines};
-use crate::harness::{Ran, arg, fail, folder, run, start, succeed};
+use crate::harness::{Ran, Random, arg, fail, folder, run, start, succeed};
 
 /// An input with blank lines and line ends of both kinds, a job of it in parts of `rows`, and what one run over it gives.
 fn job(test: &str, count: usize, rows: &str) -> (PathBuf, PathBuf, Vec<u8>) {
@@ -37,18 +37,6 @@ fn worker<'a>(parts: &'a Path, part: &'a str, options: &[&'a str]) -> Vec<&'a st
 
 fn hash(bytes: &[u8]) -> String {
     batch::FileHash::of_bytes(bytes).sha256
-}
-
-/// Numbers without a pattern (xorshift64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
 }
 
 /// When a worker is killed.

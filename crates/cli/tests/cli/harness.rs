@@ -114,3 +114,15 @@ pub fn with_key(mut bytes: Vec<u8>, key: &str, value: [u8; 4]) -> Vec<u8> {
     bytes[at + name.len() + 4..][..4].copy_from_slice(&value);
     bytes
 }
+
+/// Numbers without a pattern (xorshift64).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
