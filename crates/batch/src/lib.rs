@@ -13,10 +13,12 @@
 //! A [`Job`] is an input in parts, for as many runs on as many machines, whose results together are those of one run.
 //!
 //! A run is prepared in four steps: [`Input::open`], [`Output::open`], [`Input::scan`], [`Output::begin`]. Only the last
-//! changes a file. Then [`run`] runs it. This crate knows neither a command line nor HTTP; both use it.
+//! changes a file. Then [`run`] runs it. [`Work`] is these steps for a file or a part of a job. This crate knows neither a command
+//! line nor HTTP nor Python; all three use it.
 #![forbid(unsafe_code)]
 
 mod clock;
+mod day;
 mod durable;
 mod error;
 mod hashed;
@@ -32,12 +34,15 @@ mod merge;
 mod records;
 mod request;
 mod run;
+mod settings;
 mod shard;
 mod sniff;
 mod split;
 mod verify;
+mod work;
 
 pub use clock::unix_seconds;
+pub use day::Day;
 pub use error::{Difference, Error, Result};
 pub use input::{Input, Scan};
 pub use job::{Job, Part};
@@ -46,10 +51,12 @@ pub use kept::{Errors, Found};
 pub use manifest::{FileHash, Manifest};
 pub use merge::Merged;
 pub use records::{Compression, InputFormat};
-pub use request::{Defaults, Model};
+pub use request::{Defaults, Model, row_seed};
 pub use run::{End, Options, Order, Report, Totals, run};
+pub use settings::{DefaultFields, Irreproducible, Settings, fingerprint};
 pub use shard::Shard;
 pub use verify::Sampled;
+pub use work::{Begun, Work};
 
 /// What is done with fields that nobody knows.
 pub use openai::UnknownFields;

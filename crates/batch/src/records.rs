@@ -1,6 +1,7 @@
 //! An input's records: lines of JSON, or texts and rows that become such lines.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
 use csv::ByteRecord;
 use flate2::bufread::MultiGzDecoder;
@@ -22,6 +23,22 @@ pub enum InputFormat {
         /// Name of the column that has the prompts.
         prompt_column: String,
     },
+}
+
+impl InputFormat {
+    /// That of a file with this name: texts for `.txt`, values for `.csv`, also behind `.gz` and `.zst`.
+    pub fn by_name(path: &Path, prompt_column: &str) -> Self {
+        let is = |path: &Path, ends: &[&str]| {
+            path.extension().is_some_and(|end| ends.iter().any(|known| end.eq_ignore_ascii_case(known)))
+        };
+        let inner = path.with_extension("");
+        let path = if is(path, &["gz", "zst"]) { &inner } else { path };
+        match () {
+            () if is(path, &["txt"]) => Self::Text,
+            () if is(path, &["csv"]) => Self::Csv { prompt_column: prompt_column.to_owned() },
+            () => Self::JsonLines,
+        }
+    }
 }
 
 /// What becomes of compressed input.

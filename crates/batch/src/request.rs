@@ -127,7 +127,7 @@ pub(crate) fn prepare(text: &[u8], custom_id: &str, model: &Model<'_>) -> Result
         hidden_size: model.hidden_size,
         pooling: model.pooling,
         fingerprint: model.fingerprint,
-        seed: derive_seed(model.seed, custom_id),
+        seed: row_seed(model.seed, custom_id),
         unknown_fields: match form {
             Form::Plain => UnknownFields::Refuse,
             Form::Envelope => model.unknown_fields,
@@ -231,8 +231,9 @@ fn mistyped(status: u16, code: Option<&'static str>, name: &str, expected: &str,
     ApiError { status, code, ..ApiError::invalid(name, message) }
 }
 
-/// SipHash-1-3 of the id, keyed by the run's seed: the same in every version and on every machine.
-fn derive_seed(seed: u64, custom_id: &str) -> u64 {
+/// The seed of a line with this id that has none, in a run with this seed: SipHash-1-3 of the id, keyed by the run's seed. It is the
+/// same in every version and on every machine.
+pub fn row_seed(seed: u64, custom_id: &str) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(seed, 0);
     hasher.write(custom_id.as_bytes());
     hasher.finish()
@@ -397,9 +398,9 @@ mod tests {
     /// 'print(hash(b"a") % 2**64)'`.
     #[test]
     fn seeds_are_the_same_in_every_version() {
-        assert_eq!(derive_seed(0, "a"), 4_644_417_185_603_328_019);
-        assert_eq!(derive_seed(0, "request 5"), 12_830_733_451_262_006_835);
-        assert_ne!(derive_seed(1, "a"), derive_seed(0, "a"));
+        assert_eq!(row_seed(0, "a"), 4_644_417_185_603_328_019);
+        assert_eq!(row_seed(0, "request 5"), 12_830_733_451_262_006_835);
+        assert_ne!(row_seed(1, "a"), row_seed(0, "a"));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::shard::Shard;
 /// How a batch is run.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Most lines in memory at once. A few times the engine's batch size, so that a free slot never waits for a line.
+    /// Most lines in memory at once, such as [`Options::window_of`] a batch size.
     pub window: NonZeroUsize,
     /// In which order results are written. Reproducible results are always in that of the input.
     pub order: Order,
@@ -34,6 +34,14 @@ pub struct Options {
     pub shard: Shard,
     /// Priority over other users of the engine.
     pub priority: Priority,
+}
+
+impl Options {
+    /// The window for an engine that runs so many sequences together: enough that a free slot never waits for a line.
+    pub fn window_of(batch_size: NonZeroUsize) -> NonZeroUsize {
+        const MULTIPLE: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
+        batch_size.saturating_mul(MULTIPLE)
+    }
 }
 
 /// In which order results are written.

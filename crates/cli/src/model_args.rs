@@ -268,6 +268,15 @@ pub enum Attention {
     Reference,
 }
 
+impl Attention {
+    pub fn mode(self) -> AttentionMode {
+        match self {
+            Self::Fused => AttentionMode::Fused,
+            Self::Reference => AttentionMode::Reference,
+        }
+    }
+}
+
 /// What an engine is for.
 #[derive(Clone, Copy)]
 pub enum Purpose {
@@ -415,10 +424,7 @@ impl RunArgs {
             cpu,
             gpu: self.device.gpu_options(load.profile),
             kv_memory: load.kv_memory,
-            attention: match self.attention {
-                Attention::Fused => AttentionMode::Fused,
-                Attention::Reference => AttentionMode::Reference,
-            },
+            attention: self.attention.mode(),
             progress: Some(&mut progress),
             ..LoadOptions::default()
         };

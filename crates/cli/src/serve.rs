@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::batch::{Defaults, Settings};
 use anyhow::{Context, Result, anyhow, bail};
 use rustorch_llama::{BatchSize, Grammars};
 use server::{ApiKey, DataConfig, Network, ServedModel, Server, ServerConfig, Signals};
@@ -141,8 +142,10 @@ pub fn run(args: &Args) -> Result<()> {
             let hash =
                 hash.join().map_err(|_| anyhow!("the model's hash: its thread ended by a panic"))??;
             let name = names[0].clone();
-            let mut manifest = batch::manifest(&args.model, name, hash, &engine, &weights, unknown_fields);
-            manifest.options.extend(batch::template_option(&args.template));
+            let (template, defaults) = (args.template.hash(), Defaults::default());
+            let settings = batch::settings(&args.model, &engine, &weights, unknown_fields, &defaults);
+            let settings = Settings { chat_template: template.as_deref(), ..settings };
+            let manifest = settings.manifest(name, hash);
             Some(DataConfig { folder: folder.clone(), manifest, seed: args.model.run.seed.value })
         }
         _ => None,

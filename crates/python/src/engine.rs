@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 use rustorch_llama::{Bos, ControlTokens, Grammars, LlamaModel, Special};
 
+use crate::batch::{BatchOptions, BatchSummary, ModelHash};
 use crate::error::{bad_argument, of_model, of_request};
 use crate::load::{Loaded, Options};
 use crate::requests::{Delivery, Requests, Submitted};
@@ -19,12 +20,14 @@ pub struct Engine {
     grammars: Grammars,
     /// The slots of `forward_batch`, once it was called.
     slots: Mutex<Option<LlamaModel>>,
+    /// Of the first batch on.
+    hash: ModelHash,
 }
 
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (model, *, device, activations, max_model_len, max_num_seqs, kv_dtype, threads))]
+    #[pyo3(signature = (model, *, device, activations, max_model_len, max_num_seqs, kv_dtype, threads, prompt_chunk))]
     #[allow(clippy::too_many_arguments)] // They are keywords.
     fn new(
         py: Python<'_>,
@@ -35,11 +38,21 @@ impl Engine {
         max_num_seqs: Option<usize>,
         kv_dtype: Option<String>,
         threads: Option<usize>,
+        prompt_chunk: Option<usize>,
     ) -> PyResult<Self> {
-        let options = Options { model, device, activations, max_model_len, max_num_seqs, kv_dtype, threads };
+        let options = Options {
+            model,
+            device,
+            activations,
+            max_model_len,
+            max_num_seqs,
+            kv_dtype,
+            threads,
+            prompt_chunk,
+        };
         let loaded = py.detach(|| options.load())?;
         let grammars = Grammars::new(loaded.tokenizer.clone());
-        Ok(Self { loaded, grammars, slots: Mutex::new(None) })
+        Ok(Self { loaded, grammars, slots: Mutex::new(None), hash: ModelHash::new() })
     }
 
     /// What a person should know of the model and its device.
@@ -126,6 +139,17 @@ impl Engine {
             }
         };
         py.detach(|| self.queue(endpoint, requests, tag, body, seed))
+    }
+
+    /// Answers a file of requests, or a part of a job; `None` for a part that has its results. `progress` is called with the
+    /// results that there are and the lines in all.
+    fn run_batch(
+        &self,
+        py: Python<'_>,
+        options: BatchOptions,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Option<BatchSummary>> {
+        py.detach(|| options.run(&self.loaded, &self.hash, progress.as_ref()))
     }
 
     /// The tokens of a text, as of a prompt.

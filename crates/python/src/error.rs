@@ -1,5 +1,7 @@
 //! Errors as Python's exceptions: `ValueError` if the caller can avoid it, otherwise [`EngineError`].
 
+use std::io;
+
 use openai::ApiError;
 use pyo3::PyErr;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -34,5 +36,24 @@ pub fn of_model(error: &Error) -> PyErr {
         | Error::ContextOverflow { .. }
         | Error::InvalidValue { .. } => PyValueError::new_err(error.to_string()),
         _ => EngineError::new_err(error.to_string()),
+    }
+}
+
+/// Of a batch, with what is to be added to its message.
+pub fn of_batch(error: &batch::Error, rest: Option<String>) -> PyErr {
+    use batch::Error as E;
+    let message = error.to_string().replace("--overwrite", "overwrite=True") + &rest.unwrap_or_default();
+    match error {
+        // `FileNotFoundError` and others by its kind.
+        E::Io { source, .. } => io::Error::new(source.kind(), message).into(),
+        E::NotJsonLines { .. }
+        | E::SameFile { .. }
+        | E::DuplicateId { .. }
+        | E::NoManifest { .. }
+        | E::BadManifest { .. }
+        | E::OtherRun { .. }
+        | E::OtherWorker { .. }
+        | E::Job { .. } => PyValueError::new_err(message),
+        _ => EngineError::new_err(message),
     }
 }

@@ -22,16 +22,25 @@ pub struct Options {
     pub max_num_seqs: Option<usize>,
     pub kv_dtype: Option<String>,
     pub threads: Option<usize>,
+    pub prompt_chunk: Option<usize>,
 }
 
 /// A model with its engine.
 pub struct Loaded {
+    pub gguf: Gguf,
     pub handle: EngineHandle,
     pub weights: Weights,
     pub tokenizer: Arc<Tokenizer>,
     pub pooling: Pooling,
     /// What a person should know of it.
     pub notes: Vec<String>,
+}
+
+impl Loaded {
+    /// The files that the model is read from; none of the embedded one.
+    pub fn model_files(&self) -> Vec<PathBuf> {
+        self.gguf.paths().to_vec()
+    }
 }
 
 impl Options {
@@ -52,7 +61,7 @@ impl Options {
         let (pooling, note) = file_pooling(&gguf);
         let notes = tokenizer.notes().iter().cloned().chain(note);
         let notes = notes.chain(weights.device_note().map(str::to_owned)).collect();
-        Ok(Loaded { handle, weights, tokenizer, pooling, notes })
+        Ok(Loaded { gguf, handle, weights, tokenizer, pooling, notes })
     }
 
     fn open(&self) -> Result<Gguf, PyErr> {
@@ -80,6 +89,10 @@ impl Options {
             .with_kv_dtype(kv_dtype);
         let config = match counted("max_num_seqs", self.max_num_seqs)? {
             Some(num_seqs) => config.with_batch_size(num_seqs.get()),
+            None => config,
+        };
+        let config = match counted("prompt_chunk", self.prompt_chunk)? {
+            Some(tokens) => config.with_prompt_chunk(tokens.get()),
             None => config,
         };
         config.validate().map_err(|error| bad_argument("LLM", error))?;
@@ -115,7 +128,7 @@ impl Options {
 }
 
 /// A count of at least 1, if there is one.
-fn counted(name: &str, count: Option<usize>) -> Result<Option<NonZeroUsize>, PyErr> {
+pub fn counted(name: &str, count: Option<usize>) -> Result<Option<NonZeroUsize>, PyErr> {
     let checked =
         |count| NonZeroUsize::new(count).ok_or_else(|| bad_argument(name, "expected at least 1, found 0"));
     count.map(checked).transpose()

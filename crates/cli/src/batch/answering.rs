@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, anyhow, bail};
-use batch::{Defaults, FileHash, Manifest, Model, Shard};
+use batch::{Day, Defaults, FileHash, Manifest, Model, Settings, Shard};
 use rustorch_llama::Grammars;
-use serde_json::json;
 
 use super::input::DefaultArgs;
-use super::{manifest, template_option, unknown_fields};
+use super::{settings, unknown_fields};
 use crate::model_args::{Clock, ModelArgs, Purpose, Started, TemplateArgs};
 
 /// What lines are answered with.
@@ -23,7 +21,7 @@ pub struct Answering {
     #[arg(long, visible_alias = "alias", value_name = "NAME")]
     model_name: Vec<String>,
     /// Day that chat templates are told, at 00:00 UTC [default: today and now]
-    #[arg(long, value_name = "YYYY-MM-DD", value_parser = parse_day)]
+    #[arg(long, value_name = "YYYY-MM-DD")]
     date: Option<Day>,
     #[command(flatten)]
     template: TemplateArgs,
@@ -31,39 +29,6 @@ pub struct Answering {
     defaults: DefaultArgs,
     #[command(flatten)]
     pub model: ModelArgs,
-}
-
-/// A day as it was written.
-#[derive(Clone)]
-struct Day {
-    text: String,
-    begin: SystemTime,
-}
-
-fn parse_day(text: &str) -> Result<Day, String> {
-    let numbers: Option<Vec<u64>> = text.split('-').map(|number| number.parse().ok()).collect();
-    let widths: Vec<usize> = text.split('-').map(str::len).collect();
-    let day = match (numbers.as_deref(), widths.as_slice()) {
-        (Some(&[year, month, day]), [4, 2, 2]) => days_since_1970(year, month, day),
-        _ => None,
-    };
-    let days = day.ok_or_else(|| "expected a day from 1970-01-01 on, such as 2026-11-30".to_owned())?;
-    Ok(Day { text: text.to_owned(), begin: UNIX_EPOCH + Duration::from_secs(days * 86_400) })
-}
-
-/// Of a day of the Gregorian calendar, if there is one of this date.
-fn days_since_1970(year: u64, month: u64, day: u64) -> Option<u64> {
-    let is_leap =
-        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let february = if is_leap(year) { 29 } else { 28 };
-    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let before = usize::try_from(month.checked_sub(1)?).ok()?;
-    let length = *months.get(before)?;
-    if year < 1970 || !(1..=length).contains(&day) {
-        return None;
-    }
-    let years: u64 = (1970..year).map(|year| if is_leap(year) { 366 } else { 365 }).sum();
-    Some(years + months[..before].iter().sum::<u64>() + day - 1)
 }
 
 /// A model with all that belongs to it.
@@ -101,31 +66,32 @@ impl Answering {
     pub fn start(&self, is_reproducible: bool) -> Result<Ready> {
         let seed = self.model.run.seed;
         if is_reproducible && seed.is_random {
+            // Before the model is loaded.
             bail!("--reproducible: expected a seed that is the same each time, found --seed -1");
         }
         let clock = match &self.date {
-            Some(day) => Clock::Stopped(day.begin),
+            Some(day) => Clock::Stopped(day.begin()),
             None if is_reproducible => Clock::Absent,
             None => Clock::Running,
         };
         let template = self.template.with_clock(clock);
         let started = self.model.start_engine(Purpose::Throughput, Some(&template))?;
-        let (context, pool) = (started.weights.config().max_seq_len, started.engine.max_seq_tokens());
-        if is_reproducible && pool < context {
-            bail!(
-                "--reproducible: expected KV pages for the {context} tokens of a context, found them for {pool}\n\
-                 hint: give the KV cache more memory with --kv-memory, or lower --ctx"
-            );
-        }
         let grammars = Grammars::new(Arc::clone(&started.tokenizer));
-        Ok(Ready {
+        let ready = Ready {
             started,
             names: self.names(),
             grammars,
             defaults: self.defaults.defaults(),
             seed: seed.value,
             is_strict: self.strict_fields,
-        })
+        };
+        if is_reproducible && let Err(error) = self.settings(&ready, None, None, true).must_be_reproducible()
+        {
+            bail!(
+                "--reproducible: {error}\nhint: give the KV cache more memory with --kv-memory, or lower --ctx"
+            );
+        }
+        Ok(ready)
     }
 
     /// What the model is called.
@@ -148,42 +114,22 @@ impl Answering {
             // A stream has no manifest.
             None => FileHash { bytes: 0, sha256: String::new() },
         };
-        let (name, unknown_fields) = (self.names().swap_remove(0), unknown_fields(self.strict_fields));
-        let Started { engine, weights, .. } = &ready.started;
-        let mut manifest = manifest(&self.model, name, model_file, engine, weights, unknown_fields);
-        manifest.options.extend(template_option(&self.template));
-        manifest.options.extend(self.defaults.options());
-        manifest.options.extend(self.date.as_ref().map(|day| ("date".to_owned(), json!(day.text))));
-        manifest.options.insert("shard".to_owned(), json!(shard.to_string()));
-        Ok(Manifest { reproducible, ..manifest })
+        let template = self.template.hash();
+        let settings = self.settings(ready, template.as_deref(), Some(shard), reproducible);
+        Ok(settings.manifest(self.names().swap_remove(0), model_file))
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn days_are_those_of_the_calendar() {
-        let days = |text: &str| {
-            let day = parse_day(text).ok()?;
-            Some(day.begin.duration_since(UNIX_EPOCH).unwrap().as_secs() / 86_400)
-        };
-        for (text, expect) in [
-            ("1970-01-01", Some(0)),
-            ("2000-02-29", Some(11_016)),
-            ("2000-03-01", Some(11_017)),
-            ("2026-11-30", Some(20_787)),
-            ("2100-02-29", None),
-            ("1969-12-31", None),
-            ("2026-13-01", None),
-            ("2026-00-01", None),
-            ("2026-04-31", None),
-            ("2026-4-1", None),
-            ("2026-11-30-1", None),
-            ("", None),
-        ] {
-            assert_eq!(days(text), expect, "{text}");
-        }
+    fn settings<'a>(
+        &'a self,
+        ready: &'a Ready,
+        chat_template: Option<&'a str>,
+        shard: Option<Shard>,
+        reproducible: bool,
+    ) -> Settings<'a> {
+        let Ready { started, defaults, .. } = ready;
+        let unknown_fields = unknown_fields(self.strict_fields);
+        let day = self.date.as_ref();
+        let given = settings(&self.model, &started.engine, &started.weights, unknown_fields, defaults);
+        Settings { chat_template, day, shard, reproducible, ..given }
     }
 }

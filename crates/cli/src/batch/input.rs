@@ -3,10 +3,9 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use batch::{Defaults, InputFormat};
+use batch::{DefaultFields, Defaults, InputFormat};
 use clap::ValueEnum;
 use clap::builder::NonEmptyStringValueParser;
-use serde_json::{Value, json};
 
 use crate::model_args::{parse_count, parse_whole};
 use crate::sampling_args::{PROBABILITY, is_probability, number};
@@ -35,24 +34,12 @@ pub struct InputArgs {
 impl InputArgs {
     /// The format of the file at `path`.
     pub fn format(&self, path: &Path) -> InputFormat {
-        match self.input_format.unwrap_or_else(|| by_name(path)) {
-            Format::Jsonl => InputFormat::JsonLines,
-            Format::Text => InputFormat::Text,
-            Format::Csv => InputFormat::Csv { prompt_column: self.prompt_column.clone() },
+        match self.input_format {
+            None => InputFormat::by_name(path, &self.prompt_column),
+            Some(Format::Jsonl) => InputFormat::JsonLines,
+            Some(Format::Text) => InputFormat::Text,
+            Some(Format::Csv) => InputFormat::Csv { prompt_column: self.prompt_column.clone() },
         }
-    }
-}
-
-fn by_name(path: &Path) -> Format {
-    let is = |path: &Path, ends: &[&str]| {
-        path.extension().is_some_and(|end| ends.iter().any(|known| end.eq_ignore_ascii_case(known)))
-    };
-    let inner = path.with_extension("");
-    let path = if is(path, &["gz", "zst"]) { &inner } else { path };
-    match () {
-        () if is(path, &["txt"]) => Format::Text,
-        () if is(path, &["csv"]) => Format::Csv,
-        () => Format::Jsonl,
     }
 }
 
@@ -89,28 +76,14 @@ pub struct DefaultArgs {
 
 impl DefaultArgs {
     pub fn defaults(&self) -> Defaults {
-        // As it was written: 0.1, and not the nearest number of 32 bits.
-        let decimal = |x: f32| x.to_string().parse().map_or(Value::Null, |x: f64| json!(x));
-        let fields = [
-            ("max_tokens", self.max_tokens.map(|tokens| json!(tokens))),
-            ("temperature", self.temperature.map(decimal)),
-            ("top_p", self.top_p.map(decimal)),
-            ("top_k", self.top_k.map(|k| json!(k))),
-            ("min_p", self.min_p.map(decimal)),
-            ("stop", (!self.stop.is_empty()).then(|| json!(self.stop))),
-        ];
-        let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        Defaults { fields, is_chat: self.chat, system: self.system.clone() }
-    }
-
-    /// What the manifest says of them.
-    pub fn options(&self) -> impl Iterator<Item = (String, Value)> + use<> {
-        let Defaults { fields, is_chat, system } = self.defaults();
-        let options = [
-            ("defaults", (!fields.is_empty()).then(|| json!(fields))),
-            ("chat", is_chat.then(|| json!(true))),
-            ("system", system.map(|text| json!(text))),
-        ];
-        options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        let fields = DefaultFields {
+            max_tokens: self.max_tokens,
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            min_p: self.min_p,
+            stop: self.stop.clone(),
+        };
+        Defaults { fields: fields.into(), is_chat: self.chat, system: self.system.clone() }
     }
 }

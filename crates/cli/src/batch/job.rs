@@ -1,16 +1,15 @@
 //! Jobs: an input in parts for many machines, and what belongs to them: `split`, `batch --job`, `verify`, `merge`.
 
-use std::fs;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use batch::{Compression, Input, Job, Output, Shard};
+use batch::{Compression, Input, Job, Shard, Work};
 
 use super::answering::Answering;
+use super::hash_model;
 use super::input::InputArgs;
-use super::{Work, hash_model};
 use crate::model_args::parse_whole;
 use crate::output::{self, grouped};
 
@@ -49,28 +48,12 @@ pub fn split(args: &SplitArgs) -> Result<()> {
 /// A part of a job; `None` if it has its results.
 pub(super) fn work(folder: &Path, index: usize) -> Result<Option<Work>> {
     let job = Job::open(folder)?;
-    let input = job.input(index)?;
     let result = job.result(index);
-    let is_done = || -> Result<bool> {
-        let is_done = job.is_done(index)?;
-        if is_done {
-            output::note(&format!("part {index} has its results: {}", result.display()));
-        }
-        Ok(is_done)
-    };
-    if is_done()? {
-        return Ok(None);
+    let work = Work::of_part(job, index)?;
+    if work.is_none() {
+        output::note(&format!("part {index} has its results: {}", result.display()));
     }
-    let unfinished = job.unfinished(index);
-    let output = Output::open(&unfinished)?;
-    // Another worker may have written them since.
-    if is_done()? {
-        // It is empty: this process has made it.
-        let _ = fs::remove_file(&unfinished);
-        return Ok(None);
-    }
-    let scan = job.scan(index, &input)?;
-    Ok(Some(Work { input, output, scan, name: result.display().to_string(), part: Some((job, index)) }))
+    Ok(work)
 }
 
 /// Look whether a job has all results, and answer some rows again

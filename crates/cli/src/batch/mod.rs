@@ -16,12 +16,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use batch::{
-    Compression, End, Errors, Existing, FileHash, Input, Job, Journal, Manifest, Options, Order, Output,
-    Report, Scan, Shard, Totals, UnknownFields,
+    Begun, Compression, Defaults, End, Errors, Existing, FileHash, Input, Options, Order, Report, Settings,
+    Shard, Totals, UnknownFields, Work,
 };
 use clap::ValueEnum;
 use rustorch_llama::{EngineHandle, Gguf, Priority, Weights, demo};
-use serde_json::{Value, json};
 
 use self::answering::{Answering, Ready};
 use self::input::InputArgs;
@@ -29,8 +28,7 @@ pub use self::job::{MergeArgs, SplitArgs, VerifyArgs};
 pub use self::job::{merge, split, verify};
 use self::progress::Progress;
 use self::signals::Signals;
-use crate::model_args::{FileArgs, ModelArgs, TemplateArgs, parse_count, parse_whole};
-use crate::model_facts::wide_activations;
+use crate::model_args::{FileArgs, ModelArgs, parse_count, parse_whole};
 use crate::output::{self, grouped};
 use crate::sampling_args::number;
 
@@ -109,34 +107,18 @@ enum FailOn {
 
 /// Errors of lines that are shown at the end.
 const SHOWN_ERRORS: usize = 3;
-/// Lines in memory at once, as a multiple of the batch size: enough that a free slot never waits for a line.
-const WINDOW: NonZeroUsize = NonZeroUsize::new(4).expect("it is not 0");
-
-/// What there is to answer.
-struct Work {
-    input: Input,
-    output: Output,
-    scan: Option<Scan>,
-    /// What messages call the output.
-    name: String,
-    /// The job and the part of it, if it is one.
-    part: Option<(Job, usize)>,
-}
-
 pub fn run(args: &Args) -> Result<ExitCode> {
     // Before the model is loaded, which may take minutes.
     let work = match (&args.job, args.part) {
         (Some(folder), Some(index)) => job::work(folder, index)?,
         _ => Some(args.work()?),
     };
-    let Some(Work { input, output, scan, name, part }) = work else { return Ok(ExitCode::SUCCESS) };
-    let hash = output.is_durable().then(|| hash_model(&args.answering.model.file));
+    let Some(work) = work else { return Ok(ExitCode::SUCCESS) };
+    let name = work.name().to_owned();
+    let hash = work.is_durable().then(|| hash_model(&args.answering.model.file));
     let ready = args.answering.start(args.is_reproducible())?;
     ready.started.note(&args.answering.model);
     let manifest = args.answering.manifest(hash, &ready, args.shard(), args.is_reproducible())?;
-    if let Some((job, _)) = &part {
-        job.fix(&manifest)?;
-    }
 
     // From here on a signal stops the run in good order.
     let signals = Signals::watch().context("signals")?;
@@ -144,24 +126,22 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let errors = if args.retry_errors { Errors::Retry } else { Errors::Keep };
     let interval =
         Duration::try_from_secs_f32(args.progress_interval).ok().filter(|interval| !interval.is_zero());
-    let progress = Progress::start(scan.as_ref().map(|scan| scan.bytes), interval);
-    let mut journal = output.begin(manifest, existing, errors, scan)?;
-    if journal.found().has_other_bits {
+    let progress = Progress::start(work.scan().map(|scan| scan.bytes), interval);
+    let begun = work.begin(manifest, existing, errors)?;
+    if begun.found().has_other_bits {
         progress.note(&format!(
             "warning: {name}: results that it has may be of an older version, whose numbers can differ from this one's in the \
              last bits; --overwrite computes them again"
         ));
     }
-    let (totals, end) = answer(args, &ready, input, &mut journal, progress, &signals, &name)?;
+    let is_durable = begun.is_durable();
+    let (totals, end) = answer(args, &ready, begun, progress, &signals, &name)?;
     if end == End::Complete {
-        if let Some((job, index)) = part {
-            job.publish(index, journal)?;
-        }
         return Ok(args.fail_on().exit_code(&totals));
     }
     let (signal, code) = signals.received();
     let done = grouped(totals.found.results + totals.results);
-    output::note(&match journal.is_durable() {
+    output::note(&match is_durable {
         true => format!("stopped by {signal}; {name} has {done} results, the same command goes on"),
         false => format!("stopped by {signal} after {done} results"),
     });
@@ -172,8 +152,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 fn answer(
     args: &Args,
     ready: &Ready,
-    input: Input,
-    journal: &mut Journal,
+    begun: Begun,
     mut progress: Progress,
     signals: &Signals,
     name: &str,
@@ -193,10 +172,11 @@ fn answer(
         }
     };
     let (engine, options) = (&ready.started.engine, args.options(batch_size));
-    let ran = batch::run(engine, &ready.model(), input, journal, &options, signals.stop(), &mut report);
+    let is_durable = begun.is_durable();
+    let ran = begun.run(engine, &ready.model(), &options, signals.stop(), &mut report);
     let (totals, end) = match ran {
         Ok(ran) => ran,
-        Err(error) if journal.is_durable() => {
+        Err(error) if is_durable => {
             return Err(anyhow!(
                 "{error}\nhint: what {name} has is safe; when this is mended, the same command goes on from there"
             ));
@@ -240,7 +220,7 @@ impl FailOn {
 impl Args {
     fn options(&self, batch_size: NonZeroUsize) -> Options {
         Options {
-            window: self.window.unwrap_or(batch_size.saturating_mul(WINDOW)),
+            window: self.window.unwrap_or_else(|| Options::window_of(batch_size)),
             order: if self.ordered { Order::OfInput } else { Order::AsFinished },
             shard: self.shard(),
             priority: Priority::Normal,
@@ -269,60 +249,32 @@ impl Args {
         note_pipe(&input_file, "writer");
         let input = Input::open(&input_file, self.input.format(&input_file), Compression::Decompress)?;
         note_pipe(&output_file, "reader");
-        let output = Output::open(&output_file)?;
-        for read in self.answering.model.file.paths().into_iter().chain([input_file]) {
-            output.must_not_be(&read)?;
-        }
-        let scan = input.scan(self.shard())?;
-        Ok(Work { input, output, scan, name: output_file.display().to_string(), part: None })
+        let model = self.answering.model.file.paths();
+        Ok(Work::of_file(input, &output_file, self.shard(), &model)?)
     }
 }
 
-/// Everything but the input that results depend on with these options. Results do not depend on threads, batch size, chunk,
-/// page size and window, and their order can be changed later.
-pub fn manifest(
+/// What results depend on with these options.
+pub fn settings<'a>(
     args: &ModelArgs,
-    model: String,
-    model_file: FileHash,
-    engine: &EngineHandle,
-    weights: &Weights,
+    engine: &'a EngineHandle,
+    weights: &'a Weights,
     unknown_fields: UnknownFields,
-) -> Manifest {
-    let config = weights.config();
-    let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
-    let options = [
-        // A random seed is another one when the run goes on.
-        ("seed", if args.run.seed.is_random { json!(-1) } else { json!(args.run.seed.value) }),
-        ("ctx", json!(config.max_seq_len)),
-        // A smaller pool refuses longer requests.
-        ("longest", json!(engine.max_seq_tokens())),
-        ("kv_type", json!(name(args.run.kv_type.to_possible_value()))),
-        ("attention", json!(name(args.run.attention.to_possible_value()))),
-    ];
-    // The defaults of what follows are not written, so that runs of versions without the option go on.
-    let wide = wide_activations(weights).map(|activations| ("activations", json!(activations.bits())));
-    // Refusals are results.
-    let strict = (unknown_fields == UnknownFields::Refuse).then(|| ("strict_fields", json!(true)));
-    Manifest {
-        format: Manifest::FORMAT,
-        rustorch: env!("CARGO_PKG_VERSION").to_owned(),
-        model,
-        model_file,
-        input: None,
-        device: weights.numeric_path(),
-        options: options
-            .into_iter()
-            .chain(wide)
-            .chain(strict)
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect(),
+    defaults: &'a Defaults,
+) -> Settings<'a> {
+    let seed = args.run.seed;
+    Settings {
+        weights,
+        engine,
+        attention: args.run.attention.mode(),
+        chat_template: None,
+        day: None,
+        seed: (!seed.is_random).then_some(seed.value),
+        unknown_fields,
+        defaults,
+        shard: None,
         reproducible: false,
     }
-}
-
-/// The option of a manifest that names another chat template than the model's.
-pub fn template_option(args: &TemplateArgs) -> Option<(String, Value)> {
-    args.hash().map(|hash| ("chat_template".to_owned(), json!(hash)))
 }
 
 /// What `--strict-fields` means.

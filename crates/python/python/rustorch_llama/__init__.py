@@ -7,7 +7,9 @@
 ' time,'
 """
 
-from ._rustorch import EngineError
+from ._batch import BatchOptions
+from ._requests import row_seed
+from ._rustorch import BatchSummary, EngineError
 from .async_llm import AsyncLLM
 from .llm import LLM
 from .outputs import (
@@ -27,6 +29,8 @@ from .sampling_params import (
 __all__ = [
     "LLM",
     "AsyncLLM",
+    "BatchOptions",
+    "BatchSummary",
     "CompletionOutput",
     "EmbeddingOutput",
     "EmbeddingRequestOutput",
@@ -37,4 +41,5 @@ __all__ = [
     "RequestOutputKind",
     "SamplingParams",
     "StructuredOutputsParams",
+    "row_seed",
 ]

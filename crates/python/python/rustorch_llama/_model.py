@@ -28,6 +28,7 @@ class Model:
         max_num_seqs: Optional[int] = None,
         kv_dtype: Optional[str] = None,
         threads: Optional[int] = None,
+        prompt_chunk: Optional[int] = None,
     ) -> None:
         """Loads a model.
 
@@ -38,6 +39,7 @@ class Model:
         max_num_seqs: sequences that run together; by machine and memory without it.
         kv_dtype: element type of the KV cache, "f16" (as without it) or "f32".
         threads: CPU threads; the physical cores without it.
+        prompt_chunk: most prompt tokens of one sequence in a step; 512 without it.
         """
         self._arguments: dict[str, Any] = {
             "model": os.fspath(model),
@@ -47,8 +49,10 @@ class Model:
             "max_num_seqs": max_num_seqs,
             "kv_dtype": kv_dtype,
             "threads": threads,
+            "prompt_chunk": prompt_chunk,
         }
-        for name, least in [("max_model_len", 1), ("max_num_seqs", 1), ("threads", 1), ("activations", 8)]:
+        least_of = {"max_model_len": 1, "max_num_seqs": 1, "threads": 1, "prompt_chunk": 1, "activations": 8}
+        for name, least in least_of.items():
             found = self._arguments[name]
             if found is not None and found < least:
                 raise ValueError(f"{name}: expected at least {least}, found {found}")

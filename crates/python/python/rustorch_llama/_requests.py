@@ -11,7 +11,9 @@ from typing import Any, Iterable, Optional, TypedDict, Union
 
 import numpy as np
 
+from ._batch import check_seed
 from ._rustorch import Engine, EngineError, Part, Requests, Submitted
+from ._rustorch import row_seed as native_row_seed
 from .outputs import CompletionOutput, EmbeddingOutput, EmbeddingRequestOutput, Logprob, RequestOutput
 from .sampling_params import SamplingParams
 
@@ -45,6 +47,8 @@ class Job:
     body: dict[str, Any]
     params: SamplingParams
     prompt: Optional[str] = None
+    custom_id: Optional[str] = None
+    """Names the answer, and gives a seed to parameters without one."""
 
     def submit(self, engine: Engine, requests: Requests, tag: int) -> Submitted:
         """Queues it. Nothing is queued if that fails."""
@@ -53,7 +57,8 @@ class Job:
         except TypeError as error:
             raise ValueError(f"a request is JSON: {error}") from None
         # The seed is that of a request without one.
-        return engine.submit(self.endpoint, requests, tag, body, secrets.randbits(64))
+        seed = secrets.randbits(64) if self.custom_id is None else native_row_seed(self.custom_id, 0)
+        return engine.submit(self.endpoint, requests, tag, body, seed)
 
 
 def is_single(prompts: Any) -> bool:
@@ -109,6 +114,14 @@ def embedding(prompt: Any, pooling: Optional[str]) -> Job:
     """A prompt to embed."""
     text, sent = read_prompt(prompt)
     return Job("embeddings", {"input": sent, "pooling": pooling}, SamplingParams(), text)
+
+
+def row_seed(custom_id: str, seed: int = 0) -> int:
+    """The seed of a row that has none: a hash of its `custom_id` and the run's seed, the same on every machine.
+
+    `rustorch batch` and `LLM.run_batch` derive it so, and `LLM.generate` and `LLM.chat` with `ids`.
+    """
+    return native_row_seed(custom_id, check_seed(seed))
 
 
 def _scores(scored: Iterable[tuple[int, float, int, str]]) -> dict[int, Logprob]:

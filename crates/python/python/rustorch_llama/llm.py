@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Mapping
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, TypeVar, Union
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional, Sequence, TypeVar, Union
 
+from ._batch import BatchOptions, Shard, native_options
+from ._batch import Path_ as Path
 from ._model import Model
 from ._requests import Collector, Job, Message, Prompt, completion, embedding, is_single
-from ._rustorch import EngineError
+from ._rustorch import BatchSummary, EngineError
 from .outputs import EmbeddingRequestOutput, RequestOutput
 from .sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _T = TypeVar("_T")
 
@@ -29,17 +36,25 @@ class LLM(Model):
     """
 
     def generate(
-        self, prompts: Prompts, sampling_params: Params = None, use_tqdm: Progress = True
+        self,
+        prompts: Prompts,
+        sampling_params: Params = None,
+        use_tqdm: Progress = True,
+        *,
+        ids: Optional[Sequence[str]] = None,
     ) -> list[RequestOutput]:
         """Continues prompts; the answers have their order.
 
         A prompt is a string, a list of token ids, `{"prompt": ..}` or `{"prompt_token_ids": ..}`. Sampling parameters
         are for all prompts, or one for each. `use_tqdm` shows progress if tqdm is installed; it may be a function like
-        tqdm.
+        tqdm. With `ids`, one for each prompt, an answer has its prompt's as `request_id`, and parameters without a seed
+        get `row_seed` of it: the answer is the same in any batch, on any machine and in any retry.
         """
         single = is_single(prompts)
         items = _one_for_each(sampling_params, [prompts] if single else prompts, "prompt")
-        jobs = map(completion, items, _each(sampling_params))
+        if ids is not None:
+            items = _one_id_for_each(ids, items, "prompt")
+        jobs = _named(map(completion, items, _each(sampling_params)), ids)
         return self._all(jobs, Collector.whole, use_tqdm, _length(items), None if single else "prompts")
 
     def generate_iter(
@@ -70,11 +85,12 @@ class LLM(Model):
         tool_choice: Union[str, Mapping[str, Any], None] = None,
         response_format: Optional[Mapping[str, Any]] = None,
         chat_template_kwargs: Optional[Mapping[str, Any]] = None,
+        ids: Optional[Sequence[str]] = None,
     ) -> list[RequestOutput]:
         """Answers one conversation or several, by the model's chat template.
 
         Messages, tools and response format are those of OpenAI's API. As with vLLM, the text of an answer is what the
-        model wrote, calls of tools included.
+        model wrote, calls of tools included. `ids` as for `generate`.
         """
         conversations: list[Any] = list(messages)
         single = not conversations or isinstance(conversations[0], Mapping)
@@ -92,7 +108,9 @@ class LLM(Model):
             return Job("chat", {"messages": list(conversation), **rest, **params._body(is_chat=True)}, params)
 
         _one_for_each(sampling_params, conversations, "conversation")
-        jobs = map(job, conversations, _each(sampling_params))
+        if ids is not None:
+            _one_id_for_each(ids, conversations, "conversation")
+        jobs = _named(map(job, conversations, _each(sampling_params)), ids)
         return self._all(jobs, Collector.whole, use_tqdm, len(conversations), None if single else "messages")
 
     def embed(
@@ -103,6 +121,82 @@ class LLM(Model):
         items: Iterable[Any] = [prompts] if single else prompts
         jobs = (embedding(item, pooling) for item in items)
         return self._all(jobs, Collector.embedding, use_tqdm, _length(items), None if single else "prompts")
+
+    def run_batch(
+        self,
+        input_file: Path,
+        output_file: Path,
+        *,
+        shard: Shard = None,
+        reproducible: bool = False,
+        ordered: bool = False,
+        retry_errors: bool = False,
+        overwrite: bool = False,
+        input_format: Optional[str] = None,
+        prompt_column: str = "prompt",
+        use_tqdm: Progress = True,
+        **options: Unpack[BatchOptions],
+    ) -> BatchSummary:
+        """Answers a file of requests into a file of results that survives a crash, as `rustorch batch` does.
+
+        Lines, results and options are those of the command, and so are the bytes of the results. The output is its own
+        journal: after a crash, an exception or Ctrl-C the same call, or the command, goes on. A line that cannot be
+        served is a result with an error, which the summary counts, and no exception.
+
+        shard: "1/4" or (1, 4) for the first of every 4 lines.
+        reproducible: the same bytes for the same line whenever, wherever and beside whatever it is answered, in order.
+        ordered: results in the order of the input, not as they are finished.
+        retry_errors: try lines again whose results are errors.
+        overwrite: delete the results that the output has.
+        input_format: "jsonl", "text" or "csv"; by the file's name without it.
+        options: see `BatchOptions`.
+        """
+        native = native_options(
+            self._arguments["model"],
+            (input_file, output_file),
+            shard,
+            reproducible=reproducible,
+            ordered=ordered,
+            retry_errors=retry_errors,
+            overwrite=overwrite,
+            input_format=input_format,
+            prompt_column=prompt_column,
+            **options,
+        )
+        summary = self._run_batch(native, use_tqdm)
+        assert summary is not None
+        return summary
+
+    def run_job_part(
+        self, job: Path, part: int, *, use_tqdm: Progress = True, **options: Unpack[BatchOptions]
+    ) -> Optional[BatchSummary]:
+        """Answers a part of a job that `rustorch split` made, as `rustorch batch --job` does; None if it has its results.
+
+        A worker keeps its model from part to part. It may be killed at any time: whoever calls this for the part again
+        goes on there. A worker whose model, options or device differ from those of the job's first is refused.
+        """
+        return self._run_batch(native_options(self._arguments["model"], (job, None), part=part, **options), use_tqdm)
+
+    def _run_batch(self, options: dict[str, Any], use_tqdm: Progress) -> Optional[BatchSummary]:
+        bar: Any = None
+        shown = 0
+
+        def show(done: int, total: Optional[int]) -> None:
+            nonlocal bar, shown
+            if bar is None:
+                bar = _progress_bar(use_tqdm, total)
+            if bar is not None:
+                bar.update(done - shown)
+            shown = done
+
+        try:
+            summary = self._engine.run_batch(options, show if use_tqdm else None)
+        finally:
+            if bar is not None:
+                bar.close()
+        for warning in summary.warnings if summary is not None else ():
+            warnings.warn(warning, stacklevel=3)
+        return summary
 
     def _all(
         self,
@@ -144,7 +238,7 @@ class LLM(Model):
                             is_exhausted = True
                             break
                         submitted = job.submit(self._engine, requests, num_begun)
-                        running[num_begun] = Collector(self._engine, job, str(next(_request_ids)), submitted)
+                        running[num_begun] = Collector(self._engine, job, job.custom_id or str(next(_request_ids)), submitted)
                     num_begun += 1
                 if not running:
                     return
@@ -192,6 +286,23 @@ def _one_for_each(sampling_params: Params, items: Iterable[Any], name: str) -> I
         found = f"expected {len(items)}, one for each {name}, found {len(sampling_params)}"
         raise ValueError(f"sampling_params: {found}")
     return items
+
+
+def _one_id_for_each(ids: Sequence[str], items: Iterable[Any], name: str) -> Sequence[Any]:
+    """The items, as many as there are ids."""
+    if isinstance(ids, str) or not all(isinstance(each, str) for each in ids):
+        raise ValueError(f"ids: expected a list of strings, found {ids!r}")
+    items = list(items)
+    if len(items) != len(ids):
+        raise ValueError(f"ids: expected {len(items)}, one for each {name}, found {len(ids)}")
+    return items
+
+
+def _named(jobs: Iterator[Job], ids: Optional[Sequence[str]]) -> Iterator[Job]:
+    """The jobs, with their ids if they have some."""
+    if ids is None:
+        return jobs
+    return (replace(job, custom_id=custom_id) for job, custom_id in zip(jobs, ids))
 
 
 def _each(sampling_params: Union[SamplingParams, Iterable[SamplingParams], None]) -> Iterable[SamplingParams]:
