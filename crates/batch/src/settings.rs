@@ -4,6 +4,7 @@
 use std::num::NonZeroUsize;
 use std::time::SystemTime;
 
+use openai::UnknownFields;
 use rustorch_llama::{Activations, AttentionMode, EngineHandle, Gguf, KvDtype, Weights};
 use serde_json::{Map, Value, json};
 
@@ -12,7 +13,6 @@ use crate::day::Day;
 use crate::manifest::{FileHash, Manifest};
 use crate::request::Defaults;
 use crate::shard::Shard;
-use openai::UnknownFields;
 
 /// Everything but the model's file and the input that the results of a run depend on. They do not depend on threads, batch size,
 /// chunk, page size and window, and their order can be changed later.
@@ -118,15 +118,15 @@ impl Settings<'_> {
 pub struct DefaultFields {
     /// Most tokens to generate.
     pub max_tokens: Option<NonZeroUsize>,
-    /// Of the request's field of this name, as are the others.
+    /// 0 takes the most likely token each time.
     pub temperature: Option<f32>,
-    #[allow(missing_docs)]
+    /// The probability that the most likely tokens make up among which one is sampled.
     pub top_p: Option<f32>,
-    #[allow(missing_docs)]
+    /// The number of the most likely tokens among which one is sampled.
     pub top_k: Option<usize>,
-    #[allow(missing_docs)]
+    /// The least probability of these tokens, relative to the most likely.
     pub min_p: Option<f32>,
-    #[allow(missing_docs)]
+    /// Texts that end an answer.
     pub stop: Vec<String>,
 }
 
