@@ -29,7 +29,7 @@ struct Attention {
     float* partials; // [place in rows][head][split][head_dim + 2], or null: a block takes all splits
     const u32* rows; // the rows that are taken, or null: all
     const u32* runs; // [run]: its first row, and its rows, consecutive tokens of a sequence
-    u32 num_heads, num_kv_heads, head_dim, page_size, max_blocks, max_splits, half_stride;
+    u32 num_heads, num_kv_heads, head_dim, page_size, max_blocks, max_splits, half_shape;
     u32 window; // 0: none
     float scale, softcap; // 0: none
     // Of `attend_row`: keys that it has room for, and whether values have room of their own.
@@ -112,7 +112,7 @@ INLINE float with_sink(const Attention& a, u32 head, float largest, float sum) {
 INLINE void write_out(const Attention& a, u32 row, u32 col, float value) {
     a.out[(u64)row * a.num_heads * a.head_dim + col] = value;
     if (a.half_out) {
-        a.half_out[(u64)row * a.half_stride + activation_at(col)] = activation(value);
+        a.half_out[(u64)row * stride_of(a.half_shape) + activation_at(col, a.half_shape)] = activation(value);
     }
 }
 
@@ -366,7 +366,7 @@ struct Reference {
     float* scores; // [row][head][context]
     float* out;
     u16* half_out;
-    u32 num_heads, num_kv_heads, head_dim, page_size, max_blocks, context, half_stride, window, is_half;
+    u32 num_heads, num_kv_heads, head_dim, page_size, max_blocks, context, half_shape, window, is_half;
     float scale, softcap;
 };
 
@@ -441,7 +441,7 @@ KERNEL attention_values(Reference r) {
         u32 at = head * r.head_dim + col;
         r.out[(u64)row * r.num_heads * r.head_dim + at] = sum;
         if (r.half_out) {
-            r.half_out[(u64)row * r.half_stride + activation_at(at)] = activation(sum);
+            r.half_out[(u64)row * stride_of(r.half_shape) + activation_at(at, r.half_shape)] = activation(sum);
         }
     }
 }

@@ -35,14 +35,14 @@ INLINE uint2 stream(const uint2* p) {
 }
 
 // The planes' elements of a lane of a tile.
-INLINE uint4 quads(const Planes& p, u64 tile, u32 lane) { return stream((const uint4*)p.quants + tile * 32 + lane); }
-INLINE uint2 twins(const Planes& p, u64 tile, u32 lane) { return stream((const uint2*)p.quants + tile * 32 + lane); }
-INLINE u32 high_word(const Planes& p, u64 tile, u32 lane) { return __ldg(p.high + tile * 32 + lane); }
-INLINE uint2 high_twins(const Planes& p, u64 tile, u32 lane) { return stream((const uint2*)p.high + tile * 32 + lane); }
-INLINE u32 scale_byte(const Planes& p, u64 tile, u32 lane) { return __ldg((const u8*)p.scales + tile * 32 + lane); }
-INLINE u32 scale_half(const Planes& p, u64 tile, u32 lane) { return __ldg((const u16*)p.scales + tile * 32 + lane); }
-INLINE u32 scale_word(const Planes& p, u64 tile, u32 lane) { return __ldg(p.scales + tile * 32 + lane); }
-INLINE u32 super(const Planes& p, u64 super_index) { return __ldg(p.supers + super_index); }
+INLINE uint4 quads(const Planes& p, u32 tile, u32 lane) { return stream((const uint4*)p.quants + tile * 32 + lane); }
+INLINE uint2 twins(const Planes& p, u32 tile, u32 lane) { return stream((const uint2*)p.quants + tile * 32 + lane); }
+INLINE u32 high_word(const Planes& p, u32 tile, u32 lane) { return __ldg(p.high + tile * 32 + lane); }
+INLINE uint2 high_twins(const Planes& p, u32 tile, u32 lane) { return stream((const uint2*)p.high + tile * 32 + lane); }
+INLINE u32 scale_byte(const Planes& p, u32 tile, u32 lane) { return __ldg((const u8*)p.scales + tile * 32 + lane); }
+INLINE u32 scale_half(const Planes& p, u32 tile, u32 lane) { return __ldg((const u16*)p.scales + tile * 32 + lane); }
+INLINE u32 scale_word(const Planes& p, u32 tile, u32 lane) { return __ldg(p.scales + tile * 32 + lane); }
+INLINE u32 super(const Planes& p, u32 super_index) { return __ldg(p.supers + super_index); }
 
 template <int I> INLINE u32 component(const uint4& q) { return I == 0 ? q.x : I == 1 ? q.y : I == 2 ? q.z : q.w; }
 // Four-bit quants: word I of a block.

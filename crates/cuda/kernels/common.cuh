@@ -55,10 +55,18 @@ INLINE u16 activation(float value) {
     return to_half(x);
 }
 
-// Where a column lies in a row of f16 activations: of a chunk's four blocks of 32 columns, eight columns of each in turn, so
-// that the four lanes that share a token read neighbours.
-INLINE u32 activation_at(u32 col) {
-    return (col & ~127u) | ((col >> 3 & 3) << 5) | ((col >> 5 & 3) << 3) | (col & 7);
+// How rows of f16 activations lie: the halves of a row, and in the highest bit whether those of a step are together.
+#define BY_STEPS 0x80000000u
+INLINE u32 stride_of(u32 half_shape) { return half_shape & ~BY_STEPS; }
+
+// Where a column lies in a row. Of a chunk's four blocks of 32 columns, a step of tensor cores multiplies four columns of each.
+// By lanes: eight columns of each block in turn, so that the four lanes that share a token read neighbours. By steps: first two
+// columns of each block, then two more: as tensor cores read them from shared memory.
+INLINE u32 activation_at(u32 col, u32 half_shape) {
+    u32 block = col >> 5 & 3;
+    u32 by_lanes = (col >> 3 & 3) << 5 | block << 3 | (col & 7);
+    u32 by_steps = (col >> 2 & 7) << 4 | (col >> 1 & 1) << 3 | block << 1 | (col & 1);
+    return (col & ~127u) | (half_shape & BY_STEPS ? by_steps : by_lanes);
 }
 
 // Sums over the warp, the same in every lane: a tree of fixed shape.

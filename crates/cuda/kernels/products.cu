@@ -19,12 +19,12 @@ struct Product {
     Planes planes;
     u64 expert_words[4]; // of an expert, in each plane
     const float* x;      // [tokens][cols], of F32 weights
-    const u16* half;     // [tokens][half_stride]
+    const u16* half;     // [tokens][stride_of(half_shape)]
     const float* bias;   // or null; of experts [expert][out_stride]
     float* out;          // [tokens][out_stride]
     const u32* order;    // the pairs by expert, or null
     const u32* groups;   // of pairs, as `sort_pairs` writes them
-    u32 rows, cols, half_stride, tokens, out_stride, out_first, pairs_per_row;
+    u32 rows, cols, half_shape, tokens, out_stride, out_first, pairs_per_row;
     u32 splits;     // of the leaves, over blocks (wide kernels)
     float4* leaves; // of tiles, where there are several
     u32* arrivals;  // of the blocks of a tile; zeros between launches
@@ -91,8 +91,8 @@ KERNEL embed(Embedding e) {
     if (32 * block >= e.cols) {
         return;
     }
-    u64 tile = (u64)(row / 16) * ((e.cols + 63) / 64) + block / 2;
-    u64 super_index = ((u64)(row / 16) * ((e.cols + 255) / 256) + block / 8) * 16 + row % 16;
+    u32 tile = row / 16 * ((e.cols + 63) / 64) + block / 2;
+    u32 super_index = (row / 16 * ((e.cols + 255) / 256) + block / 8) * 16 + row % 16;
     Raw raw = load(e.planes, tile, 2 * (row % 16) + block % 2, super_index);
     float* out = e.out + (u64)blockIdx.y * e.cols;
     embed_four<0>(raw, out, 32 * block, e.cols);
@@ -174,20 +174,19 @@ template <int J, int N> INLINE void two_steps(float (*sums)[4], const Prepared& 
 
 // Where a warp's weights of a row tile lie.
 struct Rows {
-    u64 first_tile, first_super;
-    u32 tiles, lane;
+    u32 first_tile, first_super, tiles, lane;
 };
 
 INLINE Rows rows_of(u32 row_tile, u32 cols) {
     u32 lane = threadIdx.x & 31, tiles = (cols + 63) / 64;
-    return {(u64)row_tile * tiles, (u64)row_tile * ((cols + 255) / 256), tiles, lane};
+    return {row_tile * tiles, row_tile * ((cols + 255) / 256), tiles, lane};
 }
 
 // A lane's blocks of rows g and g + 8 in a chunk; zeros beyond the row.
 INLINE void load_rows(const Planes& p, const Rows& r, u32 chunk, Raw& upper, Raw& lower) {
     u32 g = r.lane >> 2, tile = 2 * chunk + (r.lane >> 1 & 1), half = r.lane & 1;
     if (tile < r.tiles) {
-        u64 super_index = (r.first_super + tile / 4) * 16 + g;
+        u32 super_index = (r.first_super + tile / 4) * 16 + g;
         upper = load(p, r.first_tile + tile, 2 * g + half, super_index);
         lower = load(p, r.first_tile + tile, 2 * g + 16 + half, super_index + 8);
     } else {
@@ -196,9 +195,17 @@ INLINE void load_rows(const Planes& p, const Rows& r, u32 chunk, Raw& upper, Raw
     }
 }
 
+// A lane's columns of steps 2 J and 2 J + 1 of a token's chunk, from where it reads first.
+template <int J, bool LIE_BY_STEPS> INLINE uint4 activations(const u16* x) {
+    if (LIE_BY_STEPS) {
+        const u32* words = (const u32*)(x + 32 * J);
+        return {words[0], words[4], words[8], words[12]};
+    }
+    return *(const uint4*)(x + 32 * J);
+}
+
 // 16 rows, N times eight tokens; each of eight warps takes a leaf. grid: row tiles, groups of tokens.
-template <int N> INLINE void few(const Product& p) {
-    __shared__ float leaves[LEAVES][N * 8][16];
+template <int N, bool LIE_BY_STEPS> INLINE void few_of(const Product& p, float (&leaves)[LEAVES][N * 8][16]) {
     Group g;
     if (p.groups) {
         await_previous();
@@ -219,7 +226,7 @@ template <int N> INLINE void few(const Product& p) {
 #pragma unroll
     for (u32 n = 0; n < N; n++) {
         u32 place = n * 8 + (lane >> 2);
-        x[n] = place < g.count ? p.half + (u64)input_row(p, g, place) * p.half_stride + 8 * (lane & 3) : nullptr;
+        x[n] = place < g.count ? p.half + (u64)input_row(p, g, place) * stride_of(p.half_shape) + (LIE_BY_STEPS ? 2 : 8) * (lane & 3) : nullptr;
     }
     float sums[N][4] = {};
     for (; chunk < end; chunk++) {
@@ -231,7 +238,7 @@ template <int N> INLINE void few(const Product& p) {
     {                                                                                                                             \
         uint4 b[N];                                                                                                               \
         _Pragma("unroll") for (u32 n = 0; n < N; n++) {                                                                           \
-            b[n] = x[n] ? *(const uint4*)(x[n] + chunk * CHUNK + 32 * J) : uint4{0, 0, 0, 0};                               \
+            b[n] = x[n] ? activations<J, LIE_BY_STEPS>(x[n] + chunk * CHUNK) : uint4{0, 0, 0, 0};                                  \
         }                                                                                                                         \
         two_steps<J, N>(sums, of_upper, of_lower, b);                                                                             \
     }
@@ -262,6 +269,18 @@ template <int N> INLINE void few(const Product& p) {
     }
 }
 
+template <int N> INLINE void few(const Product& p) {
+    __shared__ float leaves[LEAVES][N * 8][16];
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    // Of experts: the same activations may be for a wide kernel too.
+    if (p.half_shape & BY_STEPS) {
+        few_of<N, true>(p, leaves);
+        return;
+    }
+#endif
+    few_of<N, false>(p, leaves);
+}
+
 // As many blocks on a multiprocessor as registers allow without spills.
 #ifdef FLOATS
 #define BLOCKS 2
@@ -288,7 +307,7 @@ INLINE void copy_tokens(const Product& p, u16* to, u32 first, u32 chunk) {
         u32 piece = i * 256 + threadIdx.x, token = piece / 16, col = piece % 16 * 8;
         bool is_there = first + token < p.tokens;
         u32 row = is_there ? first + token : 0;
-        copy_async(to + token * STRIDE + col, p.half + (u64)row * p.half_stride + chunk * CHUNK + col, is_there);
+        copy_async(to + token * STRIDE + col, p.half + (u64)row * stride_of(p.half_shape) + chunk * CHUNK + col, is_there);
     }
     asm volatile("cp.async.commit_group;");
 }

@@ -25,8 +25,8 @@ INLINE float block_sum(float value, float* shared) {
 INLINE float4 plus(float4 a, float4 b) { return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w}; }
 
 // A row of at most VECTORS * 1024 columns, all of it in registers, so that it is read once and all loads are under way together.
-INLINE void norm_vectors(float4* x, const float4* delta, const float4* weight, float4* out, u16* half_out, u32 cols, float eps,
-                         float* shared) {
+INLINE void norm_vectors(float4* x, const float4* delta, const float4* weight, float4* out, u16* half_out, u32 half_shape, u32 cols,
+                         float eps, float* shared) {
     float4 values[VECTORS], weights[VECTORS];
     u32 vectors = cols / 4;
 #pragma unroll
@@ -67,20 +67,22 @@ INLINE void norm_vectors(float4* x, const float4* delta, const float4* weight, f
             out[at] = v;
             if (half_out) {
                 u32 low = activation(v.x) | (u32)activation(v.y) << 16, high = activation(v.z) | (u32)activation(v.w) << 16;
-                *(uint2*)(half_out + activation_at(4 * at)) = uint2{low, high};
+                *(u32*)(half_out + activation_at(4 * at, half_shape)) = low;
+                *(u32*)(half_out + activation_at(4 * at + 2, half_shape)) = high;
             }
         }
     }
 }
 
 // x += delta if there is one; out = x / sqrt(mean(x^2) + eps) * weight. A block takes a row.
-KERNEL rms_norm(float* x, const float* delta, const float* weight, float* out, u16* half_out, u32 cols, u32 half_stride, float eps) {
+KERNEL rms_norm(float* x, const float* delta, const float* weight, float* out, u16* half_out, u32 cols, u32 half_shape, float eps) {
     __shared__ float shared[8];
     u64 first = (u64)blockIdx.x * cols;
-    u16* half_row = half_out ? half_out + (u64)blockIdx.x * half_stride : half_out;
+    u16* half_row = half_out ? half_out + (u64)blockIdx.x * stride_of(half_shape) : half_out;
     if (cols % 4 == 0 && cols <= VECTORS * 4 * THREADS) {
         const float4* of_delta = delta ? (const float4*)(delta + first) : nullptr;
-        norm_vectors((float4*)(x + first), of_delta, (const float4*)weight, (float4*)(out + first), half_row, cols, eps, shared);
+        norm_vectors((float4*)(x + first), of_delta, (const float4*)weight, (float4*)(out + first), half_row, half_shape, cols, eps,
+                     shared);
         return;
     }
     await_previous();
@@ -99,17 +101,17 @@ KERNEL rms_norm(float* x, const float* delta, const float* weight, float* out, u
         float value = x[first + col] * factor * weight[col];
         out[first + col] = value;
         if (half_row) {
-            half_row[activation_at(col)] = activation(value);
+            half_row[activation_at(col, half_shape)] = activation(value);
         }
     }
 }
 
 // The f16 copy of rows. grid: rows, columns over 256.
-KERNEL copy_to_half(const float* x, u16* half_out, u32 cols, u32 half_stride) {
+KERNEL copy_to_half(const float* x, u16* half_out, u32 cols, u32 half_shape) {
     await_previous();
     u32 row = blockIdx.x, col = blockIdx.y * THREADS + threadIdx.x;
     if (col < cols) {
-        half_out[(u64)row * half_stride + activation_at(col)] = activation(x[(u64)row * cols + col]);
+        half_out[(u64)row * stride_of(half_shape) + activation_at(col, half_shape)] = activation(x[(u64)row * cols + col]);
     }
 }
 
@@ -138,7 +140,7 @@ KERNEL softcap(float* x, u64 len, float cap) {
 }
 
 // out[i, j] = act(gate_up[i, j], gate_up[i, cols + j]). grid: rows, columns over 256.
-KERNEL gated(const float* gate_up, float* out, u16* half_out, u32 cols, u32 half_stride, u32 act) {
+KERNEL gated(const float* gate_up, float* out, u16* half_out, u32 cols, u32 half_shape, u32 act) {
     await_previous();
     u32 row = blockIdx.x, col = blockIdx.y * THREADS + threadIdx.x;
     if (col >= cols) {
@@ -160,7 +162,7 @@ KERNEL gated(const float* gate_up, float* out, u16* half_out, u32 cols, u32 half
     }
     out[(u64)row * cols + col] = value;
     if (half_out) {
-        half_out[(u64)row * half_stride + activation_at(col)] = activation(value);
+        half_out[(u64)row * stride_of(half_shape) + activation_at(col, half_shape)] = activation(value);
     }
 }
 
@@ -235,14 +237,14 @@ KERNEL rope_store_kv(const u32* positions, const u32* slots, const float* table,
 }
 
 // out[i] = x[wanted[i]]. A block takes 256 columns of a row.
-KERNEL gather_rows(const u32* wanted, const float* x, float* out, u16* half_out, u32 cols, u32 half_stride) {
+KERNEL gather_rows(const u32* wanted, const float* x, float* out, u16* half_out, u32 cols, u32 half_shape) {
     await_previous();
     u32 col = blockIdx.x * THREADS + threadIdx.x;
     if (col < cols) {
         float value = x[(u64)wanted[blockIdx.y] * cols + col];
         out[(u64)blockIdx.y * cols + col] = value;
         if (half_out) {
-            half_out[(u64)blockIdx.y * half_stride + activation_at(col)] = activation(value);
+            half_out[(u64)blockIdx.y * stride_of(half_shape) + activation_at(col, half_shape)] = activation(value);
         }
     }
 }

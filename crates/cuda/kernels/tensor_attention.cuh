@@ -202,7 +202,7 @@ INLINE void write_pair(const Attention& a, u32 row, u32 col, float first, float 
     *(float2*)(a.out + (u64)row * a.num_heads * a.head_dim + col) = {first, second};
     if (a.half_out) {
         u32 both = activation(first) | (u32)activation(second) << 16;
-        *(u32*)(a.half_out + (u64)row * a.half_stride + activation_at(col)) = both;
+        *(u32*)(a.half_out + (u64)row * stride_of(a.half_shape) + activation_at(col, a.half_shape)) = both;
     }
 }
 

@@ -6,11 +6,11 @@
 #define WIDE_ROWS 128
 #define WIDE_THREADS 256
 
-// Where a matrix of 16 columns and tokens of eight lies in shared memory: of a step, columns 0 .. 7 of all tokens, then columns
-// 8 .. 15, each as pieces of eight tokens of 16 bytes.
-INLINE u64 step_descriptor(u32 address, u32 tokens) {
-    u64 between_halves = tokens * 16, between_pieces = 128;
-    return (u64)(address >> 4 & 0x3fff) | (between_halves >> 4) << 16 | (between_pieces >> 4) << 32;
+// Where a step's 16 columns of the tokens lie in shared memory: rows of 64 columns, eight tokens after eight, 16 bytes of a row in the
+// order that the copy engine's swizzle of 128 bytes gives them.
+INLINE u64 step_descriptor(u32 address) {
+    u64 between_pieces = 1024, swizzle_128 = 1;
+    return (u64)(address >> 4 & 0x3fff) | (between_pieces >> 4) << 32 | swizzle_128 << 62;
 }
 
 #define SUMS_OF(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
@@ -59,18 +59,19 @@ INLINE void multiply_wide(float (&c)[16][4], const u32* a, u64 tokens) {
         : WEIGHTS_AND_TOKENS);
 }
 
-// Step I of a chunk, queued: its weights and sums are not to be touched before `wide_wait`.
+// Step I of a chunk, queued: its weights and sums are not to be touched before `await_sums`. `tokens`: the chunk's.
 template <int I, int G>
-INLINE void step_wide(float (&sums)[G][4], const Prepared& upper, const Prepared& lower, u32 stage) {
+INLINE void step_wide(float (&sums)[G][4], const Prepared& upper, const Prepared& lower, u32 tokens) {
     u32 a[4];
     operands<I>(upper, a[0], a[2]);
     operands<I>(lower, a[1], a[3]);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-    multiply_wide(sums, a, step_descriptor(stage + I * G * 8 * 32, G * 8));
+    multiply_wide(sums, a, step_descriptor(tokens + I / 4 * (G * 8 * 128) + I % 4 * 32));
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-template <int G> INLINE void wide_wait(float (&sums)[G][4]) {
+// Waits until what was queued is done.
+template <int G> INLINE void await_sums(float (&sums)[G][4]) {
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 #pragma unroll
     for (int n = 0; n < G; n++) {
@@ -81,39 +82,75 @@ template <int G> INLINE void wide_wait(float (&sums)[G][4]) {
     }
 }
 
-// A warp's part of a chunk of G times eight tokens: pieces of eight tokens and 32 columns each.
-template <int G> struct Pieces {
-    static constexpr int COUNT = G / 2;
-    uint4 words[COUNT];
-    const u16* from;
-    u32 token, tokens, stride;
+// A barrier in shared memory, as its address: it turns over when so many threads have arrived and all bytes that were announced
+// are there. `parity` is that of the turn that is waited for.
+INLINE void make_barrier(u32 barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+INLINE void arrive(u32 barrier) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory"); }
+INLINE void arrive_expecting(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+INLINE void await(u32 barrier, u32 parity) {
+    u32 is_over;
+    do {
+        asm volatile(
+            "{\n"
+            ".reg .pred over;\n"
+            "mbarrier.try_wait.parity.shared::cta.b64 over, [%1], %2;\n"
+            "selp.u32 %0, 1, 0, over;\n"
+            "}\n"
+            : "=r"(is_over)
+            : "r"(barrier), "r"(parity)
+            : "memory");
+    } while (!is_over);
+}
 
-    INLINE Pieces(const Product& p, u32 first) {
-        u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-        token = first + warp / 4 * 8 + lane / 4;
-        tokens = p.tokens;
-        stride = p.half_stride;
-        from = p.half + (u64)token * stride + warp % 4 * 32 + lane % 4 * 8;
-    }
-    INLINE void load(u32 chunk) {
-#pragma unroll
-        for (u32 i = 0; i < COUNT; i++) {
-            bool is_there = token + 16 * i < tokens;
-            words[i] = is_there ? *(const uint4*)(from + (u64)(16 * i) * stride + chunk * CHUNK) : uint4{0, 0, 0, 0};
+// What the copy engine knows of a buffer of tokens: the driver's words.
+struct __align__(64) TokenMap { u64 words[16]; };
+
+// Copies a box of 64 columns and 32 tokens; its bytes count for the barrier.
+INLINE void copy_box(u32 to, const TokenMap& map, u32 col, u32 token, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+                 "l"(&map), "r"(col), "r"(token), "r"(barrier)
+                 : "memory");
+}
+
+// The stages of a block's tokens in shared memory, chunk after chunk. Each warp has a box of them brought; two groups of four warps
+// use them up, each at its own pace.
+template <int G, int STAGES> struct Stages {
+    static constexpr u32 BYTES = G * 8 * CHUNK * 2, BOX = 64 * 32 * 2;
+    // Chunks that are brought before they are used: one group may be a chunk ahead of the other without a wait.
+    static constexpr u32 AHEAD = STAGES - 2;
+    u32 first, barriers; // of each stage, that it is filled, then that it is used up
+
+    INLINE u32 at(u32 stage) const { return first + stage * BYTES; }
+    INLINE u32 filled(u32 stage) const { return barriers + 16 * stage; }
+    INLINE u32 used_up(u32 stage) const { return barriers + 16 * stage + 8; }
+
+    INLINE void make(u32 boxes) const {
+        if (threadIdx.x == 0) {
+            for (u32 stage = 0; stage < STAGES; stage++) {
+                make_barrier(filled(stage), boxes);
+                make_barrier(used_up(stage), WIDE_THREADS / 128);
+            }
+            asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         }
+        __syncthreads();
     }
-    // A lane's words are two columns each of four matrices of eight tokens and eight columns.
-    INLINE void store(u32 stage) const {
-        u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-        u32 to = stage + ((warp % 4 * 4 + lane / 8) * G + warp / 4) * 128 + lane % 8 * 16;
-#pragma unroll
-        for (u32 i = 0; i < COUNT; i++) {
-            asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to + i * 256),
-                         "r"(words[i].x), "r"(words[i].y), "r"(words[i].z), "r"(words[i].w)
-                         : "memory");
+    // A warp's box of the i-th of the block's chunks, by one of its threads.
+    INLINE void fill(const TokenMap& map, u32 token, u32 chunk, u32 i) const {
+        u32 stage = i % STAGES, box = box_of_warp(), half = box % 2, tokens = box / 2 * 32;
+        await(used_up(stage), i / STAGES & 1 ^ 1);
+        arrive_expecting(filled(stage), BOX);
+        copy_box(at(stage) + half * G * 8 * 128 + tokens * 128, map, chunk * CHUNK + 64 * half, token + tokens, filled(stage));
+    }
+    // Which box of a chunk the warp brings: the boxes are spread over both groups, so that none falls behind.
+    static INLINE u32 box_of_warp() { return (threadIdx.x >> 5) % 4 * 2 + (threadIdx.x >> 7); }
+    INLINE void free(u32 stage) const {
+        if (threadIdx.x % 128 == 0) {
+            arrive(used_up(stage));
         }
-        // What was written is for tensor cores to read.
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     }
 };
 
@@ -170,8 +207,32 @@ template <int G> INLINE void write_wide(const Product& p, u32 tile, u32 first, c
     }
 }
 
-// A thread's sums of the leaves that it has, in shared memory between leaves.
-template <int G> struct Sums {
+// A thread's sums of the leaves that it has, in registers, or in shared memory where registers are for more blocks.
+template <int G, bool IN_SHARED> struct Sums;
+template <int G> struct Sums<G, false> {
+    float of_thread[G][4] = {};
+
+    INLINE Sums(void*) {}
+    INLINE void add(const float (&leaf)[G][4]) {
+#pragma unroll
+        for (u32 n = 0; n < G; n++) {
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                of_thread[n][i] += leaf[n][i];
+            }
+        }
+    }
+    INLINE void read(float (&sums)[G][4]) const {
+#pragma unroll
+        for (u32 n = 0; n < G; n++) {
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                sums[n][i] = of_thread[n][i];
+            }
+        }
+    }
+};
+template <int G> struct Sums<G, true> {
     float4* of_thread;
 
     INLINE Sums(void* shared) : of_thread((float4*)shared + threadIdx.x) {
@@ -198,23 +259,35 @@ template <int G> struct Sums {
 
 // 128 rows, G times eight tokens, and all leaves or some; a warp takes 16 rows.
 // grid: groups of tokens, rows over 128, parts of the leaves.
-template <int G> INLINE void wide(const Product& p) {
-    constexpr u32 STAGE = G * 8 * CHUNK * 2;
-    // Tokens are loaded two chunks ahead, where registers hold them.
-    constexpr bool AHEAD = G != 8;
-    extern __shared__ __align__(128) u8 shared[]; // Of tokens [2][CHUNK / 8][G][8][8], of sums [G][threads][4].
+template <int G, int STAGES, bool SUMS_IN_SHARED> INLINE void wide(const Product& p, const TokenMap& map) {
+    extern __shared__ u8 shared[]; // From a multiple of 1024 on: tokens [STAGES][two times 64 columns][G][8][64], and the sums.
+    __shared__ __align__(16) u64 barriers[2 * STAGES];
+    u8* aligned = shared + (0u - shared_address(shared)) % 1024;
+    Stages<G, STAGES> stages{shared_address(aligned), shared_address(barriers)};
     u32 tile = blockIdx.y * (WIDE_ROWS / 16) + (threadIdx.x >> 5), first = blockIdx.x * G * 8;
     u32 block = blockIdx.y * gridDim.x + blockIdx.x, chunks = (p.cols + CHUNK - 1) / CHUNK;
     u32 leaf = blockIdx.z * LEAVES / p.splits, end_leaf = (blockIdx.z + 1) * LEAVES / p.splits;
-    u32 chunk = leaf * chunks / LEAVES, end = end_leaf * chunks / LEAVES;
+    u32 first_chunk = leaf * chunks / LEAVES, count = end_leaf * chunks / LEAVES - first_chunk;
     Rows rows = rows_of(min_u(tile, (p.rows + 15) / 16 - 1), p.cols);
-    Raw upper, lower;
-    if (chunk < end) {
-        load_rows(p.planes, rows, chunk, upper, lower);
+    Raw upper{}, lower{};
+    if (count > 0) {
+        load_rows(p.planes, rows, first_chunk, upper, lower);
     }
+    u32 boxes = (min_u(p.tokens - first, G * 8) + 31) / 32 * 2;
+    stages.make(boxes);
     await_previous();
-    Pieces<G> pieces(p, first);
-    Sums<G> sums(shared + 2 * STAGE);
+    bool brings = threadIdx.x % 32 == 0 && stages.box_of_warp() < boxes;
+    auto fill = [&](u32 i) {
+        if (brings && i < count) {
+            stages.fill(map, first, first_chunk + i, i);
+        }
+    };
+    // What others wrote is for the copy engine to read.
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+    for (u32 i = 0; i < stages.AHEAD; i++) {
+        fill(i);
+    }
+    Sums<G, SUMS_IN_SHARED> sums(aligned + STAGES * stages.BYTES);
     float products[G][4] = {};
     auto end_of_leaf = [&] {
         if (p.splits == 1) {
@@ -228,46 +301,26 @@ template <int G> INLINE void wide(const Product& p) {
         }
         leaf++;
     };
-    u32 stage = (u32)__cvta_generic_to_shared(shared), other = stage + STAGE;
-    if (chunk < end) {
-        pieces.load(chunk);
-        pieces.store(stage);
-    }
-    if (AHEAD && chunk + 1 < end) {
-        pieces.load(chunk + 1);
-    }
-    __syncthreads();
-#pragma unroll(AHEAD ? 2 : 1)
-    for (; chunk < end; chunk++) {
+#pragma unroll 1
+    for (u32 i = 0; i < count; i++) {
         Prepared of_upper = prepare(upper), of_lower = prepare(lower);
-        bool is_more = chunk + 1 < end;
-        if constexpr (AHEAD) {
-            pieces.store(other);
-            load_rows(p.planes, rows, min_u(chunk + 1, end - 1), upper, lower);
-            pieces.load(min_u(chunk + 2, end - 1));
-        } else if (is_more) {
-            load_rows(p.planes, rows, chunk + 1, upper, lower);
-            pieces.load(chunk + 1);
-        }
-        while (chunk == (leaf + 1) * chunks / LEAVES) {
+        load_rows(p.planes, rows, first_chunk + min_u(i + 1, count - 1), upper, lower);
+        while (first_chunk + i == (leaf + 1) * chunks / LEAVES) {
             end_of_leaf();
         }
-        step_wide<0>(products, of_upper, of_lower, stage);
-        step_wide<1>(products, of_upper, of_lower, stage);
-        step_wide<2>(products, of_upper, of_lower, stage);
-        step_wide<3>(products, of_upper, of_lower, stage);
-        step_wide<4>(products, of_upper, of_lower, stage);
-        step_wide<5>(products, of_upper, of_lower, stage);
-        step_wide<6>(products, of_upper, of_lower, stage);
-        step_wide<7>(products, of_upper, of_lower, stage);
-        if (!AHEAD && is_more) {
-            pieces.store(other);
-        }
-        wide_wait(products);
-        __syncthreads();
-        u32 used = stage;
-        stage = other;
-        other = used;
+        u32 stage = i % STAGES, tokens = stages.at(stage);
+        await(stages.filled(stage), i / STAGES & 1);
+        step_wide<0>(products, of_upper, of_lower, tokens);
+        step_wide<1>(products, of_upper, of_lower, tokens);
+        step_wide<2>(products, of_upper, of_lower, tokens);
+        step_wide<3>(products, of_upper, of_lower, tokens);
+        step_wide<4>(products, of_upper, of_lower, tokens);
+        step_wide<5>(products, of_upper, of_lower, tokens);
+        step_wide<6>(products, of_upper, of_lower, tokens);
+        step_wide<7>(products, of_upper, of_lower, tokens);
+        fill(i + stages.AHEAD);
+        await_sums(products);
+        stages.free(stage);
     }
     while (leaf < end_leaf) {
         end_of_leaf();
@@ -280,12 +333,17 @@ template <int G> INLINE void wide(const Product& p) {
     write_wide(p, tile, first, products);
 }
 
-// Blocks of 64 tokens share a multiprocessor where registers allow.
+// Blocks of up to 64 tokens share a multiprocessor where registers allow.
 #ifdef FLOATS
 #define WIDE_BLOCKS 1
 #else
 #define WIDE_BLOCKS 2
 #endif
-KERNEL __launch_bounds__(WIDE_THREADS, WIDE_BLOCKS) product_wide_32(Product p) { wide<4>(p); }
-KERNEL __launch_bounds__(WIDE_THREADS, WIDE_BLOCKS) product_wide_64(Product p) { wide<8>(p); }
-KERNEL __launch_bounds__(WIDE_THREADS, 1) product_wide_128(Product p) { wide<16>(p); }
+#define WIDE(TOKENS, STAGES, BLOCKS, SUMS_IN_SHARED)                                                                              \
+    KERNEL __launch_bounds__(WIDE_THREADS, BLOCKS)                                                                                \
+        product_wide_##TOKENS(const __grid_constant__ Product p, const __grid_constant__ TokenMap map) {                          \
+        wide<TOKENS / 8, STAGES, SUMS_IN_SHARED>(p, map);                                                                         \
+    }
+WIDE(32, 8, WIDE_BLOCKS, false)
+WIDE(64, 4, WIDE_BLOCKS, true)
+WIDE(128, 6, 1, false)

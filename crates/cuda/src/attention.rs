@@ -2,6 +2,7 @@
 
 use model::{AttentionOp, BatchLimits, QkvShape};
 
+use crate::buffer::Half;
 use crate::kv_cache::CudaKvCache;
 use crate::plan::{CudaPlan, Section};
 
@@ -166,7 +167,7 @@ pub(crate) fn fused_parameters(
     (rows, spread): (Rows, &Spread),
     (qkv, sinks): (u64, u64),
     cache: &CudaKvCache,
-    ((out, half_out), half_stride): ((u64, u64), usize),
+    (out, half): (u64, Half),
 ) -> [u64; 18] {
     let [k, v] = cache.pages(op, plan);
     let QkvShape { num_heads, num_kv_heads, head_dim } = op.shape;
@@ -186,14 +187,14 @@ pub(crate) fn fused_parameters(
         v,
         sinks,
         out,
-        half_out,
+        half.address,
         partials,
         singles,
         runs,
         words(num_heads, num_kv_heads),
         words(head_dim, counts.page_size),
         words(counts.max_blocks, spread.splits.unwrap_or(1)),
-        words(half_stride, window(op)),
+        u64::from(half.shape) | words(0, window(op)),
         floats(op.scale, op.softcap.unwrap_or(0.0)),
         words(room.keys, usize::from(room.is_apart)),
     ]
@@ -209,8 +210,8 @@ pub(crate) struct ReferenceInputs {
     pub scores: u64,
     /// Columns of a head's scores.
     pub context: usize,
-    pub out: (u64, u64),
-    pub half_stride: usize,
+    pub out: u64,
+    pub half: Half,
 }
 
 /// `struct Reference`.
@@ -226,12 +227,12 @@ pub(crate) fn reference_parameters(op: AttentionOp, plan: &CudaPlan, inputs: &Re
         inputs.pages,
         inputs.sinks,
         inputs.scores,
-        inputs.out.0,
-        inputs.out.1,
+        inputs.out,
+        inputs.half.address,
         words(num_heads, num_kv_heads),
         words(head_dim, counts.page_size),
         words(counts.max_blocks, inputs.context),
-        words(inputs.half_stride, window(op)),
+        u64::from(inputs.half.shape) | words(0, window(op)),
         words(usize::from(inputs.is_half), 0) | scale,
         floats(op.softcap.unwrap_or(0.0), 0.0),
     ]

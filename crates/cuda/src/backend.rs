@@ -15,7 +15,7 @@ use pack::TILE_ROWS;
 use crate::attention::{
     MAX_HEAD_DIM, ReferenceInputs, RowRoom, Rows, Spread, fused_parameters, reference_parameters, words,
 };
-use crate::buffer::CudaBuffer;
+use crate::buffer::{CudaBuffer, Half, HalfOrder};
 use crate::cards::Card;
 use crate::driver::{Arg, Context, HostWords, Kernel};
 use crate::experts::{CudaExperts, CudaRoutes, check_experts};
@@ -104,7 +104,7 @@ impl CudaBackend {
     fn launch_with(&self, kernel: &Kernel, grid: [usize; 3], shared_bytes: u32, args: &[Arg<'_>]) {
         let grid = grid.map(|blocks| u32::try_from(blocks).expect("grids fit 32 bits"));
         if let Err(error) = self.context.launch(kernel, grid, shared_bytes, args) {
-            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            self.fail(error);
         }
     }
 
@@ -129,12 +129,34 @@ impl CudaBackend {
         Ok(kernels)
     }
 
-    /// The address of a product's input in f16.
-    fn half_of(&self, x: &CudaBuffer) -> u64 {
-        x.half(&self.context, |values, half| {
-            let args = [values.into(), half.into(), x.cols.into(), x.half_stride().into()];
+    /// A product's input in f16, in this order or in any; none when the card refuses.
+    fn half_of(&self, x: &CudaBuffer, order: Option<HalfOrder>) -> Option<Half> {
+        let half = x.half(&self.context, order, |values, half| {
+            let args = [values.into(), half.address.into(), x.cols.into(), half.shape.into()];
             self.launch(&self.rows.copy_to_half, [x.rows, x.cols.div_ceil(256), 1], &args);
-        })
+        });
+        self.done(half)
+    }
+
+    /// Where so many rows of a buffer are written, and their f16 copy, in the order that the product of as many takes; none when the
+    /// card refuses.
+    fn write_both(&self, buffer: &CudaBuffer, rows: usize) -> Option<(u64, Half)> {
+        let order = if self.takes_wide(rows) { HalfOrder::BySteps } else { HalfOrder::ByLanes };
+        self.done(buffer.write_both(order))
+    }
+
+    /// What the card did, or none: the next wait reports why.
+    fn done<T>(&self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.fail(error)).ok()
+    }
+
+    /// Whether the kernels of `wide.cuh` take a product of so many tokens.
+    fn takes_wide(&self, tokens: usize) -> bool {
+        self.leaves.is_some() && tokens > WIDE_FROM
+    }
+
+    fn fail(&self, error: Error) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 
     fn each_element(&self, kernel: &Kernel, rows: usize, x: &CudaBuffer, parameter: Arg<'_>) {
@@ -157,15 +179,15 @@ impl CudaBackend {
             assert_eq!((buffer.cols, weight.cols), (x.cols, x.cols), "rms_norm: columns");
         }
         let values = if delta.is_some() { x.write() } else { x.read() };
-        let (out_values, half) = out.write_both();
+        let Some((out_values, half)) = self.write_both(out, rows) else { return };
         let args = [
             values.into(),
             delta.map_or(0, CudaBuffer::read).into(),
             weight.read().into(),
             out_values.into(),
-            half.into(),
+            half.address.into(),
             x.cols.into(),
-            out.half_stride().into(),
+            half.shape.into(),
             eps.into(),
         ];
         self.launch(&self.rows.rms_norm, [rows, 1, 1], &args);
@@ -174,7 +196,7 @@ impl CudaBackend {
     /// How a kernel of `wide.cuh` takes a product, if one does.
     fn wide<'a>(&self, shape: &ProductShape<'a>, tokens: usize) -> Option<Wide<'a>> {
         let Products::Tensor { wide, .. } = &shape.kernels.products else { return None };
-        if tokens <= WIDE_FROM {
+        if !self.takes_wide(tokens) {
             return None;
         }
         let (size, kernel) = wide.iter().find(|(size, _)| tokens <= *size).or(wide.last())?;
@@ -193,8 +215,14 @@ impl CudaBackend {
         out: &CudaBuffer,
     ) {
         let is_float = matches!(shape.kernels.products, Products::Floats(_));
-        let half = if is_float { 0 } else { self.half_of(x) };
         let wide = if pairs.is_some() { None } else { self.wide(shape, tokens) };
+        let order = match (pairs, wide) {
+            (Some(_), _) => None,
+            (None, Some(_)) => Some(HalfOrder::BySteps),
+            (None, None) => Some(HalfOrder::ByLanes),
+        };
+        let half = if is_float { Some(Half::default()) } else { self.half_of(x, order) };
+        let Some(half) = half else { return };
         let (leaves, arrivals) = self.leaves.as_ref().map_or((0, 0), Leaves::addresses);
         let planes = shape.planes.addresses();
         let of_expert = shape.planes.words();
@@ -210,13 +238,13 @@ impl CudaBackend {
             of_expert[2],
             of_expert[3],
             x.read(),
-            half,
+            half.address,
             bias.map_or(0, CudaBuffer::read),
             out.write(),
             order,
             groups,
             words(shape.rows, shape.cols),
-            words(x.half_stride(), tokens),
+            u64::from(half.shape) | words(0, tokens),
             words(out.cols, shape.out_first),
             words(pairs.map_or(1, |pairs| pairs.per_row), wide.map_or(1, |wide| wide.splits)),
             leaves,
@@ -225,7 +253,9 @@ impl CudaBackend {
         let tiles = shape.rows.div_ceil(TILE_ROWS);
         let parameters = Arg::Struct(&parameters);
         if let Some(wide) = wide {
-            self.launch(wide.kernel, wide.grid, &[parameters]);
+            if let Some(map) = self.done(x.map()) {
+                self.launch(wide.kernel, wide.grid, &[parameters, Arg::Struct(map.words())]);
+            }
             return;
         }
         match (&shape.kernels.products, pairs) {
@@ -519,7 +549,7 @@ impl Backend for CudaBackend {
         out.check_rows(tokens);
         assert_eq!((qkv.cols, out.cols), (op.shape.cols(), op.shape.q_cols()), "attention: columns");
         let inputs = (qkv.read(), sinks.map_or(0, CudaBuffer::read));
-        let outputs = (out.write_both(), out.half_stride());
+        let Some(outputs) = self.write_both(out, tokens) else { return };
         let launch = |kernel: &Kernel, rows: Rows, spread: &Spread, shared_bytes: u32| {
             let parameters = fused_parameters(op, plan, (rows, spread), inputs, cache, outputs);
             let parameters = [Arg::Struct(&parameters)];
@@ -592,20 +622,22 @@ impl Backend for CudaBackend {
         out: &mut CudaBuffer,
     ) {
         let context = check_scores(plan, op, scores);
-        out.check_rows(plan.counts().num_tokens);
+        let tokens = plan.counts().num_tokens;
+        out.check_rows(tokens);
         assert_eq!(out.cols, op.shape.q_cols(), "attention_values: columns");
         let [_, pages] = cache.pages(op, plan);
+        let Some((out, half)) = self.write_both(out, tokens) else { return };
         let inputs = ReferenceInputs {
             pages,
             is_half: cache.is_half(),
             scores: scores.read(),
             context,
-            out: out.write_both(),
-            half_stride: out.half_stride(),
+            out,
+            half,
             ..ReferenceInputs::default()
         };
         let parameters = reference_parameters(op, plan, &inputs);
-        let grid = [plan.counts().num_tokens, op.shape.num_heads, 1];
+        let grid = [tokens, op.shape.num_heads, 1];
         self.launch(&self.rows.attention_values, grid, &[Arg::Struct(&parameters)]);
     }
 
@@ -618,13 +650,13 @@ impl Backend for CudaBackend {
             Activation::GeluTanh => 1,
             Activation::ClampedSwiglu => 2,
         };
-        let (values, half) = out.write_both();
+        let Some((values, half)) = self.write_both(out, rows) else { return };
         let args = [
             gate_up.read().into(),
             values.into(),
-            half.into(),
+            half.address.into(),
             out.cols.into(),
-            out.half_stride().into(),
+            half.shape.into(),
             act.into(),
         ];
         self.launch(&self.rows.gated, [rows, out.cols.div_ceil(256), 1], &args);
@@ -725,14 +757,14 @@ impl Backend for CudaBackend {
         x.check_rows(plan.counts().num_tokens);
         out.check_rows(rows);
         assert_eq!(out.cols, x.cols, "gather_rows: columns");
-        let (values, half) = out.write_both();
+        let Some((values, half)) = self.write_both(out, rows) else { return };
         let args = [
             plan.section(Section::WantedRows).into(),
             x.read().into(),
             values.into(),
-            half.into(),
+            half.address.into(),
             x.cols.into(),
-            out.half_stride().into(),
+            half.shape.into(),
         ];
         self.launch(&self.rows.gather_rows, [x.cols.div_ceil(256), rows, 1], &args);
     }

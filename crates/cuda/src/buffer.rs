@@ -5,10 +5,27 @@ use std::sync::{Arc, OnceLock};
 
 use model::{BufferRole, Result};
 
-use crate::driver::{Context, Memory};
+use crate::driver::{Context, Memory, TokenMap};
 
 /// Columns that a row of the f16 copy is padded to: what a kernel multiplies at a time.
 const CHUNK: usize = 128;
+
+/// How a row of the f16 copy lies (`activation_at` in `common.cuh`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HalfOrder {
+    /// What a lane reads is together.
+    ByLanes,
+    /// What tensor cores read from shared memory is together: for the kernels of `wide.cuh`.
+    BySteps,
+}
+
+/// The f16 copy, as a kernel takes it: its address, 0 if there is none, and its shape.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Half {
+    pub address: u64,
+    /// Elements of a row, and the order of its columns in the highest bit (`BY_STEPS`).
+    pub shape: u32,
+}
 
 /// f32 values, `[rows, cols]`.
 pub struct CudaBuffer {
@@ -16,8 +33,12 @@ pub struct CudaBuffer {
     pub(crate) cols: usize,
     values: Memory,
     half: OnceLock<Memory>,
+    /// Of the f16 copy, made when a kernel first takes it.
+    map: OnceLock<TokenMap>,
     /// Whether the f16 copy is that of the values.
     is_half_current: AtomicBool,
+    /// Whether it lies by steps.
+    is_by_steps: AtomicBool,
 }
 
 impl CudaBuffer {
@@ -33,7 +54,15 @@ impl CudaBuffer {
             BufferRole::MatmulInput => OnceLock::from(Memory::new(context, what, half_bytes(rows, cols))?),
             BufferRole::Values => OnceLock::new(),
         };
-        Ok(Self { rows, cols, values, half, is_half_current: AtomicBool::new(false) })
+        Ok(Self {
+            rows,
+            cols,
+            values,
+            half,
+            map: OnceLock::new(),
+            is_half_current: AtomicBool::new(false),
+            is_by_steps: AtomicBool::new(false),
+        })
     }
 
     /// Bytes on the card.
@@ -70,30 +99,68 @@ impl CudaBuffer {
         self.values.address()
     }
 
-    /// The addresses of values that are written together with their f16 copy, which is null if there is none.
-    pub(crate) fn write_both(&self) -> (u64, u64) {
+    /// The address of values that are written together with their f16 copy, and the copy, in this order.
+    pub(crate) fn write_both(&self, order: HalfOrder) -> Result<(u64, Half)> {
+        if let Some(half) = self.half.get() {
+            self.arrange(half, order)?;
+        }
         self.is_half_current.store(true, Ordering::Relaxed);
-        (self.values.address(), self.half.get().map_or(0, Memory::address))
+        Ok((self.values.address(), self.half_as(order)))
     }
 
-    /// The address of the f16 copy, which `copy(values, copy)` makes if it is not current.
-    pub(crate) fn half(&self, context: &Arc<Context>, copy: impl FnOnce(u64, u64)) -> u64 {
+    /// The f16 copy, in this order or, without one, in any; `copy(values, copy)` makes it if it is not there.
+    pub(crate) fn half(
+        &self,
+        context: &Arc<Context>,
+        order: Option<HalfOrder>,
+        copy: impl FnOnce(u64, Half),
+    ) -> Result<Half> {
         let mut is_current = self.is_half_current.load(Ordering::Relaxed);
-        let half = self.half.get_or_init(|| {
+        if self.half.get().is_none() {
             is_current = false;
-            let bytes = half_bytes(self.rows, self.cols);
-            Memory::new(context, "activations in f16", bytes).expect("inputs from the host are small")
-        });
-        if !is_current {
-            copy(self.values.address(), half.address());
+            let memory = Memory::new(context, "activations in f16", half_bytes(self.rows, self.cols))?;
+            self.half.get_or_init(|| memory);
+        }
+        let order = order.unwrap_or(self.order());
+        if !is_current || order != self.order() {
+            self.arrange(self.half.get().expect("made above"), order)?;
+            copy(self.values.address(), self.half_as(order));
             self.is_half_current.store(true, Ordering::Relaxed);
         }
-        half.address()
+        Ok(self.half_as(order))
     }
 
-    /// Elements of a row of the f16 copy.
-    pub(crate) fn half_stride(&self) -> usize {
-        half_stride(self.cols)
+    /// How the copy engine reads the f16 copy, which must be there.
+    pub(crate) fn map(&self) -> Result<&TokenMap> {
+        if self.map.get().is_none() {
+            let half = self.half.get().expect("a product's input has a copy in f16");
+            let map = TokenMap::new(half, (self.rows, half_stride(self.cols)))?;
+            self.map.get_or_init(|| map);
+        }
+        Ok(self.map.get().expect("made above"))
+    }
+
+    fn order(&self) -> HalfOrder {
+        match self.is_by_steps.load(Ordering::Relaxed) {
+            true => HalfOrder::BySteps,
+            false => HalfOrder::ByLanes,
+        }
+    }
+
+    /// Makes what will be written in this order be all that is not zero.
+    fn arrange(&self, half: &Memory, order: HalfOrder) -> Result<()> {
+        // Columns up to a whole chunk lie elsewhere in the other order.
+        if order != self.order() && !self.cols.is_multiple_of(CHUNK) {
+            half.clear()?;
+        }
+        self.is_by_steps.store(order == HalfOrder::BySteps, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn half_as(&self, order: HalfOrder) -> Half {
+        let by_steps = if order == HalfOrder::BySteps { 1 << 31 } else { 0 };
+        let stride = u32::try_from(half_stride(self.cols)).expect("sizes fit 32 bits");
+        Half { address: self.half.get().map_or(0, Memory::address), shape: stride | by_steps }
     }
 
     /// # Panics

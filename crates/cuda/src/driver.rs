@@ -259,9 +259,7 @@ impl Memory {
             result => call("allocating memory", result)?,
         }
         let this = Self { context: Arc::clone(context), address, bytes };
-        // SAFETY: writes the memory just made, in the order of the queue that all of its users are in.
-        let result = unsafe { sys::cuMemsetD8Async(address, 0, bytes, context.queue) };
-        call("clearing memory", result)?;
+        this.clear()?;
         Ok(this)
     }
 
@@ -273,6 +271,14 @@ impl Memory {
     /// Its address on the card.
     pub fn address(&self) -> u64 {
         self.address
+    }
+
+    /// Queues zeros for all of it.
+    pub fn clear(&self) -> Result<()> {
+        self.context.enter()?;
+        // SAFETY: writes the memory alone, in the order of the queue that all of its users are in.
+        let result = unsafe { sys::cuMemsetD8Async(self.address, 0, self.bytes, self.context.queue) };
+        call("clearing memory", result)
     }
 
     /// Queues a copy of `words` to the memory, `offset` bytes from its start. They are not needed when it returns.
@@ -298,6 +304,51 @@ impl Drop for Memory {
             // SAFETY: nobody else has the address; the driver waits for the kernels that use it.
             unsafe { sys::cuMemFree_v2(self.address) };
         }
+    }
+}
+
+/// How the card's copy engine reads boxes of a matrix of halves (compute capability 9.0).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TokenMap(sys::CUtensorMap);
+
+impl TokenMap {
+    /// Halves of a row, and rows, of a box (`copy_box` in `wide.cuh`).
+    const BOX: [u32; 2] = [64, 32];
+
+    /// Of `rows x cols` halves in `memory`.
+    ///
+    /// # Panics
+    /// When they are not in it.
+    pub fn new(memory: &Memory, (rows, cols): (usize, usize)) -> Result<Self> {
+        assert!(2 * rows * cols <= memory.bytes, "a map of {rows} x {cols} halves");
+        let mut map = MaybeUninit::uninit();
+        let (dims, strides, steps) = ([cols as u64, rows as u64], [2 * cols as u64], [1, 1]);
+        // SAFETY: the driver reads as many numbers as the map has dimensions (one less of strides) and writes the map, which holds
+        // the address alone.
+        let result = unsafe {
+            sys::cuTensorMapEncodeTiled(
+                map.as_mut_ptr(),
+                sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+                dims.len() as u32,
+                memory.address as *mut c_void,
+                dims.as_ptr(),
+                strides.as_ptr(),
+                Self::BOX.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        };
+        call("describing a matrix to the copy engine", result)?;
+        // SAFETY: written, as the call succeeded.
+        Ok(Self(unsafe { map.assume_init() }))
+    }
+
+    /// The words of a kernel's parameter.
+    pub fn words(&self) -> &[u64] {
+        &self.0.opaque
     }
 }
 

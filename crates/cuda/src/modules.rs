@@ -193,9 +193,10 @@ pub(crate) fn has_wide_kernels(capability: (u32, u32)) -> bool {
     capability == (9, 0)
 }
 
-/// Dynamic memory of a block of a kernel of `wide.cuh`: two stages of 128 halves a token, and 128 sums a token.
-fn wide_bytes(tokens: u32) -> u32 {
-    tokens * (2 * 128 * 2 + 128 * 4)
+/// Dynamic memory of a block of a kernel of `wide.cuh`: stages of 128 halves a token, from a multiple of 1024 on, and 128 sums a
+/// token where they are not in registers.
+fn wide_bytes(tokens: u32, stages: u32, are_sums_shared: bool) -> u32 {
+    1024 + tokens * (stages * 128 * 2 + if are_sums_shared { 128 * 4 } else { 0 })
 }
 
 impl FormatKernels {
@@ -211,12 +212,16 @@ impl FormatKernels {
                 (64, module.kernel(c"product_64", 256, 0)?),
             ];
             let many = module.kernel(c"product_many", 256, MANY_BYTES)?;
-            let wide = |name, tokens: u32| -> Result<_> {
-                Ok((tokens as usize, module.kernel(name, 256, wide_bytes(tokens))?))
+            let wide = |(name, tokens, bytes): (_, usize, _)| -> Result<_> {
+                Ok((tokens, module.kernel(name, 256, bytes)?))
             };
             let wide = if has_wide_kernels(capability) {
-                let sizes = [(c"product_wide_32", 32), (c"product_wide_64", 64), (c"product_wide_128", 128)];
-                sizes.into_iter().map(|(name, tokens)| wide(name, tokens)).collect::<Result<_>>()?
+                let kernels = [
+                    (c"product_wide_32", 32, wide_bytes(32, 8, false)),
+                    (c"product_wide_64", 64, wide_bytes(64, 4, true)),
+                    (c"product_wide_128", 128, wide_bytes(128, 6, false)),
+                ];
+                kernels.into_iter().map(wide).collect::<Result<_>>()?
             } else {
                 Vec::new()
             };

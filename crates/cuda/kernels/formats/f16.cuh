@@ -2,7 +2,7 @@
 #define FLOATS
 #define RESULT_SCALE (1.0f / HALF_SCALE)
 struct Raw { uint4 q[4]; };
-INLINE Raw load(const Planes& p, u64 tile, u32 lane, u64) {
+INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32) {
     const uint4* q = (const uint4*)p.quants + tile * 128 + lane;
     return {{stream(q), stream(q + 32), stream(q + 64), stream(q + 96)}};
 }

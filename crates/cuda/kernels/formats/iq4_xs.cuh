@@ -1,7 +1,7 @@
 // IQ4_XS: LEVELS[q] * (d * sc); the levels are raised by 128.
 #define OFFSET 128
 struct Raw { uint4 q; u32 scale, factors; };
-INLINE Raw load(const Planes& p, u64 tile, u32 lane, u64 super_index) {
+INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32 super_index) {
     return {quads(p, tile, lane), scale_byte(p, tile, lane), super(p, super_index)};
 }
 INLINE Affine affine(const Raw& r) { return one(low_half(r.factors) * signed_byte(r.scale)); }

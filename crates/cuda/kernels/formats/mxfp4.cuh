@@ -1,7 +1,7 @@
 // MXFP4: LEVELS[q] * 2^(e - 128), the levels being twice the floats E2M1, raised by 128.
 #define OFFSET 128
 struct Raw { uint4 q; u32 scale; };
-INLINE Raw load(const Planes& p, u64 tile, u32 lane, u64) { return {quads(p, tile, lane), scale_byte(p, tile, lane)}; }
+INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32) { return {quads(p, tile, lane), scale_byte(p, tile, lane)}; }
 INLINE Affine affine(const Raw& r) {
     // The two smallest are subnormal.
     return one(__uint_as_float(r.scale < 2 ? 0x00200000u << r.scale : (r.scale - 1) << 23));

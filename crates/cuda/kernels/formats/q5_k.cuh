@@ -1,7 +1,7 @@
 // Q5_K: q * (d * sc) - dmin * min.
 #define OFFSET 0
 struct Raw { uint4 q; u32 high, scale, factors; };
-INLINE Raw load(const Planes& p, u64 tile, u32 lane, u64 super_index) {
+INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32 super_index) {
     return {quads(p, tile, lane), high_word(p, tile, lane), scale_half(p, tile, lane), super(p, super_index)};
 }
 INLINE Affine affine(const Raw& r) {

@@ -1,7 +1,7 @@
 // Q8_0: (q - 128) * d, the quants being raised to be unsigned. Words 0 .. 3 of all lanes, then the next four.
 #define OFFSET 128
 struct Raw { uint4 q0, q1; u32 scale; };
-INLINE Raw load(const Planes& p, u64 tile, u32 lane, u64) {
+INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32) {
     const uint4* q = (const uint4*)p.quants + tile * 64 + lane;
     return {stream(q), stream(q + 32), scale_half(p, tile, lane)};
 }
