@@ -8,14 +8,15 @@ use gguf::TensorView;
 use model::math::exp;
 use model::{
     Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, BufferShape, Error, ExpertOp, KvShape,
-    Layout, Linear, ModelSpec, NO_INDEX, Peaks, QkvShape, Read, Result, RopeOp, RopeStyle, RoutesShape,
-    Routing, SharedOutput,
+    Layout, Linear, ModelSpec, NO_INDEX, Peaks, QkvShape, Rank, Read, Result, RopeOp, RopeStyle, RoutesShape,
+    Routing, Shards, SharedOutput,
 };
 
 use crate::activations::{ActBlock, Activations, ByteBlock, Quantized, WideBlock};
 use crate::attention::{Attention, CpuPlan, scratch_len};
 use crate::disjoint::Disjoint;
 use crate::experts::{CpuExperts, CpuRoutes};
+use crate::group::Place;
 use crate::kernels::{Isa, Kernels, KvElement, KvRows, MAX_HEAD_DIM, PageLayout, Reference};
 use crate::kv_cache::{CpuKvCache, LayerPages, Pages};
 use crate::matmul::{Input, Order, multiply, multiply_experts};
@@ -49,6 +50,8 @@ pub struct CpuBackend {
     activations: Activations,
     /// Quantised activations of the matmul under way; grown by `alloc`, never during a step.
     quantized: Mutex<Quantized>,
+    /// The place in a group, if there is one.
+    place: Option<Place>,
 }
 
 /// f32 values, `[rows, cols]`.
@@ -93,7 +96,16 @@ impl CpuBackend {
         }
         let pool =
             ThreadPool::new(threads).map_err(|error| Error::Device(format!("starting threads: {error}")))?;
-        Ok(Self { pool, kernels, activations: options.activations, quantized: Mutex::default() })
+        Ok(Self { pool, kernels, activations: options.activations, quantized: Mutex::default(), place: None })
+    }
+
+    /// A group of ranks, each with threads of its own, that run a model together.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn group(ranks: &[CpuOptions]) -> Result<Vec<Self>> {
+        let in_place = |(&options, place)| Ok(Self { place: Some(place), ..Self::new(options)? });
+        ranks.iter().zip(Place::all(ranks.len())).map(in_place).collect()
     }
 
     /// The instruction set in use.
@@ -319,6 +331,10 @@ impl Backend for CpuBackend {
     type Experts = CpuExperts;
     type Routes = CpuRoutes;
 
+    fn rank(&self) -> Rank {
+        self.place.as_ref().map_or(Rank::ONLY, Place::rank)
+    }
+
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
         spec.layers.iter().try_for_each(|layer| check_head_dim(layer.attn.head_dim))
     }
@@ -346,6 +362,11 @@ impl Backend for CpuBackend {
     fn alloc(&self, rows: usize, cols: usize, role: BufferRole) -> Result<CpuBuffer> {
         if role == BufferRole::MatmulInput {
             self.grow_activations(rows, cols)?;
+        }
+        if role == BufferRole::Part
+            && let Some(place) = &self.place
+        {
+            place.reserve(rows * cols)?;
         }
         self.upload_with(rows, cols, |_| {})
     }
@@ -377,16 +398,20 @@ impl Backend for CpuBackend {
         let routes = routes.map_or(0, CpuRoutes::bytes);
         let scratch = scratch_len(self.pool.num_threads(), &layout.kv);
         let limits = layout.limits;
+        // Two copies of the largest part for other ranks to read.
+        let parts = layout.buffers().filter(|shape| shape.role == BufferRole::Part);
+        let parts = 2 * parts.map(values).max().unwrap_or(0);
         // A row's four words, a sequence's block table.
         let plan = 4 * (5 * limits.max_tokens + limits.max_seqs * (limits.max_blocks + 2) + limits.num_pages);
         layout.buffers().map(values).sum::<u64>()
             + (blocks * self.block_bytes() + scratch * size_of::<f32>() + plan + routes) as u64
+            + parts
             + layout.kv.bytes()
     }
 
     fn plan(&self, batch: &Batch, plan: &mut CpuPlan) -> Result<()> {
         plan.copy_from(batch);
-        Ok(())
+        self.check_group()
     }
 
     fn embed(&self, plan: &CpuPlan, table: &CpuMatrix, out: &mut CpuBuffer) {
@@ -620,7 +645,30 @@ impl Backend for CpuBackend {
         });
     }
 
+    fn all_gather(&self, rows: usize, part: &CpuBuffer, shards: &Shards, out: &mut CpuBuffer) {
+        let place = self.place.as_ref().expect("a gather in a group");
+        assert_eq!(
+            (part.cols, out.cols),
+            (shards.of(place.rank().idx()).len(), shards.cols()),
+            "gather: columns"
+        );
+        part.check_rows(rows);
+        place.gather(&part.values[..rows * part.cols], shards, |columns, part| {
+            let width = columns.len();
+            self.for_rows(rows, out, |row, out| {
+                out[columns.clone()].copy_from_slice(&part[row * width..][..width]);
+            });
+        });
+    }
+
+    fn leave_group(&self, reason: &str) {
+        if let Some(place) = &self.place {
+            place.leave(reason);
+        }
+    }
+
     fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()> {
+        self.check_group()?;
         for Read { buffer, first_row, out } in reads {
             let first = *first_row * buffer.cols;
             out.copy_from_slice(&buffer.values[first..first + out.len()]);
@@ -685,6 +733,11 @@ impl CpuBackend {
             Activations::Bits8 => grow(&mut scratch.bytes, blocks),
             Activations::Bits16 => grow(&mut scratch.wide, blocks),
         }
+    }
+
+    /// Whether all ranks of the group are still there.
+    fn check_group(&self) -> Result<()> {
+        self.place.as_ref().map_or(Ok(()), Place::check)
     }
 
     /// Bytes of a block of quantised activations.

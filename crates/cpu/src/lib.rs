@@ -11,6 +11,7 @@ mod backend;
 pub mod check;
 mod disjoint;
 mod experts;
+mod group;
 mod heap;
 mod kernels;
 mod kv_cache;

@@ -52,7 +52,7 @@ impl CudaBuffer {
         let values = Memory::new(context, what, values_bytes(rows, cols))?;
         let half = match role {
             BufferRole::MatmulInput => OnceLock::from(Memory::new(context, what, half_bytes(rows, cols))?),
-            BufferRole::Values => OnceLock::new(),
+            BufferRole::Values | BufferRole::Part => OnceLock::new(),
         };
         Ok(Self {
             rows,
@@ -69,7 +69,7 @@ impl CudaBuffer {
     pub(crate) fn bytes(rows: usize, cols: usize, role: BufferRole) -> u64 {
         let half = match role {
             BufferRole::MatmulInput => Memory::rounded(half_bytes(rows, cols)),
-            BufferRole::Values => 0,
+            BufferRole::Values | BufferRole::Part => 0,
         };
         Memory::rounded(values_bytes(rows, cols)).saturating_add(half)
     }

@@ -35,7 +35,7 @@ impl Twin {
     pub fn of(role: BufferRole, cols: usize) -> Self {
         match role {
             BufferRole::MatmulInput if cols <= MAX_HALF_COLS => Self::Written,
-            BufferRole::Values | BufferRole::MatmulInput => Self::None,
+            BufferRole::Values | BufferRole::MatmulInput | BufferRole::Part => Self::None,
         }
     }
 

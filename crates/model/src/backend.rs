@@ -10,7 +10,7 @@ use gguf::TensorView;
 
 use crate::{
     Activation, AttentionSpec, Batch, BatchLimits, BufferRole, ExpertOp, KvShape, Layout, ModelSpec,
-    QkvShape, Result, RopeStyle, RoutesShape, Routing, SharedOutput,
+    QkvShape, Rank, Result, RopeStyle, RoutesShape, Routing, Shards, SharedOutput,
 };
 
 /// The attention of one layer, as operations take it.
@@ -109,6 +109,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Which experts the tokens of a step take in a layer, and their weights.
     type Routes: Send;
 
+    /// The device's place in its group, in which each runs a part of the same model.
+    fn rank(&self) -> Rank {
+        Rank::ONLY
+    }
     /// Refuses a model that the device cannot run.
     ///
     /// # Errors
@@ -284,6 +288,20 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn draw(&self, _plan: &Self::Plan, _x: &Self::Buffer, _out: &mut Self::Buffer) {
         unreachable!("a draw on a device that has none");
     }
+    /// `out[i] = [part of rank 0 | part of rank 1 | ..]` for the first `rows` rows, whose columns each rank has computed in a buffer
+    /// of the role [`Part`](crate::BufferRole::Part) by itself: those of rank `r` are [`Shards::of`]`(r)`. `out` may be the input of products.
+    ///
+    /// All ranks of a group allocate parts, and call this, in the same order, with the same rows and shards. Between two gathers of
+    /// one part there is always a gather of another. Never called by a device without a group.
+    ///
+    /// A gather ends, with whatever in `out`, when a rank has [left](Backend::leave_group) the group; [`plan`](Backend::plan) and
+    /// [`read_into`](Backend::read_into) then fail with its reason.
+    fn all_gather(&self, _rows: usize, _part: &Self::Buffer, _shards: &Shards, _out: &mut Self::Buffer) {
+        unreachable!("a gather on a device without a group");
+    }
+    /// Tells the group that this rank has failed, and why: it comes to no further gather. The first reason counts. A group that was left
+    /// stays so.
+    fn leave_group(&self, _reason: &str) {}
     /// Waits for the queue, even if nothing is wanted, and copies what is: the one wait of a step.
     fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()>;
 }

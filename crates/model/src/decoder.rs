@@ -4,15 +4,20 @@
 
 use gguf::Gguf;
 
-use crate::weights::{DecoderWeights, DenseFfn, ExpertFfn, Ffn, Layer};
+use crate::state::{ByWidth, Parts, RunState};
+use crate::weights::{DecoderWeights, ExpertFfn, Ffn, Layer};
 use crate::{
-    Activation, AttentionOp, Backend, BufferShape, ExpertInput, ExpertsLayout, ExpertsSpec, FfnSpec, Layout,
-    LlamaConfig, Result, RopeConfig, RopeOp, RopeTable, SharedOutput, StepSize, Temperature,
+    Activation, AttentionOp, Backend, ExpertInput, ExpertsSpec, FfnSpec, Linear, LlamaConfig, ModelShard,
+    Result, RopeConfig, RopeOp, RopeTable, Shards, SharedOutput, StepSize, Temperature,
 };
 
 /// A decoder-only transformer: weights on a device and the graph over them. Holds no state of any sequence.
+///
+/// On a rank of a group it has the rank's part of the weights, and all ranks run the one graph on the same batches.
 pub struct Decoder<B: Backend> {
     config: LlamaConfig,
+    /// The model as the device runs it: of a rank its part.
+    shard: ModelShard,
     weights: DecoderWeights<B>,
     /// The rotations of the model, each with its table, `[max_seq_len, dim]`.
     ropes: Vec<(RopeConfig, B::Buffer)>,
@@ -20,106 +25,6 @@ pub struct Decoder<B: Backend> {
     temperatures: Vec<(Temperature, B::Buffer)>,
     /// Each layer's index among the layers of the KV cache.
     kv_layers: Vec<usize>,
-}
-
-/// The activations of a step, made once for the largest batch. `T` tokens, `R` rows of the LM head, `W` wanted rows.
-pub struct RunState<B: Backend> {
-    hidden: B::Buffer,     // [T, hidden_size], the residual stream
-    normed: B::Buffer,     // [T, hidden_size]; in the end [W, hidden_size], the wanted rows
-    qkv: ByWidth<B>,       // [T, q_dim + 2 * kv_dim]
-    attended: ByWidth<B>,  // [T, q_dim]
-    projected: B::Buffer,  // [T, hidden_size]; in the end [W, hidden_size], the wanted rows before their norm
-    gate_up: ByWidth<B>,   // [T, 2 * inner]
-    activated: ByWidth<B>, // [T, inner]
-    experts: Option<ExpertState<B>>,
-    logits: B::Buffer,      // [R, vocab_size]
-    next_tokens: B::Buffer, // [R, 1]
-    scores: ByWidth<B>,     // [T, num_heads * max_seq_len], reference attention only
-    context: Option<usize>, // max_seq_len of reference attention
-}
-
-/// The activations of layers with experts. `P` pairs of a token and one of its experts.
-struct ExpertState<B: Backend> {
-    routes: B::Routes,
-    router: B::Buffer,                      // [T, num_experts]
-    gate_up: ByWidth<B>,                    // [P, 2 * inner]
-    activated: ByWidth<B>,                  // [P, inner]
-    outputs: B::Buffer,                     // [P, hidden_size]
-    shared: Option<(B::Buffer, B::Buffer)>, // [T, hidden_size] and [T, 1]
-}
-
-impl<B: Backend> ExpertState<B> {
-    fn new(backend: &B, layout: &ExpertsLayout) -> Result<Self> {
-        let alloc = |shape: BufferShape| backend.alloc(shape.rows, shape.cols, shape.role);
-        Ok(Self {
-            routes: backend.alloc_routes(layout.routes)?,
-            router: alloc(layout.router)?,
-            gate_up: ByWidth::new(backend, &layout.gate_up)?,
-            activated: ByWidth::new(backend, &layout.activated)?,
-            outputs: alloc(layout.outputs)?,
-            shared: match layout.shared {
-                Some((values, gate)) => Some((alloc(values)?, alloc(gate)?)),
-                None => None,
-            },
-        })
-    }
-}
-
-/// A buffer for each width that rows of one kind have in the layers.
-struct ByWidth<B: Backend>(Vec<(usize, B::Buffer)>);
-
-impl<B: Backend> ByWidth<B> {
-    fn new(backend: &B, shapes: &[BufferShape]) -> Result<Self> {
-        let buffer =
-            |shape: &BufferShape| Ok((shape.cols, backend.alloc(shape.rows, shape.cols, shape.role)?));
-        shapes.iter().map(buffer).collect::<Result<_>>().map(Self)
-    }
-
-    fn get(&mut self, cols: usize) -> &mut B::Buffer {
-        let found = self.0.iter_mut().find(|(width, _)| *width == cols);
-        &mut found.expect("the layout has a buffer for every width").1
-    }
-}
-
-impl<B: Backend> RunState<B> {
-    /// Makes the buffers of a layout.
-    ///
-    /// # Errors
-    /// When the device cannot hold them.
-    pub fn new(backend: &B, layout: &Layout) -> Result<Self> {
-        let alloc = |shape: BufferShape| backend.alloc(shape.rows, shape.cols, shape.role);
-        let by_width = |shapes: &[BufferShape]| ByWidth::new(backend, shapes);
-        Ok(Self {
-            hidden: alloc(layout.hidden)?,
-            normed: alloc(layout.normed)?,
-            qkv: by_width(&layout.qkv)?,
-            attended: by_width(&layout.attended)?,
-            projected: alloc(layout.projected)?,
-            gate_up: by_width(&layout.gate_up)?,
-            activated: by_width(&layout.activated)?,
-            experts: layout.experts.as_ref().map(|layout| ExpertState::new(backend, layout)).transpose()?,
-            logits: alloc(layout.logits)?,
-            next_tokens: alloc(layout.next_tokens)?,
-            scores: by_width(&layout.scores)?,
-            context: layout.reference_context,
-        })
-    }
-
-    /// `[A + L, vocab_size]` logits of the last [`Decoder::forward`].
-    pub fn logits(&self) -> &B::Buffer {
-        &self.logits
-    }
-
-    /// `[A, 1]` tokens that were chosen from the first logits.
-    pub fn next_tokens(&self) -> &B::Buffer {
-        &self.next_tokens
-    }
-
-    /// `[W, hidden_size]` hidden states of the last [`Decoder::forward`], normed: those that the logits were made of,
-    /// then those that were wanted themselves.
-    pub fn hidden_states(&self) -> &B::Buffer {
-        &self.normed
-    }
 }
 
 impl<B: Backend> Decoder<B> {
@@ -137,8 +42,9 @@ impl<B: Backend> Decoder<B> {
         config.validate()?;
         let spec = &config.spec;
         spec.check_against(&config.family.read(gguf)?)?;
-        backend.check_spec(spec)?;
-        let weights = DecoderWeights::load(backend, gguf, &config, &mut progress)?;
+        let shard = ModelShard::new(spec, backend.rank())?;
+        backend.check_spec(&shard.spec)?;
+        let weights = DecoderWeights::load(backend, gguf, &config, &shard, &mut progress)?;
         let table = |(&rope, factors): (&RopeConfig, &Option<Vec<f32>>)| {
             let table = RopeTable::new(&rope, factors.as_deref(), config.max_seq_len);
             Ok((rope, backend.upload(table.positions, table.dim, &table.values)?))
@@ -150,12 +56,17 @@ impl<B: Backend> Decoder<B> {
         };
         let temperatures = spec.temperatures().into_iter().map(factors).collect::<Result<_>>()?;
         let kv_layers = spec.kv_layers();
-        Ok(Self { config, weights, ropes, temperatures, kv_layers })
+        Ok(Self { config, shard, weights, ropes, temperatures, kv_layers })
     }
 
     /// The configuration that the model was loaded with.
     pub fn config(&self) -> &LlamaConfig {
         &self.config
+    }
+
+    /// The model as the device runs it: of a rank its part.
+    pub fn shard(&self) -> &ModelShard {
+        &self.shard
     }
 
     /// Bytes of the weights on the device.
@@ -224,7 +135,8 @@ impl<B: Backend> Decoder<B> {
         cache: &mut B::KvCache,
         state: &mut RunState<B>,
     ) {
-        let (spec, layer) = (&self.config.spec.layers[layer_idx], &self.weights.layers[layer_idx]);
+        let (spec, layer) = (&self.shard.spec.layers[layer_idx], &self.weights.layers[layer_idx]);
+        let shards = &self.shard.layers[layer_idx];
         let op = AttentionOp::new(&spec.attn, self.kv_layers[layer_idx]);
         let qkv = state.qkv.get(op.shape.cols());
         backend.matmul(tokens, &state.normed, &layer.qkv, qkv);
@@ -240,33 +152,42 @@ impl<B: Backend> Decoder<B> {
         if let Some((_, factors)) = temperature {
             backend.scale_queries(plan, op.shape, factors, qkv);
         }
-        let attended = state.attended.get(op.shape.q_cols());
-        match state.context {
-            None => backend.paged_attention(plan, op, (qkv, layer.sinks.as_ref()), cache, attended),
+        let attended = state.attended.get(shards.attended.cols());
+        let part = state.parts.as_mut().map(|parts| parts.attended.get(op.shape.q_cols()));
+        gathered(backend, tokens, (part, &shards.attended), attended, |out| match state.context {
+            None => backend.paged_attention(plan, op, (qkv, layer.sinks.as_ref()), cache, out),
             Some(context) => {
                 let scores = state.scores.get(op.shape.num_heads * context);
                 backend.attention_scores(plan, op, qkv, cache, scores);
                 backend.attention_softmax(plan, op, layer.sinks.as_ref(), scores);
-                backend.attention_values(plan, op, scores, cache, attended);
+                backend.attention_values(plan, op, scores, cache, out);
             }
-        }
-        backend.matmul(tokens, attended, &layer.attn_out, &mut state.projected);
+        });
+        let part = state.parts.as_mut().map(|parts| &mut parts.projected);
+        gathered(backend, tokens, (part, &self.shard.hidden), &mut state.projected, |out| {
+            backend.matmul(tokens, attended, &layer.attn_out, out);
+        });
         self.finish_branch(backend, tokens, (layer_idx, layer.post_attn_norm.as_ref()), state);
     }
 
     /// Adds the attention's output to the residual stream, and brings a layer's feed-forward output to `state.projected`.
     fn feed_forward(&self, backend: &B, tokens: usize, layer_idx: usize, state: &mut RunState<B>) {
-        let (spec, layer) = (&self.config.spec.layers[layer_idx], &self.weights.layers[layer_idx]);
+        let (spec, layer) = (&self.shard.spec.layers[layer_idx], &self.weights.layers[layer_idx]);
         let Layer { ffn_norm, ffn, .. } = layer;
         let eps = self.config.spec.norm_eps;
         backend.add_rms_norm(tokens, &mut state.hidden, &state.projected, ffn_norm, eps, &mut state.normed);
         match (spec.ffn, ffn) {
-            (FfnSpec::Dense { inner, act }, Ffn::Dense(weights)) => {
-                let RunState { normed, gate_up, activated, projected, .. } = state;
-                dense(backend, tokens, normed, (weights, inner, act), (gate_up, activated), projected);
+            (FfnSpec::Dense { act, .. }, Ffn::Dense(weights)) => {
+                let RunState { normed, gate_up, activated, projected, parts, .. } = state;
+                let gate = (&weights.gate_up, act, &self.shard.layers[layer_idx].activated);
+                let inner = activate(backend, tokens, normed, gate, (gate_up, activated, parts.as_mut()));
+                let part = parts.as_mut().map(|parts| &mut parts.projected);
+                gathered(backend, tokens, (part, &self.shard.hidden), projected, |out| {
+                    backend.matmul(tokens, inner, &weights.down, out);
+                });
             }
             (FfnSpec::Experts(spec), Ffn::Experts(weights)) => {
-                experts(backend, tokens, &spec, weights, state)
+                self.experts(backend, tokens, (layer_idx, &spec, weights), state);
             }
             _ => unreachable!("weights are loaded by the spec"),
         }
@@ -304,8 +225,15 @@ impl<B: Backend> Decoder<B> {
             );
         }
         if size.head_rows() > 0 {
-            let logits = &mut state.logits;
-            backend.matmul(size.head_rows(), &state.normed, &self.weights.output, logits);
+            let RunState { normed, logits, parts, .. } = state;
+            let part = parts.as_mut().map(|parts| &mut parts.logits);
+            gathered(backend, size.head_rows(), (part, &self.shard.vocab), logits, |out| {
+                backend.matmul(size.head_rows(), normed, &self.weights.output, out);
+            });
+            // Logits are read, and tokens chosen, on the first rank alone.
+            if backend.rank().idx() > 0 {
+                return;
+            }
             scale(backend, size.head_rows(), logits, spec.logit_scale);
             if let Some(cap) = spec.final_softcap {
                 backend.softcap(size.head_rows(), logits, cap);
@@ -318,53 +246,83 @@ impl<B: Backend> Decoder<B> {
             }
         }
     }
+
+    /// A layer of experts, from its normed input in `state.normed` to `state.projected`.
+    fn experts(
+        &self,
+        backend: &B,
+        tokens: usize,
+        (layer_idx, spec, weights): (usize, &ExpertsSpec, &ExpertFfn<B>),
+        state: &mut RunState<B>,
+    ) {
+        let RunState { normed, gate_up, activated, projected, experts, parts, .. } = state;
+        let experts = experts.as_mut().expect("the layout has buffers of experts");
+        let shards = &self.shard.layers[layer_idx];
+        let pairs = tokens * spec.routing.top_k;
+        backend.matmul(tokens, normed, &weights.router, &mut experts.router);
+        backend.route(tokens, &experts.router, spec.routing, &mut experts.routes);
+        let (both, inner) =
+            (experts.gate_up.get(2 * spec.inner), experts.activated.get(shards.activated.cols()));
+        backend.matmul_experts(normed, weights.gate_up.op(ExpertInput::Tokens), &experts.routes, both);
+        let part = parts.as_mut().map(|parts| parts.expert_activated.get(spec.inner));
+        gathered(backend, pairs, (part, &shards.activated), inner, |out| {
+            backend.gated(pairs, spec.act, both, out);
+        });
+        let down = weights.down.op(ExpertInput::Pairs);
+        backend.matmul_experts(inner, down, &experts.routes, &mut experts.outputs);
+        let shared = match (&shards.shared, &weights.shared, &mut experts.shared) {
+            (Some(shards), Some((weights, gate)), Some((values, gates))) => {
+                let of_shared = (&weights.gate_up, spec.act, shards);
+                let buffers = (gate_up, activated, parts.as_mut());
+                let inner = activate(backend, tokens, normed, of_shared, buffers);
+                backend.matmul(tokens, inner, &weights.down, values);
+                let gate = gate.as_ref().map(|gate| {
+                    backend.matmul(tokens, normed, gate, gates);
+                    &*gates
+                });
+                Some(SharedOutput { values: &*values, gate })
+            }
+            _ => None,
+        };
+        // Outputs are this rank's columns of the sums that are gathered.
+        let part = parts.as_mut().map(|parts| &mut parts.projected);
+        gathered(backend, tokens, (part, &self.shard.hidden), projected, |out| {
+            backend.combine_experts(&experts.outputs, &experts.routes, shared, out);
+        });
+    }
 }
 
-/// `out = down(act(gate(x)) * up(x))`.
-fn dense<B: Backend>(
+/// Lets `compute` fill rows: all of their columns, or those of this rank, in its `part`, and the ranks' parts are then gathered.
+fn gathered<B: Backend>(
+    backend: &B,
+    rows: usize,
+    (part, shards): (Option<&mut B::Buffer>, &Shards),
+    out: &mut B::Buffer,
+    compute: impl FnOnce(&mut B::Buffer),
+) {
+    match part {
+        None => compute(out),
+        Some(part) => {
+            compute(part);
+            backend.all_gather(rows, part, shards, out);
+        }
+    }
+}
+
+/// `act(gate(x)) * up(x)`, in the buffer that is returned.
+fn activate<'a, B: Backend>(
     backend: &B,
     tokens: usize,
     x: &B::Buffer,
-    (weights, inner, act): (&DenseFfn<B>, usize, Activation),
-    (gate_up, activated): (&mut ByWidth<B>, &mut ByWidth<B>),
-    out: &mut B::Buffer,
-) {
-    let (both, activated) = (gate_up.get(2 * inner), activated.get(inner));
-    backend.matmul(tokens, x, &weights.gate_up, both);
-    backend.gated(tokens, act, both, activated);
-    backend.matmul(tokens, activated, &weights.down, out);
-}
-
-/// A layer of experts, from its normed input in `state.normed` to `state.projected`.
-fn experts<B: Backend>(
-    backend: &B,
-    tokens: usize,
-    spec: &ExpertsSpec,
-    weights: &ExpertFfn<B>,
-    state: &mut RunState<B>,
-) {
-    let RunState { normed, gate_up, activated, projected, experts, .. } = state;
-    let experts = experts.as_mut().expect("the layout has buffers of experts");
-    let pairs = tokens * spec.routing.top_k;
-    backend.matmul(tokens, normed, &weights.router, &mut experts.router);
-    backend.route(tokens, &experts.router, spec.routing, &mut experts.routes);
-    let (both, inner) = (experts.gate_up.get(2 * spec.inner), experts.activated.get(spec.inner));
-    backend.matmul_experts(normed, weights.gate_up.op(ExpertInput::Tokens), &experts.routes, both);
-    backend.gated(pairs, spec.act, both, inner);
-    backend.matmul_experts(inner, weights.down.op(ExpertInput::Pairs), &experts.routes, &mut experts.outputs);
-    let shared = match (spec.shared, &weights.shared, &mut experts.shared) {
-        (Some(spec_of_shared), Some((weights, gate)), Some((values, gates))) => {
-            let of_shared = (weights, spec_of_shared.inner, spec.act);
-            dense(backend, tokens, normed, of_shared, (gate_up, activated), values);
-            let gate = gate.as_ref().map(|gate| {
-                backend.matmul(tokens, normed, gate, gates);
-                &*gates
-            });
-            Some(SharedOutput { values: &*values, gate })
-        }
-        _ => None,
-    };
-    backend.combine_experts(&experts.outputs, &experts.routes, shared, projected);
+    (weights, act, shards): (&Linear<B>, Activation, &Shards),
+    (gate_up, activated, parts): (&mut ByWidth<B>, &'a mut ByWidth<B>, Option<&mut Parts<B>>),
+) -> &'a B::Buffer {
+    let own_inner = shards.of(backend.rank().idx()).len();
+    let (both, activated) = (gate_up.get(2 * own_inner), activated.get(shards.cols()));
+    backend.matmul(tokens, x, weights, both);
+    let part = parts.map(|parts| parts.activated.get(own_inner));
+    gathered(backend, tokens, (part, shards), activated, |out| backend.gated(tokens, act, both, out));
+    activated
 }
 
 /// `x *= factor`, if that changes anything.

@@ -3,7 +3,8 @@
 
 use crate::check::check;
 use crate::{
-    BatchLimits, ExpertsSpec, KvShape, LayerSpec, LlamaConfig, ModelSpec, QkvShape, Result, RoutesShape,
+    BatchLimits, ExpertsSpec, KvShape, LayerSpec, LlamaConfig, ModelShard, ModelSpec, QkvShape, Rank, Result,
+    RoutesShape, Shards,
 };
 
 /// Which attention runs.
@@ -30,6 +31,8 @@ pub enum BufferRole {
     Values,
     /// Also the input of [`matmul`](crate::Backend::matmul), which a device may want in another form.
     MatmulInput,
+    /// Also a rank's part of rows that are gathered ([`Backend::all_gather`](crate::Backend::all_gather)), which other ranks may read.
+    Part,
 }
 
 /// A buffer of `rows x cols`.
@@ -44,7 +47,8 @@ pub struct BufferShape {
 }
 
 /// All that a runner allocates on its device. `T` tokens, `R` rows of the LM head; a list has a buffer for each width that
-/// the layers' rows have.
+/// the layers' rows have. Of a rank, widths are those of the whole model where a row is gathered (`attended`, `activated`, `projected`,
+/// `logits`), and its own otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     /// The largest step.
@@ -77,6 +81,56 @@ pub struct Layout {
     pub scores: Vec<BufferShape>,
     /// `max_seq_len` of reference attention.
     pub reference_context: Option<usize>,
+    /// A rank's own columns of rows that are gathered; none without a group.
+    pub parts: Option<PartsLayout>,
+}
+
+/// The buffers for a rank's own columns of rows that are gathered. Each kind of row has buffers of its own, so that no two
+/// gathers in a row take the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartsLayout {
+    /// `[T, q_dim]`.
+    pub attended: Vec<BufferShape>,
+    /// `[T, hidden_size]`.
+    pub projected: BufferShape,
+    /// `[T, inner]` of feed-forward layers and of shared experts.
+    pub activated: Vec<BufferShape>,
+    /// `[P, inner]` of experts.
+    pub expert_activated: Vec<BufferShape>,
+    /// `[R, vocab_size]`.
+    pub logits: BufferShape,
+}
+
+impl PartsLayout {
+    /// Of the rank that `shard` is the model of.
+    fn new(shard: &ModelShard, limits: BatchLimits) -> Option<Self> {
+        if shard.rank.is_only() {
+            return None;
+        }
+        let part = |rows, cols| BufferShape { rows, cols, role: BufferRole::Part };
+        let (tokens, spec) = (limits.max_tokens, &shard.spec);
+        let own = |shards: &Shards| shards.of(shard.rank.idx()).len();
+        let each = |rows, widths: Vec<usize>| widths.into_iter().map(|cols| part(rows, cols)).collect();
+        let inners =
+            distinct(spec.layers.iter().filter_map(|layer| layer.ffn.experts()).map(|experts| experts.inner));
+        Some(Self {
+            attended: each(tokens, widths(spec, |layer| layer.attn.q_dim())),
+            projected: part(tokens, own(&shard.hidden)),
+            activated: each(tokens, dense_widths(spec)),
+            expert_activated: each(
+                tokens * spec.experts().map_or(0, |experts| experts.routing.top_k),
+                inners,
+            ),
+            logits: part(limits.max_logit_rows, own(&shard.vocab)),
+        })
+    }
+
+    fn buffers(&self) -> impl Iterator<Item = BufferShape> + '_ {
+        let Self { attended, projected, activated, expert_activated, logits } = self;
+        [*projected, *logits]
+            .into_iter()
+            .chain([attended, activated, expert_activated].into_iter().flatten().copied())
+    }
 }
 
 /// The buffers of layers with experts. `P` pairs of a token and one of its experts.
@@ -90,17 +144,21 @@ pub struct ExpertsLayout {
     pub gate_up: Vec<BufferShape>,
     /// `[P, inner]`.
     pub activated: Vec<BufferShape>,
-    /// `[P, hidden_size]` outputs of the experts.
+    /// `[P, hidden_size]` outputs of the experts, of a rank its own columns.
     pub outputs: BufferShape,
-    /// `[T, hidden_size]` output of shared experts, and `[T, 1]` their gates.
+    /// `[T, hidden_size]` output of shared experts, of a rank its own columns, and `[T, 1]` their gates.
     pub shared: Option<(BufferShape, BufferShape)>,
 }
 
 impl ExpertsLayout {
-    fn new(spec: &ModelSpec, tokens: usize) -> Option<Self> {
+    fn new(spec: &ModelSpec, shard: &ModelShard, tokens: usize) -> Option<Self> {
         let &ExpertsSpec { num_experts, routing, .. } = spec.experts()?;
-        let experts = || spec.layers.iter().filter_map(|layer| layer.ffn.experts());
-        let inners = distinct(experts().map(|experts| experts.inner));
+        fn experts(spec: &ModelSpec) -> impl Iterator<Item = &ExpertsSpec> {
+            spec.layers.iter().filter_map(|layer| layer.ffn.experts())
+        }
+        let own_inners = distinct(experts(&shard.spec).map(|experts| experts.inner));
+        let own_hidden = shard.hidden.of(shard.rank.idx()).len();
+        let inners = distinct(experts(spec).map(|experts| experts.inner));
         let max_inner = inners.iter().copied().max().unwrap_or(0);
         let routes = RoutesShape {
             max_tokens: tokens,
@@ -109,15 +167,15 @@ impl ExpertsLayout {
             max_cols: max_inner.max(spec.hidden_size),
         };
         let pairs = routes.max_pairs();
-        let has_shared = experts().any(|experts| experts.shared.is_some());
+        let has_shared = experts(spec).any(|experts| experts.shared.is_some());
         Some(Self {
             routes,
             router: BufferShape::values(tokens, num_experts),
-            gate_up: inners.iter().map(|inner| BufferShape::values(pairs, 2 * inner)).collect(),
+            gate_up: own_inners.iter().map(|inner| BufferShape::values(pairs, 2 * inner)).collect(),
             activated: inners.iter().map(|&inner| BufferShape::input(pairs, inner)).collect(),
-            outputs: BufferShape::values(pairs, spec.hidden_size),
+            outputs: BufferShape::values(pairs, own_hidden),
             shared: has_shared
-                .then(|| (BufferShape::values(tokens, spec.hidden_size), BufferShape::values(tokens, 1))),
+                .then(|| (BufferShape::values(tokens, own_hidden), BufferShape::values(tokens, 1))),
         })
     }
 
@@ -146,10 +204,24 @@ impl Layout {
     /// # Errors
     /// When reference attention is asked for a context that is too long for it.
     pub fn new(config: &LlamaConfig, limits: BatchLimits, attention: AttentionMode) -> Result<Self> {
+        Self::of_rank(config, limits, attention, Rank::ONLY)
+    }
+
+    /// The buffers of a rank. No other takes more than the first.
+    ///
+    /// # Errors
+    /// As `new`, and when there are more ranks than the model can be cut into.
+    pub fn of_rank(
+        config: &LlamaConfig,
+        limits: BatchLimits,
+        attention: AttentionMode,
+        rank: Rank,
+    ) -> Result<Self> {
         let LlamaConfig { spec, max_seq_len, page_size, kv_dtype, .. } = config;
+        let shard = ModelShard::new(spec, rank)?;
+        let own = &shard.spec;
         let (tokens, rows, hidden) = (limits.max_tokens, limits.max_logit_rows, spec.hidden_size);
         let (values, input) = (BufferShape::values, BufferShape::input);
-        let dense = distinct(spec.layers.iter().filter_map(|layer| layer.ffn.dense_inner()));
         // The norm of a branch's output writes to `normed`, which then takes the place of `projected`, and the other way round.
         let has_post_norms = spec.layers.iter().any(|layer| layer.norms.post_attn || layer.norms.post_ffn);
         let scores = match attention {
@@ -158,7 +230,7 @@ impl Layout {
                 let limit = AttentionMode::MAX_REFERENCE_CONTEXT;
                 let expected = format!("at most {limit} with reference attention");
                 check(*max_seq_len <= limit, "max_seq_len", expected, max_seq_len)?;
-                widths(spec, |layer| layer.attn.num_heads * max_seq_len)
+                widths(own, |layer| layer.attn.num_heads * max_seq_len)
             }
         };
         let each = |widths: Vec<usize>, shape: &dyn Fn(usize, usize) -> BufferShape| {
@@ -166,20 +238,21 @@ impl Layout {
         };
         Ok(Self {
             limits,
-            kv: spec.kv_shape(limits.num_pages, *page_size, *kv_dtype),
-            attention: spec.layers.iter().map(|layer| layer.attn.qkv()).collect(),
+            kv: own.kv_shape(limits.num_pages, *page_size, *kv_dtype),
+            attention: own.layers.iter().map(|layer| layer.attn.qkv()).collect(),
             hidden: values(tokens, hidden),
             normed: input(tokens, hidden),
-            qkv: each(widths(spec, |layer| layer.attn.qkv().cols()), &values),
+            qkv: each(widths(own, |layer| layer.attn.qkv().cols()), &values),
             attended: each(widths(spec, |layer| layer.attn.q_dim()), &input),
             projected: if has_post_norms { input(tokens, hidden) } else { values(tokens, hidden) },
-            gate_up: each(dense.iter().map(|inner| 2 * inner).collect(), &values),
-            activated: each(dense, &input),
-            experts: ExpertsLayout::new(spec, tokens),
+            gate_up: each(dense_widths(own).iter().map(|inner| 2 * inner).collect(), &values),
+            activated: each(dense_widths(spec), &input),
+            experts: ExpertsLayout::new(spec, &shard, tokens),
             logits: values(rows, spec.vocab_size),
             next_tokens: values(rows, 1),
             scores: each(scores, &values),
             reference_context: (attention == AttentionMode::Reference).then_some(*max_seq_len),
+            parts: PartsLayout::new(&shard, limits),
         })
     }
 
@@ -197,6 +270,7 @@ impl Layout {
             logits,
             next_tokens,
             scores,
+            parts,
             ..
         } = self;
         [hidden, normed, projected, logits, next_tokens]
@@ -204,6 +278,7 @@ impl Layout {
             .chain([qkv, attended, gate_up, activated, scores].into_iter().flatten())
             .copied()
             .chain(experts.iter().flat_map(ExpertsLayout::buffers))
+            .chain(parts.iter().flat_map(PartsLayout::buffers))
     }
 }
 
@@ -211,6 +286,11 @@ impl Layout {
 /// its buffer, so each width has a buffer of its own.
 fn widths(spec: &ModelSpec, width: impl Fn(&LayerSpec) -> usize) -> Vec<usize> {
     distinct(spec.layers.iter().map(width))
+}
+
+/// The different widths between the products of feed-forward layers and of shared experts.
+fn dense_widths(spec: &ModelSpec) -> Vec<usize> {
+    distinct(spec.layers.iter().filter_map(|layer| layer.ffn.dense_inner()))
 }
 
 fn distinct(values: impl Iterator<Item = usize>) -> Vec<usize> {

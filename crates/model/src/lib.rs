@@ -17,25 +17,29 @@ mod experts;
 pub mod families;
 mod layout;
 pub mod math;
+mod ranks;
 mod rope;
 mod runner;
 mod shapes;
 mod spec;
+mod state;
 mod weights;
 
 pub use backend::{AttentionOp, Backend, Linear, NO_INDEX, Peaks, Read, RopeOp};
 pub use batch::{Batch, BatchLimits, Rows, StepSize, Want};
 pub use config::LlamaConfig;
-pub use decoder::{Decoder, RunState};
+pub use decoder::Decoder;
 pub use draw::{Draw, draw, draw_share};
 pub use error::{Error, Result, RunError};
 pub use experts::{
     ExpertInput, ExpertOp, ExpertsSpec, Gating, RoutesShape, Routing, SharedExpert, SharedOutput,
 };
-pub use layout::{AttentionMode, BufferRole, BufferShape, ExpertsLayout, Layout};
+pub use layout::{AttentionMode, BufferRole, BufferShape, ExpertsLayout, Layout, PartsLayout};
+pub use ranks::{LayerShards, ModelShard, Rank, Shards};
 pub use rope::{RopeConfig, RopeScaling, RopeStyle, RopeTable};
 pub use runner::{ModelRunner, Output, Runner, RunnerSpec, StepOutput};
 pub use shapes::{KvDtype, KvHeads, KvShape, QkvShape};
 pub use spec::{
     Activation, AttentionSpec, FfnSpec, LayerSpec, ModelSpec, NormSlots, QkNorm, Temperature, TensorNames,
 };
+pub use state::RunState;

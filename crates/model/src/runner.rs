@@ -189,7 +189,7 @@ impl<B: Backend> ModelRunner<B> {
             max_seq_len: config.max_seq_len,
             draws: backend.draws(),
         };
-        let layout = Layout::new(&config, limits, attention)?;
+        let layout = Layout::of_rank(&config, limits, attention, backend.rank())?;
         let cache = backend.alloc_kv_cache(&layout.kv)?;
         let plan = backend.alloc_plan(limits, &layout.attention)?;
         let state = RunState::new(&*backend, &layout)?;

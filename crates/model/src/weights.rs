@@ -1,15 +1,17 @@
 //! From tensors by name to weights on a device, every shape checked and every tensor accounted for.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use gguf::{Gguf, TensorView};
 
 use crate::{
-    Backend, Error, ExpertInput, ExpertOp, ExpertsSpec, FfnSpec, LayerSpec, Linear, LlamaConfig, ModelSpec,
-    QkNorm, Result, RopeConfig, RopeScaling, TensorNames,
+    AttentionSpec, Backend, Error, ExpertInput, ExpertOp, ExpertsSpec, FfnSpec, LayerShards, LayerSpec,
+    Linear, LlamaConfig, ModelShard, ModelSpec, QkNorm, Result, RopeConfig, RopeScaling, Shards, TensorNames,
 };
 
-/// One transformer layer. Comments give the shapes as `[rows, cols]`.
+/// One transformer layer. Comments give the shapes as `[rows, cols]`; a rank of a group has some of the rows, as its
+/// [`ModelShard`] says.
 pub(crate) struct Layer<B: Backend> {
     pub attn_norm: B::Buffer,                    // [hidden]
     pub qkv: Linear<B>,                          // [q_dim + 2 * kv_dim, hidden]
@@ -58,7 +60,7 @@ impl<B: Backend> ExpertLinear<B> {
 
 /// All weights of a model.
 pub(crate) struct DecoderWeights<B: Backend> {
-    /// `[vocab, hidden]`; absent when the file ties it to the LM head, from which rows are then gathered.
+    /// `[vocab, hidden]`, on every rank; absent when the file ties it to the LM head and that is whole: rows are then gathered from it.
     pub embedding: Option<B::Matrix>,
     pub layers: Vec<Layer<B>>,
     pub output_norm: B::Buffer, // [hidden]
@@ -77,6 +79,7 @@ impl<B: Backend> DecoderWeights<B> {
         backend: &B,
         gguf: &Gguf,
         config: &LlamaConfig,
+        shard: &ModelShard,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self> {
         let spec = &config.spec;
@@ -84,6 +87,7 @@ impl<B: Backend> DecoderWeights<B> {
         let mut loader = Loader {
             backend,
             gguf,
+            shard,
             read: HashSet::new(),
             done: 0,
             total,
@@ -94,15 +98,15 @@ impl<B: Backend> DecoderWeights<B> {
         let (names, hidden, vocab) = (&spec.tensors, spec.hidden_size, spec.vocab_size);
         let is_tied = gguf.find_tensor(&format!("{}.weight", names.output)).is_none();
         let head = if is_tied { names.embedding } else { names.output };
-        let embedding = match is_tied {
+        let embedding = match is_tied && shard.rank.is_only() {
             true => None,
             false => Some(loader.matrix(&format!("{}.weight", names.embedding), vocab, hidden)?),
         };
         let layers = (0..spec.layers.len()).map(|idx| loader.layer(idx, spec)).collect::<Result<_>>()?;
         let output_norm = loader.vector(names.output_norm, hidden)?;
-        let mut output = loader.linear(&[head.to_owned()], &[vocab], hidden)?;
+        let mut output = loader.linear(&[head.to_owned()], &[loader.own(&shard.vocab)], hidden)?;
         if is_tied && let Some(bias) = loader.find_values(&format!("{}.bias", names.output), vocab)? {
-            output.bias = Some(loader.upload(&bias)?);
+            output.bias = Some(loader.upload(&bias[shard.vocab.of(shard.rank.idx())])?);
         }
         let factors = |rope: &RopeConfig| loader.rope_factors(spec, rope, config.max_seq_len);
         let rope_factors = spec.ropes.iter().map(factors).collect::<Result<_>>()?;
@@ -112,9 +116,50 @@ impl<B: Backend> DecoderWeights<B> {
     }
 }
 
+/// Rows that are a piece of a stack, and which of them are this rank's.
+#[derive(Clone)]
+struct Piece {
+    rows: usize,
+    own: Range<usize>,
+}
+
+impl Piece {
+    /// Rows that every rank has.
+    fn whole(rows: usize) -> Self {
+        Self { rows, own: 0..rows }
+    }
+}
+
+/// The rows of pieces that lie behind one another which are this rank's, in as few ranges as can be, and the number of all.
+fn own_rows(pieces: &[Piece]) -> (Vec<Range<usize>>, usize) {
+    let (mut ranges, mut first) = (Vec::<Range<usize>>::new(), 0);
+    for Piece { rows, own } in pieces {
+        let own = first + own.start..first + own.end;
+        match ranges.last_mut() {
+            Some(last) if last.end == own.start => last.end = own.end,
+            _ => ranges.push(own),
+        }
+        first += rows;
+    }
+    (ranges, first)
+}
+
+/// The tensors of a stack, each with the pieces in it: one each, or all in a single fused tensor.
+fn tensors_of<'n>(names: &'n [String], pieces: &'n [Piece]) -> Vec<(&'n str, Vec<Range<usize>>, usize)> {
+    let with_rows = |(name, pieces): (&'n String, &[Piece])| {
+        let (own, rows) = own_rows(pieces);
+        (name.as_str(), own, rows)
+    };
+    match names {
+        [fused] => vec![with_rows((fused, pieces))],
+        names => names.iter().zip(pieces.chunks(1)).map(with_rows).collect(),
+    }
+}
+
 struct Loader<'a, B: Backend> {
     backend: &'a B,
     gguf: &'a Gguf,
+    shard: &'a ModelShard,
     read: HashSet<String>,
     done: u64,
     total: u64,
@@ -124,10 +169,19 @@ struct Loader<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Loader<'a, B> {
+    /// The rows that are this rank's.
+    fn own(&self, shards: &Shards) -> Piece {
+        Piece { rows: shards.cols(), own: shards.of(self.shard.rank.idx()) }
+    }
+
     fn layer(&mut self, layer_idx: usize, spec: &ModelSpec) -> Result<Layer<B>> {
         let (names, hidden) = (&spec.tensors, spec.hidden_size);
         let LayerSpec { attn, ffn, norms, .. } = &spec.layers[layer_idx];
-        let (q, kv) = (attn.q_dim(), attn.kv_dim());
+        let LayerShards { attended, kv_heads, activated, .. } = &self.shard.layers[layer_idx];
+        let q = attn.q_dim();
+        let kv =
+            Piece { rows: attn.kv_dim(), own: kv_heads.start * attn.head_dim..kv_heads.end * attn.head_dim };
+        let out = self.own(&self.shard.hidden);
         let name = |part: &str| format!("blk.{layer_idx}.{part}");
         let all = |parts: &[&str]| parts.iter().map(|part| name(part)).collect::<Vec<_>>();
         let fused = std::slice::from_ref(&names.fused_qkv);
@@ -142,15 +196,15 @@ impl<'a, B: Backend> Loader<'a, B> {
         };
         Ok(Layer {
             attn_norm: self.vector(&name(names.attn_norm), hidden)?,
-            qkv: self.linear(&all(qkv), &[q, kv, kv], hidden)?,
+            qkv: self.linear(&all(qkv), &[self.own(attended), kv.clone(), kv], hidden)?,
             qk_norm,
-            sinks: self.vector_if(attn.sinks, &name(names.sinks), attn.num_heads)?,
-            attn_out: self.linear(&all(&[names.attn_out]), &[hidden], q)?,
+            sinks: self.sinks(attn, &name(names.sinks), attended)?,
+            attn_out: self.linear(&all(&[names.attn_out]), &[out], q)?,
             post_attn_norm: self.vector_if(norms.post_attn, &name(names.post_attn_norm), hidden)?,
             ffn_norm: self.vector(&name(names.ffn_norm), hidden)?,
             ffn: match ffn {
-                FfnSpec::Dense { inner, .. } => {
-                    Ffn::Dense(self.dense(&all(names.gate_up), name(names.down), hidden, *inner)?)
+                FfnSpec::Dense { .. } => {
+                    Ffn::Dense(self.dense(&all(names.gate_up), name(names.down), hidden, activated)?)
                 }
                 FfnSpec::Experts(spec) => Ffn::Experts(self.experts(layer_idx, names, hidden, spec)?),
             },
@@ -163,12 +217,24 @@ impl<'a, B: Backend> Loader<'a, B> {
         gate_up: &[String],
         down: String,
         hidden: usize,
-        inner: usize,
+        inner: &Shards,
     ) -> Result<DenseFfn<B>> {
+        let (own, out) = (self.own(inner), self.own(&self.shard.hidden));
         Ok(DenseFfn {
-            gate_up: self.linear(gate_up, &[inner, inner], hidden)?,
-            down: self.linear(&[down], &[hidden], inner)?,
+            gate_up: self.linear(gate_up, &[own.clone(), own], hidden)?,
+            down: self.linear(&[down], &[out], inner.cols())?,
         })
+    }
+
+    /// The logits of the sinks of this rank's heads, whose columns `attended` has.
+    fn sinks(&mut self, attn: &AttentionSpec, name: &str, attended: &Shards) -> Result<Option<B::Buffer>> {
+        if !attn.sinks {
+            return Ok(None);
+        }
+        let tensor = self.gguf.tensor(&format!("{name}.weight"))?;
+        let values = self.checked(tensor, 1, attn.num_heads)?.dequantize();
+        let own = attended.of(self.shard.rank.idx());
+        self.upload(&values[own.start / attn.head_dim..own.end / attn.head_dim]).map(Some)
     }
 
     fn experts(
@@ -179,6 +245,7 @@ impl<'a, B: Backend> Loader<'a, B> {
         spec: &ExpertsSpec,
     ) -> Result<ExpertFfn<B>> {
         let &ExpertsSpec { num_experts, inner, shared, .. } = spec;
+        let LayerShards { activated, shared: shared_shards, .. } = &self.shard.layers[layer_idx];
         let name = |part: &str| format!("blk.{layer_idx}.{part}");
         let all = |parts: &[&str]| parts.iter().map(|part| name(part)).collect::<Vec<_>>();
         let has = |part: &str| self.gguf.find_tensor(&format!("{}.weight", name(part))).is_some();
@@ -190,21 +257,22 @@ impl<'a, B: Backend> Loader<'a, B> {
         let is_split = !has(names.expert_down) && has(&format!("{}.0", names.down));
         let gate_up = if is_split { names.gate_up } else { gate_up };
         let down = if is_split { names.down } else { names.expert_down };
-        let router = self.linear(&[name(names.router)], &[num_experts], hidden)?;
-        let rows = [inner, inner];
-        let gate_up = self.expert_linear(&all(gate_up), &rows, (num_experts, hidden), is_split)?;
-        let down = self.expert_linear(&all(&[down]), &[hidden], (num_experts, inner), is_split)?;
-        let shared = match shared {
-            None => None,
-            Some(shared) => {
+        let router = self.linear(&[name(names.router)], &[Piece::whole(num_experts)], hidden)?;
+        let (own, out) = (self.own(activated), self.own(&self.shard.hidden));
+        let gate_up =
+            self.expert_linear(&all(gate_up), &[own.clone(), own], (num_experts, hidden), is_split)?;
+        let down = self.expert_linear(&all(&[down]), &[out], (num_experts, inner), is_split)?;
+        let shared = match (shared, shared_shards) {
+            (Some(shared), Some(shards)) => {
                 let (gate_up, down) = (all(names.shared_gate_up), name(names.shared_down));
-                let weights = self.dense(&gate_up, down, hidden, shared.inner)?;
+                let weights = self.dense(&gate_up, down, hidden, shards)?;
                 let gate = match shared.gated {
-                    true => Some(self.linear(&[name(names.shared_gate)], &[1], hidden)?),
+                    true => Some(self.linear(&[name(names.shared_gate)], &[Piece::whole(1)], hidden)?),
                     false => None,
                 };
                 Some((weights, gate))
             }
+            _ => None,
         };
         Ok(ExpertFfn { router, gate_up, down, shared })
     }
@@ -213,22 +281,19 @@ impl<'a, B: Backend> Loader<'a, B> {
     fn expert_linear(
         &mut self,
         names: &[String],
-        rows: &[usize],
+        pieces: &[Piece],
         (num_experts, cols): (usize, usize),
         is_split: bool,
     ) -> Result<ExpertLinear<B>> {
-        let parts: Vec<(&str, usize)> = match names {
-            [fused] => vec![(fused, rows.iter().sum())],
-            names => names.iter().map(String::as_str).zip(rows.iter().copied()).collect(),
-        };
-        let mut experts = vec![Vec::with_capacity(parts.len()); num_experts];
+        let parts = tensors_of(names, pieces);
+        let mut experts = vec![Vec::with_capacity(pieces.len()); num_experts];
         let mut sources = Vec::new();
-        for &(name, rows) in &parts {
+        for (name, own, rows) in &parts {
             if is_split {
                 for (expert_idx, expert) in experts.iter_mut().enumerate() {
                     let tensor = self.gguf.tensor(&format!("{name}.{expert_idx}.weight"))?;
-                    sources.push(self.checked(tensor, rows, cols)?);
-                    expert.push(tensor);
+                    sources.push(self.checked(tensor, *rows, cols)?);
+                    expert.extend(own.iter().map(|own| tensor.slice_rows(own.clone())));
                 }
                 continue;
             }
@@ -236,7 +301,8 @@ impl<'a, B: Backend> Loader<'a, B> {
             let tensor = self.checked(tensor, rows * num_experts, cols)?;
             sources.push(tensor);
             for (expert_idx, expert) in experts.iter_mut().enumerate() {
-                expert.push(tensor.slice_rows(expert_idx * rows..(expert_idx + 1) * rows));
+                let first = expert_idx * rows;
+                expert.extend(own.iter().map(|own| tensor.slice_rows(first + own.start..first + own.end)));
             }
         }
         let bias = self.expert_bias(&parts, num_experts)?;
@@ -248,10 +314,14 @@ impl<'a, B: Backend> Loader<'a, B> {
         Ok(ExpertLinear { weights, bias })
     }
 
-    /// `[num_experts, rows of all parts]` of `<name>.bias`, which are `[num_experts, rows of the part]`.
-    fn expert_bias(&mut self, parts: &[(&str, usize)], num_experts: usize) -> Result<Option<B::Buffer>> {
+    /// `[num_experts, own rows of all parts]` of `<name>.bias`, which are `[num_experts, rows of the part]`.
+    fn expert_bias(
+        &mut self,
+        parts: &[(&str, Vec<Range<usize>>, usize)],
+        num_experts: usize,
+    ) -> Result<Option<B::Buffer>> {
         let mut biases = Vec::with_capacity(parts.len());
-        for &(name, rows) in parts {
+        for &(name, _, rows) in parts {
             let bias = self.gguf.find_tensor(&format!("{name}.bias"));
             let bias = bias.map(|bias| self.checked(bias, num_experts, rows)).transpose()?;
             biases.push(bias.map(|bias| bias.dequantize()));
@@ -261,37 +331,34 @@ impl<'a, B: Backend> Loader<'a, B> {
         }
         let mut values = Vec::new();
         for expert_idx in 0..num_experts {
-            for (bias, &(_, rows)) in biases.iter().zip(parts) {
-                match bias {
-                    Some(bias) => values.extend(&bias[expert_idx * rows..][..rows]),
-                    None => values.resize(values.len() + rows, 0.0),
-                }
+            for (bias, (_, own, rows)) in biases.iter().zip(parts) {
+                let bias = bias.as_ref().map(|bias| &bias[expert_idx * rows..][..*rows]);
+                own.iter().for_each(|own| extend_bias(&mut values, bias, own));
             }
         }
         Ok(Some(self.upload_rows(num_experts, &values)?))
     }
 
-    /// Stacks `<name>.weight` of each part, and `<name>.bias` where a part has one. `rows` are those of each part, or, of
-    /// a single fused part, of the pieces in it.
-    fn linear(&mut self, names: &[String], rows: &[usize], cols: usize) -> Result<Linear<B>> {
-        let parts: Vec<(&str, usize)> = match names {
-            [fused] => vec![(fused, rows.iter().sum())],
-            names => names.iter().map(String::as_str).zip(rows.iter().copied()).collect(),
-        };
+    /// Stacks this rank's rows of `<name>.weight` of each tensor, and of `<name>.bias` where one has it. The pieces are those of each
+    /// tensor, or, of a single fused one, all of those in it.
+    fn linear(&mut self, names: &[String], pieces: &[Piece], cols: usize) -> Result<Linear<B>> {
+        let parts = tensors_of(names, pieces);
         let mut bias = Vec::new();
         let mut has_bias = false;
-        for &(name, rows) in &parts {
-            let values = self.find_values(&format!("{name}.bias"), rows)?;
+        for (name, own, rows) in &parts {
+            let values = self.find_values(&format!("{name}.bias"), *rows)?;
             has_bias |= values.is_some();
-            bias.extend(values.unwrap_or_else(|| vec![0.0; rows]));
+            own.iter().for_each(|own| extend_bias(&mut bias, values.as_deref(), own));
         }
         let bias = if has_bias { Some(self.upload(&bias)?) } else { None };
-        let tensors = parts
-            .iter()
-            .map(|&(name, rows)| self.checked(self.gguf.tensor(&format!("{name}.weight"))?, rows, cols))
-            .collect::<Result<Vec<_>>>()?;
+        let (mut sources, mut tensors) = (Vec::new(), Vec::new());
+        for (name, own, rows) in &parts {
+            let tensor = self.checked(self.gguf.tensor(&format!("{name}.weight"))?, *rows, cols)?;
+            sources.push(tensor);
+            tensors.extend(own.iter().map(|own| tensor.slice_rows(own.clone())));
+        }
         let parts = self.backend.load_stack(&tensors)?;
-        tensors.iter().for_each(|tensor| self.gguf.release(tensor));
+        sources.iter().for_each(|tensor| self.gguf.release(tensor));
         self.bytes += parts.iter().map(|part| self.backend.matrix_bytes(part)).sum::<u64>();
         Ok(Linear { parts, bias })
     }
@@ -371,6 +438,14 @@ impl<'a, B: Backend> Loader<'a, B> {
             None => Ok(()),
             Some(tensor) => Err(Error::UnreadTensor { tensor, architecture, count: 1 + unread.count() }),
         }
+    }
+}
+
+/// Appends some rows of a bias, zeros where there is none.
+fn extend_bias(out: &mut Vec<f32>, bias: Option<&[f32]>, rows: &Range<usize>) {
+    match bias {
+        Some(bias) => out.extend(&bias[rows.clone()]),
+        None => out.resize(out.len() + rows.len(), 0.0),
     }
 }
 
