@@ -3,7 +3,8 @@
 //! A file of [`families`] turns a GGUF file's metadata into a [`ModelSpec`]. The transformer is written once, in
 //! [`Decoder::forward`], against that description and the [`Backend`] trait. A step is one ragged [`Batch`]: a flat list of
 //! tokens with, for each sequence, a range of rows, so prompt chunks and decodes ride together and nothing is padded. A
-//! [`Runner`] runs steps; [`ModelRunner`] is the one over a decoder. This crate never sees a device, a thread or a path.
+//! [`Runner`] runs steps; [`ModelRunner`] is the one over a decoder, and [`RankedModel`] has one over the ranks of a group, with a thread for
+//! each. This crate never sees a device or a path.
 #![forbid(unsafe_code)]
 
 mod backend;
@@ -15,6 +16,7 @@ mod draw;
 mod error;
 mod experts;
 pub mod families;
+mod group;
 mod layout;
 pub mod math;
 mod ranks;
@@ -34,6 +36,7 @@ pub use error::{Error, Result, RunError};
 pub use experts::{
     ExpertInput, ExpertOp, ExpertsSpec, Gating, RoutesShape, Routing, SharedExpert, SharedOutput,
 };
+pub use group::RankedModel;
 pub use layout::{AttentionMode, BufferRole, BufferShape, ExpertsLayout, Layout, PartsLayout};
 pub use ranks::{LayerShards, ModelShard, Rank, Shards};
 pub use rope::{RopeConfig, RopeScaling, RopeStyle, RopeTable};

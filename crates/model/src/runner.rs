@@ -213,28 +213,35 @@ impl<B: Backend> ModelRunner<B> {
     }
 }
 
+impl<B: Backend> ModelRunner<B> {
+    /// The device.
+    pub(crate) fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Runs a step and waits for its end, without reading what it yields.
+    pub(crate) fn compute(&mut self, batch: &Batch) -> Result<(), RunError> {
+        self.begin(batch)?;
+        Ok(self.backend.read_into(&mut [])?)
+    }
+
+    fn begin(&mut self, batch: &Batch) -> Result<(), RunError> {
+        let Self { backend, decoder, cache, plan, state, .. } = self;
+        backend.plan(batch, plan)?;
+        decoder.forward(&**backend, plan, batch.size(), cache, state);
+        Ok(())
+    }
+}
+
 impl<B: Backend> Runner for ModelRunner<B> {
     fn spec(&self) -> RunnerSpec {
         self.spec
     }
 
     fn run<'a>(&'a mut self, batch: &'a Batch) -> Result<StepOutput<'a>, RunError> {
-        let Self {
-            backend,
-            decoder,
-            cache,
-            plan,
-            state,
-            next_token_bits,
-            next_tokens,
-            logits,
-            hidden_states,
-            spec,
-        } = self;
-        backend.plan(batch, plan)?;
+        self.begin(batch)?;
+        let Self { backend, state, next_token_bits, next_tokens, logits, hidden_states, spec, .. } = self;
         let size = batch.size();
-        decoder.forward(&**backend, plan, size, cache, state);
-
         let StepSize { token_rows, logit_rows, hidden_rows, .. } = size;
         let next_token_bits = &mut next_token_bits[..token_rows];
         let logits = &mut logits[..logit_rows * spec.vocab_size];
