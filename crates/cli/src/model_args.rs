@@ -165,7 +165,11 @@ impl TemplateArgs {
 pub struct RunArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// CPU threads, of all replicas together [default: the physical cores]
+    /// Devices that run the model together, each with a part of it and the bits of one; --device cpu is cut into as many. Of more devices,
+    /// each group has a replica [default: 1]
+    #[arg(long, visible_alias = "tensor-parallel-size", value_name = "N", value_parser = parse_count)]
+    pub tensor_parallel: Option<NonZeroUsize>,
+    /// CPU threads, of all replicas and ranks together [default: the physical cores]
     #[arg(short, long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<NonZeroUsize>,
     /// Element type of the KV cache
@@ -343,9 +347,12 @@ impl ModelArgs {
         Ok(())
     }
 
-    /// Loads the weights on one device, with a progress bar if it takes long.
+    /// Loads the weights on one device, or one group, with a progress bar if it takes long.
     pub fn load(&self, gguf: &Gguf, config: LlamaConfig) -> Result<Weights> {
-        self.run.device.one()?;
+        match self.run.tensor_parallel.is_some() && self.run.num_replicas()? == 1 {
+            true => {}
+            false => drop(self.run.device.one()?),
+        }
         self.run.load(gguf, config, Load::default()).with_context(|| self.file.model.display().to_string())
     }
 
@@ -401,6 +408,11 @@ impl RunArgs {
         })
     }
 
+    /// How many replicas the devices have.
+    pub fn num_replicas(&self) -> Result<usize> {
+        Ok(self.device.device.num_replicas(self.tensor_parallel)?)
+    }
+
     /// Loads the weights, with a progress bar if it takes long.
     pub fn load(&self, gguf: &Gguf, config: LlamaConfig, load: Load) -> Result<Weights> {
         let bar = ProgressBar::hidden().with_style(
@@ -424,6 +436,7 @@ impl RunArgs {
             cpu,
             gpu: self.device.gpu_options(load.profile),
             kv_memory: load.kv_memory,
+            tensor_parallel: self.tensor_parallel,
             attention: self.attention.mode(),
             progress: Some(&mut progress),
             ..LoadOptions::default()

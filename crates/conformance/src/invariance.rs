@@ -6,8 +6,8 @@ use std::sync::Arc;
 use gguf::Gguf;
 use gguf::random::Rng;
 use model::{
-    Activation, AttentionMode, Batch, BatchLimits, Decoder, FfnSpec, KvDtype, LlamaConfig, ModelRunner, Rows,
-    RunError, Runner, StepOutput, Want,
+    Activation, AttentionMode, Backend, Batch, BatchLimits, Decoder, FfnSpec, KvDtype, LlamaConfig,
+    RankedModel, Rows, RunError, Runner, StepOutput, Want,
 };
 
 use crate::reads::highest;
@@ -23,28 +23,32 @@ const MAX_TOKENS: usize = 400;
 type Piece<'a> = (usize, usize, &'a [u32], Want);
 
 /// A model with shuffled pages of one size for as many sequences as `LENGTHS` has.
-pub struct Sequences<S: Subject> {
-    runner: ModelRunner<S>,
+pub struct Sequences {
+    runner: Box<dyn Runner>,
     batch: Batch,
     pages: Vec<Vec<u32>>,
 }
 
-impl<S: Subject> Sequences<S> {
+impl Sequences {
     /// A KV cache of `page_size` tokens a page over these weights.
     ///
     /// # Errors
     /// When the device cannot hold it.
-    pub fn new(device: &Arc<S>, decoder: &Arc<Decoder<S>>, page_size: usize) -> model::Result<Self> {
-        Self::with_attention(device, decoder, page_size, AttentionMode::Fused)
+    pub fn new<B: Backend>(
+        device: &Arc<B>,
+        decoder: &Arc<Decoder<B>>,
+        page_size: usize,
+    ) -> model::Result<Self> {
+        let model = RankedModel::new(vec![(Arc::clone(device), Arc::clone(decoder))]);
+        Self::with_attention(&model, page_size, AttentionMode::Fused)
     }
 
-    fn with_attention(
-        device: &Arc<S>,
-        decoder: &Arc<Decoder<S>>,
+    fn with_attention<B: Backend>(
+        model: &RankedModel<B>,
         page_size: usize,
         mode: AttentionMode,
     ) -> model::Result<Self> {
-        let config = decoder.config();
+        let config = model.ranks()[0].1.config();
         let max_blocks = config.max_seq_len.div_ceil(page_size);
         let num_pages = LENGTHS.len() * max_blocks;
         let mut pages: Vec<u32> = (0..num_pages as u32).collect();
@@ -56,8 +60,7 @@ impl<S: Subject> Sequences<S> {
             max_blocks,
             num_pages,
         };
-        let runner =
-            ModelRunner::with_page_size(Arc::clone(device), Arc::clone(decoder), limits, page_size, mode)?;
+        let runner = model.runner_with_page_size(limits, page_size, mode)?;
         let pages = pages.chunks_exact(max_blocks).map(<[u32]>::to_vec).collect();
         Ok(Self { runner, batch: Batch::new(limits, page_size), pages })
     }
@@ -122,6 +125,14 @@ pub(crate) enum Variant {
     OtherConstants,
 }
 
+/// All of them, with their names.
+pub(crate) const VARIANTS: [(&str, Variant); 4] = [
+    ("f16 cache", Variant::HalfCache),
+    ("f32 cache", Variant::FloatCache),
+    ("reference attention", Variant::ReferenceAttention),
+    ("other constants", Variant::OtherConstants),
+];
+
 impl Variant {
     fn config(self, model: &Gguf) -> model::Result<LlamaConfig> {
         let kv_dtype = if self == Variant::FloatCache { KvDtype::F32 } else { KvDtype::F16 };
@@ -172,36 +183,66 @@ pub(crate) fn whole_model<S: Subject>(
     model: &Gguf,
     variant: Variant,
 ) -> Result<(), RunError> {
+    let one = load(std::slice::from_ref(device), model, variant)?;
+    compare(&one, &one, tally, variant)
+}
+
+/// The sequences alone on one device against all of them together on the ranks of a group, in chunks and pages of many sizes.
+pub(crate) fn over_ranks<S: Subject>(
+    device: &Arc<S>,
+    ranks: &[Arc<S>],
+    tally: &mut Tally,
+    model: &Gguf,
+    variant: Variant,
+) -> Result<(), RunError> {
+    let (one, group) = (load(std::slice::from_ref(device), model, variant)?, load(ranks, model, variant)?);
+    compare(&one, &group, tally, variant)
+}
+
+fn load<S: Subject>(ranks: &[Arc<S>], model: &Gguf, variant: Variant) -> model::Result<RankedModel<S>> {
     let config = variant.config(model)?;
-    let vocab = config.vocab_size() as u32;
-    let decoder = Arc::new(Decoder::load(&**device, model, config, |_, _| {})?);
+    let load = |rank: &Arc<S>| {
+        let decoder = Decoder::load(&**rank, model, config.clone(), |_, _| {})?;
+        Ok((Arc::clone(rank), Arc::new(decoder)))
+    };
+    Ok(RankedModel::new(ranks.iter().map(load).collect::<model::Result<_>>()?))
+}
+
+/// `one` with a sequence at a time, `several` with all.
+fn compare<S: Subject>(
+    one: &RankedModel<S>,
+    several: &RankedModel<S>,
+    tally: &mut Tally,
+    variant: Variant,
+) -> Result<(), RunError> {
+    let vocab = one.ranks()[0].1.config().vocab_size() as u32;
     let mut rng = Rng::new(5);
     let lengths = LENGTHS.map(|len: usize| len.min(variant.longest()));
     let sequences = lengths.map(|len| (0..len).map(|_| rng.below(vocab)).collect::<Vec<u32>>());
     let sequences: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
     let mut want = Vec::new();
-    let mut alone = Sequences::with_attention(device, &decoder, 32, variant.attention())?;
+    let mut alone = Sequences::with_attention(one, 32, variant.attention())?;
     for tokens in &sequences {
         want.append(&mut alone.all(&[tokens], MAX_TOKENS)?);
     }
     drop(alone);
     for &(page_size, chunk, most) in variant.conditions() {
-        let mut together = Sequences::with_attention(device, &decoder, page_size, variant.attention())?;
+        let mut together = Sequences::with_attention(several, page_size, variant.attention())?;
         let cut: Vec<&[u32]> = sequences.iter().map(|tokens| &tokens[..tokens.len().min(most)]).collect();
         for (got, want) in together.all(&cut, chunk)?.iter().zip(&want) {
             let case = || format!("pages of {page_size}, chunks of {chunk}, {} logits", got.len());
             tally.same(case, got, &want[..got.len()]);
         }
     }
-    let mut together = Sequences::with_attention(device, &decoder, 16, variant.attention())?;
+    let mut together = Sequences::with_attention(several, 16, variant.attention())?;
     mixed_wants(&mut together, tally, &sequences, &want)?;
     Ok(())
 }
 
 /// Sequences of one step that want different things: rows of logits are those of the sequence alone, indices are those of
 /// the highest of them, and hidden states do not depend on the neighbours.
-fn mixed_wants<S: Subject>(
-    runner: &mut Sequences<S>,
+fn mixed_wants(
+    runner: &mut Sequences,
     tally: &mut Tally,
     sequences: &[&[u32]],
     logits: &[Vec<f32>],

@@ -153,14 +153,26 @@ pub fn model_checks<S: Subject>(model: &Gguf) -> Vec<Check<'_, S>> {
             invariance::whole_model(device, tally, model, variant)
         }),
     };
-    [
-        ("f16 cache", Variant::HalfCache),
-        ("f32 cache", Variant::FloatCache),
-        ("reference attention", Variant::ReferenceAttention),
-        ("other constants", Variant::OtherConstants),
-    ]
-    .map(check)
-    .into()
+    invariance::VARIANTS.map(check).into()
+}
+
+/// Tensor parallel: the bits of a whole model on as many ranks as one device gives, which is the one that the checks run on.
+pub fn rank_checks<'a, S: Subject>(
+    model: &'a Gguf,
+    num_ranks: usize,
+    group: impl Fn(usize) -> Result<Vec<Arc<S>>> + Clone + 'a,
+) -> Vec<Check<'a, S>> {
+    let check = |(name, variant): (&str, Variant)| {
+        let group = group.clone();
+        Check {
+            name: format!("{num_ranks} ranks, {name}: as one device"),
+            limit: 0.0,
+            run: Box::new(move |device: &Arc<S>, tally: &mut Tally| {
+                invariance::over_ranks(device, &group(num_ranks)?, tally, model, variant)
+            }),
+        }
+    };
+    invariance::VARIANTS.map(check).into()
 }
 
 /// Embeddings and products of every block format, and of stacks of them.

@@ -1,10 +1,11 @@
 //! The conformance checks on the CPU, with the instruction set and the threads that are asked for.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use conformance::{
     Check, Finding, Inputs, Report, Subject, attention_checks, expert_checks, model_checks, product_checks,
-    row_checks,
+    rank_checks, row_checks,
 };
 use gguf::{Format, Gguf};
 use model::{AttentionOp, KvDtype, Result};
@@ -80,6 +81,17 @@ pub fn checks<'a>(backend: &CpuBackend, model: &'a Gguf) -> Vec<Check<'a, CpuBac
     checks.extend(product_checks(backend));
     checks.extend(attention_checks(backend));
     checks.extend(expert_checks(backend));
+    let options = CpuOptions {
+        threads: NonZeroUsize::new(1),
+        isa: Some(backend.isa()),
+        activations: backend.activations(),
+    };
+    // Of two, each has heads of its own; of three, some share them, and widths do not divide.
+    for num_ranks in [2, 3] {
+        checks.extend(rank_checks(model, num_ranks, move |num_ranks| {
+            Ok(CpuBackend::group(&vec![options; num_ranks])?.into_iter().map(Arc::new).collect())
+        }));
+    }
     checks
 }
 

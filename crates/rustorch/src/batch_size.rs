@@ -40,24 +40,24 @@ struct Memory {
     reason: String,
 }
 
-/// Chooses for each of so many replicas on a processor; `kv_memory` is the caller's limit, for one.
-pub(crate) fn on_cpu(config: &LlamaConfig, kv_memory: Option<u64>, num_replicas: u64) -> BatchSize {
-    let part = KV_PART * num_replicas;
+/// Chooses for each of so many replicas, or ranks of these, on a processor; `kv_memory` is the caller's limit, for one. `config` is of a
+/// rank.
+pub(crate) fn on_cpu(config: &LlamaConfig, kv_memory: Option<u64>, num_devices: u64) -> BatchSize {
+    let part = KV_PART * num_devices;
     let memory = match (kv_memory, free_memory()) {
         (Some(bytes), _) => Memory { bytes, reason: format!("{} for KV pages", mebibytes(bytes)) },
         (None, Some(free)) => Memory {
             bytes: free / part,
             reason: format!("1/{part} of the {} that are free", mebibytes(free)),
         },
-        (None, None) => Memory {
-            bytes: KV_UNKNOWN / num_replicas,
-            reason: "no word from the system on memory".to_owned(),
-        },
+        (None, None) => {
+            Memory { bytes: KV_UNKNOWN / num_devices, reason: "no word from the system on memory".to_owned() }
+        }
     };
     choose(config, MOST_ON_CPU, &memory)
 }
 
-/// Chooses for a GPU on which so many sequences with so many bytes of KV pages fit if `fits` says so.
+/// Chooses for a GPU, of whose rank `config` is, on which so many sequences with so many bytes of KV pages fit if `fits` says so.
 pub(crate) fn on_gpu(
     config: &LlamaConfig,
     kv_memory: Option<u64>,

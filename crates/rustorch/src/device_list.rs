@@ -1,4 +1,4 @@
-//! On which devices a model runs: one, or several with a replica on each.
+//! On which devices a model runs: one, or several with a replica on each, or on each group of them.
 
 use std::fmt;
 use std::fs;
@@ -10,7 +10,8 @@ use devices::GpuChoice;
 
 use crate::{Device, DeviceInfo, Error, Result};
 
-/// Where a model runs: on one device, or on several of a kind, each with all of the weights and an engine of its own.
+/// Where a model runs: on one device, or on several of a kind, each with all of the weights and an engine of its own, or together with
+/// others ([`LoadOptions::tensor_parallel`](crate::LoadOptions::tensor_parallel)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Devices(Choice);
 
@@ -66,12 +67,13 @@ impl Devices {
         }
     }
 
-    /// How many they are.
+    /// How many replicas of a model they have if so many of them run it together.
     ///
     /// # Errors
-    /// When all of a kind are meant and there is none.
-    pub fn count(&self) -> Result<usize> {
-        Ok(self.list(CpuOptions::default(), 1)?.len())
+    /// When all of a kind are meant and there is none, or they do not make up groups.
+    pub fn num_replicas(&self, tensor_parallel: Option<NonZeroUsize>) -> Result<usize> {
+        let ranks = tensor_parallel.map_or(1, NonZeroUsize::get);
+        Ok(self.groups(CpuOptions::default(), 1, ranks)?.len())
     }
 
     /// Whether they are certain to be no CPU.
@@ -80,6 +82,41 @@ impl Devices {
             Choice::One(device) => matches!(device, Device::Gpu(_) | Device::Cuda(_)),
             Choice::Each(kind, _) | Choice::All(kind) => *kind != Kind::Cpu,
         }
+    }
+
+    /// The groups of so many devices that run a model together, with their names: as many replicas. A CPU is cut into as many, and `cuda`
+    /// means the first ones.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list), and when the devices do not make up groups.
+    pub(crate) fn groups(
+        &self,
+        cpu: CpuOptions,
+        physical_cores: usize,
+        ranks: usize,
+    ) -> Result<Vec<(String, Vec<Device>)>> {
+        if ranks == 1 {
+            let alone = |(name, device)| (name, vec![device]);
+            return Ok(self.list(cpu, physical_cores)?.into_iter().map(alone).collect());
+        }
+        let all = match self.0 {
+            Choice::One(Device::Cpu(_)) => Self(Choice::Each(Kind::Cpu, (0..ranks).collect())),
+            Choice::One(Device::Cuda(None)) => Self(Choice::Each(Kind::Cuda, (0..ranks).collect())),
+            _ => self.clone(),
+        };
+        let devices = all.list(cpu, physical_cores)?;
+        if !devices.len().is_multiple_of(ranks) {
+            return Err(Error::InvalidValue {
+                what: "tensor parallel",
+                expected: format!("cpu, or {ranks} devices or a multiple of that, as in cuda:0,1"),
+                found: self.to_string(),
+            });
+        }
+        let group = |devices: &[(String, Device)]| {
+            let (names, devices): (Vec<String>, Vec<Device>) = devices.iter().cloned().unzip();
+            (names.join("+"), devices)
+        };
+        Ok(devices.chunks(ranks).map(group).collect())
     }
 
     /// The devices with their names. Those of a CPU have these options, and share its threads.
@@ -257,6 +294,33 @@ mod tests {
         ] {
             let error = text.parse::<Devices>().unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn devices_that_run_a_model_together_are_groups() {
+        let groups = |text: &str, ranks| {
+            let groups = text.parse::<Devices>().unwrap().groups(CpuOptions::default(), 5, ranks);
+            groups.map(|groups| {
+                groups.into_iter().map(|(name, devices)| (name, devices.len())).collect::<Vec<_>>()
+            })
+        };
+        let check = |text, ranks, expect: &[(&str, usize)]| {
+            let expect: Vec<_> = expect.iter().map(|&(name, count)| (name.to_owned(), count)).collect();
+            assert_eq!(groups(text, ranks).unwrap(), expect, "{text} {ranks}");
+        };
+        check("cpu", 1, &[("cpu", 1)]);
+        check("cpu", 3, &[("cpu:0+cpu:1+cpu:2", 3)]);
+        check("cpu:0,1", 2, &[("cpu:0+cpu:1", 2)]);
+        check("cpu:0,1", 1, &[("cpu:0", 1), ("cpu:1", 1)]);
+        check("cuda", 2, &[("cuda:0+cuda:1", 2)]);
+        check("cuda:3,0,1,2", 2, &[("cuda:3+cuda:0", 2), ("cuda:1+cuda:2", 2)]);
+        for (text, ranks) in [("auto", 2), ("cuda:0", 2), ("cpu:0,1", 4), ("cpu:0,1,2", 2), ("gpu", 2)] {
+            let error = groups(text, ranks).unwrap_err().to_string();
+            let says = format!(
+                "tensor parallel: expected cpu, or {ranks} devices or a multiple of that, as in cuda:0,1, found {text}"
+            );
+            assert!(error.starts_with(&says[..60]), "{error}");
         }
     }
 

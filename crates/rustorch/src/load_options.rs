@@ -1,5 +1,7 @@
 //! How weights are loaded.
 
+use std::num::NonZeroUsize;
+
 use cpu::CpuOptions;
 use devices::GpuOptions;
 use model::AttentionMode;
@@ -21,6 +23,8 @@ pub struct LoadOptions<'a> {
     /// Bytes of KV pages that the engine will be given ([`EngineConfig::kv_memory`](crate::EngineConfig::kv_memory)), so that a GPU which cannot hold
     /// them is refused before the weights are brought to it; those of `batch_size` full sequences when `None`.
     pub kv_memory: Option<u64>,
+    /// Devices that run the model together, each a part of it; one when `None`. The results are the bits of one.
+    pub tensor_parallel: Option<NonZeroUsize>,
     /// Told how many of the file's bytes have been loaded, and of how many.
     pub progress: Option<&'a mut dyn FnMut(u64, u64)>,
 }
@@ -29,5 +33,10 @@ impl LoadOptions<'_> {
     /// The usual choices, on this device.
     pub fn on(device: Device) -> Self {
         Self { device, ..Self::default() }
+    }
+
+    /// Devices that run the model together.
+    pub(crate) fn ranks(&self) -> usize {
+        self.tensor_parallel.map_or(1, NonZeroUsize::get)
     }
 }

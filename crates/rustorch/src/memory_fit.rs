@@ -1,9 +1,9 @@
 //! Whether a model and its runner fit the memory of a device, said before anything is brought to it.
 
 use devices::DeviceMemory;
-use model::{AttentionMode, Layout, LlamaConfig};
+use model::{AttentionMode, Layout, LlamaConfig, Rank};
 
-use crate::sizes::{limits, pages_of};
+use crate::sizes::{limits, page_bytes, pages_of};
 use crate::{DoesNotFit, Error, Result};
 
 /// How much a device holds.
@@ -29,6 +29,8 @@ type Footprint<'a> = dyn Fn(&Layout) -> u64 + 'a;
 pub(crate) struct Demand<'a> {
     pub config: &'a LlamaConfig,
     pub attention: AttentionMode,
+    /// Ranks of the device's group; what counts is the one that takes the most.
+    pub ranks: usize,
     /// Sequences that run together.
     pub num_seqs: usize,
     /// Bytes of KV pages, if less than all sequences can fill.
@@ -58,9 +60,10 @@ impl Demand<'_> {
     fn needed(&self, footprint: &Footprint<'_>, num_seqs: usize, max_seq_len: usize) -> Result<Needed> {
         let config = self.config.clone().with_max_seq_len(max_seq_len);
         let all = pages_of(&config, num_seqs);
-        let page_bytes = config.spec.kv_shape(1, config.page_size, config.kv_dtype).bytes();
+        let page_bytes = page_bytes(&config, self.ranks)?;
         let num_pages = self.kv_memory.map_or(all, |bytes| all.min((bytes / page_bytes) as usize));
-        let layout = Layout::new(&config, limits(&config, num_seqs, num_pages), self.attention)?;
+        let (limits, fullest) = (limits(&config, num_seqs, num_pages), Rank::new(0, self.ranks));
+        let layout = Layout::of_rank(&config, limits, self.attention, fullest)?;
         let cache = layout.kv.bytes();
         let layers = layout.kv.layers.iter().map(|&heads| layout.kv.layer_bytes(heads));
         Ok(Needed {
@@ -163,7 +166,7 @@ mod tests {
     }
 
     fn demand(config: &LlamaConfig, num_seqs: usize, kv_memory: Option<u64>, weights: u64) -> Demand<'_> {
-        Demand { config, attention: AttentionMode::Fused, num_seqs, kv_memory, weights }
+        Demand { config, attention: AttentionMode::Fused, ranks: 1, num_seqs, kv_memory, weights }
     }
 
     /// As of a device that takes what the values take.

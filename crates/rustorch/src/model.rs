@@ -71,8 +71,7 @@ impl LlamaModel {
     fn with_slots(weights: Weights, num_slots: usize) -> Result<Self> {
         let runner = weights.slot_runner(num_slots)?;
         let spec = runner.spec();
-        let LlamaConfig { spec: model, kv_dtype, .. } = weights.config();
-        let memory_bytes = model.kv_shape(spec.limits.num_pages, spec.page_size, *kv_dtype).bytes();
+        let memory_bytes = weights.kv_bytes(spec.limits.num_pages, spec.page_size);
         let batch = Batch::new(spec.limits, spec.page_size);
         Ok(Self { weights, runner, batch, cache: KvCache::new(num_slots, memory_bytes) })
     }

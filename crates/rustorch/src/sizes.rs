@@ -1,6 +1,6 @@
 //! The sizes of steps and caches that follow from a configuration.
 
-use model::{BatchLimits, LlamaConfig};
+use model::{BatchLimits, LlamaConfig, ModelShard, Rank};
 
 use crate::{Error, Result};
 
@@ -17,6 +17,15 @@ pub(crate) fn limits(config: &LlamaConfig, num_seqs: usize, num_pages: usize) ->
         max_blocks: config.pages_per_seq(),
         num_pages,
     }
+}
+
+/// Bytes of a KV page on that one of so many ranks which has the most of it.
+///
+/// # Errors
+/// When the model cannot be cut into so many.
+pub(crate) fn page_bytes(config: &LlamaConfig, ranks: usize) -> Result<u64> {
+    let shard = ModelShard::new(&config.spec, Rank::new(0, ranks))?;
+    Ok(shard.spec.kv_shape(1, config.page_size, config.kv_dtype).bytes())
 }
 
 /// Pages of `num_slots` full sequences, however many.

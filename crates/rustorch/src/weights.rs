@@ -12,8 +12,8 @@ use tokenizer::Tokenizer;
 use crate::batch_size::{self, BatchSize};
 use crate::load_options::LoadOptions;
 use crate::platforms::{self, KernelTime, LoadedModel, several};
-use crate::sizes::{checked_pages, limits};
-use crate::{Devices, Error, Result};
+use crate::sizes::{checked_pages, limits, page_bytes};
+use crate::{Device, Devices, Error, Result};
 
 /// The weights of a model on a device, or on several with a copy on each. Clones share them.
 #[derive(Clone)]
@@ -22,12 +22,12 @@ pub struct Weights {
     /// The same model on each device, the first one included, with the device's name.
     replicas: Vec<(String, Arc<dyn LoadedModel>)>,
     attention: AttentionMode,
-    /// Why [`Device::Auto`](crate::Device::Auto) passed a GPU over.
+    /// Why [`Device::Auto`] passed a GPU over.
     note: Option<String>,
 }
 
 /// How an engine uses the weights. What is `None` follows from the model's configuration. Of weights on several devices, sizes are those
-/// of each.
+/// of each; of a group, of the one that takes the most.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EngineConfig {
     /// Bytes of KV pages; as many as `batch_size` sequences of `max_seq_len` take when `None`.
@@ -50,13 +50,20 @@ impl Weights {
     /// A configuration that contradicts the file, a malformed model, or a device that is not there, fails its self-test or
     /// cannot hold the model.
     pub fn load(gguf: &Gguf, config: LlamaConfig, mut options: LoadOptions<'_>) -> Result<Self> {
+        if options.ranks() > 1 {
+            if let Device::Cpu(cpu) = options.device {
+                options.cpu = cpu;
+            }
+            return Self::load_on(&options.device.into(), gguf, config, options);
+        }
         config.validate()?;
         let (model, note) = platforms::load(gguf, config, &mut options)?;
         let replicas = vec![(options.device.to_string(), Arc::clone(&model))];
         Ok(Self { model, replicas, attention: options.attention, note })
     }
 
-    /// Loads the weights of `gguf` for these devices instead of that of `options`, each with a copy of its own, all at the same time.
+    /// Loads the weights of `gguf` for these devices instead of that of `options`, each, or each group of
+    /// [`tensor_parallel`](LoadOptions::tensor_parallel) devices, with a copy of its own, all at the same time.
     /// [`start_engine`](Self::start_engine) then starts a replica on each; [`LlamaModel`](crate::LlamaModel) uses the first one.
     ///
     /// # Errors
@@ -68,18 +75,25 @@ impl Weights {
         mut options: LoadOptions<'_>,
     ) -> Result<Self> {
         config.validate()?;
-        let devices = devices.list(options.cpu, num_cpus::get_physical())?;
-        if let [(_, device)] = devices[..] {
+        let groups = devices.groups(options.cpu, num_cpus::get_physical(), options.ranks())?;
+        if let [(_, devices)] = &groups[..]
+            && let [device] = devices[..]
+        {
             return Self::load(gguf, config, LoadOptions { device, ..options });
         }
-        let models = several::load(gguf, &config, &mut options, &devices)?;
-        let replicas: Vec<_> = devices.into_iter().map(|(name, _)| name).zip(models).collect();
+        let models = several::load(gguf, &config, &mut options, &groups)?;
+        let replicas: Vec<_> = groups.into_iter().map(|(name, _)| name).zip(models).collect();
         Ok(Self { model: Arc::clone(&replicas[0].1), replicas, attention: options.attention, note: None })
     }
 
-    /// On how many devices they are.
+    /// How many devices have all of them, or how many groups.
     pub fn num_replicas(&self) -> usize {
         self.replicas.len()
+    }
+
+    /// How many devices have them together ([`LoadOptions::tensor_parallel`]).
+    pub fn num_ranks(&self) -> usize {
+        self.model.num_ranks()
     }
 
     /// The configuration that the weights were loaded with.
@@ -87,7 +101,7 @@ impl Weights {
         self.model.config()
     }
 
-    /// Bytes of the weights on a device.
+    /// Bytes of the weights on a device, or on all devices of a group.
     pub fn weight_bytes(&self) -> u64 {
         self.model.weight_bytes()
     }
@@ -109,7 +123,7 @@ impl Weights {
     /// # Errors
     /// When the device has no memory left for it.
     pub fn measure_peaks(&self) -> Result<Option<Peaks>> {
-        let times = self.num_replicas() as f64;
+        let times = (self.num_replicas() * self.num_ranks()) as f64;
         let of_all = |peaks: Peaks| Peaks {
             read_bytes_per_s: times * peaks.read_bytes_per_s,
             quantized_macs_per_s: times * peaks.quantized_macs_per_s,
@@ -131,7 +145,7 @@ impl Weights {
         }
     }
 
-    /// Why [`Device::Auto`](crate::Device::Auto) passed a GPU over, if it did.
+    /// Why [`Device::Auto`] passed a GPU over, if it did.
     pub fn device_note(&self) -> Option<&str> {
         self.note.as_deref()
     }
@@ -155,7 +169,7 @@ impl Weights {
     /// What results depend on of the device, beside [`activations`](Self::activations): `cpu` on every processor, or the
     /// device itself.
     pub fn numeric_path(&self) -> String {
-        if self.isa().is_some() { "cpu".to_owned() } else { self.model.device() }
+        if self.isa().is_some() { "cpu".to_owned() } else { self.model.first_device() }
     }
 
     /// The precision of the activations that quantised weights are multiplied with, if the device is a CPU.
@@ -166,14 +180,20 @@ impl Weights {
     /// Chooses how many sequences an engine runs together and what their KV pages take, by the device and its memory. At most
     /// `kv_memory` bytes are for pages, if that is given. Of several devices, it is the choice for each.
     pub fn choose_batch_size(&self, kv_memory: Option<u64>) -> BatchSize {
+        let shard = self.model.shard_config();
         match self.isa() {
-            Some(_) => batch_size::on_cpu(self.config(), kv_memory, self.num_replicas() as u64),
-            None => batch_size::on_gpu(self.config(), kv_memory, |num_seqs, bytes| {
+            Some(_) => batch_size::on_cpu(&shard, kv_memory, (self.num_replicas() * self.num_ranks()) as u64),
+            None => batch_size::on_gpu(&shard, kv_memory, |num_seqs, bytes| {
                 let fits =
                     |model: &dyn LoadedModel| model.check_fit(self.attention, num_seqs, Some(bytes)).is_ok();
                 self.replicas.iter().all(|(_, model)| fits(&**model))
             }),
         }
+    }
+
+    /// Bytes of K and V in so many pages, of all ranks together.
+    pub(crate) fn kv_bytes(&self, num_pages: usize, page_size: usize) -> u64 {
+        self.model.kv_bytes(num_pages, page_size)
     }
 
     /// A runner with a cache of `num_slots` sequences of full length, serving as many a step.
@@ -201,7 +221,7 @@ impl Weights {
         let num_pages = match options.kv_memory {
             None => checked_pages(config, max_num_seqs)?,
             Some(bytes) => {
-                let page_bytes = config.spec.kv_shape(1, config.page_size, config.kv_dtype).bytes();
+                let page_bytes = page_bytes(config, self.num_ranks())?;
                 // More pages than all sequences can fill would never be used.
                 let pages = ((bytes / page_bytes) as usize).min(checked_pages(config, max_num_seqs)?);
                 if pages == 0 {

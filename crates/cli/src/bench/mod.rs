@@ -56,7 +56,7 @@ fn plot_name(args: &Args) -> String {
 
 /// Loads the model and measures all cells; a table's rows are printed as they come.
 fn measure_grid(args: &Args) -> Result<Report> {
-    let num_replicas = args.run.device.device.count()?;
+    let num_replicas = args.run.num_replicas()?;
     let cells = cells(args, num_replicas);
     let (gguf, name) = open(args)?;
     let config = config(args, &gguf, &cells).with_context(|| name.clone())?;

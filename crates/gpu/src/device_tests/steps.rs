@@ -27,7 +27,7 @@ fn config() -> LlamaConfig {
 }
 
 /// The demo model's sequences on a device, in pages of 16 tokens.
-fn sequences(backend: &Arc<GpuBackend>) -> Sequences<GpuBackend> {
+fn sequences(backend: &Arc<GpuBackend>) -> Sequences {
     let gguf = Gguf::from_static(MODEL).expect("the demo model");
     let decoder = Arc::new(Decoder::load(&**backend, &gguf, config(), |_, _| {}).expect("a model"));
     Sequences::new(backend, &decoder, 16).expect("a runner")

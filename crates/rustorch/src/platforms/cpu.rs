@@ -33,7 +33,23 @@ impl Platform for CpuPlatform {
             Device::Gpu(_) | Device::Cuda(_) => return Ok(None),
         };
         let backend = Arc::new(CpuBackend::new(cpu)?);
-        Ok(Some(Box::new(Opened { device: Device::Cpu(cpu), backend })))
+        Ok(Some(Box::new(Opened::one(Device::Cpu(cpu), backend))))
+    }
+
+    fn open_group(
+        &self,
+        devices: &[Device],
+        _: &Gguf,
+        _: &LlamaConfig,
+        _: &LoadOptions<'_>,
+    ) -> Result<Option<Box<dyn OpenDevice>>> {
+        let options = devices.iter().map(|device| match device {
+            Device::Cpu(options) => Some(*options),
+            _ => None,
+        });
+        let Some(options) = options.collect::<Option<Vec<CpuOptions>>>() else { return Ok(None) };
+        let backends = CpuBackend::group(&options)?.into_iter().map(Arc::new).collect();
+        Ok(Some(Box::new(Opened::group(devices[0], backends)?)))
     }
 
     fn check(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conformance::Subject;
 use gguf::{Format, Gguf};
-use model::{AttentionOp, LlamaConfig};
+use model::{AttentionOp, LlamaConfig, ModelShard};
 
 use crate::memory_fit::{Demand, Limits};
 use crate::{LoadOptions, Result};
@@ -19,16 +19,18 @@ pub(super) fn check<B: Subject>(
     config: &LlamaConfig,
     options: &LoadOptions<'_>,
 ) -> Result<()> {
+    let shard = ModelShard::new(&config.spec, backend.rank())?;
     let demand = Demand {
         config,
         attention: options.attention,
+        ranks: backend.rank().count(),
         num_seqs: config.batch_size,
         kv_memory: options.kv_memory,
         weights,
     };
     demand.check(limits, &|layout| backend.footprint(layout))?;
-    backend.check_spec(&config.spec)?;
-    let op = AttentionOp::new(&config.spec.layers[0].attn, 0);
+    backend.check_spec(&shard.spec)?;
+    let op = AttentionOp::new(&shard.spec.layers[0].attn, 0);
     Ok(conformance::self_test(backend, main_format(gguf), op, config.kv_dtype)?)
 }
 

@@ -10,7 +10,7 @@ use gpu::{Adapter, Adapters, GpuBackend};
 use model::LlamaConfig;
 
 use super::loaded::{Described, KernelTime, Opened};
-use super::{DeviceInfo, OpenDevice, Platform, fit};
+use super::{DeviceInfo, OpenDevice, Platform, fit, no_groups};
 use crate::memory_fit::Limits;
 use crate::{Device, LoadOptions, Result};
 
@@ -40,6 +40,19 @@ impl Platform for GpuPlatform {
                 Ok(adapter) => open(adapter, gguf, config, options).map(Some),
                 Err(_) => Ok(None),
             },
+        }
+    }
+
+    fn open_group(
+        &self,
+        devices: &[Device],
+        _: &Gguf,
+        _: &LlamaConfig,
+        _: &LoadOptions<'_>,
+    ) -> Result<Option<Box<dyn OpenDevice>>> {
+        match devices[0] {
+            Device::Gpu(_) => Err(no_groups(devices, "GPUs that Vulkan, Metal or DX12 reach")),
+            _ => Ok(None),
         }
     }
 
@@ -73,7 +86,7 @@ fn open(
     let backend = Arc::new(GpuBackend::new(adapter.open(options.gpu)?));
     let limits = Limits { memory: adapter.memory(), ..backend.limits() };
     fit::check(&backend, &limits, gpu::weight_bytes(gguf, config), gguf, config, options)?;
-    Ok(Box::new(Opened { device: device_of(adapter), backend }))
+    Ok(Box::new(Opened::one(device_of(adapter), backend)))
 }
 
 impl Described for GpuBackend {

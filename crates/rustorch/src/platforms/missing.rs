@@ -33,6 +33,16 @@ impl Platform for Missing {
         self.refuse(device).map(|()| None)
     }
 
+    fn open_group(
+        &self,
+        devices: &[Device],
+        _: &Gguf,
+        _: &LlamaConfig,
+        _: &LoadOptions<'_>,
+    ) -> Result<Option<Box<dyn OpenDevice>>> {
+        self.refuse(devices[0]).map(|()| None)
+    }
+
     fn check(
         &self,
         device: Device,

@@ -45,6 +45,18 @@ trait Platform {
         options: &LoadOptions<'_>,
     ) -> Result<Option<Box<dyn OpenDevice>>>;
 
+    /// Opens the devices that are meant, at least two, as the ranks of a group, if they are of this platform.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and when devices of this platform cannot form a group.
+    fn open_group(
+        &self,
+        devices: &[Device],
+        gguf: &Gguf,
+        config: &LlamaConfig,
+        options: &LoadOptions<'_>,
+    ) -> Result<Option<Box<dyn OpenDevice>>>;
+
     /// Runs the conformance checks on the device that is meant, if it is one of this platform. `found` is told each finding
     /// as it comes.
     ///
@@ -194,19 +206,33 @@ pub(crate) fn load(gguf: &Gguf, config: LlamaConfig, options: &mut LoadOptions<'
     Err(not_of_this_build(device))
 }
 
-/// Opens a device that is named.
+/// Opens a device that is named, or several as a group.
 fn open(
-    device: Device,
+    devices: &[Device],
     gguf: &Gguf,
     config: &LlamaConfig,
     options: &LoadOptions<'_>,
 ) -> Result<Box<dyn OpenDevice>> {
     for platform in PLATFORMS {
-        if let Some(opened) = platform.open(device, gguf, config, options)? {
+        let opened = match devices {
+            [device] => platform.open(*device, gguf, config, options)?,
+            devices => platform.open_group(devices, gguf, config, options)?,
+        };
+        if let Some(opened) = opened {
             return Ok(opened);
         }
     }
-    Err(not_of_this_build(device))
+    Err(not_of_this_build(devices[0]))
+}
+
+/// That devices of a kind do not run a model together.
+#[cfg(any(feature = "cuda", feature = "gpu"))]
+fn no_groups(devices: &[Device], kind: &'static str) -> Error {
+    Error::InvalidValue {
+        what: "tensor parallel",
+        expected: format!("CPUs, as {kind} do not run a model together"),
+        found: devices.iter().map(Device::to_string).collect::<Vec<_>>().join(", "),
+    }
 }
 
 /// Whether another device may do better.

@@ -1,17 +1,15 @@
-//! A model on several devices, each with weights of its own.
+//! A model on several devices, or groups of them, each with weights of its own.
 
-use std::panic;
-use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gguf::Gguf;
 use model::LlamaConfig;
 
+use super::loaded::at_the_same_time;
 use super::{LoadedModel, OpenDevice, open};
 use crate::{Device, Error, LoadOptions, Result};
 
-/// Loads a model on each of these devices, which have names, all at the same time.
+/// Loads a model on each of these groups of devices, which have names, all at the same time.
 ///
 /// # Errors
 /// As [`Weights::load`](crate::Weights::load), with the name of the device; and if two devices do not compute the same bits.
@@ -19,51 +17,35 @@ pub(crate) fn load(
     gguf: &Gguf,
     config: &LlamaConfig,
     options: &mut LoadOptions<'_>,
-    devices: &[(String, Device)],
+    devices: &[(String, Vec<Device>)],
 ) -> Result<Vec<Arc<dyn LoadedModel>>> {
     let named = |name: &str, error| Error::OnDevice { device: name.to_owned(), source: Box::new(error) };
     let mut opened = Vec::new();
     for (name, device) in devices {
-        opened.push(open(*device, gguf, config, options).map_err(|error| named(name, error))?);
+        opened.push(open(device, gguf, config, options).map_err(|error| named(name, error))?);
     }
     check_alike(devices, &opened)?;
-    let (sender, reports) = mpsc::channel();
-    let loaded: Vec<Result<_>> = thread::scope(|scope| {
-        let threads: Vec<_> = opened
-            .into_iter()
-            .enumerate()
-            .map(|(idx, opened)| {
-                let (sender, config) = (sender.clone(), config.clone());
-                scope.spawn(move || {
-                    // Nobody listens once another has failed.
-                    let mut report = |done, total| {
-                        let _ = sender.send((idx, done, total));
-                    };
-                    opened.load(gguf, config, &mut report)
-                })
-            })
-            .collect();
-        drop(sender);
-        let mut done_by = vec![0; devices.len()];
-        for (idx, done, total) in reports {
-            done_by[idx] = done;
-            if let Some(progress) = &mut options.progress {
-                progress(done_by.iter().sum(), total * devices.len() as u64);
-            }
+    let opened: Vec<_> = opened.into_iter().map(|opened| Mutex::new(Some(opened))).collect();
+    let load = |idx: usize, report: &mut dyn FnMut(u64, u64)| {
+        let opened = opened[idx].lock().unwrap_or_else(PoisonError::into_inner).take();
+        opened.expect("each is loaded once").load(gguf, config.clone(), report)
+    };
+    let mut report = |done, total| {
+        if let Some(progress) = &mut options.progress {
+            progress(done, total);
         }
-        let joined = threads.into_iter().map(thread::ScopedJoinHandle::join);
-        joined.map(|loaded| loaded.unwrap_or_else(|panic| panic::resume_unwind(panic))).collect()
-    });
+    };
+    let loaded = at_the_same_time(devices.len(), load, &mut report);
     let named = |(loaded, (name, _)): (Result<_>, &(String, _))| loaded.map_err(|error| named(name, error));
     loaded.into_iter().zip(devices).map(named).collect()
 }
 
 /// Refuses devices of different models, whose results differ in the last bits.
-fn check_alike(devices: &[(String, Device)], opened: &[Box<dyn OpenDevice>]) -> Result<()> {
+fn check_alike(devices: &[(String, Vec<Device>)], opened: &[Box<dyn OpenDevice>]) -> Result<()> {
     let described = || devices.iter().zip(opened).map(|((name, _), opened)| (name, opened.name()));
     let Some((first_name, first)) = described().next() else { return Ok(()) };
     // All CPUs compute the same bits.
-    let mut gpus = described().filter(|_| !matches!(devices[0].1, Device::Cpu(_)));
+    let mut gpus = described().filter(|_| !matches!(devices[0].1[..], [Device::Cpu(_), ..]));
     match gpus.find(|(_, found)| *found != first) {
         None => Ok(()),
         Some((name, found)) => Err(Error::UnlikeDevices {
@@ -102,7 +84,7 @@ mod tests {
     fn devices_that_compute_different_bits_are_refused() {
         let check = |device: fn(usize) -> Device, names: &[&'static str]| {
             let devices: Vec<_> =
-                (0..names.len()).map(|idx| (device(idx).to_string(), device(idx))).collect();
+                (0..names.len()).map(|idx| (device(idx).to_string(), vec![device(idx)])).collect();
             let open = |&name: &&'static str| Box::new(Named(name)) as Box<dyn OpenDevice>;
             check_alike(&devices, &names.iter().map(open).collect::<Vec<_>>())
         };

@@ -37,7 +37,7 @@ fn replicas_give_what_one_device_gives() {
         let options = LoadOptions { progress: Some(&mut progress), ..LoadOptions::default() };
         let weights = Weights::load_on(&devices, &small_gguf(), small_config(), options).expect("weights");
         assert!(told.0 > 0 && told.0 == told.1, "{told:?}");
-        assert_eq!(devices.count().expect("devices"), weights.num_replicas());
+        assert_eq!(devices.num_replicas(None).expect("devices"), weights.num_replicas());
         weights
     };
     let completions = |weights: &Weights| -> Vec<_> {
