@@ -188,7 +188,7 @@ pub fn run(args: &Args) -> Result<()> {
     output::note(&format!("serving {model_name} on {} at http://{address}", weights.device()));
     if let Some(BatchSize { num_seqs, kv_memory, reason }) = chosen {
         let kv_memory = output::bytes(kv_memory);
-        let each = if weights.num_replicas() > 1 { " on each device" } else { "" };
+        let each = if weights.num_replicas() * weights.num_ranks() > 1 { " on each device" } else { "" };
         output::note(&format!("batch size {num_seqs} with {kv_memory} of KV pages{each}: {reason}"));
     }
     server.run().context("serving")

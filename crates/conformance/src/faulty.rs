@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use gguf::{Format, TensorView};
 use model::{
-    Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, ExpertOp, KvDtype, KvShape, Layout,
-    Linear, ModelSpec, QkvShape, Read, Result, RopeOp, RoutesShape, Routing, SharedOutput, Want,
+    Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, Error, ExpertOp, KvDtype, KvShape,
+    Layout, Linear, ModelSpec, QkvShape, Rank, Read, Result, RopeOp, RoutesShape, Routing, Shards,
+    SharedOutput, Want,
 };
 
 use crate::{Inputs, Subject};
@@ -47,6 +48,12 @@ pub enum Fault {
     RoutesAreNotNormed,
     /// Experts have no bias.
     ExpertsWithoutBias,
+    /// No step begins.
+    PlanFails,
+    /// Activations panic.
+    GatePanics,
+    /// A rank gathers its part from a row too far.
+    GatherFromSecondRow,
 }
 
 /// A back end, but for its fault.
@@ -151,6 +158,10 @@ impl<B: Backend> Backend for Faulty<B> {
     type Experts = B::Experts;
     type Routes = B::Routes;
 
+    fn rank(&self) -> Rank {
+        self.inner.rank()
+    }
+
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
         self.inner.check_spec(spec)
     }
@@ -199,6 +210,9 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     fn plan(&self, batch: &Batch, plan: &mut Plan<B>) -> Result<()> {
+        if self.fault == Fault::PlanFails {
+            return Err(Error::Device("no step begins".to_owned()));
+        }
         if let Some(plan) = &mut plan.shifted {
             self.inner.plan(&shifted(batch), plan)?;
         }
@@ -342,6 +356,7 @@ impl<B: Backend> Backend for Faulty<B> {
     }
 
     fn gated(&self, rows: usize, act: Activation, gate_up: &Buffer<B>, out: &mut Buffer<B>) {
+        assert!(self.fault != Fault::GatePanics, "there is no activation");
         let act = if self.fault == Fault::GeluIsSilu { Activation::Silu } else { act };
         self.inner.gated(rows, act, &gate_up.inner, &mut out.inner);
     }
@@ -391,6 +406,24 @@ impl<B: Backend> Backend for Faulty<B> {
 
     fn draw(&self, plan: &Plan<B>, x: &Buffer<B>, out: &mut Buffer<B>) {
         self.inner.draw(&plan.inner, &x.inner, &mut out.inner);
+    }
+
+    fn all_gather(&self, rows: usize, part: &Buffer<B>, shards: &Shards, out: &mut Buffer<B>) {
+        if self.fault == Fault::GatherFromSecondRow && rows > 1 {
+            let mut values = self.read(part.rows, part);
+            values.rotate_left(part.cols);
+            let part = Buffer::<B> {
+                rows: part.rows,
+                cols: part.cols,
+                inner: self.upload_inner(part.rows, part.cols, &values),
+            };
+            return self.inner.all_gather(rows, &part.inner, shards, &mut out.inner);
+        }
+        self.inner.all_gather(rows, &part.inner, shards, &mut out.inner);
+    }
+
+    fn leave_group(&self, reason: &str) {
+        self.inner.leave_group(reason);
     }
 
     fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()> {

@@ -165,7 +165,7 @@ pub fn rank_checks<'a, S: Subject>(
     let check = |(name, variant): (&str, Variant)| {
         let group = group.clone();
         Check {
-            name: format!("{num_ranks} ranks, {name}: as one device"),
+            name: format!("{num_ranks} ranks, {name}: alone as in a batch"),
             limit: 0.0,
             run: Box::new(move |device: &Arc<S>, tally: &mut Tally| {
                 invariance::over_ranks(device, &group(num_ranks)?, tally, model, variant)

@@ -291,8 +291,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// `out[i] = [part of rank 0 | part of rank 1 | ..]` for the first `rows` rows, whose columns each rank has computed in a buffer
     /// of the role [`Part`](crate::BufferRole::Part) by itself: those of rank `r` are [`Shards::of`]`(r)`. `out` may be the input of products.
     ///
-    /// All ranks of a group allocate parts, and call this, in the same order, with the same rows and shards. Between two gathers of
-    /// one part there is always a gather of another. Never called by a device without a group.
+    /// All ranks of a group allocate parts, and call this, in the same order, with the same rows and shards. They allocate one after
+    /// the other, so an allocation cannot wait for another rank; they gather at the same time, each in a thread of its own. Between two
+    /// gathers of one part there is always a gather of another. Never called by a device without a group.
     ///
     /// A gather ends, with whatever in `out`, when a rank has [left](Backend::leave_group) the group; [`plan`](Backend::plan) and
     /// [`read_into`](Backend::read_into) then fail with its reason.

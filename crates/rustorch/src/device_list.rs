@@ -99,6 +99,13 @@ impl Devices {
             let alone = |(name, device)| (name, vec![device]);
             return Ok(self.list(cpu, physical_cores)?.into_iter().map(alone).collect());
         }
+        if ranks > MAX_RANKS {
+            return Err(Error::InvalidValue {
+                what: "tensor parallel",
+                expected: format!("at most {MAX_RANKS} ranks"),
+                found: ranks.to_string(),
+            });
+        }
         let all = match self.0 {
             Choice::One(Device::Cpu(_)) => Self(Choice::Each(Kind::Cpu, (0..ranks).collect())),
             Choice::One(Device::Cuda(None)) => Self(Choice::Each(Kind::Cuda, (0..ranks).collect())),
@@ -209,6 +216,9 @@ impl FromStr for Devices {
         Ok(Self(Choice::Each(kind, indices)))
     }
 }
+
+/// More ranks than any model has key heads.
+const MAX_RANKS: usize = 256;
 
 fn expected(found: &str) -> String {
     format!(

@@ -75,6 +75,8 @@ impl Weights {
         mut options: LoadOptions<'_>,
     ) -> Result<Self> {
         config.validate()?;
+        // Before threads are started and devices opened for ranks that the model has nothing for.
+        let _ = page_bytes(&config, options.ranks())?;
         let groups = devices.groups(options.cpu, num_cpus::get_physical(), options.ranks())?;
         if let [(_, devices)] = &groups[..]
             && let [device] = devices[..]

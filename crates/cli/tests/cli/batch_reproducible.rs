@@ -66,7 +66,9 @@ fn the_bytes_depend_on_the_lines_alone() {
     let all = lines(36);
     let text = all.join("\n");
     let expect = reproducible(&text, &[]);
-    for options in VARIANTS {
+    let ranks: &[&str] =
+        &["--device", "cpu", "--tensor-parallel", "2", "--threads", "2", "--batch-size", "5"];
+    for options in VARIANTS.into_iter().chain([ranks]) {
         assert_eq!(reproducible(&text, options), expect, "{options:?}");
     }
     let results: Vec<Value> = expect.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -56,7 +56,12 @@ fn the_batch_does_not_show() {
         &["--batch-size", "2"],
         &["--alone", "--threads", "2", "--chunk", "33", "--page-size", "7"],
     ];
-    for options in options {
+    let ranks: [&[&str]; 3] = [
+        &["--device", "cpu", "--tensor-parallel", "2"],
+        &["--device", "cpu:0,cpu:1", "--tensor-parallel", "2", "--threads", "2", "--alone"],
+        &["--device", "cpu", "--tensor-parallel", "3", "--chunk", "50"],
+    ];
+    for options in options.into_iter().chain(ranks) {
         assert_eq!(logits(&sequences, options), together, "{options:?}");
     }
     let reversed: Vec<_> = sequences.iter().rev().cloned().collect();

@@ -88,6 +88,12 @@ fn options_have_llama_cpp_s_names_too() {
     same(&["-n", "5", "--batch-size", "3"], &["-n", "5", "-np", "3"]);
     same(&["-n", "5", "--batch-size", "3"], &["-n", "5", "--parallel", "3"]);
     same(&["-n", "5", "--device", "cpu"], &["-n", "5", "-ngl", "0"]);
+    let ranks = ["-n", "5", "--device", "cpu", "--threads", "2"];
+    let [ours, vllm] =
+        ["--tensor-parallel", "--tensor-parallel-size"].map(|name| [&ranks[..], &[name, "2"]].concat());
+    same(&ours, &vllm);
+    let began = generate(&[("RUSTORCH_TENSOR_PARALLEL", "2")], &ranks).began.unwrap();
+    assert!(began.contains(" on 2 ranks: CPU (") && began.contains(", 1 threads), CPU ("), "{began}");
     let layers = generate(&[], &["-n", "5", "-ngl", "99"]).stderr;
     assert!(layers.starts_with("note: --gpu-layers 99 has no effect: "), "{layers}");
 }

@@ -8,6 +8,7 @@ const RUN: &[&str] = &[
     "--device",
     "--no-matrix-units",
     "--no-subgroups",
+    "--tensor-parallel",
     "-t, --threads",
     "--kv-type",
     "--page-size",
@@ -231,6 +232,7 @@ fn wrong_usage_ends_with_2() {
         ("--ctx", "100000000", count),
         ("--threads", "0", count),
         ("--chunk", "0", count),
+        ("--tensor-parallel", "0", count),
         ("--page-size", "0", count),
         ("--max-tokens", "0", count),
         ("--max-tokens", "-1", count),
@@ -283,6 +285,39 @@ fn several_devices_are_of_one_kind_and_different() {
     }
     // An error of one of several names it.
     fail(&["generate", "-p", "a", "--device", "cuda:4000,4001"], b"", 1, "cuda:4000: device: cuda");
+}
+
+#[test]
+fn ranks_are_cpus_and_no_more_than_the_model_has_heads() {
+    for (device, ranks, says) in [
+        ("cpu", "5", "tensor parallel: expected at most 4 ranks, the attention heads of a layer, found 5"),
+        (
+            "cpu:0,1,2",
+            "2",
+            "tensor parallel: expected cpu, or 2 devices or a multiple of that, as in cuda:0,1, found cpu:0,cpu:1,cpu:2",
+        ),
+        ("auto", "2", "as in cuda:0,1, found auto"),
+        ("gpu:0", "2", "as in cuda:0,1, found gpu:0"),
+        (
+            "gpu:0,1",
+            "2",
+            "tensor parallel: expected CPUs, as GPUs that Vulkan, Metal or DX12 reach do not run a model together, found gpu:0, gpu:1",
+        ),
+        (
+            "cuda",
+            "2",
+            "tensor parallel: expected CPUs, as GPUs that CUDA reaches do not run a model together, found cuda:0, cuda:1",
+        ),
+    ] {
+        fail(&["generate", "-p", "a", "--device", device, "--tensor-parallel", ranks], b"", 1, says);
+    }
+    fail(
+        &["logits", "--tokens", "1", "--device", "cpu:0,1,2,3", "--tensor-parallel", "2"],
+        b"",
+        1,
+        "--device: expected one device",
+    );
+    fail(&["bench", "--device", "cpu", "--tensor-parallel", "1000"], b"", 1, "at most 256 ranks");
 }
 
 /// Whether the driver is missing or has fewer cards, the message names the device and what was expected.

@@ -5,6 +5,7 @@ mod conforming;
 mod controls;
 mod exactness;
 mod instruction_sets;
+mod ranks;
 
 use std::num::NonZeroUsize;
 
