@@ -87,8 +87,10 @@ impl<B: Backend> Faulty<B> {
         Self { inner, fault }
     }
 
+    /// The first rows; zeros of a device that has failed, which the step's own read says.
     fn read(&self, rows: usize, buffer: &Buffer<B>) -> Vec<f32> {
-        crate::read(&self.inner, &buffer.inner, rows * buffer.cols).expect("results can be read")
+        let len = rows * buffer.cols;
+        crate::read(&self.inner, &buffer.inner, len).unwrap_or_else(|_| vec![0.0; len])
     }
 
     fn upload_inner(&self, rows: usize, cols: usize, values: &[f32]) -> B::Buffer {
