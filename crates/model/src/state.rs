@@ -110,7 +110,7 @@ impl<B: Backend> RunState<B> {
         })
     }
 
-    /// `[A + L, vocab_size]` logits of the last [`Decoder::forward`].
+    /// `[A + L, vocab_size]` logits of the last [`Decoder::forward`](crate::Decoder::forward).
     pub fn logits(&self) -> &B::Buffer {
         &self.logits
     }
@@ -120,7 +120,7 @@ impl<B: Backend> RunState<B> {
         &self.next_tokens
     }
 
-    /// `[W, hidden_size]` hidden states of the last [`Decoder::forward`], normed: those that the logits were made of,
+    /// `[W, hidden_size]` hidden states of the last [`Decoder::forward`](crate::Decoder::forward), normed: those that the logits were made of,
     /// then those that were wanted themselves.
     pub fn hidden_states(&self) -> &B::Buffer {
         &self.normed
