@@ -38,6 +38,8 @@ def main() -> None:
             wrong = [row for row in expected if found.get(row) != expected[row]]
             assert found == expected, f"{engine}: expected the program's {rows} answers, found {len(found)}, wrong: {wrong[:3]}"
             seconds = time.monotonic() - began
+            # Few rows may be answered before one is found at it.
+            assert engine != "ray" or rows < 1000 or kills > 0, "expected to kill an actor while it answers, found none"
             print(f"{engine}: {rows} rows, {kills} kills, {seconds:.0f} s: the program's answers", flush=True)
 
 
@@ -53,7 +55,6 @@ def with_ray(requests: Path, output: Path) -> int:
             kills += kill(draw.choice(busy))
             time.sleep(1)
     assert process.returncode == 0
-    assert kills > 0, "expected to kill an actor while it answers, found none"
     return kills
 
 
