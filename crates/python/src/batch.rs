@@ -255,6 +255,17 @@ impl BatchOptions {
     }
 }
 
+#[pymethods]
+impl BatchSummary {
+    fn __repr__(&self) -> String {
+        let Self { results, errors, found, prompt_tokens, cached_tokens, generated_tokens, .. } = self;
+        format!(
+            "BatchSummary(results={results}, errors={errors}, found={found}, prompt_tokens={prompt_tokens}, \
+             cached_tokens={cached_tokens}, generated_tokens={generated_tokens})"
+        )
+    }
+}
+
 impl BatchSummary {
     fn with(self, totals: &Totals) -> Self {
         let found = totals.found;

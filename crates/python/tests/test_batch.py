@@ -72,6 +72,7 @@ def test_results_are_the_bytes_of_the_program(
     lines = [json.loads(line) for line in found.read_text().splitlines()]
     errors = [line for line in lines if line["response"]["status_code"] != 200]
     assert (summary.results, summary.errors, summary.found) == (len(lines), len(errors), 0)
+    assert repr(summary).startswith(f"BatchSummary(results={len(lines)}, errors={len(errors)}, found=0, prompt_tokens=")
     assert [custom_id for custom_id, _ in summary.first_errors] == [line["custom_id"] for line in errors]
     # The command goes on where the call ended, and the call where the command did.
     whole = found.read_bytes()
