@@ -115,7 +115,7 @@ impl Devices {
         if !devices.len().is_multiple_of(ranks) {
             return Err(Error::InvalidValue {
                 what: "tensor parallel",
-                expected: format!("cpu, or {ranks} devices or a multiple of that, as in cuda:0,1"),
+                expected: format!("cpu, or {ranks} devices or a multiple of that, as in cpu:0,1"),
                 found: self.to_string(),
             });
         }
@@ -328,7 +328,7 @@ mod tests {
         for (text, ranks) in [("auto", 2), ("cuda:0", 2), ("cpu:0,1", 4), ("cpu:0,1,2", 2), ("gpu", 2)] {
             let error = groups(text, ranks).unwrap_err().to_string();
             let says = format!(
-                "tensor parallel: expected cpu, or {ranks} devices or a multiple of that, as in cuda:0,1, found {text}"
+                "tensor parallel: expected cpu, or {ranks} devices or a multiple of that, as in cpu:0,1, found {text}"
             );
             assert!(error.starts_with(&says[..60]), "{error}");
         }

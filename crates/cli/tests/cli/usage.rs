@@ -294,10 +294,10 @@ fn ranks_are_cpus_and_no_more_than_the_model_has_heads() {
         (
             "cpu:0,1,2",
             "2",
-            "tensor parallel: expected cpu, or 2 devices or a multiple of that, as in cuda:0,1, found cpu:0,cpu:1,cpu:2",
+            "tensor parallel: expected cpu, or 2 devices or a multiple of that, as in cpu:0,1, found cpu:0,cpu:1,cpu:2",
         ),
-        ("auto", "2", "as in cuda:0,1, found auto"),
-        ("gpu:0", "2", "as in cuda:0,1, found gpu:0"),
+        ("auto", "2", "as in cpu:0,1, found auto"),
+        ("gpu:0", "2", "as in cpu:0,1, found gpu:0"),
         (
             "gpu:0,1",
             "2",
