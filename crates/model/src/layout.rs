@@ -310,19 +310,7 @@ mod tests {
     use crate::{Activation, AttentionSpec, FfnSpec, KvDtype, NormSlots, TensorNames};
 
     fn config(norms: NormSlots) -> LlamaConfig {
-        let attn = AttentionSpec {
-            num_heads: 2,
-            num_kv_heads: 1,
-            head_dim: 8,
-            rope: None,
-            qk_norm: None,
-            scale: 1.0,
-            temperature: None,
-            softcap: None,
-            window: None,
-            sinks: false,
-            kv_from: None,
-        };
+        let attn = AttentionSpec::plain(2, 1, 8);
         let ffn = FfnSpec::Dense { inner: 32, act: Activation::Silu };
         let spec = ModelSpec {
             architecture: "llama",

@@ -200,19 +200,7 @@ mod tests {
     use super::*;
 
     fn attn(num_heads: usize, num_kv_heads: usize) -> AttentionSpec {
-        AttentionSpec {
-            num_heads,
-            num_kv_heads,
-            head_dim: 10,
-            rope: None,
-            qk_norm: None,
-            scale: 1.0,
-            temperature: None,
-            softcap: None,
-            window: None,
-            sinks: false,
-            kv_from: None,
-        }
+        AttentionSpec::plain(num_heads, num_kv_heads, 10)
     }
 
     #[test]

@@ -250,6 +250,24 @@ pub enum Activation {
 }
 
 impl AttentionSpec {
+    /// Attention over all positions with nothing that a family may add, for tests of shapes.
+    #[cfg(test)]
+    pub(crate) fn plain(num_heads: usize, num_kv_heads: usize, head_dim: usize) -> Self {
+        Self {
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            rope: None,
+            qk_norm: None,
+            scale: 1.0,
+            temperature: None,
+            softcap: None,
+            window: None,
+            sinks: false,
+            kv_from: None,
+        }
+    }
+
     /// The stacked row of the QKV projection.
     pub fn qkv(&self) -> QkvShape {
         QkvShape { num_heads: self.num_heads, num_kv_heads: self.num_kv_heads, head_dim: self.head_dim }

@@ -9,7 +9,7 @@ use gguf::Gguf;
 use model::LlamaConfig;
 
 use super::loaded::{Described, Opened};
-use super::{DeviceInfo, OpenDevice, Platform, fit, no_groups};
+use super::{DeviceInfo, OpenDevice, Platform, fit};
 use crate::memory_fit::Limits;
 use crate::{Device, Error, LoadOptions, Result};
 
@@ -39,19 +39,6 @@ impl Platform for CudaPlatform {
         let weights = cuda::weight_bytes(gguf, config);
         fit::check(&backend, &backend.limits(), weights, gguf, config, options)?;
         Ok(Some(Box::new(Opened::one(Device::Cuda(Some(card.index())), backend))))
-    }
-
-    fn open_group(
-        &self,
-        devices: &[Device],
-        _: &Gguf,
-        _: &LlamaConfig,
-        _: &LoadOptions<'_>,
-    ) -> Result<Option<Box<dyn OpenDevice>>> {
-        match devices[0] {
-            Device::Cuda(_) => Err(no_groups(devices, "GPUs that CUDA reaches")),
-            _ => Ok(None),
-        }
     }
 
     fn check(

@@ -10,7 +10,7 @@ use gpu::{Adapter, Adapters, GpuBackend};
 use model::LlamaConfig;
 
 use super::loaded::{Described, KernelTime, Opened};
-use super::{DeviceInfo, OpenDevice, Platform, fit, no_groups};
+use super::{DeviceInfo, OpenDevice, Platform, fit};
 use crate::memory_fit::Limits;
 use crate::{Device, LoadOptions, Result};
 
@@ -40,19 +40,6 @@ impl Platform for GpuPlatform {
                 Ok(adapter) => open(adapter, gguf, config, options).map(Some),
                 Err(_) => Ok(None),
             },
-        }
-    }
-
-    fn open_group(
-        &self,
-        devices: &[Device],
-        _: &Gguf,
-        _: &LlamaConfig,
-        _: &LoadOptions<'_>,
-    ) -> Result<Option<Box<dyn OpenDevice>>> {
-        match devices[0] {
-            Device::Gpu(_) => Err(no_groups(devices, "GPUs that Vulkan, Metal or DX12 reach")),
-            _ => Ok(None),
         }
     }
 

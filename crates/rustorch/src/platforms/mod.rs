@@ -45,17 +45,13 @@ trait Platform {
         options: &LoadOptions<'_>,
     ) -> Result<Option<Box<dyn OpenDevice>>>;
 
-    /// Opens the devices that are meant, at least two, as the ranks of a group, if they are of this platform.
+    /// Opens the devices that are meant, at least two, as the ranks of a group, if they are of this platform and can form one.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and when devices of this platform cannot form a group.
-    fn open_group(
-        &self,
-        devices: &[Device],
-        gguf: &Gguf,
-        config: &LlamaConfig,
-        options: &LoadOptions<'_>,
-    ) -> Result<Option<Box<dyn OpenDevice>>>;
+    /// As [`open`](Self::open).
+    fn open_group(&self, _: &[Device]) -> Result<Option<Box<dyn OpenDevice>>> {
+        Ok(None)
+    }
 
     /// Runs the conformance checks on the device that is meant, if it is one of this platform. `found` is told each finding
     /// as it comes.
@@ -216,18 +212,22 @@ fn open(
     for platform in PLATFORMS {
         let opened = match devices {
             [device] => platform.open(*device, gguf, config, options)?,
-            devices => platform.open_group(devices, gguf, config, options)?,
+            devices => platform.open_group(devices)?,
         };
         if let Some(opened) = opened {
             return Ok(opened);
         }
     }
-    Err(not_of_this_build(devices[0]))
+    Err(if devices.len() > 1 { no_group(devices) } else { not_of_this_build(devices[0]) })
 }
 
 /// That devices of a kind do not run a model together.
-#[cfg(any(feature = "cuda", feature = "gpu"))]
-fn no_groups(devices: &[Device], kind: &'static str) -> Error {
+fn no_group(devices: &[Device]) -> Error {
+    let kind = match devices[0] {
+        Device::Cuda(_) => "GPUs that CUDA reaches",
+        Device::Gpu(_) => "GPUs that Vulkan, Metal or DX12 reach",
+        Device::Cpu(_) | Device::Auto => return not_of_this_build(devices[0]),
+    };
     Error::InvalidValue {
         what: "tensor parallel",
         expected: format!("CPUs, as {kind} do not run a model together"),
