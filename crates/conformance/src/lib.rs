@@ -12,6 +12,7 @@ mod draws;
 mod experts;
 mod extremes;
 pub mod faulty;
+mod gathers;
 mod invariance;
 mod products;
 mod reads;
@@ -156,23 +157,30 @@ pub fn model_checks<S: Subject>(model: &Gguf) -> Vec<Check<'_, S>> {
     invariance::VARIANTS.map(check).into()
 }
 
-/// Tensor parallel: the bits of a whole model on as many ranks as one device gives, which is the one that the checks run on.
+/// Tensor parallel: gathers, and the bits of a whole model on ranks as one device gives, which is the one that the checks run on.
+/// `ranks` says what `group` makes.
 pub fn rank_checks<'a, S: Subject>(
     model: &'a Gguf,
-    num_ranks: usize,
-    group: impl Fn(usize) -> Result<Vec<Arc<S>>> + Clone + 'a,
+    ranks: &str,
+    group: impl Fn() -> Result<Vec<Arc<S>>> + Clone + 'a,
 ) -> Vec<Check<'a, S>> {
-    let check = |(name, variant): (&str, Variant)| {
+    let whole_model = |(name, variant): (&str, Variant)| {
         let group = group.clone();
         Check {
-            name: format!("{num_ranks} ranks, {name}: alone as in a batch"),
+            name: format!("{ranks}, {name}: alone as in a batch"),
             limit: 0.0,
             run: Box::new(move |device: &Arc<S>, tally: &mut Tally| {
-                invariance::over_ranks(device, &group(num_ranks)?, tally, model, variant)
+                invariance::over_ranks(device, &group()?, tally, model, variant)
             }),
         }
     };
-    invariance::VARIANTS.map(check).into()
+    let mut checks = invariance::VARIANTS.map(whole_model).into_iter().collect::<Vec<_>>();
+    checks.push(Check {
+        name: format!("{ranks}: all_gather"),
+        limit: 0.0,
+        run: Box::new(move |_: &Arc<S>, tally: &mut Tally| Ok(gathers::all(&group()?, tally)?)),
+    });
+    checks
 }
 
 /// Embeddings and products of every block format, and of stacks of them.

@@ -88,7 +88,7 @@ pub fn checks<'a>(backend: &CpuBackend, model: &'a Gguf) -> Vec<Check<'a, CpuBac
     };
     // Of two, each has heads of its own; of three, some share them, and widths do not divide.
     for num_ranks in [2, 3] {
-        checks.extend(rank_checks(model, num_ranks, move |num_ranks| {
+        checks.extend(rank_checks(model, &format!("{num_ranks} ranks"), move || {
             Ok(CpuBackend::group(&vec![options; num_ranks])?.into_iter().map(Arc::new).collect())
         }));
     }

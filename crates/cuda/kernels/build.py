@@ -81,7 +81,7 @@ def compile_module(library, source, arch, defines, verbose):
 
 
 def bundle(library, arch, verbose=False, only=None):
-    modules = [("rows", "rows.cu", []), ("attention", "attention.cu", [])]
+    modules = [(name, f"{name}.cu", []) for name in ("rows", "attention", "group")]
     modules += [(name, "products.cu", [f'-DFORMAT="formats/{name}.cuh"']) for name in FORMATS]
     index, data = b"", b""
     for name, source, defines in modules:

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gguf::{Format, TensorView};
 use model::{
     Activation, AttentionOp, Backend, Batch, BatchLimits, BufferRole, Error, ExpertInput, ExpertOp, Gating,
-    KvShape, Layout, Linear, ModelSpec, QkvShape, Read, Result, RopeOp, RopeStyle, RoutesShape, Routing,
-    SharedOutput,
+    KvShape, Layout, Linear, ModelSpec, QkvShape, Rank, Read, Result, RopeOp, RopeStyle, RoutesShape,
+    Routing, Shards, SharedOutput,
 };
 use pack::TILE_ROWS;
 
@@ -20,6 +20,7 @@ use crate::cards::Card;
 use crate::driver::{Arg, Context, HostWords, Kernel};
 use crate::experts::{CudaExperts, CudaRoutes, check_experts};
 use crate::footprint;
+use crate::group::{Ends, MOST_RANKS, Place};
 use crate::kv_cache::CudaKvCache;
 use crate::matrix::{CudaMatrix, ExpertMatrix, Planes};
 use crate::modules::{FormatKernels, Products, RowKernels, TensorAttention};
@@ -44,6 +45,8 @@ pub struct CudaBackend {
     /// Bytes of shared memory that a block can have.
     shared_limit: usize,
     leaves: Option<Leaves>,
+    /// In a group.
+    place: Option<Place>,
 }
 
 /// The part of a product's parameters that is the same for dense layers and for experts.
@@ -67,7 +70,30 @@ impl CudaBackend {
     /// # Errors
     /// When the driver refuses, or takes none of the kernels.
     pub fn new(card: &Card) -> Result<Self> {
-        let context = card.open()?;
+        Self::open(card, card.open(true)?, None)
+    }
+
+    /// The ranks of a group, on a card each; also on the same, to try it out.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when the cards do not reach one another's memory or are too many.
+    pub fn group(cards: &[Card]) -> Result<Vec<Self>> {
+        if cards.len() > MOST_RANKS {
+            return Err(Error::InvalidValue {
+                what: "tensor parallel on CUDA devices".to_owned(),
+                expected: format!("at most {MOST_RANKS} ranks"),
+                found: cards.len().to_string(),
+            });
+        }
+        // Blocks that wait for a kernel which waits for another rank would keep that rank from the card.
+        let is_shared = |card: &Card| cards.iter().filter(|other| other.index() == card.index()).count() > 1;
+        let contexts = cards.iter().map(|card| card.open(!is_shared(card))).collect::<Result<Vec<_>>>()?;
+        let places = Place::all(cards, &contexts)?;
+        let ranks = cards.iter().zip(contexts).zip(places);
+        ranks.map(|((card, context), place)| Self::open(card, context, Some(place))).collect()
+    }
+
+    fn open(card: &Card, context: Arc<Context>, place: Option<Place>) -> Result<Self> {
         let multiprocessors = card.multiprocessors()? as usize;
         let shared_limit = card.block_bytes()? as usize;
         Ok(Self {
@@ -80,6 +106,7 @@ impl CudaBackend {
             multiprocessors,
             shared_limit,
             leaves: Leaves::new(&context, card.capability(), multiprocessors)?,
+            place,
             context,
         })
     }
@@ -114,8 +141,9 @@ impl CudaBackend {
         self.tensor_attention.iter().find(|kernels| is_whole && head_dim <= kernels.width)
     }
 
-    /// What could not be queued since the last call.
+    /// What could not be queued since the last call, or why a rank has left.
     fn check(&self) -> Result<()> {
+        self.place.as_ref().map_or(Ok(()), Place::check)?;
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
@@ -318,6 +346,10 @@ impl Backend for CudaBackend {
     type Plan = CudaPlan;
     type Experts = CudaExperts;
     type Routes = CudaRoutes;
+
+    fn rank(&self) -> Rank {
+        self.place.as_ref().map_or(Rank::ONLY, Place::rank)
+    }
 
     fn check_spec(&self, spec: &ModelSpec) -> Result<()> {
         spec.experts().map_or(Ok(()), |spec| check_experts(spec.num_experts))?;
@@ -790,11 +822,36 @@ impl Backend for CudaBackend {
         self.launch(&self.rows.draw, [rows, 1, 1], &args);
     }
 
+    fn all_gather(&self, rows: usize, part: &CudaBuffer, shards: &Shards, out: &mut CudaBuffer) {
+        let place = self.place.as_ref().expect("a gather of a group");
+        part.check_rows(rows);
+        out.check_rows(rows);
+        let own = shards.of(place.rank().idx()).len();
+        assert_eq!((part.cols, out.cols), (own, shards.cols()), "all_gather: columns");
+        let Some((values, half)) = self.write_both(out, rows) else { return };
+        let ends = Ends { part: part.read(), out: values, half: (half.address, half.shape) };
+        let gather = place.gather(rows, shards, &ends);
+        let kernel = if gather.is_few { &self.rows.gather_few } else { &self.rows.gather_many };
+        self.launch(kernel, [gather.blocks, 1, 1], &[Arg::Struct(&gather.parameters)]);
+    }
+
+    fn leave_group(&self, reason: &str) {
+        if let Some(place) = &self.place {
+            place.leave(reason);
+        }
+    }
+
     fn read_into(&self, reads: &mut [Read<'_, Self>]) -> Result<()> {
         self.check()?;
         let len = reads.iter().map(|read| read.out.len()).sum();
+        if len == 0 {
+            self.context.wait()?;
+            return self.place.as_ref().map_or(Ok(()), Place::check);
+        }
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         if staging.as_ref().is_none_or(|words| words.len() < len) {
+            // The driver may wait for the card before it gives memory, and a card for another rank.
+            self.context.wait()?;
             *staging = Some(HostWords::new(&self.context, len)?);
         }
         let words = staging.as_mut().expect("made above");
@@ -810,6 +867,7 @@ impl Backend for CudaBackend {
             read.out.copy_from_slice(here);
             values = rest;
         }
-        Ok(())
+        // A gather that a rank has left ends without its values.
+        self.place.as_ref().map_or(Ok(()), Place::check)
     }
 }

@@ -1,5 +1,7 @@
 //! The NVIDIA cards of the machine.
 
+use std::sync::Arc;
+
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use devices::{DeviceMemory, GpuDescription};
 use model::Result;
@@ -133,8 +135,9 @@ impl Card {
         format!("CUDA {}.{}", self.driver / 1000, self.driver % 1000 / 10)
     }
 
-    pub(crate) fn open(&self) -> Result<std::sync::Arc<Context>> {
-        Context::new(self.raw, kernels_wait(self.capability))
+    /// Opens it; `overlaps`: kernels may start while the one before them runs, if they wait for it.
+    pub(crate) fn open(&self, overlaps: bool) -> Result<Arc<Context>> {
+        Context::new(self.raw, overlaps && kernels_wait(self.capability))
     }
 
     /// Multiprocessors.
@@ -150,7 +153,7 @@ impl Card {
     /// What is known of it.
     pub fn describe(&self) -> GpuDescription {
         let total = self.raw.total_memory().unwrap_or(0);
-        let free = self.open().and_then(|context| context.memory()).map_or(total, |(free, _)| free);
+        let free = self.open(false).and_then(|context| context.memory()).map_or(total, |(free, _)| free);
         let is_old = self.capability < LEAST_CAPABILITY;
         GpuDescription {
             index: self.index,

@@ -7,6 +7,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cudarc::driver::sys;
 use model::{Error, Result};
@@ -137,6 +138,32 @@ impl Context {
         // SAFETY: writes two numbers.
         call("asking for memory", unsafe { sys::cuMemGetInfo_v2(&raw mut free, &raw mut total) })?;
         Ok((free as u64, total as u64))
+    }
+
+    /// Lets kernels of this context read and write the memory of another. The names are for the error.
+    ///
+    /// # Errors
+    /// When the cards do not reach each other.
+    pub fn reach(&self, other: &Self, own_name: &str, other_name: &str) -> Result<()> {
+        if self.card.0 == other.card.0 {
+            return Ok(());
+        }
+        let mut reaches: c_int = 0;
+        // SAFETY: writes a number.
+        let result = unsafe { sys::cuDeviceCanAccessPeer(&raw mut reaches, self.card.0, other.card.0) };
+        call("asking whether cards reach each other", result)?;
+        if reaches == 0 {
+            let expected = "tensor parallel: expected cards that reach one another's memory (NVLink, or PCIe peer to peer)";
+            return Err(Error::Device(format!(
+                "{expected}, found {own_name}, which does not reach {other_name}"
+            )));
+        }
+        self.enter()?;
+        // SAFETY: both contexts live as long as the process or their owners.
+        match unsafe { sys::cuCtxEnablePeerAccess(other.context, 0) } {
+            sys::CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED => Ok(()),
+            result => call("reaching another card's memory", result),
+        }
     }
 
     /// Waits for everything that was queued.
@@ -407,6 +434,31 @@ impl Drop for HostWords {
             // SAFETY: nobody else has the pointer, and no copy is under way: `read` waits.
             unsafe { sys::cuMemFreeHost(self.pointer) };
         }
+    }
+}
+
+/// A word of the host's memory that kernels of all cards read, and the host sets.
+#[derive(Debug)]
+pub(crate) struct HostFlag(HostWords);
+
+// SAFETY: the word is only reached as an atomic.
+unsafe impl Sync for HostFlag {}
+
+impl HostFlag {
+    /// A word that is zero.
+    pub fn new(context: &Arc<Context>) -> Result<Self> {
+        HostWords::new(context, 1).map(Self)
+    }
+
+    /// Its address, on all cards and the host.
+    pub fn address(&self) -> u64 {
+        self.0.pointer as u64
+    }
+
+    /// Makes it one.
+    pub fn set(&self) {
+        // SAFETY: the word is aligned, lives as long as `self`, and the host reaches it in this way alone.
+        unsafe { AtomicU32::from_ptr(self.0.pointer.cast()) }.store(1, Ordering::SeqCst);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod check;
 mod driver;
 mod experts;
 mod footprint;
+mod group;
 mod kv_cache;
 mod matrix;
 mod modules;

@@ -1,5 +1,6 @@
 //! The compiled kernels that are embedded, and which of them a card takes.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 use std::io::Read;
 use std::sync::Arc;
@@ -92,7 +93,10 @@ pub(crate) fn name_of(format: Format) -> &'static str {
     }
 }
 
-/// Kernels of operations on rows and of attention.
+/// The modules beside those of formats.
+const MODULES: [&str; 3] = ["rows", "attention", "group"];
+
+/// Kernels of operations on rows, of attention and of gathers.
 macro_rules! kernels {
     ($($(#[$meta:meta])* $module:literal $name:ident $threads:literal;)*) => {
         pub(crate) struct RowKernels {
@@ -101,10 +105,11 @@ macro_rules! kernels {
 
         impl RowKernels {
             pub fn load(context: &Arc<Context>, capability: (u32, u32)) -> Result<Self> {
-                let rows = load(context, capability, "rows")?;
-                let attention = load(context, capability, "attention")?;
-                let module = |name| if name == "rows" { &rows } else { &attention };
-                Ok(Self { $($name: module($module).kernel(c_name(concat!(stringify!($name), "\0")), $threads, 0)?,)* })
+                let mut modules = HashMap::new();
+                for name in MODULES {
+                    modules.insert(name, load(context, capability, name)?);
+                }
+                Ok(Self { $($name: modules[$module].kernel(c_name(concat!(stringify!($name), "\0")), $threads, 0)?,)* })
             }
         }
     };
@@ -136,6 +141,8 @@ kernels! {
     "attention" attention_scores 64;
     "attention" attention_softmax 32;
     "attention" attention_values 128;
+    "group" gather_few 256;
+    "group" gather_many 256;
 }
 
 /// Attention on tensor cores, over heads of up to so many columns.
@@ -238,7 +245,7 @@ mod tests {
     #[test]
     fn every_format_has_kernels_for_every_card() {
         for file in [SM_80, SM_89, SM_90A, SM_120, COMPUTE_80] {
-            let names = ["rows", "attention"].into_iter().chain(Format::ALL.map(name_of));
+            let names = MODULES.into_iter().chain(Format::ALL.map(name_of));
             for name in names {
                 let image = image(file, name).unwrap_or_else(|| panic!("no {name}"));
                 let is_elf = image.starts_with(b"\x7fELF");

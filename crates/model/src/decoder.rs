@@ -125,6 +125,36 @@ impl<B: Backend> Decoder<B> {
         self.head(backend, plan, size, state);
     }
 
+    /// Runs the gathers of such a step alone, with whatever is in `state`; for a rank of a group.
+    pub(crate) fn gather(&self, backend: &B, size: StepSize, state: &mut RunState<B>) {
+        let parts = state.parts.as_mut().expect("a rank has parts");
+        let shards_of_rows = &self.shard.hidden;
+        for (spec, shards) in self.shard.spec.layers.iter().zip(&self.shard.layers) {
+            let out = state.attended.get(shards.attended.cols());
+            backend.all_gather(size.tokens, parts.attended.get(spec.attn.q_dim()), &shards.attended, out);
+            backend.all_gather(size.tokens, &parts.projected, shards_of_rows, &mut state.projected);
+            let dense = match &spec.ffn {
+                FfnSpec::Dense { inner, .. } => Some((*inner, &shards.activated)),
+                FfnSpec::Experts(experts) => {
+                    let outs =
+                        &mut state.experts.as_mut().expect("the layout has buffers of experts").activated;
+                    let (part, out) =
+                        (parts.expert_activated.get(experts.inner), outs.get(shards.activated.cols()));
+                    backend.all_gather(size.tokens * experts.routing.top_k, part, &shards.activated, out);
+                    experts.shared.map(|shared| shared.inner).zip(shards.shared.as_ref())
+                }
+            };
+            if let Some((inner, shards)) = dense {
+                let out = state.activated.get(shards.cols());
+                backend.all_gather(size.tokens, parts.activated.get(inner), shards, out);
+            }
+            backend.all_gather(size.tokens, &parts.projected, shards_of_rows, &mut state.projected);
+        }
+        if size.head_rows() > 0 {
+            backend.all_gather(size.head_rows(), &parts.logits, &self.shard.vocab, &mut state.logits);
+        }
+    }
+
     /// A layer's attention, from its normed input in `state.normed` to its output in `state.projected`.
     fn attention(
         &self,

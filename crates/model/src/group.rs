@@ -5,10 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::{
-    AttentionMode, Backend, Batch, BatchLimits, Decoder, Error, ModelRunner, Result, RunError, Runner,
-    RunnerSpec, StepOutput,
+    AttentionMode, Backend, Batch, BatchLimits, Decoder, Error, Layout, ModelRunner, Result, RunError,
+    RunState, Runner, RunnerSpec, StepOutput, StepSize,
 };
 
 /// A model on a device, or in parts on the ranks of a group.
@@ -78,6 +79,66 @@ impl<B: Backend> RankedModel<B> {
             turn: Arc::clone(&self.turn),
         }))
     }
+}
+
+/// Steps whose gathers are timed, after as many that are not.
+const TIMED: u32 = 10;
+
+impl<B: Backend> RankedModel<B> {
+    /// The time that the gathers of a step of so many tokens take alone, one after the other, if `head_rows` of the tokens yield logits.
+    /// None on one device.
+    ///
+    /// # Errors
+    /// When a device cannot hold the rows, or fails.
+    pub fn time_gathers(&self, tokens: usize, head_rows: usize) -> Result<Option<Duration>> {
+        if self.ranks.len() == 1 {
+            return Ok(None);
+        }
+        let limits = BatchLimits {
+            max_tokens: tokens,
+            max_seqs: 1,
+            max_logit_rows: head_rows,
+            max_blocks: 1,
+            num_pages: 1,
+        };
+        let state = |(backend, decoder): &(Arc<B>, Arc<Decoder<B>>)| {
+            let layout = Layout::of_rank(decoder.config(), limits, AttentionMode::Fused, backend.rank())?;
+            RunState::new(&**backend, &layout)
+        };
+        let mut states = self.ranks.iter().map(state).collect::<Result<Vec<_>>>()?;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let size = StepSize { tokens, logit_rows: head_rows, ..StepSize::default() };
+        let mut run = || -> Result<Duration> {
+            let started = Instant::now();
+            thread::scope(|scope| {
+                let ranks = self.ranks.iter().zip(&mut states);
+                let start = ranks.map(|((backend, decoder), state)| {
+                    scope.spawn(move || gather(&**backend, decoder, size, state))
+                });
+                let threads: Vec<_> = start.collect();
+                let joined = threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+                joined.collect::<Result<()>>()
+            })?;
+            Ok(started.elapsed())
+        };
+        run()?;
+        Ok(Some(run()? / TIMED))
+    }
+}
+
+/// The gathers of some steps on a rank. Others do not wait for it if it fails.
+fn gather<B: Backend>(
+    backend: &B,
+    decoder: &Decoder<B>,
+    size: StepSize,
+    state: &mut RunState<B>,
+) -> Result<()> {
+    for _ in 0..TIMED {
+        decoder.gather(backend, size, state);
+    }
+    backend.read_into(&mut []).inspect_err(|error| backend.leave_group(&error.to_string()))
 }
 
 /// Runs each step on all ranks: on the first, whose results count, in the caller's thread, on each other in a thread of its own.

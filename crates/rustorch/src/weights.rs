@@ -163,6 +163,15 @@ impl Weights {
         self.model.times_kernels()
     }
 
+    /// The time that the gathers of a step of so many tokens take alone, on the devices that run the model together
+    /// ([`LoadOptions::tensor_parallel`]), if `head_rows` of the tokens yield logits. None on one device.
+    ///
+    /// # Errors
+    /// When a device cannot hold the rows, or fails.
+    pub fn time_gathers(&self, tokens: usize, head_rows: usize) -> Result<Option<Duration>> {
+        self.model.time_gathers(tokens, head_rows)
+    }
+
     /// The instruction set, if the device is a CPU. Results do not depend on it.
     pub fn isa(&self) -> Option<Isa> {
         self.model.isa()

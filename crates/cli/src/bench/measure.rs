@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use rustorch_llama::synthetic::random_tokens;
-use rustorch_llama::{EngineError, EngineHandle, Event, EventSink, LlamaConfig, Request, SamplingParams};
+use rustorch_llama::{
+    EngineError, EngineHandle, Event, EventSink, LlamaConfig, Request, SamplingParams, Weights,
+};
 
 /// `batch` sequences with prompts of `length` tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,27 @@ pub struct Decode {
     pub steps: Vec<Duration>,
     /// Tokens that each sequence had cached when the first step began.
     pub contexts: Vec<usize>,
+}
+
+/// What the gathers of devices that run a model together take alone.
+#[derive(Debug)]
+pub struct Gathers {
+    /// Of all steps that read a cell's prompts.
+    pub prompts: Duration,
+    pub decode_step: Duration,
+}
+
+impl Gathers {
+    /// Of a cell; none on one device.
+    pub fn time(cell: Cell, weights: &Weights) -> Result<Option<Self>> {
+        let on_each = |count: usize| count.div_ceil(cell.num_replicas);
+        let prompts = on_each(cell.batch * cell.length);
+        let tokens = prompts.min(weights.config().max_batch_tokens);
+        let Some(of_step) = weights.time_gathers(tokens, 1)? else { return Ok(None) };
+        let batch = on_each(cell.batch);
+        let decode_step = weights.time_gathers(batch, batch)?.unwrap_or_default();
+        Ok(Some(Self { prompts: of_step.mul_f64(prompts as f64 / tokens as f64), decode_step }))
+    }
 }
 
 /// An engine to measure.

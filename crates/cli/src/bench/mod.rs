@@ -24,7 +24,7 @@ use rustorch_llama::synthetic::SyntheticModel;
 use rustorch_llama::{EngineConfig, Gguf, LlamaConfig, PrefixCache, Profile, Weights};
 
 pub use self::args::Args;
-use self::measure::{Bench, Cell};
+use self::measure::{Bench, Cell, Gathers};
 use self::progress::Progress;
 use self::report::{Report, Settings};
 use crate::model_args::Load;
@@ -96,7 +96,7 @@ fn measure_grid(args: &Args) -> Result<Report> {
         progress.begin(cell);
         let measured = bench.measure(cell, args.repeat.get(), || progress.repeat_done(cell))?;
         let peak = machine::peak_memory().max(peak_before);
-        report.add(cell, &measured, peak);
+        report.add(cell, &measured, Gathers::time(cell, &weights)?.as_ref(), peak);
         if prints_table {
             progress.suspend(|| output::print(&table::last_row(&report)))?;
         }

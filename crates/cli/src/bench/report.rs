@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::args::Args;
 use super::machine::{self, MachinePeaks};
-use super::measure::{Cell, Decode, Measured, kv_bytes};
+use super::measure::{Cell, Decode, Gathers, Measured, kv_bytes};
 use super::work::Work;
 
 /// All measurements, and what they were made on.
@@ -93,6 +93,8 @@ pub struct Prompt {
     pub macs_per_s: f64,
     /// Time at the machine's arithmetic peaks over time taken.
     pub macs_share: Option<f64>,
+    /// The time that gathers take alone, of devices that run the model together, over the time taken.
+    pub gathers_share: Option<f64>,
     /// Of each repeat.
     pub seconds: Vec<f64>,
 }
@@ -109,6 +111,8 @@ pub struct DecodeRow {
     pub macs_per_s: f64,
     /// Time at the machine's arithmetic peaks over time taken.
     pub macs_share: Option<f64>,
+    /// The time that a step's gathers take alone, of devices that run the model together, over the step's.
+    pub gathers_share: Option<f64>,
     /// Of each repeat, all steps together.
     pub seconds: Vec<f64>,
 }
@@ -150,18 +154,24 @@ impl Report {
     }
 
     /// Appends a cell's row.
-    pub fn add(&mut self, cell: Cell, measured: &Measured, peak_bytes: Option<u64>) {
+    pub fn add(
+        &mut self,
+        cell: Cell,
+        measured: &Measured,
+        gathers: Option<&Gathers>,
+        peak_bytes: Option<u64>,
+    ) {
         let row = Row {
             length: cell.length,
             batch: cell.batch,
-            prompt: self.prompt(cell, measured),
-            decode: self.decode(cell, measured),
+            prompt: self.prompt(cell, measured, gathers),
+            decode: self.decode(cell, measured, gathers),
             memory: self.memory(measured, peak_bytes),
         };
         self.cells.push(row);
     }
 
-    fn prompt(&self, cell: Cell, measured: &Measured) -> Prompt {
+    fn prompt(&self, cell: Cell, measured: &Measured, gathers: Option<&Gathers>) -> Prompt {
         let seconds: Vec<f64> = measured.prompts.iter().map(Duration::as_secs_f64).collect();
         let median = median(seconds.clone());
         let macs = self.work.prompt_macs(cell.batch, cell.length);
@@ -169,11 +179,12 @@ impl Report {
             tokens_per_s: (cell.batch * cell.length) as f64 / median,
             macs_per_s: macs.total() / median,
             macs_share: self.machine.peaks.map(|peaks| macs.seconds_at(&peaks) / median),
+            gathers_share: gathers.map(|gathers| gathers.prompts.as_secs_f64() / median),
             seconds,
         }
     }
 
-    fn decode(&self, cell: Cell, measured: &Measured) -> DecodeRow {
+    fn decode(&self, cell: Cell, measured: &Measured, gathers: Option<&Gathers>) -> DecodeRow {
         let seconds = |steps: &[Duration]| steps.iter().sum::<Duration>().as_secs_f64();
         // Repeats may differ a little in the bytes of their steps, so each rate uses its own.
         let median_of = |of: &dyn Fn(&Decode) -> f64| {
@@ -191,6 +202,9 @@ impl Report {
             macs_per_s: median_of(&|decode| self.work.decode_macs(decode).total()),
             macs_share: peaks
                 .map(|peaks| median_of(&|decode| self.work.decode_macs(decode).seconds_at(&peaks))),
+            gathers_share: gathers.map(|gathers| {
+                median_of(&|decode| gathers.decode_step.as_secs_f64() * decode.steps.len() as f64)
+            }),
             seconds: measured.decodes.iter().map(|decode| seconds(&decode.steps)).collect(),
         }
     }

@@ -32,7 +32,7 @@ const GIGA: f64 = 1e9;
 const PERCENT: f64 = 0.01;
 const MIB: f64 = 1024.0 * 1024.0;
 
-pub const COLUMNS: [Column; 17] = [
+pub const COLUMNS: [Column; 19] = [
     column("length", "length", 1.0, 0, |row| Some(row.length as f64)),
     column("batch", "batch", 1.0, 0, |row| Some(row.batch as f64)),
     column("prompt tok/s", "prompt_tokens_per_s", 1.0, 1, |row| Some(row.prompt.tokens_per_s)),
@@ -47,6 +47,8 @@ pub const COLUMNS: [Column; 17] = [
     column("of peak", "prompt_macs_share", PERCENT, 0, |row| row.prompt.macs_share),
     column("decode Gmac/s", "decode_macs_per_s", GIGA, 1, |row| Some(row.decode.macs_per_s)),
     column("of peak", "decode_macs_share", PERCENT, 0, |row| row.decode.macs_share),
+    column("prompt gathers", "prompt_gathers_share", PERCENT, 0, |row| row.prompt.gathers_share),
+    column("decode gathers", "decode_gathers_share", PERCENT, 0, |row| row.decode.gathers_share),
     column("weights MiB", "weight_bytes", MIB, 0, |row| Some(row.memory.weight_bytes as f64)),
     column("KV MiB", "kv_bytes", MIB, 1, |row| Some(row.memory.kv_bytes as f64)),
     column("peak MiB", "peak_bytes", MIB, 0, |row| row.memory.peak_bytes.map(|bytes| bytes as f64)),

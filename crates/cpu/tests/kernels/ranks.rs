@@ -89,7 +89,7 @@ fn a_rank_that_gathers_other_rows_is_found() {
     let model = demo_model();
     let alone = Arc::new(Faulty::new(CpuBackend::new(CpuOptions::default()).unwrap(), NONE));
     for (fault, fails) in [(Fault::GatherFromSecondRow, true), (NONE, false)] {
-        let checks = rank_checks(&model, 3, |_| Ok(faulty_group(fault, 1)));
+        let checks = rank_checks(&model, "3 ranks", || Ok(faulty_group(fault, 1)));
         let check = checks.iter().find(|check| check.name().contains("other constants")).unwrap();
         let finding = check.finding(&alone, "");
         assert_eq!(finding.failure.is_some(), fails, "{}: {:?}", alone.name(), finding.failure);

@@ -36,7 +36,13 @@ impl Platform for CpuPlatform {
         Ok(Some(Box::new(Opened::one(Device::Cpu(cpu), backend))))
     }
 
-    fn open_group(&self, devices: &[Device]) -> Result<Option<Box<dyn OpenDevice>>> {
+    fn open_group(
+        &self,
+        devices: &[Device],
+        _: &Gguf,
+        _: &LlamaConfig,
+        _: &LoadOptions<'_>,
+    ) -> Result<Option<Box<dyn OpenDevice>>> {
         let options = devices.iter().map(|device| match device {
             Device::Cpu(options) => Some(*options),
             _ => None,

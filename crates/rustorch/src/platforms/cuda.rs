@@ -6,7 +6,7 @@ use conformance::{Finding, Report};
 use cuda::{Card, CardError, Cards, CudaBackend};
 use devices::{DeviceMemory, GpuOptions};
 use gguf::Gguf;
-use model::LlamaConfig;
+use model::{Backend, LlamaConfig, ModelShard};
 
 use super::loaded::{Described, Opened};
 use super::{DeviceInfo, OpenDevice, Platform, fit};
@@ -36,9 +36,28 @@ impl Platform for CudaPlatform {
         let cards = Cards::find().map_err(not_usable)?;
         let card = cards.choose(index.unwrap_or(0)).map_err(not_usable)?;
         let backend = Arc::new(CudaBackend::new(card)?);
-        let weights = cuda::weight_bytes(gguf, config);
-        fit::check(&backend, &backend.limits(), weights, gguf, config, options)?;
+        check_fit(&backend, gguf, config, options)?;
         Ok(Some(Box::new(Opened::one(Device::Cuda(Some(card.index())), backend))))
+    }
+
+    fn open_group(
+        &self,
+        devices: &[Device],
+        gguf: &Gguf,
+        config: &LlamaConfig,
+        options: &LoadOptions<'_>,
+    ) -> Result<Option<Box<dyn OpenDevice>>> {
+        let index = |device: &Device| match device {
+            Device::Cuda(index) => Some(index.unwrap_or(0)),
+            _ => None,
+        };
+        let Some(indices) = devices.iter().map(index).collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let cards = Cards::find().map_err(not_usable)?;
+        let choose = |index| cards.choose(index).cloned().map_err(not_usable);
+        let chosen = indices.into_iter().map(choose).collect::<Result<Vec<Card>>>()?;
+        let backends: Vec<_> = CudaBackend::group(&chosen)?.into_iter().map(Arc::new).collect();
+        backends.iter().try_for_each(|backend| check_fit(backend, gguf, config, options))?;
+        Ok(Some(Box::new(Opened::group(devices[0], backends)?)))
     }
 
     fn check(
@@ -51,8 +70,20 @@ impl Platform for CudaPlatform {
         let Device::Cuda(index) = device else { return Ok(None) };
         let cards = Cards::find().map_err(not_usable)?;
         let card = cards.choose(index.unwrap_or(0)).map_err(not_usable)?;
-        Ok(Some(cuda::check::run(card, model, found)?))
+        let others: Vec<Card> = cards.iter().filter(|other| other.index() != card.index()).cloned().collect();
+        Ok(Some(cuda::check::run(card, &others, model, found)?))
     }
+}
+
+fn check_fit(
+    backend: &Arc<CudaBackend>,
+    gguf: &Gguf,
+    config: &LlamaConfig,
+    options: &LoadOptions<'_>,
+) -> Result<()> {
+    let shard = ModelShard::new(&config.spec, backend.rank())?;
+    let weights = cuda::weight_bytes(gguf, config, &shard);
+    fit::check(backend, &backend.limits(), weights, gguf, config, options)
 }
 
 fn not_usable(error: CardError) -> Error {
@@ -66,6 +97,7 @@ impl Described for CudaBackend {
 
     fn limits(&self) -> Limits {
         let memory = self.memory().ok().map(|(available, total)| DeviceMemory { total, available });
-        Limits { device: self.card().name().to_owned(), max_buffer_bytes: u64::MAX, memory }
+        let device = format!("{} (cuda:{})", self.card().name(), self.card().index());
+        Limits { device, max_buffer_bytes: u64::MAX, memory }
     }
 }

@@ -4,6 +4,7 @@ use std::panic;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use cpu::{Activations, Isa};
 use gguf::Gguf;
@@ -76,6 +77,7 @@ pub(crate) trait LoadedModel: Send + Sync {
     fn step_weight_bytes(&self) -> u64;
     fn expert_weight_bytes(&self) -> u64;
     fn peaks(&self) -> Result<Option<Peaks>>;
+    fn time_gathers(&self, tokens: usize, head_rows: usize) -> Result<Option<Duration>>;
 
     /// Refuses a runner that does not fit the device's memory beside the weights.
     fn check_fit(&self, attention: AttentionMode, num_seqs: usize, kv_memory: Option<u64>) -> Result<()>;
@@ -261,6 +263,10 @@ impl<B: Described> LoadedModel for OnBackend<B> {
 
     fn peaks(&self) -> Result<Option<Peaks>> {
         Ok(self.backend().peaks()?)
+    }
+
+    fn time_gathers(&self, tokens: usize, head_rows: usize) -> Result<Option<Duration>> {
+        Ok(self.0.time_gathers(tokens, head_rows)?)
     }
 
     fn check_fit(&self, attention: AttentionMode, num_seqs: usize, kv_memory: Option<u64>) -> Result<()> {

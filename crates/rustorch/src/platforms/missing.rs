@@ -33,7 +33,13 @@ impl Platform for Missing {
         self.refuse(device).map(|()| None)
     }
 
-    fn open_group(&self, devices: &[Device]) -> Result<Option<Box<dyn OpenDevice>>> {
+    fn open_group(
+        &self,
+        devices: &[Device],
+        _: &Gguf,
+        _: &LlamaConfig,
+        _: &LoadOptions<'_>,
+    ) -> Result<Option<Box<dyn OpenDevice>>> {
         self.refuse(devices[0]).map(|()| None)
     }
 

@@ -49,7 +49,13 @@ trait Platform {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    fn open_group(&self, _: &[Device]) -> Result<Option<Box<dyn OpenDevice>>> {
+    fn open_group(
+        &self,
+        _: &[Device],
+        _: &Gguf,
+        _: &LlamaConfig,
+        _: &LoadOptions<'_>,
+    ) -> Result<Option<Box<dyn OpenDevice>>> {
         Ok(None)
     }
 
@@ -212,7 +218,7 @@ fn open(
     for platform in PLATFORMS {
         let opened = match devices {
             [device] => platform.open(*device, gguf, config, options)?,
-            devices => platform.open_group(devices)?,
+            devices => platform.open_group(devices, gguf, config, options)?,
         };
         if let Some(opened) = opened {
             return Ok(opened);
@@ -224,13 +230,12 @@ fn open(
 /// That devices of a kind do not run a model together.
 fn no_group(devices: &[Device]) -> Error {
     let kind = match devices[0] {
-        Device::Cuda(_) => "GPUs that CUDA reaches",
         Device::Gpu(_) => "GPUs that Vulkan, Metal or DX12 reach",
-        Device::Cpu(_) | Device::Auto => return not_of_this_build(devices[0]),
+        Device::Cuda(_) | Device::Cpu(_) | Device::Auto => return not_of_this_build(devices[0]),
     };
     Error::InvalidValue {
         what: "tensor parallel",
-        expected: format!("CPUs, as {kind} do not run a model together"),
+        expected: format!("CUDA devices or CPUs, as {kind} do not run a model together"),
         found: devices.iter().map(Device::to_string).collect::<Vec<_>>().join(", "),
     }
 }

@@ -96,6 +96,30 @@ impl Llama3Scaling {
     }
 }
 
+/// The 8B one.
+const LLAMA_3_1: Shape = Shape {
+    name: "llama-3.1-8b",
+    architecture: "llama",
+    num_layers: 32,
+    hidden_size: 4096,
+    num_heads: 32,
+    num_kv_heads: 8,
+    head_dim: 128,
+    intermediate_size: 14_336,
+    experts: None,
+    vocab_size: 128_256,
+    context_length: 131_072,
+    norm_eps: 1e-5,
+    norms: ShapeNorms::None,
+    window: None,
+    rope_base: 500_000.0,
+    rope_linear: None,
+    rope_yarn: None,
+    rope_scaling: Llama3Scaling::by(8.0),
+    has_biases_and_sinks: false,
+    tied_embeddings: false,
+};
+
 /// The smallest of a family, whose others differ in few figures.
 const QWEN3: Shape = Shape {
     name: "qwen3-0.6b",
@@ -122,7 +146,7 @@ const QWEN3: Shape = Shape {
 
 impl Shape {
     /// Every shape: those of Llama, then others, each the smallest first.
-    pub const ALL: [Shape; 11] = [
+    pub const ALL: [Shape; 12] = [
         Shape {
             name: "tinyllama-1.1b",
             architecture: "llama",
@@ -189,27 +213,14 @@ impl Shape {
             has_biases_and_sinks: false,
             tied_embeddings: true,
         },
+        LLAMA_3_1,
         Shape {
-            name: "llama-3.1-8b",
-            architecture: "llama",
-            num_layers: 32,
-            hidden_size: 4096,
-            num_heads: 32,
-            num_kv_heads: 8,
-            head_dim: 128,
-            intermediate_size: 14_336,
-            experts: None,
-            vocab_size: 128_256,
-            context_length: 131_072,
-            norm_eps: 1e-5,
-            norms: ShapeNorms::None,
-            window: None,
-            rope_base: 500_000.0,
-            rope_linear: None,
-            rope_yarn: None,
-            rope_scaling: Llama3Scaling::by(8.0),
-            has_biases_and_sinks: false,
-            tied_embeddings: false,
+            name: "llama-3.1-70b",
+            num_layers: 80,
+            hidden_size: 8192,
+            num_heads: 64,
+            intermediate_size: 28_672,
+            ..LLAMA_3_1
         },
         QWEN3,
         Shape {
