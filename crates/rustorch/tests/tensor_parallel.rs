@@ -37,6 +37,8 @@ fn check(name: &str, gguf: &Gguf, (dtype, attention): (KvDtype, AttentionMode), 
     let of_ranks = |ranks| {
         let mut model = LlamaModel::load(gguf, config.clone(), options(ranks, attention)).unwrap();
         assert_eq!(model.weights().num_ranks(), ranks);
+        let gathers = model.weights().time_gathers(3, 2).unwrap();
+        assert_eq!(gathers.is_some_and(|time| !time.is_zero()), ranks > 1, "{name}");
         logits(&mut model, &sequences)
     };
     let one = of_ranks(1);

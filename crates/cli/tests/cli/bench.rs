@@ -132,6 +132,19 @@ fn csv_has_what_json_has() {
     for title in ["prompt_tokens_per_s", "decode_tokens_per_s", "decode_ms_p99", "decode_macs_share"] {
         assert!(value_of(title).parse::<f64>().is_ok_and(|value| value > 0.0), "{title}: {text}");
     }
+    for title in ["prompt_gathers_share", "decode_gathers_share"] {
+        assert_eq!(value_of(title), "", "one device gathers nothing");
+    }
+}
+
+#[test]
+fn gathers_of_ranks_have_a_share_of_the_time() {
+    let report =
+        bench(&["-b", "2", "-l", "3", "-n", "2", "-r", "1", "--device", "cpu", "--tensor-parallel", "2"]);
+    for path in ["/cells/0/prompt/gathers_share", "/cells/0/decode/gathers_share"] {
+        let share = report.pointer(path).and_then(Value::as_f64);
+        assert!(share.is_some_and(|share| share > 0.0), "{path}: {report}");
+    }
 }
 
 /// Read from a pipe as it is written: the file has hundreds of megabytes.
