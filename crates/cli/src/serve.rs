@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use ::batch::{Defaults, Settings};
 use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
 use rustorch_llama::{BatchSize, Grammars};
-use server::{ApiKey, DataConfig, Network, ServedModel, Server, ServerConfig, Signals};
+use server::{AccessLog, ApiKey, DataConfig, Network, ServedModel, Server, ServerConfig, Signals};
 
 use crate::model_args::{ModelArgs, Purpose, Started, TemplateArgs, parse_count, parse_size, parse_whole};
 use crate::output;
@@ -76,6 +77,10 @@ pub struct Args {
     /// Refuse requests with fields that the server does not know, instead of ignoring these
     #[arg(long)]
     strict_fields: bool,
+    /// Whether standard error gets a line for each request, refusals included: what was asked by whom, the status, tokens and times, nothing
+    /// of prompts and answers. Probes of the server's state that succeed are left to --verbose
+    #[arg(long, value_name = "WHETHER", default_value = "on", num_args = 0..=1, default_missing_value = "on")]
+    access_log: Whether,
     /// Folder for uploaded files and batches, which outlive the server; without it the server has neither
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
@@ -83,6 +88,24 @@ pub struct Args {
     template: TemplateArgs,
     #[command(flatten)]
     model: ModelArgs,
+}
+
+/// Whether something is done.
+#[derive(ValueEnum, Clone, Copy)]
+enum Whether {
+    #[value(alias = "true", alias = "1")]
+    On,
+    #[value(alias = "false", alias = "0")]
+    Off,
+}
+
+impl From<Whether> for AccessLog {
+    fn from(whether: Whether) -> Self {
+        match whether {
+            Whether::On => Self::On,
+            Whether::Off => Self::Off,
+        }
+    }
 }
 
 impl Args {
@@ -177,6 +200,7 @@ pub fn run(args: &Args) -> Result<()> {
         request_memory: usize::try_from(args.request_memory).unwrap_or(usize::MAX),
         file_limit: args.file_limit,
         unknown_fields,
+        access_log: args.access_log.into(),
         data,
         ..ServerConfig::default()
     };

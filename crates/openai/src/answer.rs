@@ -33,7 +33,7 @@ pub struct Answer {
     /// `[prompts * n]`
     pub(crate) choices: Vec<Choice>,
     /// Choices of each prompt that are generated, and those of them that are told.
-    n: usize,
+    pub(crate) n: usize,
     num_best: usize,
     /// Alternatives for each token, if log-probabilities are wanted.
     pub(crate) logprobs: Option<usize>,

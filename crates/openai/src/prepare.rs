@@ -86,6 +86,13 @@ pub struct Prepared {
     pub ignored: BTreeSet<String>,
 }
 
+impl Prepared {
+    /// Tokens of the prompts. One is counted once, however many choices it has.
+    pub fn num_prompt_tokens(&self) -> usize {
+        self.work.prompts().step_by(self.answer.n).map(<[u32]>::len).sum()
+    }
+}
+
 /// Reads a body for an endpoint: tokenises its prompts and resolves its parameters.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use prometheus_client::registry::Registry;
 use rustorch_llama::Client;
 use tokio::task::spawn_blocking;
 
+use crate::access::Access;
 use crate::auth::Keys;
 use crate::batches::Batches;
 use crate::config::{ServedModel, ServerConfig};
@@ -52,6 +53,8 @@ pub(crate) struct Call {
     pub client: Client,
     pub arrived: Instant,
     pub deadline: tokio::time::Instant,
+    /// What the access log says of it.
+    pub access: Arc<Access>,
     /// Held until the answer has been sent: draining waits for it.
     pub _ticket: Arc<Ticket>,
 }

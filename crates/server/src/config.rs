@@ -7,6 +7,7 @@ use std::time::Duration;
 use batch::{Manifest, UnknownFields};
 use rustorch_llama::{EngineHandle, Grammars, LlamaConfig, Pooling, Tokenizer, Weight};
 
+use crate::access::AccessLog;
 use crate::proxies::Network;
 
 /// The model that is served.
@@ -87,6 +88,8 @@ pub struct ServerConfig {
     pub cors_origins: Vec<String>,
     /// What is done with fields that the server does not know, of requests and of the lines of batches.
     pub unknown_fields: UnknownFields,
+    /// Whether a line is logged for each request.
+    pub access_log: AccessLog,
     /// Where files and batches are stored; without it the server has neither.
     pub data: Option<DataConfig>,
 }
@@ -118,6 +121,7 @@ impl Default for ServerConfig {
             file_limit: 512 << 20,
             cors_origins: Vec::new(),
             unknown_fields: UnknownFields::Report,
+            access_log: AccessLog::On,
             data: None,
         }
     }

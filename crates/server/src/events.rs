@@ -10,6 +10,7 @@ use std::time::Instant;
 use rustorch_llama::{Event, EventSink};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
+use crate::access::Access;
 use crate::metrics::Metrics;
 use crate::queue::Places;
 
@@ -31,6 +32,7 @@ pub(crate) struct Sinks {
     places: Places,
     metrics: Arc<Metrics>,
     arrived: Instant,
+    access: Arc<Access>,
 }
 
 /// The engine's end, of one sequence.
@@ -41,16 +43,23 @@ pub(crate) struct Sink {
     metrics: Arc<Metrics>,
     /// When the sequence's latest token came or, before the first, its request.
     since: Instant,
-    has_tokens: bool,
+    num_tokens: usize,
+    arrived: Instant,
+    access: Arc<Access>,
     /// Released when the engine drops the sequence. `None` if its request had fewer places than sequences.
     _place: Option<Places>,
 }
 
 /// Both ends of a request that arrived at `arrived` and holds `places`, at most one a sequence.
-pub(crate) fn channel(places: Places, metrics: Arc<Metrics>, arrived: Instant) -> (Sinks, Events) {
+pub(crate) fn channel(
+    places: Places,
+    metrics: Arc<Metrics>,
+    arrived: Instant,
+    access: Arc<Access>,
+) -> (Sinks, Events) {
     let (events, receiver) = mpsc::unbounded_channel();
     let backlog = Arc::new(AtomicUsize::new(0));
-    let sinks = Sinks { events, backlog: Arc::clone(&backlog), places, metrics, arrived };
+    let sinks = Sinks { events, backlog: Arc::clone(&backlog), places, metrics, arrived, access };
     (sinks, Events { receiver, backlog })
 }
 
@@ -63,7 +72,9 @@ impl Sinks {
             backlog: Arc::clone(&self.backlog),
             metrics: Arc::clone(&self.metrics),
             since: self.arrived,
-            has_tokens: false,
+            num_tokens: 0,
+            arrived: self.arrived,
+            access: Arc::clone(&self.access),
             _place: self.places.split(),
         }
     }
@@ -71,10 +82,19 @@ impl Sinks {
 
 impl EventSink for Sink {
     fn send(&mut self, event: Event) {
-        if let Event::Token(_) = event {
-            let now = Instant::now();
-            self.metrics.token(now - self.since, self.has_tokens);
-            (self.since, self.has_tokens) = (now, true);
+        match &event {
+            Event::Token(_) => {
+                let now = Instant::now();
+                self.metrics.token(now - self.since, self.num_tokens > 0);
+                self.access.token(now - self.arrived);
+                self.since = now;
+                self.num_tokens += 1;
+            }
+            // A token that ends a sequence without being text is counted and not sent.
+            Event::Finished { usage, .. } => {
+                self.access.unsent_tokens(usage.completion_tokens.saturating_sub(self.num_tokens));
+            }
+            _ => {}
         }
         self.backlog.fetch_add(1, Ordering::Relaxed);
         // A failure means that the reader has gone, which `is_closed` tells.
@@ -128,7 +148,8 @@ mod tests {
     fn a_reader_that_falls_behind_is_cut_off_for_good() {
         let queue = Queue::new(1, 0);
         let places = queue.reserve(ClientId(1), 1).unwrap();
-        let (mut sinks, mut events) = channel(places, Arc::new(Metrics::default()), Instant::now());
+        let (mut sinks, mut events) =
+            channel(places, Arc::new(Metrics::default()), Instant::now(), Arc::default());
         let mut sink = sinks.sink(0);
         for _ in 0..MAX_BACKLOG {
             sink.send(token());
@@ -147,7 +168,8 @@ mod tests {
     fn a_place_is_free_when_the_engine_drops_the_sequence() {
         let queue = Queue::new(2, 0);
         let places = queue.reserve(ClientId(1), 2).unwrap();
-        let (mut sinks, events) = channel(places, Arc::new(Metrics::default()), Instant::now());
+        let (mut sinks, events) =
+            channel(places, Arc::new(Metrics::default()), Instant::now(), Arc::default());
         let [first, second] = [sinks.sink(0), sinks.sink(1)];
         drop(sinks);
         assert!(queue.check().is_err());

@@ -8,6 +8,7 @@
 //! This is the only asynchronous crate. Of the engine it knows the handle alone.
 #![forbid(unsafe_code)]
 
+mod access;
 mod app;
 mod auth;
 mod batches;
@@ -29,6 +30,7 @@ mod router;
 mod routes;
 mod server;
 
+pub use access::AccessLog;
 pub use config::{ApiKey, DataConfig, ModelFile, ServedModel, ServerConfig};
 pub use proxies::{Network, NetworkError};
 pub use server::{Server, Signals, Stop};

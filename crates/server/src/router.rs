@@ -10,11 +10,12 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use openai::Endpoint;
+use openai::{ApiError, Endpoint};
 use rustorch_llama::Client;
 use tokio::time::timeout_at;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
+use crate::access::{Access, CLIENT_LEFT};
 use crate::app::{App, AppState, Call};
 use crate::body::JsonBytes;
 use crate::connections::Admitted;
@@ -118,13 +119,16 @@ async fn wrong_method(request: Request) -> Refusal {
 async fn surround(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
     let endpoint = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
     let id: Arc<str> = crate::random::id().into();
+    let access: Arc<Access> = request.extensions().get().cloned().unwrap_or_default();
+    access.set_id(&id);
     let arrived = Instant::now();
     let deadline = tokio::time::Instant::from_std(arrived) + app.config.request_timeout;
     let ticket = Arc::new(app.drain.enter());
     let mut counted = Counted { app: &app, endpoint: &endpoint, status: CLIENT_LEFT };
     let answered = match admit(&app, &endpoint, &request) {
         Ok(client) => {
-            let call = Call { id: Arc::clone(&id), client, arrived, deadline, _ticket: ticket };
+            let access = Arc::clone(&access);
+            let call = Call { id: Arc::clone(&id), client, arrived, deadline, access, _ticket: ticket };
             request.extensions_mut().insert(call);
             timeout_at(deadline, next.run(request)).await
         }
@@ -132,6 +136,9 @@ async fn surround(State(app): State<AppState>, mut request: Request, next: Next)
     };
     let timeout = || Refusal::timed_out(app.config.request_timeout.as_secs()).into_response();
     let mut response = answered.unwrap_or_else(|_elapsed| timeout());
+    if let Some(error) = response.extensions().get::<ApiError>() {
+        access.set_error(error.code.unwrap_or(error.kind));
+    }
     if anthropic::is_route(&endpoint) {
         response = anthropic::in_its_form(response, &id);
     } else if ollama::is_route(&endpoint) {
@@ -162,9 +169,6 @@ fn admit(app: &App, endpoint: &str, request: &Request) -> Result<Client, Refusal
     }
     Ok(of_key.or_else(of_address).unwrap_or_default())
 }
-
-/// Status in the metrics of a request whose client closed the connection before the answer.
-const CLIENT_LEFT: u16 = 499;
 
 /// Counts a request when it is answered, or when its future is dropped because the client has gone.
 struct Counted<'a> {

@@ -1,5 +1,6 @@
 //! Connections: accepting, serving and, at the end, draining them.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::TcpListener;
@@ -21,6 +22,7 @@ use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tower::ServiceExt;
 
+use crate::access::{self, Access, Line};
 use crate::app::{App, AppState};
 use crate::config::{ServedModel, ServerConfig};
 use crate::connections::{Connection, Connections, Shed};
@@ -155,7 +157,13 @@ impl Server {
                         }
                         if let Some(connection) = connection {
                             let watcher = connections.watcher();
-                            let served = serve_connection(stream, service.clone(), connection, watcher);
+                            let served = serve_connection(
+                                stream,
+                                service.clone(),
+                                connection,
+                                watcher,
+                                Arc::clone(&app),
+                            );
                             tokio::spawn(counted(Arc::clone(&app), served));
                         }
                     }
@@ -195,15 +203,30 @@ async fn counted(app: AppState, served: impl Future<Output = ()>) {
     app.metrics.connections().dec();
 }
 
-async fn serve_connection(stream: TcpStream, service: Router, connection: Connection, watcher: Watcher) {
+async fn serve_connection(
+    stream: TcpStream,
+    service: Router,
+    connection: Connection,
+    watcher: Watcher,
+    app: AppState,
+) {
     let (close, admitted, peer) =
         (Arc::clone(&connection.close), connection.admitted, Peer(connection.address));
+    let (log, address) = (app.config.access_log, connection.address);
     let service = service_fn(move |mut request: Request<Incoming>| {
+        let access = Arc::new(Access::default());
+        let client = app.proxies.client(address, request.headers());
+        let (method, path) = (request.method().clone(), request.uri().path());
+        let line = Line::new(log, Arc::clone(&access), client, method, path);
+        request.extensions_mut().insert(access);
         request.extensions_mut().insert(admitted);
         request.extensions_mut().insert(peer);
         let in_use = connection.in_use();
         let answered = service.clone().oneshot(request);
-        async move { answered.await.map(|response| response.map(|body| in_use.until_sent(body))) }
+        async move {
+            let response = line.until_sent(answered.await?);
+            Ok::<_, Infallible>(response.map(|body| in_use.until_sent(body)))
+        }
     });
     // Send each token at once.
     let _ = stream.set_nodelay(true);
@@ -219,6 +242,9 @@ async fn serve_connection(stream: TcpStream, service: Router, connection: Connec
         ended = watcher.watch(served) => {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
+                if error.is_parse() {
+                    access::malformed(log, address, status_of(&error));
+                }
             }
         }
         () = close.notified() => tracing::debug!("an idle connection made room for another"),
@@ -244,3 +270,13 @@ fn heed_signals(stop: Stop) -> io::Result<impl Future<Output = ()>> {
 
 /// Exit status of shells for a process that SIGINT ended.
 const EXIT_SIGNALLED: i32 = 130;
+
+/// The status that hyper answers to what it cannot read.
+fn status_of(error: &hyper::Error) -> u16 {
+    match error.is_parse_too_large() {
+        // It tells these apart in the message alone.
+        true if error.to_string().contains("URI") => 414,
+        true => 431,
+        false => 400,
+    }
+}

@@ -6,7 +6,7 @@ use std::iter::repeat_with;
 use std::net::TcpStream;
 use std::process::{Child, ChildStderr, Command};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{arg, fail, folder, start};
 
@@ -36,6 +36,16 @@ impl Served {
     /// The answer to a request with this head (without the ends of its lines) and body.
     fn ask(&self, head: &[&str], body: &str) -> String {
         read_answer(send(self.connect(), head, body))
+    }
+
+    /// Ends the server once it has answered, and returns the other lines that it wrote.
+    fn lines(mut self) -> Vec<String> {
+        let killed = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        let mut text = String::new();
+        self.stderr.read_to_string(&mut text).unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        text.lines().map(str::to_owned).collect()
     }
 }
 
@@ -321,6 +331,98 @@ fn a_page_of_another_origin_may_ask_if_that_is_wanted() {
     assert!(!Served::start(&[]).ask(&[MODELS, origin], "").to_ascii_lowercase().contains(allows));
     let served = Served::start(&["--cors-origin", "https://example.org"]);
     assert!(served.ask(&[MODELS, origin], "").to_ascii_lowercase().contains(allows));
+}
+
+/// The lines of the access log after a few requests.
+fn access_log(options: &[&str]) -> Vec<String> {
+    let own =
+        ["--api-key", "secret", "--body-limit", "200", "--max-queue", "0", "--trusted-proxy", "127.0.0.1"];
+    let served = Served::start(&[&own, options].concat());
+    let key = "authorization: Bearer secret";
+    let complete = |body: &str| served.ask(&[COMPLETIONS[0], COMPLETIONS[1], key], body);
+    has_status(&served.ask(&["GET /health HTTP/1.1"], ""), 200);
+    has_status(&served.ask(&["GET /v1/models?key=secret HTTP/1.1", "authorization: Bearer sesame"], ""), 401);
+    has_status(&served.ask(&["GET /nowhere\u{202e}\" HTTP/1.1", "x-forwarded-for: 192.0.2.7", key], ""), 404);
+    has_status(&served.ask(&["DELETE /v1/models HTTP/1.1", key], ""), 405);
+    has_status(&complete(&format!("{{\"prompt\": \"{}\"}}", "x".repeat(200))), 413);
+    has_status(&complete("{\"prompt\": \"prompt\", \"n\": 128}"), 400);
+    let whole = json!({"prompt": "One day, Lily", "n": 2, "max_tokens": 5, "ignore_eos": true});
+    has_status(&complete(&whole.to_string()), 200);
+    let streamed = json!({"prompt": "One day", "max_tokens": 3, "ignore_eos": true, "stream": true});
+    let answer = complete(&streamed.to_string());
+    assert!(answer.contains("[DONE]"), "{answer}");
+    let left = json!({"prompt": "One day", "max_tokens": 900, "ignore_eos": true, "stream": true});
+    let mut leaving = send(served.connect(), &[COMPLETIONS[0], COMPLETIONS[1], key], &left.to_string());
+    leaving.read_exact(&mut [0; 12]).unwrap();
+    drop(leaving);
+    has_status(&served.ask(&["no HTTP"], ""), 400);
+    served.lines().into_iter().filter(|line| line.contains("request")).collect()
+}
+
+#[test]
+fn a_line_is_logged_for_each_request_and_nothing_secret() {
+    let lines = access_log(&["--log-format", "json"]);
+    let text = lines.concat();
+    for secret in ["secret", "sesame", "Lily", "One day", "xxx", "\u{202e}"] {
+        assert!(!text.contains(secret), "{secret:?} is in {text}");
+    }
+    let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let find = |path: &str, status: u16| {
+        let found = lines.iter().filter(|line| {
+            line["fields"]["status"] == status && line["fields"]["path"].as_str().unwrap_or_default() == path
+        });
+        found.collect::<Vec<_>>()
+    };
+    let only = |path: &str, status: u16| {
+        let [line] = find(path, status)[..] else { panic!("{path} {status} in {text}") };
+        assert!(line["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+        assert_eq!((&line["level"], &line["fields"]["message"]), (&json!("INFO"), &json!("request")));
+        &line["fields"]
+    };
+    assert!(find("/health", 200).is_empty(), "{text}");
+    let refused = only("/v1/models", 401);
+    assert_eq!((&refused["client"], &refused["method"]), (&json!("127.0.0.1"), &json!("GET")));
+    assert!(refused["error"].is_string() && refused["model"].is_null(), "{refused}");
+    assert_eq!(refused["id"].as_str().unwrap().len(), 32, "{refused}");
+    let unknown = only("/nowhere%E2%80%AE%22", 404);
+    assert_eq!((&unknown["client"], &unknown["error"]), (&json!("192.0.2.7"), &json!("unknown_route")));
+    assert_eq!(only("/v1/models", 405)["error"], "method_not_allowed");
+    assert!(only("/v1/completions", 413)["error"].is_string());
+    assert!(only("/v1/completions", 400)["error"].is_string());
+    let [whole, streamed, left] = find("/v1/completions", 200)[..] else { panic!("{text}") };
+    for (line, prompt_tokens, completion_tokens) in [(whole, 5, 10), (streamed, 3, 3)] {
+        let line = &line["fields"];
+        assert_eq!((&line["model"], &line["error"]), (&json!("demo"), &Value::Null), "{line}");
+        assert_eq!(
+            (&line["prompt_tokens"], &line["completion_tokens"]),
+            (&json!(prompt_tokens), &json!(completion_tokens))
+        );
+        let [first, total] = ["first_token_ms", "total_ms"].map(|name| line[name].as_f64().unwrap());
+        assert!(0.0 < first && first <= total, "{line}");
+        assert_eq!(line["client_left"], Value::Null, "{line}");
+    }
+    assert_eq!(left["fields"]["client_left"], true, "{left}");
+    assert_eq!(only("", 400)["error"], "malformed_http");
+    assert_eq!(lines.len(), 9, "{text}");
+}
+
+#[test]
+fn the_access_log_is_for_people_too_and_can_be_turned_off() {
+    let lines = access_log(&[]);
+    let has = |parts: &[&str]| lines.iter().any(|line| parts.iter().all(|part| line.contains(part)));
+    assert!(has(&[" INFO request client=127.0.0.1 method=GET path=/v1/models status=401 "]), "{lines:?}");
+    assert!(
+        has(&[" method=POST path=/v1/completions status=200 model=\"demo\" prompt_tokens=5 ", " id="]),
+        "{lines:?}"
+    );
+    assert!(!has(&["/health"]), "{lines:?}");
+    assert!(
+        access_log(&["-v"]).iter().any(|line| line.contains("DEBUG request") && line.contains("/health"))
+    );
+    for options in [&["--access-log", "off"], &["--access-log", "false"]] {
+        assert_eq!(access_log(options), [""; 0]);
+    }
+    assert_eq!(access_log(&["--access-log"]).len(), lines.len());
 }
 
 #[test]

@@ -134,6 +134,7 @@ fn help_names_every_option() {
         "--trusted-proxy",
         "--cors-origin",
         "--data-dir",
+        "--access-log",
     ];
     check("serve", serve, model);
     check("tokenize", &["--text", "--no-bos", "--special"], &["-m, --model"]);

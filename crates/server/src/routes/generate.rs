@@ -127,15 +127,18 @@ fn context(app: &App) -> Context<'_> {
 
 fn start(app: &App, endpoint: Endpoint, body: &[u8], call: &Call) -> Result<Started, Refusal> {
     let object = openai::parse_object(body)?;
-    let openai::Prepared { work, answer, stream, ignored } =
-        openai::prepare(endpoint, &object, &context(app))?;
+    let prepared = openai::prepare(endpoint, &object, &context(app))?;
+    let num_prompt_tokens = prepared.num_prompt_tokens();
+    let openai::Prepared { work, answer, stream, ignored } = prepared;
     let count = match endpoint {
         // One request may have far more inputs than there are places. Each takes part of one pass.
         _ if endpoint.embeds() => work.len().min(app.model.config.batch_size).min(app.queue.most()),
         _ => work.len(),
     };
     let places = app.queue.reserve(call.client.id, count)?;
-    let (mut sinks, events) = events::channel(places, Arc::clone(&app.metrics), call.arrived);
+    call.access.runs(&app.model.names[0], num_prompt_tokens);
+    let (metrics, access) = (Arc::clone(&app.metrics), Arc::clone(&call.access));
+    let (mut sinks, events) = events::channel(places, metrics, call.arrived, access);
     work.with_client(call.client).submit(&app.model.engine, |choice| sinks.sink(choice))?;
     app.metrics.ignored_fields(endpoint.path(), ignored.len());
     Ok(Started { answer, stream, events, ignored })
@@ -252,6 +255,7 @@ impl Streaming {
 
     /// Writes an error and ends the stream, without `[DONE]`.
     fn fail(&mut self, frame: &mut Vec<u8>, error: &ApiError) {
+        self.call.access.set_error(error.code.unwrap_or(error.kind));
         self.answer.fail(error, frame);
         self.phase = Phase::Ended;
     }

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import urllib.request
 from dataclasses import dataclass
 
@@ -44,7 +45,6 @@ class Server:
     def stop(self) -> int:
         """Takes the server down as systemd would; its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.stderr.read()
         return self.process.wait()
 
 
@@ -57,6 +57,8 @@ def start(*args: str, key: str | None = None) -> Server:
     for line in process.stderr:
         said.append(line)
         if found := re.search(r"http://\S+", line):
+            # It logs a line for each request, and would wait for whoever does not read them.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
             return Server(process, found[0], key)
     raise AssertionError("the server did not start:\n" + "".join(said))
 
