@@ -79,6 +79,17 @@ pub enum Error {
         /// What should be beside it.
         manifest: PathBuf,
     },
+    /// The output is made of a journal that has no results, so its contents are not of this run.
+    #[error(
+        "{}: expected {} to have the results that it was made of, found none\n\
+         hint: choose another output, or replace this one with --overwrite", output.display(), journal.display()
+    )]
+    NoJournal {
+        /// The output.
+        output: PathBuf,
+        /// What should be beside it.
+        journal: PathBuf,
+    },
     /// The file beside the output is not a manifest.
     #[error(
         "{}: expected a run's manifest, found {found}\nhint: choose another output, or replace it with --overwrite",

@@ -59,6 +59,7 @@ pub struct Journal {
     ledger: Ledger,
     order: LineOrder,
     is_reproducible: bool,
+    is_of_texts: bool,
 }
 
 #[derive(Debug)]
@@ -117,6 +118,14 @@ impl Output {
         matches!(self.target, Target::File(_))
     }
 
+    /// Whether it is a file without results.
+    pub(crate) fn is_empty(&self) -> Result<bool> {
+        match &self.target {
+            Target::File(file) => Ok(file.metadata().map_err(Error::io(&self.path))?.len() == 0),
+            Target::Stream(_) => Ok(false),
+        }
+    }
+
     /// Refuses an output that is a file which the run reads, whatever its name: it, or what is written beside it.
     ///
     /// # Errors
@@ -154,6 +163,7 @@ impl Output {
             None => (None, None, None),
         };
         let is_reproducible = manifest.reproducible;
+        let is_of_texts = manifest.options.contains_key(Manifest::TEXTS);
         manifest.input.clone_from(&scanned);
         let empty = |name, sink| Journal {
             name,
@@ -164,6 +174,7 @@ impl Output {
             ledger: Ledger::new(ids),
             order: LineOrder::EMPTY,
             is_reproducible,
+            is_of_texts,
         };
         let file = match target {
             Target::File(file) => file,
@@ -227,6 +238,19 @@ impl Journal {
     /// Whether its results depend on their lines alone: see [`Manifest::reproducible`].
     pub fn is_reproducible(&self) -> bool {
         self.is_reproducible
+    }
+
+    /// Whether each of its results is one text: see [`Manifest::TEXTS`].
+    pub(crate) fn is_of_texts(&self) -> bool {
+        self.is_of_texts
+    }
+
+    /// The file, if it is one.
+    pub(crate) fn file(&self) -> Option<&File> {
+        match &self.sink {
+            Sink::File { file, .. } => Some(file),
+            Sink::Stream(_) => None,
+        }
     }
 
     /// What was written to memory.

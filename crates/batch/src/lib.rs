@@ -38,6 +38,7 @@ mod settings;
 mod shard;
 mod sniff;
 mod split;
+mod table;
 mod verify;
 mod work;
 

@@ -57,6 +57,9 @@ pub struct FileHash {
 impl Manifest {
     /// The current version.
     pub const FORMAT: u32 = 1;
+    /// The option that is true where each result is one text, as an output of texts is made of them. A line whose answer would be
+    /// anything else is an error.
+    pub const TEXTS: &str = "texts";
 
     /// Where the manifest of an output is.
     pub fn path(output: &Path) -> PathBuf {

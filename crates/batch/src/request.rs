@@ -59,6 +59,13 @@ pub(crate) fn duplicate(custom_id: &str) -> ApiError {
     ApiError { param: Some("custom_id".to_owned()), ..refusal(400, "duplicate_custom_id", message) }
 }
 
+/// A line whose answer has no form in an output of texts.
+pub(crate) fn no_text() -> ApiError {
+    let message = "expected a completion or a chat with one choice, as the output is one of texts, found a request for something else \
+                   (hint: an output named .jsonl has answers of all kinds)";
+    refusal(400, "unsupported_output", message)
+}
+
 fn refusal(status: u16, code: &'static str, message: impl Into<String>) -> ApiError {
     ApiError { status, code: Some(code), ..ApiError::malformed(message) }
 }

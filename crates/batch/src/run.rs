@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::input::{Input, RawLine};
 use crate::journal::Journal;
 use crate::kept::Found;
-use crate::request::{Content, Model, OutputLine, Source, prepare};
+use crate::request::{Content, Model, OutputLine, Source, no_text, prepare};
 use crate::shard::Shard;
 
 /// How a batch is run.
@@ -294,7 +294,8 @@ impl Run<'_> {
         let place = Place { job: self.next_job, bytes, source };
         self.totals.skipped_bytes += skipped;
         self.next_job += 1;
-        match text.and_then(|text| prepare(&text, &place.source.custom_id, self.model)) {
+        let prepared = text.and_then(|text| prepare(&text, &place.source.custom_id, self.model));
+        match prepared.and_then(|prepared| self.with_form(prepared)) {
             Ok(prepared) => {
                 self.note_ignored(&prepared, number);
                 self.submit(place, prepared)
@@ -304,6 +305,11 @@ impl Run<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Refuses a request whose answer would have no form in the output.
+    fn with_form(&self, prepared: Prepared) -> std::result::Result<Prepared, ApiError> {
+        if self.journal.is_of_texts() && !prepared.answer.is_text() { Err(no_text()) } else { Ok(prepared) }
     }
 
     fn note_ignored(&mut self, prepared: &Prepared, line: u64) {

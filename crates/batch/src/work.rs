@@ -13,8 +13,9 @@ use crate::journal::{Existing, Journal, Output};
 use crate::kept::{Errors, Found};
 use crate::manifest::Manifest;
 use crate::request::Model;
-use crate::run::{End, Options, Report, Totals, run};
+use crate::run::{End, Options, Order, Report, Totals, run};
 use crate::shard::Shard;
+use crate::table::Table;
 
 /// Files that were opened and read once. It needs no model yet, so that what is wrong with them is found before a model is loaded.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Work {
     input: Input,
     output: Output,
     scan: Option<Scan>,
+    /// What is made of the output at the end, if anything is.
+    table: Option<Table>,
     /// What messages call the output.
     name: String,
     part: Option<(Job, usize)>,
@@ -32,22 +35,28 @@ pub struct Work {
 pub struct Begun {
     input: Input,
     journal: Journal,
+    table: Option<Table>,
     part: Option<(Job, usize)>,
 }
 
 impl Work {
-    /// Opens an output and reads the lines of a shard of an input.
+    /// Opens an output and reads the lines of a shard of an input. An output named `.txt` or `.csv` is made at the end, of a journal
+    /// `OUT.csv.jsonl`.
     ///
     /// # Errors
     /// As [`Output::open`] and [`Input::scan`]; an output that is one of `read` or the input.
     pub fn of_file(input: Input, output: &Path, shard: Shard, read: &[PathBuf]) -> Result<Self> {
-        let name = output.display().to_string();
-        let output = Output::open(output)?;
-        for path in read.iter().map(PathBuf::as_path).chain([input.path()]) {
-            output.must_not_be(path)?;
+        let files = || read.iter().map(PathBuf::as_path).chain([input.path()]);
+        let table = Table::by_name(output);
+        if let Some(table) = &table {
+            table.must_be_a_file()?;
+            files().try_for_each(|path| table.must_not_be(path))?;
         }
+        let journal = table.as_ref().map_or_else(|| output.to_owned(), Table::journal);
+        let output = Output::open(&journal)?;
+        files().try_for_each(|path| output.must_not_be(path))?;
         let scan = input.scan(shard)?;
-        Ok(Self { input, output, scan, name, part: None })
+        Ok(Self { input, output, scan, table, name: journal.display().to_string(), part: None })
     }
 
     /// Opens a part of a job; `None` if it has its results.
@@ -69,7 +78,7 @@ impl Work {
         }
         let scan = job.scan(index, &input)?;
         let name = job.result(index).display().to_string();
-        Ok(Some(Self { input, output, scan, name, part: Some((job, index)) }))
+        Ok(Some(Self { input, output, scan, table: None, name, part: Some((job, index)) }))
     }
 
     /// What messages call the output.
@@ -90,14 +99,23 @@ impl Work {
     /// Compares the run with the one that the output, or the job, is of, and makes the output ready.
     ///
     /// # Errors
-    /// As [`Job::fix`] and [`Output::begin`].
-    pub fn begin(self, manifest: Manifest, existing: Existing, errors: Errors) -> Result<Begun> {
-        let Self { input, output, scan, part, .. } = self;
+    /// As [`Job::fix`] and [`Output::begin`]; a table that is there and has no journal.
+    pub fn begin(self, mut manifest: Manifest, existing: Existing, errors: Errors) -> Result<Begun> {
+        let Self { input, output, scan, table, part, .. } = self;
         if let Some((job, _)) = &part {
             job.fix(&manifest)?;
         }
+        if let Some(table) = &table {
+            manifest.options.insert(Manifest::TEXTS.to_owned(), true.into());
+            if existing == Existing::Resume && output.is_empty()? {
+                table.must_be_new()?;
+            }
+        }
         let journal = output.begin(manifest, existing, errors, scan)?;
-        Ok(Begun { input, journal, part })
+        if let (Some(table), Existing::Replace) = (&table, existing) {
+            table.remove()?;
+        }
+        Ok(Begun { input, journal, table, part })
     }
 }
 
@@ -124,9 +142,18 @@ impl Begun {
         stop: &AtomicBool,
         report: &mut dyn FnMut(Report<'_>),
     ) -> Result<(Totals, End)> {
-        let (totals, end) = run(engine, model, self.input, &mut self.journal, options, stop, report)?;
-        if let (End::Complete, Some((job, index))) = (end, self.part) {
-            job.publish(index, self.journal)?;
+        let mut options = *options;
+        if self.table.as_ref().is_some_and(Table::is_ordered) {
+            options.order = Order::OfInput;
+        }
+        let (totals, end) = run(engine, model, self.input, &mut self.journal, &options, stop, report)?;
+        if end == End::Complete {
+            if let (Some(table), Some(file)) = (&self.table, self.journal.file()) {
+                table.write(file)?;
+            }
+            if let Some((job, index)) = self.part {
+                job.publish(index, self.journal)?;
+            }
         }
         Ok((totals, end))
     }

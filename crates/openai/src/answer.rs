@@ -294,6 +294,14 @@ impl Answer {
         }
     }
 
+    /// Whether it is one text, that of the one choice of a completion or a chat.
+    pub fn is_text(&self) -> bool {
+        matches!(self.kind, Kind::Completion | Kind::Chat)
+            && self.styled.is_none()
+            && self.choices.len() == self.n
+            && self.num_best == 1
+    }
+
     /// Whether every sequence has ended.
     pub fn is_complete(&self) -> bool {
         self.choices.iter().all(|choice| choice.end.is_some())

@@ -50,6 +50,7 @@ pub fn of_batch(error: &batch::Error, rest: Option<String>) -> PyErr {
         | E::SameFile { .. }
         | E::DuplicateId { .. }
         | E::NoManifest { .. }
+        | E::NoJournal { .. }
         | E::BadManifest { .. }
         | E::OtherRun { .. }
         | E::OtherWorker { .. }

@@ -53,7 +53,8 @@ pub struct Args {
     /// Requests to read, or - for standard input; compressed with gzip or Zstandard or not
     #[arg(short, long, value_name = "IN.jsonl", required_unless_present = "job")]
     input_file: Option<PathBuf>,
-    /// JSON lines to write, or - for standard output, where nothing survives a crash
+    /// JSON lines to write, or - for standard output, where nothing survives a crash; a name in .csv or .txt for a table or a text a
+    /// line, made at the end of OUT.csv.jsonl
     #[arg(short, long, value_name = "OUT.jsonl", required_unless_present = "job")]
     output_file: Option<PathBuf>,
     /// Answer a part of the job that `rustorch split` made in this folder, reproducibly, into the folder

@@ -72,7 +72,7 @@ fn results(path: &Path) -> BTreeMap<String, Value> {
 }
 
 /// Waits until a file has so many bytes; false if the program ends before.
-fn has_grown(child: &mut Child, path: &Path, bytes: u64) -> bool {
+pub fn has_grown(child: &mut Child, path: &Path, bytes: u64) -> bool {
     while fs::metadata(path).map_or(0, |metadata| metadata.len()) < bytes {
         if child.try_wait().unwrap().is_some() {
             return false;

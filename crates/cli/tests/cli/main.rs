@@ -10,6 +10,7 @@ mod batch_parts;
 mod batch_refusals;
 mod batch_reproducible;
 mod batch_streams;
+mod batch_tables;
 mod bench;
 mod chat;
 #[cfg(feature = "device-tests")]
