@@ -1,15 +1,52 @@
 //! Messages as they are typed or come through a pipe.
 
 use std::io::{self, BufRead, IsTerminal};
+use std::path::PathBuf;
 
-use rustyline::DefaultEditor;
+use anyhow::{Context, Result};
 use rustyline::error::ReadlineError;
+use rustyline::{Config, DefaultEditor};
+
+use super::history::{History, MAX_MESSAGES};
+use crate::output;
 
 /// Where lines come from.
 pub enum Editor {
-    /// Edited lines with a history.
-    Terminal(Box<DefaultEditor>),
+    /// Edited lines, and the file that keeps messages for the next conversation.
+    Terminal {
+        editor: Box<DefaultEditor>,
+        history: Option<History>,
+    },
     Pipe(io::StdinLock<'static>),
+}
+
+/// Where messages are kept for the next conversation.
+pub enum Keeping {
+    Nowhere,
+    /// In this file, or not at all.
+    In(PathBuf),
+    /// In the user's own file, if that is possible.
+    InUsers,
+}
+
+impl Keeping {
+    fn open(&self) -> Result<(Option<History>, Vec<String>)> {
+        let path = match self {
+            Self::Nowhere => None,
+            Self::In(path) => Some(path.clone()),
+            Self::InUsers => History::of_user(),
+        };
+        let Some(path) = path else { return Ok((None, Vec::new())) };
+        let opened = History::open(&path).with_context(|| path.display().to_string());
+        match (opened, self) {
+            (Ok((history, messages)), _) => Ok((Some(history), messages)),
+            (Err(error), Self::InUsers) => {
+                output::note(&format!("messages are not kept: {error:#}"));
+                Ok((None, Vec::new()))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
 }
 
 pub enum Input {
@@ -23,16 +60,24 @@ pub enum Input {
 const FENCE: &str = "\"\"\"";
 
 impl Editor {
-    pub fn open() -> io::Result<Self> {
+    /// Opens the terminal, if there is one.
+    pub fn open(keeping: &Keeping) -> Result<Self> {
         let stdin = io::stdin();
         if !(stdin.is_terminal() && io::stdout().is_terminal()) {
             return Ok(Self::Pipe(stdin.lock()));
         }
-        DefaultEditor::new().map(|editor| Self::Terminal(Box::new(editor))).map_err(io::Error::other)
+        let (history, messages) = keeping.open()?;
+        let config = Config::builder().max_history_size(MAX_MESSAGES).context("the terminal")?.build();
+        let mut editor = DefaultEditor::with_config(config).context("the terminal")?;
+        for message in messages {
+            // One that is the same as that before it is left out.
+            let _ = editor.add_history_entry(message);
+        }
+        Ok(Self::Terminal { editor: Box::new(editor), history })
     }
 
     pub fn is_terminal(&self) -> bool {
-        matches!(self, Self::Terminal(_))
+        matches!(self, Self::Terminal { .. })
     }
 
     /// The next message that is not blank.
@@ -59,7 +104,7 @@ impl Editor {
     /// A line without its ending, or the end; `None` after Ctrl-C.
     fn line(&mut self, prompt: &str) -> io::Result<Option<Option<String>>> {
         match self {
-            Self::Terminal(editor) => match editor.readline(prompt) {
+            Self::Terminal { editor, .. } => match editor.readline(prompt) {
                 Ok(line) => Ok(Some(Some(line))),
                 Err(ReadlineError::Interrupted) => Ok(None),
                 Err(ReadlineError::Eof) => Ok(Some(None)),
@@ -77,9 +122,14 @@ impl Editor {
     }
 
     fn remember(&mut self, text: &str) {
-        if let Self::Terminal(editor) = self {
-            // A history that is full or has the line already is no error for whoever types.
-            let _ = editor.add_history_entry(text);
+        let Self::Terminal { editor, history } = self else { return };
+        // A history that is full or has the line already is no error for whoever types.
+        let is_new = editor.add_history_entry(text).unwrap_or(false);
+        if let Some(kept) = history.as_ref().filter(|_| is_new)
+            && let Err(error) = kept.add(text)
+        {
+            output::note(&format!("messages are not kept any more: {error}"));
+            *history = None;
         }
     }
 }

@@ -2,9 +2,10 @@
 
 mod conversation;
 mod editor;
+mod history;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -19,7 +20,7 @@ use signal_hook::consts::SIGINT;
 use signal_hook::flag;
 
 use self::conversation::Conversation;
-use self::editor::{Editor, Input};
+use self::editor::{Editor, Input, Keeping};
 use crate::model_args::{ModelArgs, Purpose, Started, TemplateArgs, parse_count};
 use crate::output::{self, Out};
 use crate::sampling_args::SamplingArgs;
@@ -37,12 +38,28 @@ pub struct Args {
     /// Most tokens of an answer [default: what the context has room for]
     #[arg(short = 'n', long, visible_alias = "n-predict", value_name = "N", value_parser = parse_count)]
     max_tokens: Option<NonZeroUsize>,
+    /// File that keeps messages for the next conversation [default: rustorch/chat_history in the user's state folder]
+    #[arg(long, value_name = "FILE")]
+    history_file: Option<PathBuf>,
+    /// Keep no messages when the conversation ends
+    #[arg(long, conflicts_with = "history_file")]
+    no_history: bool,
     #[command(flatten)]
     template: TemplateArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     model: ModelArgs,
+}
+
+impl Args {
+    fn keeping(&self) -> Keeping {
+        match &self.history_file {
+            _ if self.no_history => Keeping::Nowhere,
+            Some(path) => Keeping::In(path.clone()),
+            None => Keeping::InUsers,
+        }
+    }
 }
 
 const HELP: &str = "\
@@ -56,6 +73,8 @@ const HELP: &str = "\
 /exit         end (or Ctrl-D)";
 
 pub fn run(args: &Args) -> Result<()> {
+    // Before the model is loaded, which may take minutes.
+    let mut editor = Editor::open(&args.keeping())?;
     // One conversation, unless somebody wants more memory for the cache.
     let batch_size = args.model.batch_size.or(NonZeroUsize::new(1));
     let model = ModelArgs { batch_size, ..args.model.clone() };
@@ -74,7 +93,6 @@ pub fn run(args: &Args) -> Result<()> {
         last: None,
         num_answers: 0,
     };
-    let mut editor = Editor::open().context("the terminal")?;
     if editor.is_terminal() {
         output::note("/help lists commands; Ctrl-C stops an answer, Ctrl-D ends.");
     }

@@ -23,5 +23,7 @@ mod malformed;
 mod perplexity;
 mod serve;
 mod settings;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod tokenize;
 mod usage;

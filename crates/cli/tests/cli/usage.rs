@@ -79,7 +79,7 @@ fn help_names_every_option() {
     ];
     let model = &[RUN, CAPACITY].concat();
     check("generate", &[generate, &sampling[..]].concat(), model);
-    let chat = &["--system", "-n, --max-tokens", "--chat-template"];
+    let chat = &["--system", "-n, --max-tokens", "--chat-template", "--history-file", "--no-history"];
     check("chat", &[chat, &sampling[..]].concat(), model);
     let answering = &[
         "--strict-fields",
