@@ -27,12 +27,13 @@ pub struct Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (model, *, device, activations, max_model_len, max_num_seqs, kv_dtype, threads, prompt_chunk))]
+    #[pyo3(signature = (model, *, device, tensor_parallel_size, activations, max_model_len, max_num_seqs, kv_dtype, threads, prompt_chunk))]
     #[allow(clippy::too_many_arguments)] // They are keywords.
     fn new(
         py: Python<'_>,
         model: PathBuf,
         device: String,
+        tensor_parallel_size: usize,
         activations: Option<u32>,
         max_model_len: Option<usize>,
         max_num_seqs: Option<usize>,
@@ -43,6 +44,7 @@ impl Engine {
         let options = Options {
             model,
             device,
+            tensor_parallel_size,
             activations,
             max_model_len,
             max_num_seqs,

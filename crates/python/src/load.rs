@@ -17,6 +17,7 @@ use crate::error::{EngineError, bad_argument, of_model};
 pub struct Options {
     pub model: PathBuf,
     pub device: String,
+    pub tensor_parallel_size: usize,
     pub activations: Option<u32>,
     pub max_model_len: Option<usize>,
     pub max_num_seqs: Option<usize>,
@@ -113,7 +114,9 @@ impl Options {
             return Err(needs_cpu(&devices));
         }
         let cpu = CpuOptions { threads: counted("threads", self.threads)?, isa: None, activations };
-        let options = LoadOptions { cpu, ..LoadOptions::default() };
+        let ranks = counted("tensor_parallel_size", Some(self.tensor_parallel_size))?;
+        let tensor_parallel = ranks.filter(|ranks| ranks.get() > 1);
+        let options = LoadOptions { cpu, tensor_parallel, ..LoadOptions::default() };
         let weights =
             Weights::load_on(&devices, gguf, config, options).map_err(|error| self.failed(&error))?;
         match self.activations.is_some() && weights.activations().is_none() {

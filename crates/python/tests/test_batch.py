@@ -84,6 +84,15 @@ def test_results_are_the_bytes_of_the_program(
     assert found.read_bytes() == whole and 0 < again.found < again.results == summary.results
 
 
+def test_tables_have_the_bytes_of_the_program(llm: LLM, rustorch: str, requests: Path, tmp_path: Path) -> None:
+    for name in ("out.csv", "out.txt"):
+        (tmp_path / "expected").mkdir(exist_ok=True)
+        expected, found = tmp_path / "expected" / name, tmp_path / name
+        batch(rustorch, "-i", requests, "-o", expected, "--reproducible")
+        llm.run_batch(requests, found, reproducible=True, use_tqdm=False)
+        assert found.read_bytes() == expected.read_bytes() != b""
+
+
 def manifest(output: Path) -> Any:
     return json.loads(Path(f"{output}.run.json").read_bytes())
 

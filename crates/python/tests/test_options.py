@@ -55,6 +55,16 @@ def test_device() -> None:
         load(device="cuda:77")
 
 
+def test_tensor_parallel_size(llm: LLM) -> None:
+    ranks = load(tensor_parallel_size=2)
+    assert ranks.device.startswith("2 ranks: CPU") and "ranks" not in load().device
+    assert np.array_equal(ranks.forward_batch(TOKENS), llm.forward_batch(TOKENS))
+    with pytest.raises(ValueError, match="tensor_parallel_size: expected at least 1, found 0"):
+        load(tensor_parallel_size=0)
+    with pytest.raises(EngineError, match="tensor parallel: expected at most 4 ranks"):
+        load(tensor_parallel_size=5)
+
+
 def test_activations() -> None:
     rounded, exact = load(activations=8), load(activations=16)
     assert (rounded.activations, exact.activations, load().activations) == (8, 16, 8)

@@ -23,6 +23,7 @@ class Model:
         model: Union[str, os.PathLike[str]],
         *,
         device: str = "auto",
+        tensor_parallel_size: int = 1,
         activations: Optional[int] = None,
         max_model_len: Optional[int] = None,
         max_num_seqs: Optional[int] = None,
@@ -33,7 +34,8 @@ class Model:
         """Loads a model.
 
         model: a GGUF file (of a split model, its first part), or "demo" for the embedded demo model.
-        device: auto, cpu, gpu, gpu:N, cuda, cuda:N, metal, vulkan or dx12.
+        device: auto, cpu, gpu, gpu:N, cuda, cuda:N, metal, vulkan or dx12; or several, such as "cuda:0,1".
+        tensor_parallel_size: devices that run the model together, each with a part of it: "cpu", "cuda" or several.
         activations: bits of the activations that a CPU multiplies quantised weights with, 8 (as without it) or 16.
         max_model_len: tokens of the longest sequence; the smaller of the model's and 4096 without it.
         max_num_seqs: sequences that run together; by machine and memory without it.
@@ -50,8 +52,9 @@ class Model:
             "kv_dtype": kv_dtype,
             "threads": threads,
             "prompt_chunk": prompt_chunk,
+            "tensor_parallel_size": tensor_parallel_size,
         }
-        least_of = {"max_model_len": 1, "max_num_seqs": 1, "threads": 1, "prompt_chunk": 1, "activations": 8}
+        least_of = {"tensor_parallel_size": 1, "max_model_len": 1, "max_num_seqs": 1, "threads": 1, "prompt_chunk": 1, "activations": 8}
         for name, least in least_of.items():
             found = self._arguments[name]
             if found is not None and found < least:

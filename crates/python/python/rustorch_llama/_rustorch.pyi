@@ -71,6 +71,7 @@ class Engine:
         model: "str | os.PathLike[str]",
         *,
         device: str,
+        tensor_parallel_size: int,
         activations: Optional[int],
         max_model_len: Optional[int],
         max_num_seqs: Optional[int],
