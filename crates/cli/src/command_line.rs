@@ -9,12 +9,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::builder::BoolishValueParser;
-use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use rustorch_llama::Isa;
 
 use crate::config_file::ConfigFile;
+use crate::model_args::FileArgs;
 use crate::{
-    batch, bench, chat, completions, devices, generate, inspect, logits, output, perplexity, serve, tokenize,
+    batch, bench, chat, completions, devices, generate, inspect, logits, models, output, perplexity, serve,
+    tokenize,
 };
 
 /// Batched inference of Llama-family models from GGUF files.
@@ -76,8 +80,29 @@ pub enum Command {
     Perplexity(perplexity::Args),
     Bench(bench::Args),
     Devices(devices::Args),
+    Models(models::Args),
     Completions(completions::Args),
     Man(completions::ManArgs),
+}
+
+impl Command {
+    /// The options that name the model's file, of commands that read one.
+    pub fn file_mut(&mut self) -> Option<&mut FileArgs> {
+        match self {
+            Self::Generate(args) => Some(&mut args.model.file),
+            Self::Chat(args) => Some(&mut args.model.file),
+            Self::Batch(args) => Some(&mut args.answering.model.file),
+            Self::Verify(args) => Some(&mut args.answering.model.file),
+            Self::Serve(args) => Some(&mut args.model.file),
+            Self::Tokenize(args) => Some(&mut args.file),
+            Self::Logits(args) => Some(&mut args.model.file),
+            Self::Inspect(args) => Some(&mut args.model.file),
+            Self::Perplexity(args) => Some(&mut args.model.file),
+            Self::Bench(args) => args.synthetic.is_none().then_some(&mut args.file),
+            Self::Devices(args) => Some(&mut args.file),
+            Self::Split(_) | Self::Merge(_) | Self::Models(_) | Self::Completions(_) | Self::Man(_) => None,
+        }
+    }
 }
 
 /// Version, commit, features and instruction sets.
@@ -90,7 +115,12 @@ fn long_version() -> String {
         "{}\ncommit: {}\nfeatures: {}\ninstruction sets: {}; of this machine: {}",
         env!("CARGO_PKG_VERSION"),
         option_env!("RUSTORCH_COMMIT").unwrap_or("unknown"),
-        if cfg!(feature = "gpu") { "cpu, gpu" } else { "cpu" },
+        [
+            "cpu",
+            if cfg!(feature = "gpu") { ", gpu" } else { "" },
+            if cfg!(feature = "hub") { ", hub" } else { "" }
+        ]
+        .concat(),
         names(&mut Isa::ALL.into_iter()),
         names(&mut Isa::ALL.into_iter().filter(|isa| isa.is_available())),
     )
@@ -108,13 +138,31 @@ pub fn parse() -> Result<Cli> {
     if let Some(file) = &file {
         command = file.apply(command).with_context(|| file.path().display().to_string())?;
     }
-    let matches = command.get_matches_from(args);
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let matches = command.clone().get_matches_from(args);
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    choose_model(&mut command, &matches, &mut cli.command);
     output::set_quiet(cli.common.quiet);
     if let Some(note) = note {
         output::note(&note);
     }
     Ok(cli)
+}
+
+/// Of a model's file and a repository, the one that was said in a place that counts before the other's. Ends the program if the
+/// arguments have both.
+fn choose_model(command: &mut clap::Command, matches: &ArgMatches, subcommand: &mut Command) {
+    let Some(file) = subcommand.file_mut() else { return };
+    let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
+    let source = |id| matches.value_source(id);
+    let [model, repo] = [source("model"), source("hf_repo")];
+    if model == Some(ValueSource::CommandLine) && repo == model {
+        let text = "the argument '--model <PATH>' cannot be used with '--hf-repo <USER/REPO[:QUANT]>'";
+        command.error(ErrorKind::ArgumentConflict, text).exit();
+    }
+    // Clap orders them by how much they count.
+    if file.hf_repo.is_some() && model > repo {
+        (file.hf_repo, file.hf_file) = (None, None);
+    }
 }
 
 /// The command with a variable of the environment for every option that has none of its own. That of the configuration file
@@ -145,7 +193,13 @@ pub fn is_builtin(arg: &Arg) -> bool {
 
 /// Options of llama.cpp's that have several letters behind one dash, which clap takes for several options, and their names
 /// here.
-const SEVERAL_LETTERS: [(&str, &str); 2] = [("-np", "--batch-size"), ("-ngl", GPU_LAYERS)];
+const SEVERAL_LETTERS: [(&str, &str); 5] = [
+    ("-np", "--batch-size"),
+    ("-ngl", GPU_LAYERS),
+    ("-hf", "--hf-repo"),
+    ("-hfr", "--hf-repo"),
+    ("-hff", "--hf-file"),
+];
 const GPU_LAYERS: &str = "--gpu-layers";
 const GPU_LAYERS_ALIAS: &str = "--n-gpu-layers";
 
@@ -210,6 +264,8 @@ mod tests {
         };
         check("rustorch serve -np 4 -t 2", "rustorch serve --batch-size 4 -t 2", false);
         check("rustorch serve -np=4", "rustorch serve --batch-size=4", false);
+        check("rustorch serve -hf a/b:Q8_0", "rustorch serve --hf-repo a/b:Q8_0", false);
+        check("rustorch serve -hfr=a/b -hff c", "rustorch serve --hf-repo=a/b --hf-file c", false);
         check("rustorch serve -ngl 0", "rustorch serve --device cpu", false);
         check("rustorch serve --n-gpu-layers=0", "rustorch serve --device cpu", false);
         check("rustorch serve -ngl 0 --device gpu", "rustorch serve --device gpu", true);

@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    file: FileArgs,
+    pub file: FileArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }

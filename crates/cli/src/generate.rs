@@ -43,7 +43,7 @@ pub struct Args {
     #[command(flatten)]
     structure: StructureArgs,
     #[command(flatten)]
-    model: ModelArgs,
+    pub model: ModelArgs,
 }
 
 /// Tokens generated for a prompt by default, if they fit the context.

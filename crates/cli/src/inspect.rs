@@ -19,7 +19,7 @@ pub struct Args {
     #[arg(long)]
     tensors: bool,
     #[command(flatten)]
-    model: ModelArgs,
+    pub model: ModelArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {

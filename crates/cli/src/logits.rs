@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long)]
     alone: bool,
     #[command(flatten)]
-    model: ModelArgs,
+    pub model: ModelArgs,
 }
 
 #[derive(Clone)]

@@ -16,6 +16,8 @@ mod inspect;
 mod logits;
 mod model_args;
 mod model_facts;
+mod model_source;
+mod models;
 mod output;
 mod perplexity;
 mod sampling_args;
@@ -34,8 +36,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::command_line::{Cli, Command, Common, LogFormat};
 
 fn main() -> ExitCode {
-    let result = command_line::parse().and_then(|Cli { command, common }| {
+    let result = command_line::parse().and_then(|Cli { mut command, common }| {
         start_log(&common, &command);
+        if let Some(file) = command.file_mut() {
+            model_source::fetch(file)?;
+        }
         dispatch(command)
     });
     result.unwrap_or_else(|error| {
@@ -91,6 +96,7 @@ fn run(command: Command) -> Result<()> {
         Command::Perplexity(args) => perplexity::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Devices(args) => devices::run(&args),
+        Command::Models(args) => models::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::run_man(&args),
     }

@@ -24,9 +24,19 @@ use crate::{model_facts, output};
 /// The model's file.
 #[derive(clap::Args, Clone)]
 pub struct FileArgs {
-    /// GGUF file (of a split model, its first part), or `demo` for the embedded demo model
+    /// GGUF file (of a split model, its first part), the https:// URL of one, or `demo` for the embedded demo model
     #[arg(short, long, value_name = "PATH", default_value = "demo")]
     pub model: PathBuf,
+    /// Model of the Hugging Face hub, fetched unless it is in the cache: USER/REPO, or USER/REPO:QUANT such as :Q8_0 [default QUANT:
+    /// Q4_K_M, or else the repository's first GGUF file] (-hf)
+    #[arg(long, value_name = "USER/REPO[:QUANT]")]
+    pub hf_repo: Option<String>,
+    /// File of the repository, instead of a quantisation (-hff)
+    #[arg(long, value_name = "FILE", requires = "hf_repo")]
+    pub hf_file: Option<String>,
+    /// Fetch no model: take it from the cache, or fail
+    #[arg(long)]
+    pub offline: bool,
 }
 
 impl FileArgs {

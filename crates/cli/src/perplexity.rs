@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(short, long, value_name = "PATH")]
     file: PathBuf,
     #[command(flatten)]
-    model: ModelArgs,
+    pub model: ModelArgs,
 }
 
 /// llama.cpp's default.

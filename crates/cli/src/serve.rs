@@ -87,7 +87,7 @@ pub struct Args {
     #[command(flatten)]
     template: TemplateArgs,
     #[command(flatten)]
-    model: ModelArgs,
+    pub model: ModelArgs,
 }
 
 /// Whether something is done.

@@ -13,7 +13,7 @@ use crate::{output, text_input};
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    file: FileArgs,
+    pub file: FileArgs,
     /// The text [default: standard input]
     #[arg(long, allow_hyphen_values = true)]
     text: Option<String>,

@@ -70,7 +70,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = parse_whole::<u64>)]
     sample: u64,
     #[command(flatten)]
-    answering: Answering,
+    pub answering: Answering,
 }
 
 pub fn verify(args: &VerifyArgs) -> Result<ExitCode> {

@@ -92,7 +92,7 @@ pub struct Args {
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
-    answering: Answering,
+    pub answering: Answering,
 }
 
 /// Which errors of lines make a run fail.

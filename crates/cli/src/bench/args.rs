@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
     /// Random weights in place of a file: SHAPE:FORMAT
-    #[arg(long, value_name = "SHAPE:FORMAT", conflicts_with = "model")]
+    #[arg(long, value_name = "SHAPE:FORMAT", conflicts_with_all = ["model", "hf_repo"])]
     pub synthetic: Option<SyntheticModel>,
     /// Write the synthetic model to a GGUF file, and do nothing else
     #[arg(long, value_name = "FILE.gguf", requires = "synthetic")]

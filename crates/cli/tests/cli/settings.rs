@@ -99,6 +99,37 @@ fn options_have_llama_cpp_s_names_too() {
 }
 
 #[test]
+#[cfg(not(feature = "hub"))]
+fn a_program_without_downloads_says_how_to_build_them_in() {
+    let hint = "hint: build it with `cargo install --path crates/cli --features hub`";
+    for model in [["-hf", "user/repo:Q8_0"], ["-m", "https://models.example/a.gguf"]] {
+        fail(&[&PROMPT[..], &model].concat(), b"", 1, hint);
+    }
+    fail(&[&PROMPT[..], &["-hf", "user/repo", "-m", "demo"]].concat(), b"", 2, "cannot be used with");
+    fail(&[&PROMPT[..], &["--hf-file", "a.gguf"]].concat(), b"", 2, "--hf-repo");
+}
+
+#[test]
+fn models_in_the_hub_s_cache_are_listed() {
+    let folder = folder("settings_models");
+    let snapshot = folder.join("models--a--b-c/snapshots/0123/sub");
+    fs::create_dir_all(&snapshot).unwrap();
+    fs::write(snapshot.join("m-Q8_0.gguf"), [0; 2048]).unwrap();
+    fs::write(snapshot.join("m.json"), "{}").unwrap();
+    fs::create_dir_all(folder.join("datasets--a--d/snapshots/1/x.gguf")).unwrap();
+    let environment = [("HF_HUB_CACHE", arg(&folder)), ("XDG_CACHE_HOME", arg(&folder))];
+    let ran = run_in(&environment, &["models"], b"");
+    let path = snapshot.join("m-Q8_0.gguf");
+    assert_eq!(ran.stdout, format!("   2.0 KiB  a/b-c  sub/m-Q8_0.gguf  {}\n", path.display()));
+    let files: Value =
+        serde_json::from_str(&run_in(&environment, &["models", "--json"], b"").stdout).unwrap();
+    assert_eq!(
+        (&files[0]["source"], &files[0]["bytes"], &files[1]),
+        (&"a/b-c".into(), &2048.into(), &Value::Null)
+    );
+}
+
+#[test]
 fn notes_and_logs_are_as_wanted() {
     let ran = generate(&[], &["-n", "3", "-c", "64", "-t", "1"]);
     let began = ran.began.unwrap();

@@ -5,6 +5,9 @@ use crate::harness::{fail, run, succeed};
 /// Options of every command that runs a model.
 const RUN: &[&str] = &[
     "-m, --model",
+    "--hf-repo",
+    "--hf-file",
+    "--offline",
     "--device",
     "--no-matrix-units",
     "--no-subgroups",
@@ -137,7 +140,8 @@ fn help_names_every_option() {
         "--access-log",
     ];
     check("serve", serve, model);
-    check("tokenize", &["--text", "--no-bos", "--special"], &["-m, --model"]);
+    let file = &["-m, --model", "--hf-repo", "--hf-file", "--offline"];
+    check("tokenize", &["--text", "--no-bos", "--special"], file);
     check("logits", &["--tokens", "--alone"], model);
     check("inspect", &["--tensors"], model);
     check("perplexity", &["-f, --file"], model);
@@ -154,8 +158,9 @@ fn help_names_every_option() {
         "--save",
     ];
     check("bench", bench, RUN);
-    let devices = &["--check", "--json", "-m, --model", "--device", "--no-matrix-units", "--no-subgroups"];
-    check("devices", devices, &[]);
+    let devices = &["--check", "--json", "--device", "--no-matrix-units", "--no-subgroups"];
+    check("devices", devices, file);
+    check("models", &["--json"], &[]);
     check("completions", &[], &[]);
     check("man", &["-o, --output-folder"], &[]);
 }
@@ -176,6 +181,7 @@ fn the_program_s_help_lists_commands_and_exit_statuses() {
         "perplexity",
         "bench",
         "devices",
+        "models",
         "completions",
         "man",
         "0 done, 1 the run failed, 2",
