@@ -11,6 +11,7 @@ pub type Result<T> = std::result::Result<T, GgufError>;
 /// What is wrong with a file, or with what was asked of it.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // Each variant's message describes it and its fields.
+#[non_exhaustive]
 pub enum GgufError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },

@@ -3,7 +3,7 @@
 use gguf::Gguf;
 
 /// The file, as `models/demo` made it.
-pub static BYTES: &[u8] = include_bytes!("../../../models/demo/demo.gguf");
+pub use demo_model::BYTES;
 
 /// The demo model's file, opened.
 pub fn gguf() -> Gguf {

@@ -61,6 +61,9 @@ pub enum Error {
         /// What they are called.
         kind: &'static str,
     },
+    /// What runs the demo model, in a build without it.
+    #[error("expected the demo model, which this program was built without\nhint: feature `demo-model`")]
+    NoDemoModel,
     /// A batch without sequences.
     #[error("batch: expected at least one sequence, found none")]
     EmptyBatch,

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod batch_size;
+#[cfg(any(test, feature = "demo-model"))]
 pub mod demo;
 mod device;
 mod device_list;
@@ -38,23 +39,24 @@ pub mod synthetic;
 mod weights;
 
 pub use ::model::{
-    Activation, AttentionMode, AttentionSpec, ExpertsSpec, FfnSpec, Gating, KvDtype, LayerSpec, LlamaConfig,
-    ModelSpec, NormSlots, Peaks, QkNorm, RopeConfig, RopeScaling, RopeStyle, Routing, SharedExpert,
-    Temperature, TensorNames, families,
+    Activation, AttentionMode, AttentionSpec, Error as ModelError, ExpertsSpec, FfnSpec, Gating, KvDtype,
+    LayerSpec, LlamaConfig, ModelSpec, NormSlots, Peaks, QkNorm, RopeConfig, RopeScaling, RopeStyle, Routing,
+    RunError, SharedExpert, Temperature, TensorNames, families,
 };
 pub use conformance::{Finding, Report as DeviceReport};
 pub use cpu::{Activations, CpuOptions, Isa, release_freed_memory};
 pub use devices::{DeviceMemory, GpuChoice, GpuDescription, GpuOptions, MatrixUnits, Profile, Subgroups};
 pub use engine::{
-    Client, ClientId, Completion, Dry, Embedding, EmbeddingRequest, EngineError, EngineHandle, EngineStats,
-    Event, EventSink, FinishReason, Mirostat, Pooling, PrefixCache, Priority, ReplicaStats, Request,
-    RequestStream, SamplingParams, SharedGrammar, TokenEvent, TokenLogprobs, Usage, Weight, Xtc,
+    Client, ClientId, Completion, Constraint, Dry, Embedding, EmbeddingRequest, EngineError, EngineHandle,
+    EngineStats, Event, EventSink, FinishReason, Grammar, Mirostat, Pooling, PrefixCache, Priority,
+    ReplicaStats, Request, RequestStream, SamplingParams, SharedGrammar, TokenEvent, TokenLogprobs, Usage,
+    Weight, Xtc,
 };
-pub use gguf::{Format, Gguf, Metadata};
+pub use gguf::{Array, Format, Gguf, GgufError, Metadata, TensorView, Value};
 pub use grammar::{GrammarError, Rule as GrammarRule, Spec as GrammarSpec};
 pub use tokenizer::{
-    Bos, Chat, ChatMessage, ControlTokens, Detokenizer, GenerationPrompt, Infill, Special, Tokenizer,
-    TokenizerError, format_time,
+    Bos, Chat, ChatMessage, ChatTemplate, ControlTokens, Detokenizer, GenerationPrompt, Infill, Special,
+    Tokenizer, TokenizerError, format_time,
 };
 
 pub use batch_size::BatchSize;

@@ -1,5 +1,6 @@
 //! How weights are loaded.
 
+use std::fmt;
 use std::num::NonZeroUsize;
 
 use cpu::CpuOptions;
@@ -8,7 +9,7 @@ use model::AttentionMode;
 
 use crate::Device;
 
-/// How weights are loaded.
+/// How weights are loaded. Write what differs from the usual, `..LoadOptions::default()` for the rest: fields are added.
 #[derive(Default)]
 pub struct LoadOptions<'a> {
     /// Where the model runs.
@@ -38,5 +39,18 @@ impl LoadOptions<'_> {
     /// Devices that run the model together.
     pub(crate) fn ranks(&self) -> usize {
         self.tensor_parallel.map_or(1, NonZeroUsize::get)
+    }
+}
+
+impl fmt::Debug for LoadOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadOptions")
+            .field("device", &self.device)
+            .field("cpu", &self.cpu)
+            .field("gpu", &self.gpu)
+            .field("attention", &self.attention)
+            .field("kv_memory", &self.kv_memory)
+            .field("tensor_parallel", &self.tensor_parallel)
+            .finish_non_exhaustive()
     }
 }

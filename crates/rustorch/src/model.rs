@@ -1,5 +1,6 @@
 //! [`LlamaModel`]: logits of many sequences, each cached in a slot of its own.
 
+use std::fmt;
 use std::path::Path;
 
 use gguf::Gguf;
@@ -13,6 +14,15 @@ pub struct LlamaModel {
     runner: Box<dyn Runner>,
     batch: Batch,
     cache: KvCache,
+}
+
+impl fmt::Debug for LlamaModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LlamaModel")
+            .field("weights", &self.weights)
+            .field("cache", &self.cache)
+            .finish_non_exhaustive()
+    }
 }
 
 impl LlamaModel {

@@ -1,5 +1,6 @@
 //! Loaded weights, and what can be made of them: slots for [`LlamaModel`](crate::LlamaModel), or an engine.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,15 @@ pub struct EngineConfig {
     pub itl_target: Option<Duration>,
     /// Whether prompts that begin alike share what was computed.
     pub prefix_cache: PrefixCache,
+}
+
+impl fmt::Debug for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Weights")
+            .field("devices", &self.devices())
+            .field("config", self.config())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Weights {

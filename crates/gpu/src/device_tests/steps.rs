@@ -15,20 +15,18 @@ use model::{
 use super::{open, read};
 use crate::backend::GpuBackend;
 
-const MODEL: &[u8] = include_bytes!("../../../../models/demo/demo.gguf");
-
 fn backend() -> GpuBackend {
     open(GpuOptions::default())
 }
 
 fn config() -> LlamaConfig {
-    let gguf = Gguf::from_static(MODEL).expect("the demo model");
+    let gguf = Gguf::from_static(demo_model::BYTES).expect("the demo model");
     LlamaConfig::from_gguf(&gguf).expect("its configuration").with_max_seq_len(320)
 }
 
 /// The demo model's sequences on a device, in pages of 16 tokens.
 fn sequences(backend: &Arc<GpuBackend>) -> Sequences {
-    let gguf = Gguf::from_static(MODEL).expect("the demo model");
+    let gguf = Gguf::from_static(demo_model::BYTES).expect("the demo model");
     let decoder = Arc::new(Decoder::load(&**backend, &gguf, config(), |_, _| {}).expect("a model"));
     Sequences::new(backend, &decoder, 16).expect("a runner")
 }

@@ -25,7 +25,7 @@ use model::LlamaConfig;
 pub use loaded::KernelTime;
 pub(crate) use loaded::LoadedModel;
 
-use crate::{Device, Error, LoadOptions, Result, demo};
+use crate::{Device, Error, LoadOptions, Result};
 
 /// A kind of device that models run on.
 trait Platform {
@@ -160,15 +160,26 @@ pub fn what_auto_takes(
 /// the same bits. `found` is told each finding as it comes.
 ///
 /// # Errors
-/// When there is no such device or it cannot be opened. What it computes wrongly is in the report.
+/// When there is no such device or it cannot be opened, and in builds without feature `demo-model`. What it computes wrongly is in the
+/// report.
 pub fn check_device(device: Device, options: GpuOptions, mut found: impl FnMut(&Finding)) -> Result<Report> {
-    let model = demo::gguf();
+    let model = checked_model()?;
     for platform in PLATFORMS {
         if let Some(report) = platform.check(device, options, &model, &mut found)? {
             return Ok(report);
         }
     }
     Err(not_of_this_build(device))
+}
+
+#[cfg(any(test, feature = "demo-model"))]
+fn checked_model() -> Result<Gguf> {
+    Ok(crate::demo::gguf())
+}
+
+#[cfg(not(any(test, feature = "demo-model")))]
+fn checked_model() -> Result<Gguf> {
+    Err(Error::NoDemoModel)
 }
 
 /// A model, and why [`Device::Auto`] passed a better device over, if it did.

@@ -132,6 +132,6 @@ fn sinks_that_the_file_lacks_are_missed_by_name() {
     let mut config = small_config();
     config.spec.layers[1].attn.sinks = true;
     let options = LoadOptions::on(Device::Cpu(CpuOptions::default()));
-    let error = LlamaModel::load(&small_gguf(), config, options).err().expect("a refusal");
+    let error = LlamaModel::load(&small_gguf(), config, options).expect_err("a refusal");
     assert_says(&error, &["blk.1.attn_sinks.weight", "is missing"]);
 }

@@ -122,7 +122,7 @@ fn reference_attention_has_its_own_limit() {
     };
     let limit = AttentionMode::MAX_REFERENCE_CONTEXT;
     assert!(load(limit).is_ok());
-    let error = load(limit + 1).err().expect("a refusal");
+    let error = load(limit + 1).expect_err("a refusal");
     assert_says(&error, &["max_seq_len", "at most 8192 with reference attention", "found 8193"]);
 }
 
@@ -157,7 +157,7 @@ fn refusal(change: impl FnOnce(&mut Parts)) -> Error {
     change(&mut parts);
     // One name for all: tests of a file run on several threads.
     let name = format!("refused-{:?}.gguf", std::thread::current().id());
-    LlamaModel::from_gguf(file(&name, &parts.write())).err().expect("an error")
+    LlamaModel::from_gguf(file(&name, &parts.write())).expect_err("an error")
 }
 
 #[test]
