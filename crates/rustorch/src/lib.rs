@@ -18,6 +18,24 @@
 //! assert_eq!((logits.len(), logits[0].len()), (2, model.config().vocab_size()));
 //! # Ok::<(), rustorch_llama::Error>(())
 //! ```
+//!
+//! # Examples
+//!
+//! `cargo run --release -p rustorch-llama --example NAME [MODEL.gguf]`; without a path they run the demo model.
+//!
+//! - [`batch_inference_demo`]: logits of ragged batches, batch sizes, and what batching brings
+//! - [`streaming`]: texts as they come, of several requests
+//! - [`chat`]: a conversation with the model's template
+//! - [`classify`]: labels by their log-probabilities
+//! - [`embeddings_search`]: the text that is nearest to a question
+//! - [`tokio_stream`]: an engine's events in asynchronous tasks
+//!
+//! [`batch_inference_demo`]: https://github.com/rustorch/rustorch-llama/blob/main/crates/rustorch/examples/batch_inference_demo.rs
+//! [`streaming`]: https://github.com/rustorch/rustorch-llama/blob/main/crates/rustorch/examples/streaming.rs
+//! [`chat`]: https://github.com/rustorch/rustorch-llama/blob/main/crates/rustorch/examples/chat.rs
+//! [`classify`]: https://github.com/rustorch/rustorch-llama/blob/main/crates/rustorch/examples/classify.rs
+//! [`embeddings_search`]: https://github.com/rustorch/rustorch-llama/blob/main/crates/rustorch/examples/embeddings_search.rs
+//! [`tokio_stream`]: https://github.com/rustorch/rustorch-llama/blob/main/crates/rustorch/examples/tokio_stream.rs
 #![forbid(unsafe_code)]
 
 mod batch_size;
