@@ -15,6 +15,8 @@ use axum::http::Method;
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
+
+use crate::connections::InUse;
 use tracing::field::display;
 
 /// Whether a line is logged for each request.
@@ -97,10 +99,10 @@ impl Line {
         Self { log, access, client, method, path, arrived, status: CLIENT_LEFT, is_whole: false }
     }
 
-    /// The answer, which takes the line along until it has been sent.
-    pub fn until_sent(mut self, response: Response) -> Response {
+    /// The answer, which takes the line along until it has been sent, and keeps the connection in use.
+    pub fn until_sent(mut self, response: Response, in_use: InUse) -> Response {
         self.status = response.status().as_u16();
-        response.map(|body| Body::new(Sending { body, line: self }))
+        response.map(|body| Body::new(Sending { body, line: self, _in_use: in_use }))
     }
 
     fn write(&self) {
@@ -164,10 +166,11 @@ fn escaped(path: &str) -> String {
     out
 }
 
-/// An answer's body with its line.
+/// An answer's body with what is told when it has been sent.
 struct Sending {
     body: Body,
     line: Line,
+    _in_use: InUse,
 }
 
 impl HttpBody for Sending {

@@ -2,14 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::body::{Body, HttpBody};
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 use tokio::sync::Notify;
 
 use crate::proxies::Proxies;
@@ -154,41 +149,9 @@ pub(crate) struct InUse {
     id: u64,
 }
 
-impl InUse {
-    /// The body of an answer, which keeps the connection in use until it has been sent.
-    pub fn until_sent(self, body: Body) -> Body {
-        Body::new(Sending { body, _in_use: self })
-    }
-}
-
 impl Drop for InUse {
     fn drop(&mut self) {
         self.connections.set_idle(self.id, Some(Instant::now()));
-    }
-}
-
-struct Sending {
-    body: Body,
-    _in_use: InUse,
-}
-
-impl HttpBody for Sending {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

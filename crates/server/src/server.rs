@@ -223,10 +223,7 @@ async fn serve_connection(
         request.extensions_mut().insert(peer);
         let in_use = connection.in_use();
         let answered = service.clone().oneshot(request);
-        async move {
-            let response = line.until_sent(answered.await?);
-            Ok::<_, Infallible>(response.map(|body| in_use.until_sent(body)))
-        }
+        async move { Ok::<_, Infallible>(line.until_sent(answered.await?, in_use)) }
     });
     // Send each token at once.
     let _ = stream.set_nodelay(true);
