@@ -10,9 +10,9 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
-use model::{Error, Rank, Result, Shards};
+use model::{Departure, Error, Rank, Result, Shards};
 
 /// Looks at the other ranks before the thread gives its core away: what a small difference between ranks takes.
 const SPINS: u32 = 2000;
@@ -25,8 +25,7 @@ type Shelf = RwLock<Vec<f32>>;
 /// What the ranks of a group share.
 struct Group {
     members: Vec<Member>,
-    /// Why a rank has left.
-    reason: OnceLock<String>,
+    departure: Departure,
     left: AtomicBool,
     /// Ranks that sleep.
     sleepers: AtomicUsize,
@@ -52,7 +51,7 @@ impl Place {
     pub fn all(count: usize) -> Vec<Self> {
         let group = Arc::new(Group {
             members: (0..count).map(|_| Member::default()).collect(),
-            reason: OnceLock::new(),
+            departure: Departure::default(),
             left: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
@@ -104,17 +103,14 @@ impl Place {
 
     /// Ends all waiting, now and from now on.
     pub fn leave(&self, reason: &str) {
-        let _ = self.group.reason.set(format!("rank {} of {}: {reason}", self.rank.idx(), self.rank.count()));
+        self.group.departure.set(self.rank, reason);
         self.group.left.store(true, Ordering::SeqCst);
         self.group.wake();
     }
 
     /// Whether all are still there.
     pub fn check(&self) -> Result<()> {
-        match self.group.reason.get() {
-            None => Ok(()),
-            Some(reason) => Err(Error::Device(reason.clone())),
-        }
+        self.group.departure.check()
     }
 
     fn own(&self) -> &Member {

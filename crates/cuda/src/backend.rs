@@ -141,9 +141,14 @@ impl CudaBackend {
         self.tensor_attention.iter().find(|kernels| is_whole && head_dim <= kernels.width)
     }
 
+    /// Why a rank has left, if one has.
+    fn check_group(&self) -> Result<()> {
+        self.place.as_ref().map_or(Ok(()), Place::check)
+    }
+
     /// What could not be queued since the last call, or why a rank has left.
     fn check(&self) -> Result<()> {
-        self.place.as_ref().map_or(Ok(()), Place::check)?;
+        self.check_group()?;
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
@@ -829,7 +834,7 @@ impl Backend for CudaBackend {
         let own = shards.of(place.rank().idx()).len();
         assert_eq!((part.cols, out.cols), (own, shards.cols()), "all_gather: columns");
         let Some((values, half)) = self.write_both(out, rows) else { return };
-        let ends = Ends { part: part.read(), out: values, half: (half.address, half.shape) };
+        let ends = Ends { part: part.read(), out: values, half };
         let gather = place.gather(rows, shards, &ends);
         let kernel = if gather.is_few { &self.rows.gather_few } else { &self.rows.gather_many };
         self.launch(kernel, [gather.blocks, 1, 1], &[Arg::Struct(&gather.parameters)]);
@@ -846,7 +851,7 @@ impl Backend for CudaBackend {
         let len = reads.iter().map(|read| read.out.len()).sum();
         if len == 0 {
             self.context.wait()?;
-            return self.place.as_ref().map_or(Ok(()), Place::check);
+            return self.check_group();
         }
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         if staging.as_ref().is_none_or(|words| words.len() < len) {
@@ -868,6 +873,6 @@ impl Backend for CudaBackend {
             values = rest;
         }
         // A gather that a rank has left ends without its values.
-        self.place.as_ref().map_or(Ok(()), Place::check)
+        self.check_group()
     }
 }

@@ -8,12 +8,13 @@
 //! An inbox is written again two gathers later, by ranks that have come through the gather between. All had come to that, each after
 //! it was done with this one. The same holds for a part: between two gathers of it there is one of another.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use model::{Error, Rank, Result, Shards};
+use model::{Departure, Rank, Result, Shards};
 
 use crate::attention::words;
+use crate::buffer::Half;
 use crate::cards::Card;
 use crate::driver::{Context, HostFlag, Memory};
 
@@ -27,9 +28,8 @@ const INBOX_BYTES: u64 = 2 * MOST_RANKS as u64 * (16 + MOST_SENT as u64 / 2 * 16
 /// What the ranks of a group share.
 struct Group {
     inboxes: Vec<Memory>,
-    /// Why a rank has left.
-    reason: OnceLock<String>,
-    /// The same, for kernels that wait.
+    departure: Departure,
+    /// Whether a rank has left, for kernels that wait.
     left: HostFlag,
 }
 
@@ -56,9 +56,9 @@ pub(crate) struct Gather {
 pub(crate) struct Ends {
     /// This rank's part.
     pub part: u64,
-    /// The rows, and their f16 copy with its shape.
+    /// The rows, and their f16 copy.
     pub out: u64,
-    pub half: (u64, u32),
+    pub half: Half,
 }
 
 impl Place {
@@ -80,7 +80,8 @@ impl Place {
         let inboxes = contexts.iter().map(inbox).collect::<Result<_>>()?;
         // Nobody writes to an inbox that is not cleared yet.
         contexts.iter().try_for_each(|context| context.wait())?;
-        let group = Arc::new(Group { inboxes, reason: OnceLock::new(), left: HostFlag::new(&contexts[0])? });
+        let group =
+            Arc::new(Group { inboxes, departure: Departure::default(), left: HostFlag::new(&contexts[0])? });
         let count = cards.len();
         let place = |(idx, context): (usize, &Arc<Context>)| {
             let ranks_here = cards.iter().filter(|card| card.index() == cards[idx].index()).count();
@@ -118,7 +119,7 @@ impl Place {
         let is_few = widest <= MOST_SENT;
         let at_a_time = if is_few { 2 * 256 } else { 4 * 4 * 256 };
         let mut parameters = [0; 20];
-        parameters[..4].copy_from_slice(&[ends.part, ends.out, ends.half.0, self.group.left.address()]);
+        parameters[..4].copy_from_slice(&[ends.part, ends.out, ends.half.address, self.group.left.address()]);
         for (word, inbox) in parameters[4..].iter_mut().zip(&self.group.inboxes) {
             *word = inbox.address();
         }
@@ -127,7 +128,7 @@ impl Place {
         for (word, pair) in parameters[12..].iter_mut().zip(starts.chunks(2)) {
             *word = words(pair[0], pair[1]);
         }
-        parameters[17] = words(rows, 0) | u64::from(ends.half.1) << 32;
+        parameters[17] = words(rows, 0) | u64::from(ends.half.shape) << 32;
         parameters[18] = words(self.rank.idx(), ranks);
         parameters[19] = u64::from(number);
         let blocks = if is_few { widest } else { rows * cols }.div_ceil(at_a_time).min(self.blocks);
@@ -136,16 +137,13 @@ impl Place {
 
     /// Ends all waiting, now and from now on.
     pub fn leave(&self, reason: &str) {
-        let _ = self.group.reason.set(format!("rank {} of {}: {reason}", self.rank.idx(), self.rank.count()));
+        self.group.departure.set(self.rank, reason);
         self.group.left.set();
     }
 
     /// Whether all are still there.
     pub fn check(&self) -> Result<()> {
-        match self.group.reason.get() {
-            None => Ok(()),
-            Some(reason) => Err(Error::Device(reason.clone())),
-        }
+        self.group.departure.check()
     }
 }
 

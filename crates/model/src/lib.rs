@@ -38,7 +38,7 @@ pub use experts::{
 };
 pub use group::RankedModel;
 pub use layout::{AttentionMode, BufferRole, BufferShape, ExpertsLayout, Layout, PartsLayout};
-pub use ranks::{LayerShards, ModelShard, Rank, Shards};
+pub use ranks::{Departure, LayerShards, ModelShard, Rank, Shards};
 pub use rope::{RopeConfig, RopeScaling, RopeStyle, RopeTable};
 pub use runner::{ModelRunner, Output, Runner, RunnerSpec, StepOutput};
 pub use shapes::{KvDtype, KvHeads, KvShape, QkvShape};

@@ -5,9 +5,10 @@
 //! Nothing is summed across ranks, so the results are the bits of one device.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use crate::check::check;
-use crate::{AttentionSpec, FfnSpec, ModelSpec, Result};
+use crate::{AttentionSpec, Error, FfnSpec, ModelSpec, Result};
 
 /// A device's place in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,25 @@ impl Rank {
     /// Whether there are no others.
     pub fn is_only(self) -> bool {
         self.count == 1
+    }
+}
+
+/// Why a rank of a group has left it, if one has. The first reason counts.
+#[derive(Debug, Default)]
+pub struct Departure(OnceLock<String>);
+
+impl Departure {
+    /// A rank leaves.
+    pub fn set(&self, rank: Rank, reason: &str) {
+        let _ = self.0.set(format!("rank {} of {}: {reason}", rank.idx, rank.count));
+    }
+
+    /// Whether all are still there.
+    ///
+    /// # Errors
+    /// Says which has left, and why.
+    pub fn check(&self) -> Result<()> {
+        self.0.get().map_or(Ok(()), |reason| Err(Error::Device(reason.clone())))
     }
 }
 
