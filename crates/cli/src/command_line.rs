@@ -138,7 +138,7 @@ pub fn parse() -> Result<Cli> {
     if let Some(file) = &file {
         command = file.apply(command).with_context(|| file.path().display().to_string())?;
     }
-    let matches = command.clone().get_matches_from(args);
+    let matches = command.try_get_matches_from_mut(args).unwrap_or_else(|error| error.exit());
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     choose_model(&mut command, &matches, &mut cli.command);
     output::set_quiet(cli.common.quiet);

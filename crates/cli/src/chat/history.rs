@@ -113,14 +113,15 @@ fn unescaped(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut chars = line.chars();
     while let Some(c) = chars.next() {
-        match (c, c == '\\') {
-            (_, true) => match chars.next() {
-                Some('n') => out.push('\n'),
-                Some('\\') | None => out.push('\\'),
-                // Somebody has edited the file.
-                Some(other) => out.extend(['\\', other]),
-            },
-            (c, false) => out.push(c),
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('n') => out.push('\n'),
+            Some('\\') | None => out.push('\\'),
+            // Somebody has edited the file.
+            Some(other) => out.extend(['\\', other]),
         }
     }
     out

@@ -235,18 +235,19 @@ fn open(
             return Ok(opened);
         }
     }
-    Err(if devices.len() > 1 { no_group(devices) } else { not_of_this_build(devices[0]) })
+    Err(match devices {
+        [Device::Gpu(_), _, ..] => no_group(devices),
+        devices => not_of_this_build(devices[0]),
+    })
 }
 
-/// That devices of a kind do not run a model together.
+/// That GPUs which CUDA does not reach do not run a model together.
 fn no_group(devices: &[Device]) -> Error {
-    let kind = match devices[0] {
-        Device::Gpu(_) => "GPUs that Vulkan, Metal or DX12 reach",
-        Device::Cuda(_) | Device::Cpu(_) | Device::Auto => return not_of_this_build(devices[0]),
-    };
     Error::InvalidValue {
         what: "tensor parallel",
-        expected: format!("CUDA devices or CPUs, as {kind} do not run a model together"),
+        expected:
+            "CUDA devices or CPUs, as GPUs that Vulkan, Metal or DX12 reach do not run a model together"
+                .to_owned(),
         found: devices.iter().map(Device::to_string).collect::<Vec<_>>().join(", "),
     }
 }
