@@ -383,7 +383,7 @@ KERNEL __launch_bounds__(256, 1) product_many(Product p) {
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-#include "wide.cuh"
+#include "specialized.cuh"
 #endif
 
 #endif

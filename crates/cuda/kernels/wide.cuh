@@ -43,22 +43,6 @@ INLINE void multiply_wide(float (&c)[8][4], const u32* a, u64 tokens) {
         : SUMS_OF_4(0), SUMS_OF_4(4)
         : WEIGHTS_AND_TOKENS);
 }
-INLINE void multiply_wide(float (&c)[16][4], const u32* a, u64 tokens) {
-    asm volatile(
-        "{\n"
-        ".reg .pred adds;\n"
-        "setp.ne.b32 adds, 1, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "{%64, %65, %66, %67}, %68, adds, 1, 1, 0;\n"
-        "}\n"
-        : SUMS_OF_4(0), SUMS_OF_4(4), SUMS_OF_4(8), SUMS_OF_4(12)
-        : WEIGHTS_AND_TOKENS);
-}
-
 // Step I of a chunk, queued: its weights and sums are not to be touched before `await_sums`. `tokens`: the chunk's.
 template <int I, int G>
 INLINE void step_wide(float (&sums)[G][4], const Prepared& upper, const Prepared& lower, u32 tokens) {
@@ -162,15 +146,18 @@ template <int G> INLINE void store_leaf(const Product& p, u32 block, u32 leaf, c
     }
 }
 
+// A barrier of the first THREADS threads of a block.
+template <int THREADS> INLINE void await_threads() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
+
 // Adds the leaves of a tile, that several blocks have: the last of them to come here does.
-template <int G> INLINE bool join_leaves(const Product& p, u32 tile, float (&sums)[G][4]) {
+template <int THREADS, int G> INLINE bool join_leaves(const Product& p, u32 tile, float (&sums)[G][4]) {
     __shared__ bool is_last;
     __threadfence();
-    __syncthreads();
+    await_threads<THREADS>();
     if (threadIdx.x == 0) {
         is_last = atomicAdd(p.arrivals + tile, 1u) == p.splits - 1;
     }
-    __syncthreads();
+    await_threads<THREADS>();
     if (!is_last) {
         return false;
     }
@@ -191,19 +178,41 @@ template <int G> INLINE bool join_leaves(const Product& p, u32 tile, float (&sum
     return true;
 }
 
-template <int G> INLINE void write_wide(const Product& p, u32 tile, u32 first, const float (&sums)[G][4]) {
-    u32 lane = threadIdx.x & 31, row = tile * 16 + lane / 4, token = first + lane % 4 * 2;
+template <int G> INLINE void write_wide(const Product& p, u32 tile, u32 first, float (&sums)[G][4]) {
+    u32 lane = threadIdx.x & 31, row = tile * 16 + lane / 4, token = first + lane % 4 * 2, at = p.out_first + row;
+    bool has_upper = row < p.rows, has_lower = row + 8 < p.rows;
 #pragma unroll
     for (u32 n = 0; n < G; n++) {
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
-            u32 at = row + i / 2 * 8, to = token + n * 8 + i % 2;
-            if (at < p.rows && to < p.tokens) {
-                float sum = sums[n][i] * RESULT_SCALE;
-                sum = p.bias ? sum + p.bias[p.out_first + at] : sum;
-                p.out[(u64)to * p.out_stride + p.out_first + at] = sum;
-            }
+            sums[n][i] *= RESULT_SCALE;
         }
+    }
+    if (p.bias) {
+        float upper = has_upper ? p.bias[at] : 0.0f, lower = has_lower ? p.bias[at + 8] : 0.0f;
+#pragma unroll
+        for (u32 n = 0; n < G; n++) {
+            sums[n][0] += upper, sums[n][1] += upper, sums[n][2] += lower, sums[n][3] += lower;
+        }
+    }
+    float *to = p.out + (u64)token * p.out_stride + at, *next = to + p.out_stride;
+    u64 eight_tokens = 8 * (u64)p.out_stride;
+#pragma unroll
+    for (u32 n = 0; n < G; n++) {
+        bool has_first = token + n * 8 < p.tokens, has_second = token + n * 8 + 1 < p.tokens;
+        if (has_first && has_upper) {
+            to[0] = sums[n][0];
+        }
+        if (has_second && has_upper) {
+            next[0] = sums[n][1];
+        }
+        if (has_first && has_lower) {
+            to[8] = sums[n][2];
+        }
+        if (has_second && has_lower) {
+            next[8] = sums[n][3];
+        }
+        to += eight_tokens, next += eight_tokens;
     }
 }
 
@@ -327,7 +336,7 @@ template <int G, int STAGES, bool SUMS_IN_SHARED> INLINE void wide(const Product
     }
     if (p.splits == 1) {
         sums.read(products);
-    } else if (!join_leaves(p, block, products)) {
+    } else if (!join_leaves<WIDE_THREADS>(p, block, products)) {
         return;
     }
     write_wide(p, tile, first, products);
@@ -346,4 +355,3 @@ template <int G, int STAGES, bool SUMS_IN_SHARED> INLINE void wide(const Product
     }
 WIDE(32, 8, WIDE_BLOCKS, false)
 WIDE(64, 4, WIDE_BLOCKS, true)
-WIDE(128, 6, 1, false)

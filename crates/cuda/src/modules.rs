@@ -11,6 +11,7 @@ use model::{Error, Result};
 
 use crate::attention::{ROW_STATIC_BYTES, most_shared_bytes, run_shared_bytes};
 use crate::driver::{Context, Kernel, Module};
+use crate::wide::WIDE_ROWS;
 
 /// The file of each architecture that `build.py` makes.
 const SM_80: &[u8] = include_bytes!("../kernels/compiled/sm_80.bin");
@@ -202,9 +203,21 @@ pub(crate) fn has_wide_kernels(capability: (u32, u32)) -> bool {
 
 /// Dynamic memory of a block of a kernel of `wide.cuh`: stages of 128 halves a token, from a multiple of 1024 on, and 128 sums a
 /// token where they are not in registers.
-fn wide_bytes(tokens: u32, stages: u32, are_sums_shared: bool) -> u32 {
+const fn wide_bytes(tokens: u32, stages: u32, are_sums_shared: bool) -> u32 {
     1024 + tokens * (stages * 128 * 2 + if are_sums_shared { 128 * 4 } else { 0 })
 }
+
+/// Of a kernel of `specialized.cuh`: stages of 64 halves a token and a row.
+const fn specialized_bytes(tokens: u32, stages: u32) -> u32 {
+    1024 + stages * 64 * 2 * (tokens + WIDE_ROWS as u32)
+}
+
+/// The kernels of `wide.cuh` and `specialized.cuh`: tokens, name, threads and dynamic memory of a block.
+const WIDE_KERNELS: [(usize, &CStr, u32, u32); 3] = [
+    (32, c"product_wide_32", 256, wide_bytes(32, 8, false)),
+    (64, c"product_wide_64", 256, wide_bytes(64, 4, true)),
+    (128, c"product_wide_128", 512, specialized_bytes(128, 6)),
+];
 
 impl FormatKernels {
     pub fn load(context: &Arc<Context>, capability: (u32, u32), format: Format) -> Result<Self> {
@@ -219,16 +232,9 @@ impl FormatKernels {
                 (64, module.kernel(c"product_64", 256, 0)?),
             ];
             let many = module.kernel(c"product_many", 256, MANY_BYTES)?;
-            let wide = |(name, tokens, bytes): (_, usize, _)| -> Result<_> {
-                Ok((tokens, module.kernel(name, 256, bytes)?))
-            };
+            let wide = |(tokens, name, threads, bytes)| Ok((tokens, module.kernel(name, threads, bytes)?));
             let wide = if has_wide_kernels(capability) {
-                let kernels = [
-                    (c"product_wide_32", 32, wide_bytes(32, 8, false)),
-                    (c"product_wide_64", 64, wide_bytes(64, 4, true)),
-                    (c"product_wide_128", 128, wide_bytes(128, 6, false)),
-                ];
-                kernels.into_iter().map(wide).collect::<Result<_>>()?
+                WIDE_KERNELS.into_iter().map(wide).collect::<Result<_>>()?
             } else {
                 Vec::new()
             };
