@@ -815,32 +815,3 @@ fn rotate(head: &mut [f32], rotations: &[f32], style: RopeStyle) {
 fn out_of_memory(what: &str, elements: usize, bytes: u64) -> Error {
     Error::OutOfMemory { what: what.to_owned(), needed: elements as u64 * bytes }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The scores of reference attention over a long context are the widest buffer of all, and nobody multiplies them.
-    #[test]
-    fn only_inputs_of_products_have_scratch_for_their_quantised_form() {
-        for activations in Activations::ALL {
-            let options = CpuOptions { activations, ..CpuOptions::default() };
-            let backend = CpuBackend::new(options).expect("a backend");
-            let blocks = || {
-                let quantized = backend.quantized.lock().expect("nobody panics");
-                (quantized.bytes.len(), quantized.wide.len())
-            };
-            backend.alloc(8, 1 << 16, BufferRole::Values).expect("a buffer");
-            assert_eq!(blocks(), (0, 0));
-            backend.alloc(8, 4096, BufferRole::MatmulInput).expect("a buffer");
-            let expect = 8 * 4096 / BLOCK;
-            assert_eq!(
-                blocks(),
-                match activations {
-                    Activations::Bits8 => (expect, 0),
-                    Activations::Bits16 => (0, expect),
-                }
-            );
-        }
-    }
-}

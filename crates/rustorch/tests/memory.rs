@@ -1,5 +1,5 @@
 //! A step allocates nothing: buffers are made once, for the largest batch. The public model's calls return what they
-//! allocate, so they may take memory, but they keep none.
+//! allocate, so they may take memory, but they keep none. Of the buffers themselves, only inputs of products have more than their values.
 //!
 //! The counts are of the whole process. So this file has one test, and nothing runs beside it.
 
@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use cpu::CpuBackend;
-use model::{Batch, BatchLimits, Decoder, ModelRunner, Rows, Runner, Want};
+use model::{Backend, Batch, BatchLimits, BufferRole, Decoder, ModelRunner, Rows, Runner, Want};
 use rustorch_llama::{
     Activations, AttentionMode, CpuOptions, Device, Isa, KvDtype, LlamaConfig, LlamaModel, LoadOptions, demo,
 };
@@ -74,8 +74,35 @@ fn runner_allocates(cpu: (Isa, Activations), attention: AttentionMode, kv_dtype:
     })
 }
 
+/// Bytes that a buffer of so many columns and 8 rows takes beside its values.
+fn scratch_of(backend: &CpuBackend, cols: usize, role: BufferRole) -> usize {
+    let region = Region::new(ALLOCATOR);
+    let buffer = backend.alloc(8, cols, role).expect("a buffer");
+    let stats = region.change();
+    drop(buffer);
+    stats.bytes_allocated - stats.bytes_deallocated - 8 * cols * size_of::<f32>()
+}
+
+/// The scores of reference attention over a long context are the widest buffer of all, and nobody multiplies them.
+fn only_inputs_of_products_have_scratch_for_their_quantised_form() {
+    // Cache lines: of 32 integers of 8 or 16 bits with their scale and their sums.
+    for (activations, bytes_per_block) in [(Activations::Bits8, 64), (Activations::Bits16, 128)] {
+        let backend =
+            CpuBackend::new(CpuOptions { activations, ..CpuOptions::default() }).expect("a backend");
+        assert_eq!(scratch_of(&backend, 1 << 16, BufferRole::Values), 0, "{activations} bits");
+        let scratch = scratch_of(&backend, 4096, BufferRole::MatmulInput);
+        assert_eq!(scratch, 8 * 4096 / 32 * bytes_per_block, "{activations} bits");
+        assert_eq!(
+            scratch_of(&backend, 4096, BufferRole::MatmulInput),
+            0,
+            "{activations} bits: the next input shares it"
+        );
+    }
+}
+
 #[test]
 fn a_step_allocates_nothing_and_a_call_keeps_nothing() {
+    only_inputs_of_products_have_scratch_for_their_quantised_form();
     for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
         for attention in [AttentionMode::Fused, AttentionMode::Reference] {
             for kv_dtype in [KvDtype::F16, KvDtype::F32] {
