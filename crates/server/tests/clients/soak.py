@@ -4,7 +4,7 @@
 
 In the first half the server lives, and its memory must stay where it is. In the second half it is killed at random moments
 and started again, its disk is read-only for a while, and as root on Linux it is full for a while. Every good request must be answered as it
-was alone, whatever goes on, and every batch that was acknowledged must end with every line answered so. Prints what was done
+was alone, whatever goes on; every batch that was acknowledged must end with every line answered so, and every uploaded file be whole. Prints what was done
 and exits 1 at the first thing that is not right. Needs a C compiler, for readonly.c.
 """
 
@@ -83,7 +83,7 @@ class Soak:
         self.site, self.chance = site, random.Random(seed)
         self.begun, self.seconds = time.monotonic(), seconds
         self.counts = dict.fromkeys(["good", "again", "bad", "batches", "refused batches", "kills", "full", "read-only"], 0)
-        self.alone, self.batches, self.resident, self.disk_is_well = [], [], [], True
+        self.alone, self.files, self.batches, self.resident, self.disk_is_well = [], [], [], [], True
 
     def share(self):
         """How much of the time is over."""
@@ -111,7 +111,7 @@ class Soak:
 
     async def bad_client(self, number):
         """From an address of its own. What it is answered is of no matter."""
-        kinds = [self.stall, self.idle, self.rubbish, self.many_messages, self.many_stops, self.leave, self.read_slowly]
+        kinds = [self.stall, self.idle, self.rubbish, self.many_messages, self.many_stops, self.leave, self.read_slowly, self.leave_an_upload]
         while self.share() < 1:
             await self.site.is_up.wait()
             with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.TimeoutError):
@@ -169,17 +169,28 @@ class Soak:
             await asyncio.sleep(0.01)
         writer.transport.abort()
 
+    async def leave_an_upload(self, address):
+        reader, writer = await self.connect(address)
+        part = b'--a\r\ncontent-disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        head = "POST /v1/files HTTP/1.1\r\nhost: a\r\ncontent-type: multipart/form-data; boundary=a\r\ncontent-length: 8000000\r\n\r\n"
+        writer.write(head.encode() + part + b"a" * self.chance.randrange(1 << 20))
+        await writer.drain()
+        await asyncio.sleep(self.chance.uniform(0, 1))
+        writer.transport.abort()
+
     async def submit(self, session):
         """A batch, if the server takes it: then it must be there to the end."""
         chosen = [self.chance.randrange(1, len(REQUESTS), 2) for _ in range(BATCH_LINES)]
         line = {"method": "POST", "url": "/v1/completions"}
         lines = [json.dumps({**line, "custom_id": f"{i}", "body": REQUESTS[index]}) for i, index in enumerate(chosen)]
         form = aiohttp.FormData({"purpose": "batch"})
-        form.add_field("file", "\n".join(lines).encode(), filename="batch.jsonl")
+        text = "\n".join(lines)
+        form.add_field("file", text.encode(), filename="batch.jsonl")
         async with session.post(f"{self.site.url}/v1/files", data=form) as response:
             if response.status != 200:
                 return False
             file = (await response.json())["id"]
+            self.files.append((file, text))
         request = {"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"}
         async with session.post(f"{self.site.url}/v1/batches", json=request) as response:
             if response.status != 200:
@@ -257,6 +268,12 @@ class Soak:
             want = {i: json.loads(self.alone[index])["choices"][0]["text"] for i, index in enumerate(chosen)}
             assert texts == want, f"batch {name}"
 
+    async def check_files(self, session):
+        """Every acknowledged file is as it was sent."""
+        for name, want in self.files:
+            async with session.get(f"{self.site.url}/v1/files/{name}/content") as response:
+                assert (response.status, await response.text()) == (200, want), f"file {name}"
+
     def check_memory(self):
         third = len(self.resident) // 3
         early, late = (statistics.median(part) for part in (self.resident[third : 2 * third], self.resident[2 * third :]))
@@ -281,6 +298,7 @@ class Soak:
                 tasks.create_task(self.watch())
             self.check_memory()
             await self.check_batches(session)
+            await self.check_files(session)
         self.site.process.terminate()
         assert self.site.process.wait() == 0, self.site.said()
         print(", ".join(f"{count} {name}" for name, count in self.counts.items()))
@@ -292,7 +310,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as beside:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "soak", folder]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1g", "soak", folder]
         is_mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
         if not is_mounted:
             print("no file system of our own: the disk will not be full")
