@@ -31,6 +31,10 @@ pub struct Args {
     /// Port to listen at; 0 for any free one
     #[arg(long, value_name = "PORT", default_value = "8080")]
     port: u16,
+    /// Address and port of a second listener for /health, /ping and /metrics alone, such as 127.0.0.1:9090: it answers when all
+    /// connections of the first are in use. The first serves them too
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
     /// Key that requests must have; better set in the environment, which other users cannot see
     #[arg(long, value_name = "KEY", env = "RUSTORCH_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
@@ -151,6 +155,8 @@ pub fn run(args: &Args) -> Result<()> {
     // Before the model is loaded, which may take minutes.
     let listener = TcpListener::bind(address).with_context(|| address.to_string())?;
     let address = listener.local_addr()?;
+    let bind = |address: SocketAddr| TcpListener::bind(address).with_context(|| address.to_string());
+    let state_listener = args.metrics_listen.map(bind).transpose()?;
     // While the model loads; only batches need it.
     let hash = args.data_dir.is_some().then(|| batch::hash_model(&args.model.file));
     let Started { engine, tokenizer, weights, chosen, fingerprint, pooling, file } =
@@ -205,11 +211,18 @@ pub fn run(args: &Args) -> Result<()> {
         ..ServerConfig::default()
     };
     let model_name = served.names[0].clone();
-    let server = Server::new(listener, served, config, Signals::Heed)?;
+    let mut server = Server::new(listener, served, config, Signals::Heed)?;
+    let state_address = state_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    if let Some(listener) = state_listener {
+        server = server.with_state_listener(listener)?;
+    }
     if is_open && !args.host.is_loopback() {
         output::note("warning: anyone who reaches this address can use the model; --api-key asks for a key");
     }
     output::note(&format!("serving {model_name} on {} at http://{address}", weights.device()));
+    if let Some(address) = state_address {
+        output::note(&format!("health and metrics at http://{address}"));
+    }
     if let Some(BatchSize { num_seqs, kv_memory, reason }) = chosen {
         let kv_memory = output::bytes(kv_memory);
         let each = if weights.num_replicas() * weights.num_ranks() > 1 { " on each device" } else { "" };

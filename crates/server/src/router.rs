@@ -85,6 +85,20 @@ pub(crate) fn router(app: AppState) -> Router {
     }
 }
 
+/// The service of a listener for the server's state alone.
+pub(crate) fn state_router(app: AppState) -> Router {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/v1/health", get(health::health))
+        .route("/ping", get(health::health).post(health::health))
+        .route("/version", get(health::version))
+        .route("/metrics", get(health::metrics))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(Arc::clone(&app), surround))
+        .with_state(app)
+}
+
 /// Which pages of other origins may use the server. `None`: none may.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {

@@ -28,7 +28,7 @@ use crate::config::{ServedModel, ServerConfig};
 use crate::connections::{Connection, Connections, Shed};
 use crate::drain::Drain;
 use crate::proxies::Peer;
-use crate::router::router;
+use crate::router::{router, state_router};
 
 /// Threads for connections. They only pass on the engine's output; the processor's cores are for the engine.
 const WORKERS: usize = 2;
@@ -42,6 +42,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(120);
 const WRITE_BUFFER: usize = 64 << 10;
 /// How long connections may take to close once their answers are written.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections at once of the listener for the server's state.
+const STATE_CONNECTIONS: usize = 64;
 /// How long accepting pauses after an error such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -49,6 +51,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    /// For the server's state alone.
+    state_listener: Option<TcpListener>,
     app: AppState,
     stop: Stop,
     signals: Signals,
@@ -89,7 +93,18 @@ impl Server {
         listener.set_nonblocking(true)?;
         let stop = Stop(watch::Sender::new(false));
         let app = App::new(model, config, Drain::new(stop.0.clone()))?;
-        Ok(Self { listener, app: Arc::new(app), stop, signals })
+        Ok(Self { listener, state_listener: None, app: Arc::new(app), stop, signals })
+    }
+
+    /// Also tells its state (`/health`, `/ping`, `/metrics`) at another listener, whose connections are counted by themselves: it
+    /// answers when all others are in use.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub fn with_state_listener(mut self, listener: TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        self.state_listener = Some(listener);
+        Ok(self)
     }
 
     /// A handle that shuts the server down.
@@ -138,52 +153,62 @@ impl Server {
     }
 
     async fn serve(self) -> io::Result<()> {
-        let Self { listener, app, stop, signals } = self;
+        let Self { listener, state_listener, app, stop, signals } = self;
         if signals == Signals::Heed {
             tokio::spawn(heed_signals(stop)?);
         }
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let service = router(Arc::clone(&app));
         let connections = GracefulShutdown::new();
         let ServerConfig { max_connections, max_connections_per_address, .. } = app.config;
         let open = Connections::new(max_connections, max_connections_per_address, app.proxies.clone());
-        let accept = async {
-            loop {
-                match listener.accept().await {
-                    Ok((stream, address)) => {
-                        let (connection, shed) = open.admit(address.ip().to_canonical());
-                        if shed != Shed::None {
-                            app.metrics.connection_closed();
-                        }
-                        if let Some(connection) = connection {
-                            let watcher = connections.watcher();
-                            let served = serve_connection(
-                                stream,
-                                service.clone(),
-                                connection,
-                                watcher,
-                                Arc::clone(&app),
-                            );
-                            tokio::spawn(counted(Arc::clone(&app), served));
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection was not accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let state_listener = state_listener.map(tokio::net::TcpListener::from_std).transpose()?;
+        let accept_for_state = async {
+            let Some(listener) = &state_listener else { return std::future::pending().await };
+            let open = Connections::new(STATE_CONNECTIONS, STATE_CONNECTIONS, app.proxies.clone());
+            accept(listener, &open, &state_router(Arc::clone(&app)), &connections, &app).await;
         };
+        let service = router(Arc::clone(&app));
         // While the last requests are finished, new connections are accepted and answered 503.
         tokio::select! {
-            () = accept => {}
+            () = accept(&listener, &open, &service, &connections, &app) => {}
+            () = accept_for_state => {}
             () = drained(&app) => {}
         }
-        drop(listener);
+        drop((listener, state_listener));
         if timeout(CLOSE_TIMEOUT, connections.shutdown()).await.is_err() {
             tracing::warn!("connections were closed before their clients had read all");
         }
         Ok(())
+    }
+}
+
+/// Accepts connections and serves them.
+async fn accept(
+    listener: &tokio::net::TcpListener,
+    open: &Arc<Connections>,
+    service: &Router,
+    connections: &GracefulShutdown,
+    app: &AppState,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                let (connection, shed) = open.admit(address.ip().to_canonical());
+                if shed != Shed::None {
+                    app.metrics.connection_closed();
+                }
+                if let Some(connection) = connection {
+                    let watcher = connections.watcher();
+                    let served =
+                        serve_connection(stream, service.clone(), connection, watcher, Arc::clone(app));
+                    tokio::spawn(counted(Arc::clone(app), served));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
 }
 

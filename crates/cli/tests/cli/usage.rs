@@ -121,6 +121,7 @@ fn help_names_every_option() {
     let serve = &[
         "--host",
         "--port",
+        "--metrics-listen",
         "--api-key",
         "--model-name",
         "--max-queue",

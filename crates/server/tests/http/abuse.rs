@@ -96,6 +96,33 @@ fn the_state_is_told_when_all_connections_are_in_use() {
 }
 
 #[test]
+fn a_listener_for_the_state_answers_when_the_other_is_full() {
+    let served = Served::with(|config| config.max_connections = 2);
+    let state = served.state_address;
+    // Those beyond the limit that tell the state are taken, too.
+    let held: Vec<_> = (0..2).map(|_| under_way(&served)).collect();
+    let _reserved: Vec<_> = (0..16).map(|_| TcpStream::connect(served.address).unwrap()).collect();
+    assert_eq!(get(state, "/health").json(), json!({"status": "ok"}));
+    assert_eq!(get(state, "/ping").status, 200);
+    assert!(get(state, "/metrics").text().contains("rustorch_connections "));
+    let refused = post(state, "/v1/completions", &json!({"prompt": "a"}));
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (404, &json!("unknown_route")));
+    drop(held);
+    assert!(served.metric("rustorch_connections") >= 1.0, "the first serves metrics too");
+}
+
+#[test]
+fn metrics_need_the_key_everywhere() {
+    let served = Served::with(|config| config.api_keys = vec!["sk-a".into()]);
+    for address in [served.address, served.state_address] {
+        assert_eq!(get(address, "/metrics").status, 401);
+        let key = ("authorization", "Bearer sk-a");
+        assert_eq!(send(address, "GET /metrics", &[key], b"").status, 200);
+        assert_eq!(get(address, "/health").status, 200);
+    }
+}
+
+#[test]
 fn an_address_has_its_share_of_connections() {
     let served = Served::with(|config| config.max_connections_per_address = 2);
     let held = [under_way(&served), under_way(&served)];

@@ -29,6 +29,8 @@ pub fn data(folder: PathBuf) -> DataConfig {
 /// A running server; it is stopped and its end awaited when this is dropped.
 pub struct Served {
     pub address: SocketAddr,
+    /// Of the listener for the state.
+    pub state_address: SocketAddr,
     pub engine: EngineHandle,
     pub stop: Stop,
     thread: Option<JoinHandle<std::io::Result<()>>>,
@@ -76,9 +78,12 @@ impl Served {
         change(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        let state_listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let state_address = state_listener.local_addr().unwrap();
         let server = Server::new(listener, model, config, Signals::Ignore)?;
+        let server = server.with_state_listener(state_listener)?;
         let stop = server.stop_handle();
-        Ok(Self { address, engine, stop, thread: Some(thread::spawn(|| server.run())) })
+        Ok(Self { address, state_address, engine, stop, thread: Some(thread::spawn(|| server.run())) })
     }
 
     /// Waits until the server has ended by itself.
