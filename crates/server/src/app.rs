@@ -102,12 +102,53 @@ impl App {
     }
 }
 
-/// Runs slow work, such as tokenising, on a thread for blocking work, so that no other request waits for it.
+/// Runs slow work, such as tokenising, on a thread for blocking work, so that no other request waits for it. Work that has not begun when
+/// its future is dropped is not done.
 ///
 /// # Errors
 /// Those of `work`.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
-    spawn_blocking(work).await.unwrap_or_else(|error| Err(Refusal::internal("the request", &error)))
+    let waiting = Arc::new(());
+    let is_waiting = Arc::downgrade(&waiting);
+    let work = move || match is_waiting.strong_count() {
+        // The client left while other work had all threads.
+        0 => Err(Refusal::client_left()),
+        _ => work(),
+    };
+    let done = spawn_blocking(work).await;
+    drop(waiting);
+    done.unwrap_or_else(|error| Err(Refusal::internal("the request", &error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_done_for_those_who_have_left() {
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
+        let (done, was_done) = channel();
+        let work = |name: &'static str| {
+            let done = done.clone();
+            blocking(move || done.send(name).map_err(|error| Refusal::internal("a test", &error)))
+        };
+        let (begin, may_begin) = channel::<()>();
+        runtime.block_on(async {
+            let first = spawn_blocking(move || may_begin.recv());
+            // Each is in the queue of the one thread.
+            let (mut left, mut stays) = (Box::pin(work("left")), Box::pin(work("stays")));
+            assert!(left.as_mut().now_or_never().is_none() && stays.as_mut().now_or_never().is_none());
+            drop(left);
+            begin.send(()).unwrap();
+            first.await.unwrap().unwrap();
+            stays.await.unwrap();
+        });
+        assert_eq!(was_done.try_iter().collect::<Vec<_>>(), ["stays"]);
+    }
 }

@@ -29,6 +29,7 @@ mod refusal;
 mod router;
 mod routes;
 mod server;
+mod trouble;
 
 pub use access::AccessLog;
 pub use config::{ApiKey, DataConfig, ModelFile, ServedModel, ServerConfig};

@@ -1,11 +1,15 @@
 //! Errors as responses.
 
+use std::io;
+
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use openai::ApiError;
 use rustorch_llama::EngineError;
+
+use crate::access::CLIENT_LEFT;
 
 /// An [`ApiError`] that a handler can return.
 #[derive(Debug)]
@@ -55,10 +59,26 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, ApiError::SERVER_ERROR, code, message)
     }
 
+    /// Nobody reads it.
+    pub fn client_left() -> Self {
+        let status = StatusCode::from_u16(CLIENT_LEFT).unwrap_or(StatusCode::REQUEST_TIMEOUT);
+        Self::invalid(status, "client_left", "the client has closed the connection")
+    }
+
     /// 504: the request took longer than it may.
     pub fn timed_out(seconds: u64) -> Self {
         let message = format!("the request took longer than the {seconds} s that the server gives one");
         Self::new(StatusCode::GATEWAY_TIMEOUT, "timeout_error", "request_timeout", message)
+    }
+
+    /// 507: the disk is full. What else a disk refuses is [`internal`](Self::internal).
+    pub fn disk(what: &'static str, error: &io::Error) -> Self {
+        if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Self::internal(what, error);
+        }
+        tracing::debug!(%error, "{what} failed");
+        let message = format!("{what} failed: the server's disk is full");
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, ApiError::SERVER_ERROR, "storage_full", message)
     }
 
     /// 500, with the cause in the log and not in the answer: it may name paths of the machine.
@@ -97,5 +117,18 @@ impl IntoResponse for Refusal {
         }
         response.extensions_mut().insert(self.0);
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_apart() {
+        let status = |error: io::ErrorKind| Refusal::disk("storing a file", &error.into()).0.status;
+        assert_eq!(status(io::ErrorKind::StorageFull), 507);
+        assert_eq!(status(io::ErrorKind::QuotaExceeded), 507);
+        assert_eq!(status(io::ErrorKind::ReadOnlyFilesystem), 500);
     }
 }

@@ -7,9 +7,7 @@
 
 mod batch;
 mod results;
-mod trouble;
 mod work;
 
 pub(crate) use batch::{Batch, Status};
-pub(crate) use trouble::Trouble;
 pub(crate) use work::{Batches, NewBatch, is_batch_id};

@@ -17,10 +17,10 @@ use rustorch_llama::Priority;
 
 use crate::batches::batch::{Batch, Counts, Status};
 use crate::batches::results::publish;
-use crate::batches::trouble::Trouble;
 use crate::config::{DataConfig, ServedModel};
 use crate::files::{FileStore, StoredFile, write_durably};
 use crate::metrics::Metrics;
+use crate::trouble::Trouble;
 use crate::{clock, random};
 
 /// Lines in memory at once, as a multiple of the engine's batch size.
@@ -128,8 +128,15 @@ impl Batches {
             request_counts: Counts::default(),
             metadata,
         };
-        fs::create_dir(self.folder.join(&batch.id))?;
-        self.put(&mut self.state(), batch.clone())?;
+        let folder = self.folder.join(&batch.id);
+        let made = fs::create_dir(&folder);
+        if let Err(error) = made.and_then(|()| self.put(&mut self.state(), batch.clone())) {
+            // The client is told that there is no such batch. Nobody else has put anything there.
+            let _ = fs::remove_dir_all(folder);
+            self.files.fails(&error);
+            return Err(error);
+        }
+        self.files.works();
         Ok(batch)
     }
 

@@ -5,9 +5,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::trouble::Trouble;
 use crate::{clock, random};
 
 /// Files by id.
@@ -15,6 +17,8 @@ use crate::{clock, random};
 pub(crate) struct FileStore {
     folder: PathBuf,
     index: Mutex<BTreeMap<String, StoredFile>>,
+    /// Why files are not stored, if they are not, and when it was last looked.
+    trouble: Mutex<Option<(Trouble, Instant)>>,
 }
 
 /// The description of a file.
@@ -47,6 +51,10 @@ pub(crate) struct StoreError {
 
 const CONTENT: &str = "data";
 const DESCRIPTION: &str = "json";
+/// Bytes that are written to see whether any can be.
+const PROBE: usize = 1 << 20;
+/// How often that is tried at most.
+const PROBE_PAUSE: Duration = Duration::from_millis(500);
 /// Suffix of files that are being written.
 const PARTIAL: &str = "part";
 
@@ -70,7 +78,7 @@ impl FileStore {
                 index.insert(file.id.clone(), file);
             }
         }
-        Ok(Self { folder, index: Mutex::new(index) })
+        Ok(Self { folder, index: Mutex::new(index), trouble: Mutex::default() })
     }
 
     /// Removes what a crash has left: contents without a description, and files that were being written. Files with names
@@ -136,6 +144,47 @@ impl FileStore {
         }
         self.index().insert(stored.id.clone(), stored.clone());
         Ok(stored)
+    }
+
+    /// Why clients' files and batches are not stored, if they are not. Looks whether that has ended.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let is_to_look = self.known_trouble().as_mut().is_some_and(|(_, looked)| {
+            let is_old = looked.elapsed() >= PROBE_PAUSE;
+            *looked = if is_old { Instant::now() } else { *looked };
+            is_old
+        });
+        if is_to_look && self.probe().is_ok() {
+            self.works();
+        }
+        self.known_trouble().as_ref().map(|(trouble, _)| trouble.clone())
+    }
+
+    /// Something that a client sent could not be stored. The log has a line when this begins and one when it ends.
+    pub fn fails(&self, error: &io::Error) {
+        let mut trouble = self.known_trouble();
+        if trouble.is_none() {
+            tracing::error!(%error, "files and batches of clients are not stored: the data folder cannot be used");
+        }
+        let before = trouble.as_ref().map(|(trouble, _)| trouble);
+        *trouble = Some((Trouble::after(before, error), Instant::now()));
+    }
+
+    /// Something that a client sent was stored.
+    pub fn works(&self) {
+        if let Some((trouble, _)) = self.known_trouble().take() {
+            tracing::info!(failures = trouble.failures, "files and batches of clients are stored again");
+        }
+    }
+
+    /// Whether a file can be written.
+    fn probe(&self) -> io::Result<()> {
+        let mut file = self.begin()?;
+        file.write_all(&vec![0; PROBE])?;
+        file.file.sync_all()
+    }
+
+    fn known_trouble(&self) -> MutexGuard<'_, Option<(Trouble, Instant)>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The file with this id.
@@ -249,10 +298,15 @@ impl Drop for NewFile {
 /// When the disk fails or is full; the old content is still there then.
 pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let partial = path.with_extension(PARTIAL);
-    let mut file = File::create(&partial)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
+    let written = File::create(&partial).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()
+    });
+    if let Err(error) = written.and_then(|()| fs::rename(&partial, path)) {
+        // It is of no use any more.
+        let _ = fs::remove_file(partial);
+        return Err(error);
+    }
     if let Some(folder) = path.parent() {
         File::open(folder)?.sync_all()?;
     }
@@ -298,6 +352,17 @@ mod tests {
         assert_eq!(fs::read(store.content(&kept)).unwrap(), b"one");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 2 + others.len());
         assert!(others.iter().all(|name| folder.join(name).exists()));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing() {
+        let folder = folder("unwritable");
+        // A folder cannot be replaced by a file.
+        let path = folder.join("batch.json");
+        fs::create_dir_all(path.join("taken")).unwrap();
+        assert!(write_durably(&path, b"{}").is_err());
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         fs::remove_dir_all(folder).unwrap();
     }
 

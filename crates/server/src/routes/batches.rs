@@ -28,7 +28,7 @@ pub(crate) async fn create(
     let batches = batches(&app)?;
     blocking(move || {
         let new = read(&app, &openai::parse_object(&body)?)?;
-        let batch = batches.create(new).map_err(|error| Refusal::internal("storing a batch", &error))?;
+        let batch = batches.create(new).map_err(|error| Refusal::disk("storing a batch", &error))?;
         Ok(Json(json!(batch)))
     })
     .await
@@ -46,7 +46,7 @@ pub(crate) async fn get(State(app): State<AppState>, Id(id): Id) -> Result<Json<
 pub(crate) async fn cancel(State(app): State<AppState>, Id(id): Id) -> Result<Json<Value>, Refusal> {
     let batches = batches(&app)?;
     blocking(move || {
-        let cancelled = batches.cancel(&id).map_err(|error| Refusal::internal("storing a batch", &error))?;
+        let cancelled = batches.cancel(&id).map_err(|error| Refusal::disk("storing a batch", &error))?;
         let batch = cancelled.ok_or_else(|| Refusal::no_such("batch", &id))?;
         if matches!(batch.status, Status::Completed | Status::Failed) {
             let message = "the batch is finished and cannot be cancelled";

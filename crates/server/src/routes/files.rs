@@ -1,6 +1,6 @@
 //! `/v1/files`: the files that batches read and write.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -87,8 +87,12 @@ async fn store_form(
     }
     let (file, name): (NewFile, String) =
         content.ok_or_else(|| Refusal::field("file", "expected a file, found none"))?;
-    blocking(move || store.add(file, name, PURPOSE).map_err(|e| Refusal::internal("storing a file", &e)))
-        .await
+    blocking(move || {
+        let stored = store.add(file, name, PURPOSE).map_err(|error| not_stored(&store, &error))?;
+        store.works();
+        Ok(stored)
+    })
+    .await
 }
 
 pub(crate) async fn list(State(app): State<AppState>, Paged(query): Paged) -> Result<Json<Value>, Refusal> {
@@ -111,7 +115,7 @@ pub(crate) async fn delete(State(app): State<AppState>, Id(id): Id) -> Result<Js
         return Err(Refusal::invalid(StatusCode::CONFLICT, "file_in_use", message));
     }
     blocking(move || {
-        store.remove(&id).map_err(|error| Refusal::internal("removing a file", &error))?;
+        store.remove(&id).map_err(|error| Refusal::disk("removing a file", &error))?;
         Ok(Json(json!({"id": id, "object": "file", "deleted": true})))
     })
     .await
@@ -125,7 +129,7 @@ pub(crate) async fn content(State(app): State<AppState>, Id(id): Id) -> Result<R
     let pieces = stream::try_unfold(file, |mut file| async {
         let mut piece = BytesMut::with_capacity(PIECE);
         let read = file.read_buf(&mut piece).await?;
-        Ok::<_, std::io::Error>((read > 0).then(|| (piece.freeze(), file)))
+        Ok::<_, io::Error>((read > 0).then(|| (piece.freeze(), file)))
     });
     let headers =
         [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_LENGTH, stored.bytes.to_string())];
@@ -186,16 +190,28 @@ async fn receive(
     mut field: Field<'_>,
     allowance: &Allowance,
 ) -> Result<NewFile, Refusal> {
-    let failed = |error| Refusal::internal("storing a file", &error);
-    let mut file = blocking(move || store.begin().map_err(failed)).await?;
+    let beginning = Arc::clone(&store);
+    let mut file =
+        blocking(move || beginning.begin().map_err(|error| not_stored(&beginning, &error))).await?;
     while let Some(data) = field.chunk().await.map_err(malformed)? {
         allowance.renew();
         if file.len() + data.len() as u64 > app.config.file_limit {
             return Err(too_large_body(app.config.file_limit));
         }
-        file = blocking(move || file.write_all(&data).map(|()| file).map_err(failed)).await?;
+        let store = Arc::clone(&store);
+        let write = move || match file.write_all(&data) {
+            Ok(()) => Ok(file),
+            Err(error) => Err(not_stored(&store, &error)),
+        };
+        file = blocking(write).await?;
     }
     Ok(file)
+}
+
+/// A file that the disk refuses.
+fn not_stored(store: &FileStore, error: &io::Error) -> Refusal {
+    store.fails(error);
+    Refusal::disk("storing a file", error)
 }
 
 async fn word(mut field: Field<'_>) -> Result<String, Refusal> {

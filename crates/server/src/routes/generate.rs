@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -76,7 +76,11 @@ pub(crate) async fn generate(
 ) -> Result<Response, Refusal> {
     app.queue.check()?;
     let (shared, caller) = (Arc::clone(&app), call.clone());
-    let started = blocking(move || start(&shared, endpoint, &body, &caller)).await?;
+    // Dropped with this future, which the connection drops when its client leaves.
+    let waiting = Arc::new(());
+    let is_waiting = Arc::downgrade(&waiting);
+    let started = blocking(move || start(&shared, endpoint, &body, &caller, &is_waiting)).await?;
+    drop(waiting);
     let created = clock::unix_seconds();
     let identity = Identity { suffix: &call.id, created };
     let mut response = match started.stream {
@@ -125,9 +129,19 @@ fn context(app: &App) -> Context<'_> {
     }
 }
 
-fn start(app: &App, endpoint: Endpoint, body: &[u8], call: &Call) -> Result<Started, Refusal> {
+fn start(
+    app: &App,
+    endpoint: Endpoint,
+    body: &[u8],
+    call: &Call,
+    is_waiting: &Weak<()>,
+) -> Result<Started, Refusal> {
     let object = openai::parse_object(body)?;
     let prepared = openai::prepare(endpoint, &object, &context(app))?;
+    if is_waiting.strong_count() == 0 {
+        // While it was parsed and tokenised.
+        return Err(Refusal::client_left());
+    }
     let num_prompt_tokens = prepared.num_prompt_tokens();
     let openai::Prepared { work, answer, stream, ignored } = prepared;
     let count = match endpoint {

@@ -5,12 +5,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use tokio::task::spawn_blocking;
 
 use crate::app::AppState;
-use crate::batches::Trouble;
 use crate::metrics;
 use crate::refusal::Refusal;
+use crate::trouble::Trouble;
 
 /// The page. It is complete in itself and may load nothing else.
 const PAGE: &str = include_str!("../page.html");
@@ -22,19 +23,25 @@ pub(crate) async fn page() -> Response {
     ([(CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE)).into_response()
 }
 
-/// 200 while requests are accepted, 503 while the server drains. Says why batches pause, if they do.
+/// 200 while requests are accepted, 503 while the server drains. Says why batches pause and files are not stored, if it is so.
 pub(crate) async fn health(State(app): State<AppState>) -> Response {
     if app.drain.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "shutting down"}))).into_response();
     }
-    match app.batches.as_ref().and_then(|batches| batches.trouble()) {
-        // Live requests are answered as ever.
-        Some(Trouble { since, reason, .. }) => {
-            Json(json!({"status": "ok", "batches": {"status": "paused", "since": since, "reason": reason}}))
-                .into_response()
+    // Live requests are answered as ever.
+    let mut told = Map::from_iter([("status".to_owned(), json!("ok"))]);
+    let mut tell = |what: &str, status: &str, trouble: Option<Trouble>| {
+        if let Some(Trouble { since, reason, .. }) = trouble {
+            told.insert(what.to_owned(), json!({"status": status, "since": since, "reason": reason}));
         }
-        None => Json(json!({"status": "ok"})).into_response(),
+    };
+    tell("batches", "paused", app.batches.as_ref().and_then(|batches| batches.trouble()));
+    if let Some(files) = app.files.clone() {
+        // It may look at the disk.
+        let files = spawn_blocking(move || files.trouble()).await.ok().flatten();
+        tell("files", "failing", files);
     }
+    Json(Value::Object(told)).into_response()
 }
 
 /// The version of the program.

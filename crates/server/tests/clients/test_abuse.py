@@ -1,11 +1,15 @@
 """Clients that take more than their share. What is asserted is what they cost: memory, and never a good request."""
 
+import contextlib
 import json
+import os
 import re
 import resource
 import socket
+import subprocess
 import threading
 import urllib.parse
+import urllib.request
 
 import openai
 import pytest
@@ -134,6 +138,38 @@ def test_idle_connections_block_nobody(server):
     for connection in idle:
         connection.close()
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_full_disk_is_told(tmp_path):
+    """On a small file system of its own, which only root can mount."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "full", str(tmp_path)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("no file system of our own")
+    try:
+        server = start("--data-dir", str(tmp_path / "data"))
+        upload = lambda: server.client().files.create(file=("a.jsonl", b"{}\n"), purpose="batch")
+        health = lambda: json.load(urllib.request.urlopen(f"{server.url}/health"))
+        kept = upload().id
+        with open(tmp_path / "ballast", "wb", buffering=0) as ballast, contextlib.suppress(OSError):
+            while ballast.write(b"\0" * 4096):
+                pass
+        for create in [
+            upload,
+            lambda: server.client().batches.create(input_file_id=kept, endpoint="/v1/completions", completion_window="24h"),
+        ]:
+            with pytest.raises(openai.APIStatusError) as refused:
+                create()
+            assert (refused.value.status_code, refused.value.code) == (507, "storage_full")
+        assert health()["files"]["reason"].startswith("No space left on device")
+        assert os.listdir(tmp_path / "data" / "batches") == []
+        assert good(server)
+        os.remove(tmp_path / "ballast")
+        while health() != {"status": "ok"}:
+            pass
+        assert upload().id != kept
+        assert server.stop() == 0
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=False)
 
 
 def test_limits_are_named(server):

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::client::{Response, get, send};
+use crate::client::{Response, get, post, send};
 use crate::served::{Served, data};
 
 pub fn folder(test: &str) -> PathBuf {
@@ -50,6 +50,42 @@ fn a_file_is_kept_until_it_is_deleted() {
     assert_eq!(delete().json(), json!({"id": id, "object": "file", "deleted": true}));
     assert_eq!(delete().status, 404);
     assert_eq!(get(served.address, &format!("{path}/content")).status, 404);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told_until_it_can() {
+    let folder = folder("unwritable");
+    let served = Served::with(|config| config.data = Some(data(folder.clone())));
+    let file = upload(&served, "batch", b"{}\n").json();
+    assert_eq!(get(served.address, "/health").json(), json!({"status": "ok"}));
+    // A disk that fails, of files and of batches.
+    let away = folder.join("away");
+    for name in ["files", "batches"] {
+        fs::rename(folder.join(name), &away).unwrap();
+        let body =
+            json!({"input_file_id": file["id"], "endpoint": "/v1/completions", "completion_window": "24h"});
+        let refused = match name {
+            "files" => upload(&served, "batch", b"{}\n"),
+            _ => post(served.address, "/v1/batches", &body),
+        };
+        assert_eq!(
+            (refused.status, &refused.json()["error"]["code"]),
+            (500, &json!("internal_error")),
+            "{name}"
+        );
+        let health = get(served.address, "/health");
+        assert_eq!((health.status, &health.json()["files"]["status"]), (200, &json!("failing")), "{name}");
+        assert_eq!(health.json()["files"]["reason"], "No such file or directory (os error 2)");
+        fs::rename(&away, folder.join(name)).unwrap();
+        // It looks again by itself, now and then.
+        while get(served.address, "/health").json() != json!({"status": "ok"}) {}
+        assert_eq!(upload(&served, "batch", b"{}\n").status, 200);
+    }
+    assert_eq!(
+        fs::read_dir(folder.join("batches")).unwrap().count(),
+        0,
+        "a batch that was refused left something"
+    );
 }
 
 #[test]
