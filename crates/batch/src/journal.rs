@@ -25,6 +25,8 @@ pub struct Output {
 enum Target {
     /// A regular file, locked.
     File(File),
+    /// A regular file that is not there yet.
+    New,
     /// Standard output, a pipe or a device, which cannot be read again.
     Stream(Stream),
 }
@@ -108,6 +110,27 @@ impl Output {
         }
     }
 
+    /// As [`open`](Self::open), but a file that is not there is only made when the run [begins](Self::begin): what is
+    /// refused before that leaves nothing.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); also when the file could not be made.
+    pub fn prepare(path: &Path) -> Result<Self> {
+        if path == Path::new("-") {
+            return Self::open(path);
+        }
+        // As long as it is there it is locked, so that no other process begins to write it.
+        let made = File::options().write(true).create_new(true).open(path).and_then(|file| {
+            let _ = file.try_lock();
+            fs::remove_file(path)
+        });
+        match made {
+            Ok(()) => Ok(Self { path: path.to_owned(), target: Target::New }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Self::open(path),
+            Err(error) => Err(Error::io(path)(error)),
+        }
+    }
+
     /// What is written stays in memory.
     pub(crate) fn memory() -> Self {
         Self { path: PathBuf::from("memory"), target: Target::Stream(Stream::Memory(Vec::new())) }
@@ -115,13 +138,14 @@ impl Output {
 
     /// Whether results survive a crash, which those sent to a stream do not.
     pub fn is_durable(&self) -> bool {
-        matches!(self.target, Target::File(_))
+        matches!(self.target, Target::File(_) | Target::New)
     }
 
     /// Whether it is a file without results.
     pub(crate) fn is_empty(&self) -> Result<bool> {
         match &self.target {
             Target::File(file) => Ok(file.metadata().map_err(Error::io(&self.path))?.len() == 0),
+            Target::New => Ok(true),
             Target::Stream(_) => Ok(false),
         }
     }
@@ -131,10 +155,13 @@ impl Output {
     /// # Errors
     /// [`Error::SameFile`].
     pub fn must_not_be(&self, other: &Path) -> Result<()> {
-        let Target::File(file) = &self.target else { return Ok(()) };
+        let is_same = match &self.target {
+            Target::File(file) => is_still(file, other).map_err(Error::io(other))?,
+            Target::New => false,
+            Target::Stream(_) => return Ok(()),
+        };
         let manifest = Manifest::path(&self.path);
         let beside = [durable::temporary(&self.path), durable::temporary(&manifest), manifest];
-        let is_same = is_still(file, other).map_err(Error::io(other))?;
         let mut files = beside.iter().filter_map(|path| File::open(path).ok());
         if is_same || files.any(|file| is_still(&file, other).unwrap_or(false)) {
             return Err(Error::SameFile { output: self.path.clone(), other: other.to_owned() });
@@ -156,7 +183,10 @@ impl Output {
         errors: Errors,
         scan: Option<Scan>,
     ) -> Result<Journal> {
-        let Self { path, target } = self;
+        let Self { path, target } = match self.target {
+            Target::New => Self::open(&self.path)?,
+            _ => self,
+        };
         let name = path.display().to_string();
         let (scanned, ids, again) = match scan {
             Some(scan) => (Some(scan.file), Some(scan.ids), Some(scan.again)),
@@ -178,6 +208,7 @@ impl Output {
         };
         let file = match target {
             Target::File(file) => file,
+            Target::New => unreachable!("an output that was opened is there"),
             Target::Stream(stream @ Stream::Stdout(_)) => {
                 return Ok(empty("standard output".to_owned(), Sink::Stream(stream)));
             }

@@ -53,7 +53,7 @@ impl Work {
             files().try_for_each(|path| table.must_not_be(path))?;
         }
         let journal = table.as_ref().map_or_else(|| output.to_owned(), Table::journal);
-        let output = Output::open(&journal)?;
+        let output = Output::prepare(&journal)?;
         files().try_for_each(|path| output.must_not_be(path))?;
         let scan = input.scan(shard)?;
         Ok(Self { input, output, scan, table, name: journal.display().to_string(), part: None })

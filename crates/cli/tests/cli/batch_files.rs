@@ -90,6 +90,27 @@ fn files_that_cannot_be_used_end_the_run() {
 }
 
 #[test]
+fn what_is_refused_makes_no_file() {
+    let folder = folder("refused_run");
+    let input = folder.join("in.jsonl");
+    fs::write(&input, LINE).unwrap();
+    fs::write(folder.join("two.jsonl"), "{\"custom_id\": \"a\", \"prompt\": \"b\"}\n".repeat(2)).unwrap();
+    let refused: &[(&[&str], &str)] = &[
+        (&["-m", "nowhere.gguf"], "nowhere.gguf: "),
+        (&["--reproducible", "--seed", "-1"], "--reproducible: expected a seed"),
+    ];
+    for output in ["out.jsonl", "out.csv", "out.txt"] {
+        let output = folder.join(output);
+        for (options, says) in refused {
+            fail(&[&["batch", "-i", arg(&input), "-o", arg(&output)], *options].concat(), b"", 1, says);
+        }
+        let twice = folder.join("two.jsonl");
+        fail(&["batch", "-i", arg(&twice), "-o", arg(&output)], b"", 1, "custom_id");
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "only the inputs are there");
+}
+
+#[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_ends_the_run() {
     let stdin = LINE.as_bytes();
