@@ -4,11 +4,12 @@
 //! An option's value is, in this order: what the arguments say, the environment (`RUSTORCH_` and its name), the
 //! configuration file's section of the subcommand, its top level, and the default.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, Styles};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -138,7 +139,10 @@ pub fn parse() -> Result<Cli> {
     if let Some(file) = &file {
         command = file.apply(command).with_context(|| file.path().display().to_string())?;
     }
-    let matches = command.try_get_matches_from_mut(args).unwrap_or_else(|error| error.exit());
+    let plain = command.clone().styles(Styles::plain());
+    let matches = command.try_get_matches_from_mut(&args).unwrap_or_else(|error| {
+        exit(&error, plain.try_get_matches_from(&args).err().as_ref().unwrap_or(&error))
+    });
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     choose_model(&mut command, &matches, &mut cli.command);
     output::set_quiet(cli.common.quiet);
@@ -146,6 +150,18 @@ pub fn parse() -> Result<Cli> {
         output::note(&note);
     }
     Ok(cli)
+}
+
+/// Ends the program, with help or with an error; `plain` is the same without styles of clap's own. What a terminal would obey in that
+/// is of the arguments, the environment or the configuration file, and is escaped.
+#[allow(clippy::print_stderr)] // As `error.exit()`.
+fn exit(error: &clap::Error, plain: &clap::Error) -> ! {
+    let text = plain.render().ansi().to_string();
+    if let (Cow::Owned(visible), true) = (output::visible(&text), plain.use_stderr()) {
+        eprint!("{visible}");
+        std::process::exit(plain.exit_code())
+    }
+    error.exit()
 }
 
 /// Of a model's file and a repository, the one that was said in a place that counts before the other's. Ends the program if the

@@ -341,3 +341,15 @@ fn activations_are_chosen_on_a_cpu_only() {
         fail(&args, b"", 1, &says);
     }
 }
+
+#[test]
+fn values_are_escaped_in_errors() {
+    let check = |args: &[&str], says: &str| {
+        fail(args, b"", 2, says);
+        assert!(!run(args, b"").stderr.contains(['\u{1b}', '\u{7}']), "{args:?}");
+    };
+    check(&["\u{1b}[31mx"], "unrecognized subcommand '\\u{1b}[31mx'");
+    check(&["serve", "--\u{1b}]0;x\u{7}"], "unexpected argument '--\\u{1b}]0;x\\u{7}' found");
+    check(&["serve", "--port", "\u{1b}[31mx"], "invalid value '\\u{1b}[31mx' for '--port <PORT>'");
+    check(&["generate", "--device", "\u{1b}[31mx"], "found '\\u{1b}[31mx'");
+}
