@@ -139,10 +139,13 @@ pub fn parse() -> Result<Cli> {
     if let Some(file) = &file {
         command = file.apply(command).with_context(|| file.path().display().to_string())?;
     }
-    let plain = command.clone().styles(Styles::plain());
-    let matches = command.try_get_matches_from_mut(&args).unwrap_or_else(|error| {
-        exit(&error, plain.try_get_matches_from(&args).err().as_ref().unwrap_or(&error))
-    });
+    let matches = match command.try_get_matches_from_mut(&args) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let plain = command.styles(Styles::plain()).try_get_matches_from(&args);
+            exit(&error, plain.err().as_ref().unwrap_or(&error))
+        }
+    };
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     choose_model(&mut command, &matches, &mut cli.command);
     output::set_quiet(cli.common.quiet);
