@@ -135,14 +135,18 @@ fn long_version() -> String {
 pub fn parse() -> Result<Cli> {
     let (args, note) = translated(std::env::args_os());
     let file = ConfigFile::of(&args)?;
-    let mut command = with_environment(Cli::command());
-    if let Some(file) = &file {
-        command = file.apply(command).with_context(|| file.path().display().to_string())?;
-    }
+    let new_command = || {
+        let command = with_environment(Cli::command());
+        match &file {
+            Some(file) => file.apply(command).with_context(|| file.path().display().to_string()),
+            None => Ok(command),
+        }
+    };
+    let mut command = new_command()?;
     let matches = match command.try_get_matches_from_mut(&args) {
         Ok(matches) => matches,
         Err(error) => {
-            let plain = command.styles(Styles::plain()).try_get_matches_from(&args);
+            let plain = new_command()?.styles(Styles::plain()).try_get_matches_from(&args);
             exit(&error, plain.err().as_ref().unwrap_or(&error))
         }
     };
