@@ -13,6 +13,7 @@ use minijinja::value::Value;
 use minijinja::{Environment, context};
 use serde_json::Map;
 
+use crate::counted;
 use crate::error::{Result, TokenizerError};
 use crate::guard::{Guard, StandIns};
 use crate::jinja::{self, refused};
@@ -134,6 +135,7 @@ impl ChatTemplate {
         // Jinja's None is not iterable, minijinja's is; templates ask `tools is iterable`.
         environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         environment.add_filter(jinja::KEPT, jinja::kept);
+        counted::add_to(&mut environment);
         compile(&mut environment, jinja::prepared(source)?)?;
         let guard = Guard::new(source, control_tokens);
         Ok(ChatTemplate { source: source.to_owned(), environment, tokens, guard })

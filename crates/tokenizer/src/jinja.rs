@@ -7,6 +7,7 @@
 use minijinja::value::{DynObject, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
+use crate::counted::{COUNTED, with_counts};
 use crate::python::with_percent;
 
 /// Name of the filter that checks what a namespace is to hold. Templates cannot replace filters.
@@ -35,12 +36,11 @@ pub(crate) fn prepared(source: &str) -> Result<String, Error> {
             b'#' => tag.find("#}").map_or(tag.len(), |end| end + 2),
             b'{' => {
                 let len = Tag::read(tag, b"}}")?.len;
-                if let Some(written) = with_percent(&tag[..len]) {
-                    out.push_str(&written);
-                    rest = &tag[len..];
-                    continue;
-                }
-                len
+                let percent = with_percent(&tag[..len]);
+                let text = percent.as_deref().unwrap_or(&tag[..len]);
+                out.push_str(with_counts(text, 2).as_deref().unwrap_or(text));
+                rest = &tag[len..];
+                continue;
             }
             b'%' => {
                 let read = Tag::read(tag, b"%}")?;
@@ -51,7 +51,9 @@ pub(crate) fn prepared(source: &str) -> Result<String, Error> {
                 let percent = with_percent(&tag[..read.len]);
                 let text = percent.as_deref().unwrap_or(&tag[..read.len]);
                 // What stands before an assignment has kept its place.
-                let written = read.written(text)?.or(percent.clone());
+                let counts = with_counts(text, read.expressions(text));
+                let text = counts.as_deref().unwrap_or(text);
+                let written = read.written(text)?.or(counts).or(percent);
                 if let Some(written) = written {
                     out.push_str(&written);
                     rest = &tag[read.len..];
@@ -94,6 +96,8 @@ struct Tag<'s> {
     dotted: bool,
     /// Whether it has a filter.
     filtered: bool,
+    /// Whether it has a `,` that is in no brackets, which makes a tuple of what is assigned.
+    has_comma: bool,
 }
 
 impl<'s> Tag<'s> {
@@ -122,6 +126,7 @@ impl<'s> Tag<'s> {
                 b'.' if tag.assigns.is_none() => tag.dotted = true,
                 b'=' if level == 0 && tag.assigns.is_none() => tag.assigns = Some(at),
                 b'|' if level == 0 => tag.filtered = true,
+                b',' if level == 0 => tag.has_comma |= tag.assigns.is_some(),
                 _ if tag.word.is_empty() && byte.is_ascii_alphabetic() => tag.word = &text[at..at + len],
                 _ => {}
             }
@@ -135,6 +140,19 @@ impl<'s> Tag<'s> {
         Ok(tag)
     }
 
+    /// Where the expressions of the block tag `text` begin: behind the names that it gives values to.
+    fn expressions(&self, text: &str) -> usize {
+        match (self.word, self.assigns) {
+            ("set", Some(at)) => at + 1,
+            ("for", _) => {
+                let is_apart =
+                    |at: usize| text[..at].ends_with(is_apart) && text[at + 2..].starts_with(is_apart);
+                text.match_indices("in").find(|&(at, _)| is_apart(at)).map_or(text.len(), |(at, _)| at + 2)
+            }
+            _ => 2,
+        }
+    }
+
     /// The block tag `text` in other words, if it needs any.
     fn written(&self, text: &str) -> Result<Option<String>, Error> {
         let dash = |has| if has { "-" } else { "" };
@@ -144,13 +162,14 @@ impl<'s> Tag<'s> {
             // nothing: the white space round it is to be treated as round a block.
             ("generation", _) => Some(format!("{{%{left} if true {right}%}}")),
             ("endgeneration", _) => Some(format!("{{%{left} endif {right}%}}")),
-            ("set", Some(at)) if self.dotted && text.ends_with("%}") => {
+            ("set", Some(at)) if (self.dotted || self.has_comma) && text.ends_with("%}") => {
                 let (target, value) = text[..text.len() - 2].split_at(at + 1);
                 let (value, end) = match value.strip_suffix(['-', '+']) {
                     Some(value) => (value, &text[text.len() - 3..]),
                     None => (value, "%}"),
                 };
-                Some(format!("{target} ({value}) | {KEPT} {end}"))
+                let filter = if self.dotted { KEPT } else { COUNTED };
+                Some(format!("{target} ({value}) | {filter} {end}"))
             }
             ("set", None) if self.dotted && self.filtered => {
                 return Err(refused(
@@ -160,6 +179,11 @@ impl<'s> Tag<'s> {
             _ => None,
         })
     }
+}
+
+/// Whether a character ends a word.
+fn is_apart(c: char) -> bool {
+    !(c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii())
 }
 
 /// Length of the string that `bytes` begin with, quotes included.
@@ -210,7 +234,7 @@ fn check(state: &State<'_, '_>, value: &Value, levels: usize) -> Result<(), Erro
     Ok(())
 }
 
-fn is_namespace(object: &DynObject) -> bool {
+pub(crate) fn is_namespace(object: &DynObject) -> bool {
     object.type_name().ends_with("::Namespace")
 }
 

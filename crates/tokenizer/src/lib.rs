@@ -32,6 +32,7 @@
 
 mod bpe;
 mod chat;
+mod counted;
 mod detokenizer;
 mod error;
 mod guard;

@@ -6,6 +6,7 @@ use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, State};
 use serde_json::Value as Json;
 
+use crate::counted::count;
 use crate::jinja::refused;
 
 /// Name of the filter that is written for `%` after a string. Templates cannot replace filters.
@@ -180,7 +181,12 @@ const MAX_INDENT: i64 = 16;
 const MAX_LEVELS: usize = 128;
 
 /// Jinja's `tojson` as `transformers` has it: `json.dumps`, without the escapes that HTML needs.
-pub(crate) fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<String, Error> {
+pub(crate) fn tojson(
+    state: &State<'_, '_>,
+    value: &Value,
+    indent: Option<Value>,
+    options: Kwargs,
+) -> Result<String, Error> {
     let indent = indent.or(options.get("indent")?).and_then(|indent| match indent.kind() {
         ValueKind::Bool => indent.is_true().then_some(1),
         _ => indent.as_i64(),
@@ -204,6 +210,7 @@ pub(crate) fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> R
         ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
     };
     options.assert_all_used()?;
+    count(state, value)?;
     let mut out = String::new();
     dumps.write(value, 0, &mut out)?;
     Ok(out)

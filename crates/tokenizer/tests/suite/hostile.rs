@@ -62,8 +62,8 @@ fn a_deep_template_is_compiled_or_refused() {
 fn a_namespace_does_not_hold_itself() {
     for (held, error) in [
         ("n", "a namespace may not hold a namespace"),
-        ("[n]", "a namespace may not hold a namespace"),
-        ("{'a': [n]}", "a namespace may not hold a namespace"),
+        ("[n]", "a list or dictionary may not hold a namespace"),
+        ("{'a': [n]}", "a list or dictionary may not hold a namespace"),
         ("namespace()", "a namespace may not hold a namespace"),
         ("range", "a namespace may not hold a macro, a loop or a function"),
     ] {
@@ -131,6 +131,128 @@ fn endless_work_and_memory_end_with_an_error() {
     assert!(message.contains("tojson: expected an indent of at most 16, found 1000000000"), "{message}");
     let message = said(&"x".repeat((1 << 20) + 1)).unwrap_err().to_string();
     assert!(message.contains("expected at most 1048576 bytes"), "{message}");
+}
+
+/// Each step has the one before it twice, and none is longer than two.
+#[test]
+fn lists_that_share_their_parts_are_counted_whole() {
+    let unrolled = |first: &str, step: &str, end: &str| {
+        let mut template = format!("{{% set a0 = {first} %}}");
+        for i in 0..60 {
+            let next = step.replace('@', &format!("a{i}"));
+            template += &format!("{{% set a{} = {next} %}}", i + 1);
+        }
+        template + &end.replace('@', "a60")
+    };
+    let nested = |open: &str, close: &str, end: &str| {
+        let opened: String = (0..60)
+            .map(|i| open.replace('@', &format!("a{i}")).replace('#', &format!("a{}", i + 1)))
+            .collect();
+        format!("{{% set a0 = [1] %}}{opened}{}{}", end.replace('@', "a60"), close.repeat(60))
+    };
+    let macros = |step: &str, end: &str| {
+        format!(
+            "{{% macro f(a, n) %}}{{% if n > 0 %}}{{{{ f({}, n - 1) }}}}{{% else %}}{}{{% endif %}}{{% endmacro %}}{{{{ f([1], 60) }}}}",
+            step.replace('@', "a"),
+            end.replace('@', "a")
+        )
+    };
+    let mut templates = Vec::new();
+    let ends = [
+        "{{ @ | length }}",
+        "{{ @ }}",
+        "{{ @ | tojson }}",
+        "{{ @ == @ }}",
+        "{{ @ ~ '' }}",
+        "{{ '%s' % @ }}",
+        "{{ '{}'.format(@) }}",
+        "{{ @ | string }}",
+        "{{ @ | upper }}",
+        "{{ raise_exception(@) }}",
+        "{{ @ | join }}",
+        "{{ @ | last }}",
+        "{{ 2 in @ }}",
+        "{{ @[1:] | length }}",
+        "{{ @ | sort | length }}",
+        "{% set n = namespace(a=@) %}{{ n }}",
+    ];
+    // Each end of a template with a share of what comes before it.
+    for (index, end) in ends.into_iter().enumerate() {
+        let mut forms = Vec::new();
+        for step in [
+            "[@, @]",
+            "@ + @",
+            "{'x': @, 'y': @}",
+            "(@, @)",
+            "@, @",
+            "(@ * 2) | batch(2) | list",
+            "dict(x=@, y=@)",
+            "[u, u] | map('default', @) | list",
+            "@ | zip(@) | list",
+            "@ | chain(@)",
+        ] {
+            forms.push(unrolled("[1]", step, end));
+        }
+        forms.push(nested("{% for # in [[@, @]] %}", "{% endfor %}", end));
+        forms.push(nested("{%- for\t#\nin[[@, @]] %}", "{% endfor %}", end));
+        forms.push(nested("{% with # = [@, @] %}", "{% endwith %}", end));
+        forms.push(nested("{% with # = @ + @ %}", "{% endwith %}", end));
+        forms.push(macros("[@, @]", end));
+        forms.push(macros("@ + @", end));
+        forms.push(macros("{'x': @, 'y': @}", end));
+        let is_chosen = |(form, _): &(usize, String)| (form + index) % 8 == 0;
+        templates.extend(forms.into_iter().enumerate().filter(is_chosen).map(|(_, form)| form));
+    }
+    for template in templates {
+        let message = said(&template).expect_err(&template).to_string();
+        let is_limit =
+            ["ran out of fuel", "too large", "recursion limit", "tried to use + operator", "levels"];
+        assert!(is_limit.iter().any(|limit| message.contains(limit)), "{template}: {message}");
+    }
+    // To go through a large value costs each time.
+    let large = "{% set a = [1] %}{% for i in range(1) %}{% endfor %}";
+    let grown: String = (0..16)
+        .map(|i| {
+            format!(
+                "{{% set a{} = [{a}, {a}] %}}",
+                i + 1,
+                a = if i == 0 { "a".to_owned() } else { format!("a{i}") }
+            )
+        })
+        .collect();
+    for step in ["a16 | tojson", "[a16]"] {
+        let template =
+            format!("{large}{grown}{{% for i in range(100000) %}}{{% set b = {step} %}}{{% endfor %}}");
+        let message = said(&template).expect_err(&template).to_string();
+        assert!(message.contains("ran out of fuel"), "{step}: {message}");
+    }
+    let message =
+        said(&format!("{{% set a = [1] %}}{}", "{% set a = [a] %}".repeat(20_000))).unwrap_err().to_string();
+    assert!(message.contains("expected at most 200 levels of lists and dictionaries"), "{message}");
+}
+
+#[test]
+fn templates_may_still_build_lists() {
+    for (template, expected) in [
+        ("{% set a = [messages[0]] + messages[1:] %}{{ a | length }}", "1"),
+        ("{% set a, b = 1, [2] %}{{ a }}{{ b }}", "1[2]"),
+        ("{% for (k, v) in\t{'a': messages[0].role}.items() %}{{ k }}={{ v }}{% endfor %}", "a=user"),
+        ("{{ ({'a': [messages[0].role]}.a + ['x'])[1] }}", "x"),
+        (
+            "{% if messages[0].role in ['user', 'system'] and messages[0].role in (bos_token, 'user') %}y{% endif %}",
+            "y",
+        ),
+        ("{{ '<' + messages[0].role + '>' + messages[0].content }}", "<user>hello"),
+        ("{{ loop_a | default([messages[0].role]) | join }}", "user"),
+        ("{{ messages | map(attribute='role') | list }}", "['user']"),
+        (
+            "{% set n = namespace(a=messages, b=1) %}{% set n.b = n.b + 1 %}{{ n.b }}{{ n.a[0].role }}",
+            "2user",
+        ),
+        ("{{ dict(a=messages[0].role).a }}{{ [3, 1] | batch(1) | list }}", "user[[3], [1]]"),
+    ] {
+        assert_eq!(said(template).unwrap(), expected, "{template}");
+    }
 }
 
 /// Pieces of templates, most of which fit together somewhere, and rubbish between them.
