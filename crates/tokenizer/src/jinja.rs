@@ -267,7 +267,10 @@ mod tests {
             ),
             ("{% if a", "{% if a"),
             ("{{ '%s' % n.a }}{{ 7 % 4 }}%", "{{ ('%s' | __percent(n.a)) }}{{ 7 % 4 }}%"),
-            ("{% if '%d%%' % (a, 'b%') | f ~ c %}", "{% if ('%d%%' | __percent((a, 'b%') | f)) ~ c %}"),
+            (
+                "{% if '%d%%' % (a, 'b%') | f ~ c %}",
+                "{% if ('%d%%' | __percent(((a, 'b%') | __counted) | f)) ~ c %}",
+            ),
             ("{% set n.a = 'x' % m[1].b(2) %}", "{% set n.a = ( ('x' | __percent(m[1].b(2))) ) | __kept %}"),
             ("{% if x == 'a' %}b{% endif %}", "{% if x == 'a' %}b{% endif %}"),
             ("{%+ set n.a=b%}é{{ 'é' }}", "{%+ set n.a= (b) | __kept %}é{{ 'é' }}"),
