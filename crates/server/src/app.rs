@@ -1,7 +1,7 @@
 //! What all handlers share.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use prometheus_client::registry::Registry;
@@ -110,12 +110,22 @@ impl App {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
+    blocking_while_awaited(|_| work()).await
+}
+
+/// As [`blocking`]; `work` can look whether its future has been dropped: the strong count of what it is given is then 0.
+///
+/// # Errors
+/// Those of `work`.
+pub(crate) async fn blocking_while_awaited<T: Send + 'static>(
+    work: impl FnOnce(&Weak<()>) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
     let waiting = Arc::new(());
     let is_waiting = Arc::downgrade(&waiting);
     let work = move || match is_waiting.strong_count() {
         // The client left while other work had all threads.
         0 => Err(Refusal::client_left()),
-        _ => work(),
+        _ => work(&is_waiting),
     };
     let done = spawn_blocking(work).await;
     drop(waiting);

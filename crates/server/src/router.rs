@@ -29,13 +29,8 @@ const OPEN: [&str; 4] = ["/", "/health", "/v1/health", "/ping"];
 /// The service: all routes, wrapped by [`surround`], and by the rules for other origins if there are any.
 pub(crate) fn router(app: AppState) -> Router {
     let origins = cors(&app.config.cors_origins);
-    let mut router = Router::new()
+    let mut router = state_routes()
         .route("/", get(health::page))
-        .route("/health", get(health::health))
-        .route("/v1/health", get(health::health))
-        .route("/ping", get(health::health).post(health::health))
-        .route("/version", get(health::version))
-        .route("/metrics", get(health::metrics))
         .route("/tokenize", post(tokens::tokenize))
         .route("/apply-template", post(generate::apply_template))
         .route("/detokenize", post(tokens::detokenize))
@@ -85,14 +80,19 @@ pub(crate) fn router(app: AppState) -> Router {
     }
 }
 
-/// The service of a listener for the server's state alone.
-pub(crate) fn state_router(app: AppState) -> Router {
+/// What tells the server's state.
+fn state_routes() -> Router<AppState> {
     Router::new()
         .route("/health", get(health::health))
         .route("/v1/health", get(health::health))
         .route("/ping", get(health::health).post(health::health))
         .route("/version", get(health::version))
         .route("/metrics", get(health::metrics))
+}
+
+/// The service of a listener for the server's state alone.
+pub(crate) fn state_router(app: AppState) -> Router {
+    state_routes()
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&app), surround))

@@ -17,7 +17,7 @@ use rustorch_llama::Event;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use crate::app::{App, AppState, Call, blocking};
+use crate::app::{App, AppState, Call, blocking, blocking_while_awaited};
 use crate::body::JsonBytes;
 use crate::events::{self, Events};
 use crate::refusal::Refusal;
@@ -76,11 +76,9 @@ pub(crate) async fn generate(
 ) -> Result<Response, Refusal> {
     app.queue.check()?;
     let (shared, caller) = (Arc::clone(&app), call.clone());
-    // Dropped with this future, which the connection drops when its client leaves.
-    let waiting = Arc::new(());
-    let is_waiting = Arc::downgrade(&waiting);
-    let started = blocking(move || start(&shared, endpoint, &body, &caller, &is_waiting)).await?;
-    drop(waiting);
+    // The connection drops this future when its client leaves.
+    let start = move |is_waiting: &Weak<()>| start(&shared, endpoint, &body, &caller, is_waiting);
+    let started = blocking_while_awaited(start).await?;
     let created = clock::unix_seconds();
     let identity = Identity { suffix: &call.id, created };
     let mut response = match started.stream {
