@@ -1,17 +1,11 @@
 // A block, 32 columns of a row of a matrix, as its format packs it into planes (crate `pack` draws them).
 //
 // A quantised format's header defines
+//   PLANES, the bytes of a block in the planes of quants, high bits and scales, and whether there is one of words for 256 columns;
 //   OFFSET, Raw, Raw load(planes, tile, lane, super_index), Affine affine(raw) and word<I>(raw):
 //   the bytes q of weights 4 I, 4 I + 2, 4 I + 1, 4 I + 3; a weight is s * (q - OFFSET) + m.
 #pragma once
 #include "common.cuh"
-
-struct Planes {
-    const u32* quants;
-    const u32* high;
-    const u32* scales;
-    const u32* supers;
-};
 
 // Scale and constant of weights 0 .. 15, and of 16 .. 31.
 struct Affine {
@@ -34,15 +28,29 @@ INLINE uint2 stream(const uint2* p) {
     return v;
 }
 
+// The planes of a matrix in memory.
+struct Planes {
+    const u32* quants;
+    const u32* high;
+    const u32* scales;
+    const u32* supers;
+
+    INLINE uint4 get(const uint4* p) const { return stream(p); }
+    INLINE uint2 get(const uint2* p) const { return stream(p); }
+    INLINE u32 get(const u32* p) const { return __ldg(p); }
+    INLINE u32 get(const u16* p) const { return __ldg(p); }
+    INLINE u32 get(const u8* p) const { return __ldg(p); }
+};
+
 // The planes' elements of a lane of a tile.
-INLINE uint4 quads(const Planes& p, u32 tile, u32 lane) { return stream((const uint4*)p.quants + tile * 32 + lane); }
-INLINE uint2 twins(const Planes& p, u32 tile, u32 lane) { return stream((const uint2*)p.quants + tile * 32 + lane); }
-INLINE u32 high_word(const Planes& p, u32 tile, u32 lane) { return __ldg(p.high + tile * 32 + lane); }
-INLINE uint2 high_twins(const Planes& p, u32 tile, u32 lane) { return stream((const uint2*)p.high + tile * 32 + lane); }
-INLINE u32 scale_byte(const Planes& p, u32 tile, u32 lane) { return __ldg((const u8*)p.scales + tile * 32 + lane); }
-INLINE u32 scale_half(const Planes& p, u32 tile, u32 lane) { return __ldg((const u16*)p.scales + tile * 32 + lane); }
-INLINE u32 scale_word(const Planes& p, u32 tile, u32 lane) { return __ldg(p.scales + tile * 32 + lane); }
-INLINE u32 super(const Planes& p, u32 super_index) { return __ldg(p.supers + super_index); }
+template <typename P> INLINE uint4 quads(const P& p, u32 tile, u32 lane) { return p.get((const uint4*)p.quants + tile * 32 + lane); }
+template <typename P> INLINE uint2 twins(const P& p, u32 tile, u32 lane) { return p.get((const uint2*)p.quants + tile * 32 + lane); }
+template <typename P> INLINE u32 high_word(const P& p, u32 tile, u32 lane) { return p.get(p.high + tile * 32 + lane); }
+template <typename P> INLINE uint2 high_twins(const P& p, u32 tile, u32 lane) { return p.get((const uint2*)p.high + tile * 32 + lane); }
+template <typename P> INLINE u32 scale_byte(const P& p, u32 tile, u32 lane) { return p.get((const u8*)p.scales + tile * 32 + lane); }
+template <typename P> INLINE u32 scale_half(const P& p, u32 tile, u32 lane) { return p.get((const u16*)p.scales + tile * 32 + lane); }
+template <typename P> INLINE u32 scale_word(const P& p, u32 tile, u32 lane) { return p.get(p.scales + tile * 32 + lane); }
+template <typename P> INLINE u32 super(const P& p, u32 super_index) { return p.get(p.supers + super_index); }
 
 template <int I> INLINE u32 component(const uint4& q) { return I == 0 ? q.x : I == 1 ? q.y : I == 2 ? q.z : q.w; }
 // Four-bit quants: word I of a block.

@@ -383,7 +383,11 @@ KERNEL __launch_bounds__(256, 1) product_many(Product p) {
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-#include "specialized.cuh"
+#ifdef FLOATS
+#include "wide_floats.cuh"
+#else
+#include "wide_quantized.cuh"
+#endif
 #endif
 
 #endif

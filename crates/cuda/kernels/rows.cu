@@ -24,6 +24,12 @@ INLINE float block_sum(float value, float* shared) {
 
 INLINE float4 plus(float4 a, float4 b) { return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w}; }
 
+// Four columns of a row of activations, the first a multiple of four.
+INLINE void store_halves(u16* row, u32 half_shape, u32 col, float4 v) {
+    *(u32*)(row + activation_at(col, half_shape)) = activation(v.x) | (u32)activation(v.y) << 16;
+    *(u32*)(row + activation_at(col + 2, half_shape)) = activation(v.z) | (u32)activation(v.w) << 16;
+}
+
 // A row of at most VECTORS * 1024 columns, all of it in registers, so that it is read once and all loads are under way together.
 INLINE void norm_vectors(float4* x, const float4* delta, const float4* weight, float4* out, u16* half_out, u32 half_shape, u32 cols,
                          float eps, float* shared) {
@@ -66,9 +72,7 @@ INLINE void norm_vectors(float4* x, const float4* delta, const float4* weight, f
             v = {v.x * factor * w.x, v.y * factor * w.y, v.z * factor * w.z, v.w * factor * w.w};
             out[at] = v;
             if (half_out) {
-                u32 low = activation(v.x) | (u32)activation(v.y) << 16, high = activation(v.z) | (u32)activation(v.w) << 16;
-                *(u32*)(half_out + activation_at(4 * at, half_shape)) = low;
-                *(u32*)(half_out + activation_at(4 * at + 2, half_shape)) = high;
+                store_halves(half_out, half_shape, 4 * at, v);
             }
         }
     }
@@ -139,30 +143,49 @@ KERNEL softcap(float* x, u64 len, float cap) {
     }
 }
 
-// out[i, j] = act(gate_up[i, j], gate_up[i, cols + j]). grid: rows, columns over 256.
+INLINE float gated_value(float gate, float up, u32 act) {
+    if (act == 0) {
+        return gate / (1.0f + expf(-gate)) * up;
+    }
+    if (act == 1) {
+        // 0.5 x (1 + tanh(y)) is x / (1 + exp(-2 y)).
+        float y = 0.7978845608f * (gate + 0.044715f * gate * gate * gate);
+        return gate / (1.0f + expf(-2.0f * y)) * up;
+    }
+    float x = min_f(gate, 7.0f);
+    float u = min_f(max_f(up, -7.0f), 7.0f);
+    return x / (1.0f + expf(-1.702f * x)) * (u + 1.0f);
+}
+
+// Of each row, act(gate) * up: SwiGLU (0), GeGLU (1), the clamped SwiGLU of gpt-oss (2). grid: rows, columns over 256.
 KERNEL gated(const float* gate_up, float* out, u16* half_out, u32 cols, u32 half_shape, u32 act) {
     await_previous();
     u32 row = blockIdx.x, col = blockIdx.y * THREADS + threadIdx.x;
     if (col >= cols) {
         return;
     }
-    float gate = gate_up[(u64)row * 2 * cols + col];
-    float up = gate_up[(u64)row * 2 * cols + cols + col];
-    float value;
-    if (act == 0) {
-        value = gate / (1.0f + expf(-gate)) * up;
-    } else if (act == 1) {
-        // 0.5 x (1 + tanh(y)) is x / (1 + exp(-2 y)).
-        float y = 0.7978845608f * (gate + 0.044715f * gate * gate * gate);
-        value = gate / (1.0f + expf(-2.0f * y)) * up;
-    } else {
-        float x = min_f(gate, 7.0f);
-        float u = min_f(max_f(up, -7.0f), 7.0f);
-        value = x / (1.0f + expf(-1.702f * x)) * (u + 1.0f);
-    }
+    const float* gate = gate_up + (u64)row * 2 * cols + col;
+    float value = gated_value(gate[0], gate[cols], act);
     out[(u64)row * cols + col] = value;
     if (half_out) {
         half_out[(u64)row * stride_of(half_shape) + activation_at(col, half_shape)] = activation(value);
+    }
+}
+
+// The same for many rows, where columns are a multiple of four: a thread takes four. grid: rows, columns over 1024.
+KERNEL gated_many(const float* gate_up, float* out, u16* half_out, u32 cols, u32 half_shape, u32 act) {
+    await_previous();
+    u32 row = blockIdx.x, col = 4 * (blockIdx.y * THREADS + threadIdx.x);
+    if (col >= cols) {
+        return;
+    }
+    const float* gates = gate_up + (u64)row * 2 * cols + col;
+    float4 gate = *(const float4*)gates, up = *(const float4*)(gates + cols);
+    float4 value = {gated_value(gate.x, up.x, act), gated_value(gate.y, up.y, act), gated_value(gate.z, up.z, act),
+                    gated_value(gate.w, up.w, act)};
+    *(float4*)(out + (u64)row * cols + col) = value;
+    if (half_out) {
+        store_halves(half_out + (u64)row * stride_of(half_shape), half_shape, col, value);
     }
 }
 
@@ -190,12 +213,12 @@ KERNEL scale_queries(const u32* positions, const float* factors, float* qkv, u32
     }
 }
 
-// Rotates the queries in place, and stores the rotated keys and the values. A block takes a head of a row: queries, keys,
-// then values. Without `table` nothing is rotated.
+// Rotates the queries of a head of a row in place, or stores the rotated keys or the values. Heads are those of queries, of keys, then of
+// values. A warp takes a head. Without `table` nothing is rotated.
 //   pages: [page][kv_head][page_size][head_dim]
-KERNEL rope_store_kv(const u32* positions, const u32* slots, const float* table, float* qkv, void* k_pages, void* v_pages,
-                     u32 num_heads, u32 num_kv_heads, u32 head_dim, u32 page_size, u32 rope_dim, u32 halves, u32 is_half) {
-    u32 row = blockIdx.y, head = blockIdx.x;
+INLINE void rope_store_head(const u32* positions, const u32* slots, const float* table, float* qkv, void* k_pages, void* v_pages,
+                            u32 num_heads, u32 num_kv_heads, u32 head_dim, u32 page_size, u32 rope_dim, u32 halves, u32 is_half,
+                            u32 row, u32 head) {
     u32 cols = (num_heads + 2 * num_kv_heads) * head_dim;
     float* x = qkv + (u64)row * cols + head * head_dim;
     bool is_query = head < num_heads, is_value = head >= num_heads + num_kv_heads;
@@ -206,7 +229,7 @@ KERNEL rope_store_kv(const u32* positions, const u32* slots, const float* table,
     u32 rotated = table && !is_value ? rope_dim : 0;
     const float* rotations = table + (u64)positions[row] * rope_dim;
     await_previous();
-    for (u32 i = threadIdx.x; i < head_dim / 2; i += blockDim.x) {
+    for (u32 i = threadIdx.x & 31; i < head_dim / 2; i += 32) {
         // The pairs of rotated columns first, then the other columns, two at a time.
         u32 a, b;
         float x_a, x_b;
@@ -235,6 +258,19 @@ KERNEL rope_store_kv(const u32* positions, const u32* slots, const float* table,
         }
     }
 }
+
+#define ROPE_STORE_KV(NAME, HEAD)                                                                                                 \
+    KERNEL NAME(const u32* positions, const u32* slots, const float* table, float* qkv, void* k_pages, void* v_pages,             \
+                u32 num_heads, u32 num_kv_heads, u32 head_dim, u32 page_size, u32 rope_dim, u32 halves, u32 is_half) {            \
+        u32 head = HEAD;                                                                                                          \
+        if (head < num_heads + 2 * num_kv_heads) {                                                                                \
+            rope_store_head(positions, slots, table, qkv, k_pages, v_pages, num_heads, num_kv_heads, head_dim, page_size,         \
+                            rope_dim, halves, is_half, blockIdx.y, head);                                                         \
+        }                                                                                                                         \
+    }
+// grid: heads, rows; for many rows, heads over eight.
+ROPE_STORE_KV(rope_store_kv, blockIdx.x)
+ROPE_STORE_KV(rope_store_kv_many, blockIdx.x * (THREADS / 32) + (threadIdx.x >> 5))
 
 // out[i] = x[wanted[i]]. A block takes 256 columns of a row.
 KERNEL gather_rows(const u32* wanted, const float* x, float* out, u16* half_out, u32 cols, u32 half_shape) {

@@ -5,6 +5,19 @@
 
 #define WIDE_ROWS 128
 #define WIDE_THREADS 256
+// With the most tokens: threads of a block that multiply, and that bring what they multiply.
+#define CONSUMERS 256
+#define PRODUCERS 256
+
+// Registers of a thread from here on, for a group of four warps: of what a block has, by what each group needs.
+template <int N> INLINE void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
+template <int N> INLINE void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
+
+// A value that the compiler does not compute again.
+INLINE u32 kept(u32 value) {
+    asm volatile("" : "+r"(value));
+    return value;
+}
 
 // Where a step's 16 columns of the tokens lie in shared memory: rows of 64 columns, eight tokens after eight, 16 bytes of a row in the
 // order that the copy engine's swizzle of 128 bytes gives them.

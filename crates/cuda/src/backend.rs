@@ -30,6 +30,9 @@ use crate::wide::{Leaves, WIDE_FROM, WIDE_ROWS, Wide, splits_of, wide_blocks};
 /// Tokens of a block of the product for many tokens, and rows.
 const MANY: usize = 128;
 
+/// Rows from which on kernels that wait for memory take more columns a block: with fewer, the card has threads to spare.
+const MANY_ROWS: usize = 64;
+
 /// A card as a device.
 pub struct CudaBackend {
     card: Card,
@@ -552,8 +555,13 @@ impl Backend for CudaBackend {
             usize::from(halves).into(),
             usize::from(cache.is_half()).into(),
         ];
-        let grid = [num_heads + 2 * num_kv_heads, counts.num_tokens, 1];
-        self.launch(&self.rows.rope_store_kv, grid, &args);
+        let heads = num_heads + 2 * num_kv_heads;
+        let (kernel, blocks) = if counts.num_tokens < MANY_ROWS {
+            (&self.rows.rope_store_kv, heads)
+        } else {
+            (&self.rows.rope_store_kv_many, heads.div_ceil(8))
+        };
+        self.launch(kernel, [blocks, counts.num_tokens, 1], &args);
     }
 
     fn scale_queries(&self, plan: &CudaPlan, shape: QkvShape, factors: &CudaBuffer, qkv: &mut CudaBuffer) {
@@ -696,7 +704,12 @@ impl Backend for CudaBackend {
             half.shape.into(),
             act.into(),
         ];
-        self.launch(&self.rows.gated, [rows, out.cols.div_ceil(256), 1], &args);
+        let (kernel, cols_of_block) = if rows < MANY_ROWS || !out.cols.is_multiple_of(4) {
+            (&self.rows.gated, 256)
+        } else {
+            (&self.rows.gated_many, 4 * 256)
+        };
+        self.launch(kernel, [rows, out.cols.div_ceil(cols_of_block), 1], &args);
     }
 
     fn route(&self, rows: usize, logits: &CudaBuffer, routing: Routing, routes: &mut CudaRoutes) {

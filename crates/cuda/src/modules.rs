@@ -11,7 +11,6 @@ use model::{Error, Result};
 
 use crate::attention::{ROW_STATIC_BYTES, most_shared_bytes, run_shared_bytes};
 use crate::driver::{Context, Kernel, Module};
-use crate::wide::WIDE_ROWS;
 
 /// The file of each architecture that `build.py` makes.
 const SM_80: &[u8] = include_bytes!("../kernels/compiled/sm_80.bin");
@@ -127,9 +126,11 @@ kernels! {
     "rows" scale 256;
     "rows" softcap 256;
     "rows" gated 256;
+    "rows" gated_many 256;
     "rows" norm_heads 32;
     "rows" scale_queries 256;
     "rows" rope_store_kv 32;
+    "rows" rope_store_kv_many 256;
     "rows" gather_rows 256;
     "rows" argmax 1024;
     "rows" draw 1024;
@@ -207,16 +208,15 @@ const fn wide_bytes(tokens: u32, stages: u32, are_sums_shared: bool) -> u32 {
     1024 + tokens * (stages * 128 * 2 + if are_sums_shared { 128 * 4 } else { 0 })
 }
 
-/// Of a kernel of `specialized.cuh`: stages of 64 halves a token and a row.
-const fn specialized_bytes(tokens: u32, stages: u32) -> u32 {
-    1024 + stages * 64 * 2 * (tokens + WIDE_ROWS as u32)
-}
+/// Of a kernel of `wide_quantized.cuh` and `wide_floats.cuh` (`WIDE_BYTES`): a multiprocessor's, but for what the kernel declares.
+const MOST_WIDE_BYTES: u32 = 226 * 1024;
 
-/// The kernels of `wide.cuh` and `specialized.cuh`: tokens, name, threads and dynamic memory of a block.
+/// The kernels of `wide.cuh`, then that of `wide_quantized.cuh` or `wide_floats.cuh`: tokens, name, threads and dynamic memory of a
+/// block.
 const WIDE_KERNELS: [(usize, &CStr, u32, u32); 3] = [
     (32, c"product_wide_32", 256, wide_bytes(32, 8, false)),
     (64, c"product_wide_64", 256, wide_bytes(64, 4, true)),
-    (128, c"product_wide_128", 512, specialized_bytes(128, 6)),
+    (128, c"product_wide_128", 512, MOST_WIDE_BYTES),
 ];
 
 impl FormatKernels {
@@ -246,6 +246,11 @@ impl FormatKernels {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use pack::{Role, Size, planes_of};
+
     use super::*;
 
     #[test]
@@ -258,6 +263,33 @@ mod tests {
                 assert!(is_elf || image.ends_with(b"\0"), "{name}: neither machine code nor text");
             }
             assert_eq!(image(file, "q4"), None);
+        }
+    }
+
+    /// Kernels copy whole blocks of a format from each of its planes: they must know the planes that `pack` makes.
+    #[test]
+    fn kernels_know_the_planes_of_each_format() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+        let of_lattices = fs::read_to_string(folder.join("lattice.cuh")).unwrap();
+        for format in Format::ALL {
+            let file = folder.join("formats").join(format!("{}.cuh", name_of(format)));
+            let source = fs::read_to_string(&file).unwrap();
+            if source.contains("#define FLOATS") {
+                continue;
+            }
+            let source = if source.contains("lattice.cuh") { &of_lattices } else { &source };
+            let found = source.lines().find_map(|line| line.strip_prefix("#define PLANES "));
+            let bytes_of = |role: Role| {
+                let plane = planes_of(format).iter().find(|plane| plane.role == role);
+                plane.map_or(0, |plane| match plane.size {
+                    Size::BytesPerBlock(bytes) => bytes,
+                    Size::WordPerSuper => panic!("{format}: a plane of {role:?} has bytes of blocks"),
+                })
+            };
+            let has_supers = planes_of(format).iter().any(|plane| plane.size == Size::WordPerSuper);
+            let [quants, high, scales] = [Role::Quants, Role::High, Role::Scales].map(bytes_of);
+            let expected = format!("{{{quants}, {high}, {scales}, {has_supers}}}");
+            assert_eq!(found, Some(expected.as_str()), "{format}: {}", file.display());
         }
     }
 

@@ -2,9 +2,9 @@
 #define FLOATS
 #define RESULT_SCALE 1.0f
 struct Raw { uint4 q[4]; };
-INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32) {
+template <typename P> INLINE Raw load(const P& p, u32 tile, u32 lane, u32) {
     const uint4* q = (const uint4*)p.quants + tile * 128 + lane;
-    return {{stream(q), stream(q + 32), stream(q + 64), stream(q + 96)}};
+    return {{p.get(q), p.get(q + 32), p.get(q + 64), p.get(q + 96)}};
 }
 template <int I> INLINE void four(const Raw& r, float* out) {
     u32 a = component<2 * I % 4>(r.q[I / 2]), b = component<2 * I % 4 + 1>(r.q[I / 2]);

@@ -1,7 +1,8 @@
 // IQ4_XS: LEVELS[q] * (d * sc); the levels are raised by 128.
 #define OFFSET 128
+#define PLANES {16, 0, 1, true}
 struct Raw { uint4 q; u32 scale, factors; };
-INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32 super_index) {
+template <typename P> INLINE Raw load(const P& p, u32 tile, u32 lane, u32 super_index) {
     return {quads(p, tile, lane), scale_byte(p, tile, lane), super(p, super_index)};
 }
 INLINE Affine affine(const Raw& r) { return one(low_half(r.factors) * signed_byte(r.scale)); }

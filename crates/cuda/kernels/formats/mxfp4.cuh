@@ -1,7 +1,8 @@
 // MXFP4: LEVELS[q] * 2^(e - 128), the levels being twice the floats E2M1, raised by 128.
 #define OFFSET 128
+#define PLANES {16, 0, 1, false}
 struct Raw { uint4 q; u32 scale; };
-INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32) { return {quads(p, tile, lane), scale_byte(p, tile, lane)}; }
+template <typename P> INLINE Raw load(const P& p, u32 tile, u32 lane, u32) { return {quads(p, tile, lane), scale_byte(p, tile, lane)}; }
 INLINE Affine affine(const Raw& r) {
     // The two smallest are subnormal.
     return one(__uint_as_float(r.scale < 2 ? 0x00200000u << r.scale : (r.scale - 1) << 23));

@@ -1,7 +1,8 @@
 // Q4_K: q * (d * sc) - dmin * min.
 #define OFFSET 0
+#define PLANES {16, 0, 2, true}
 struct Raw { uint4 q; u32 scale, factors; };
-INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32 super_index) {
+template <typename P> INLINE Raw load(const P& p, u32 tile, u32 lane, u32 super_index) {
     return {quads(p, tile, lane), scale_half(p, tile, lane), super(p, super_index)};
 }
 INLINE Affine affine(const Raw& r) {

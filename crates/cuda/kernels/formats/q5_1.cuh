@@ -1,7 +1,8 @@
 // Q5_1: q * d + m.
 #define OFFSET 0
+#define PLANES {16, 4, 4, false}
 struct Raw { uint4 q; u32 high, scale; };
-INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32) {
+template <typename P> INLINE Raw load(const P& p, u32 tile, u32 lane, u32) {
     return {quads(p, tile, lane), high_word(p, tile, lane), scale_word(p, tile, lane)};
 }
 INLINE Affine affine(const Raw& r) { return one(low_half(r.scale), high_half(r.scale)); }

@@ -1,7 +1,8 @@
 // Q5_K: q * (d * sc) - dmin * min.
 #define OFFSET 0
+#define PLANES {16, 4, 2, true}
 struct Raw { uint4 q; u32 high, scale, factors; };
-INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32 super_index) {
+template <typename P> INLINE Raw load(const P& p, u32 tile, u32 lane, u32 super_index) {
     return {quads(p, tile, lane), high_word(p, tile, lane), scale_half(p, tile, lane), super(p, super_index)};
 }
 INLINE Affine affine(const Raw& r) {

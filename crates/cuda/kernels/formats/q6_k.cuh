@@ -1,7 +1,8 @@
 // Q6_K: (q - 32) * (d * sc). Bits 2 (i % 4) and up of the bytes of high word i / 4 are the fifth and sixth of word i.
 #define OFFSET 32
+#define PLANES {16, 8, 2, true}
 struct Raw { uint4 q; uint2 high; u32 scale, factors; };
-INLINE Raw load(const Planes& p, u32 tile, u32 lane, u32 super_index) {
+template <typename P> INLINE Raw load(const P& p, u32 tile, u32 lane, u32 super_index) {
     return {quads(p, tile, lane), high_twins(p, tile, lane), scale_half(p, tile, lane), super(p, super_index)};
 }
 INLINE Affine affine(const Raw& r) {

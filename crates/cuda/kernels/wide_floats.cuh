@@ -1,21 +1,8 @@
-// Products with the most tokens, on compute capability 9.0: warps of their own turn weights into f16 in shared memory, from where
-// tensor cores read both operands. So the warps that multiply do little else. The order of sums is that of the other kernels.
+// Products of f16 and bf16 weights with the most tokens, on compute capability 9.0: warps of their own bring weights to shared memory,
+// from where tensor cores read both operands. So the warps that multiply do little else. The order of sums is that of the other
+// kernels.
 #pragma once
 #include "wide.cuh"
-
-// Threads of a block that multiply, and that bring.
-#define CONSUMERS 256
-#define PRODUCERS 256
-
-// Registers of a thread from here on, for a group of four warps: of what a block has, by what each group needs.
-template <int N> INLINE void take_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
-template <int N> INLINE void give_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
-
-// A value that the compiler does not compute again.
-INLINE u32 kept(u32 value) {
-    asm volatile("" : "+r"(value));
-    return value;
-}
 
 #define DESCRIPTORS "l"(weights), "l"(tokens), "r"(adds)
 
