@@ -4,7 +4,7 @@ use gguf::random::{Rng, random_blocks};
 use gguf::{Format, Gguf, GgufWriter};
 use model::{BufferRole, ExpertInput, ExpertOp, Gating, Result, RoutesShape, Routing, SharedOutput};
 
-use crate::products::sums;
+use crate::products::products;
 use crate::{Subject, Tally, random, read};
 
 /// Formats without blocks, with short and with long ones: what a device reads of a block is that of its other products.
@@ -200,7 +200,7 @@ impl Experts {
         let mut out = Vec::new();
         for (weights, rows) in self.weights.iter().zip(self.rows) {
             let weights = &weights[expert * rows * self.cols..][..rows * self.cols];
-            out.extend(sums(weights, x, self.cols, |w, x| w * x));
+            out.extend(products(weights, x, self.cols));
         }
         if has_bias {
             let bias = &self.bias[expert * self.out_rows()..];

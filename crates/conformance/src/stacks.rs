@@ -3,7 +3,7 @@
 use gguf::{Format, Gguf};
 use model::{Backend, Linear, Result};
 
-use crate::products::{exact_inputs, product, random_matrix, same_in_batches, sums};
+use crate::products::{exact_inputs, magnitudes, product, products, random_matrix, same_in_batches};
 use crate::{Subject, Tally, random};
 
 /// Formats of the stacks below.
@@ -52,8 +52,8 @@ pub(crate) fn right<S: Subject>(backend: &S, tally: &mut Tally) -> Result<()> {
         for tokens in [1, 5, 18] {
             let stack = Stack::new(backend, parts)?;
             let x = exact_inputs(11, tokens, COLS);
-            let scale = sums(&stack.weights, &x, COLS, |w, x| (w * x).abs());
-            let mut want = sums(&stack.weights, &x, COLS, |w, x| w * x);
+            let scale = magnitudes(&stack.weights, &x, COLS);
+            let mut want = products(&stack.weights, &x, COLS);
             let what = |bias: &str| format!("{} matrices, {tokens} tokens, {bias} bias", parts.len());
             let got = product(backend, &stack.linear, &x, (stack.rows, COLS))?;
             tally.each(|| what("no"), &got, &want, |i| scale[i]);
