@@ -113,28 +113,37 @@ INLINE void copy_box(u32 to, const TokenMap& map, u32 col, u32 token, u32 barrie
                  : "memory");
 }
 
-// The stages of a block's tokens in shared memory, chunk after chunk. Each warp has a box of them brought; two groups of four warps
-// use them up, each at its own pace.
-template <int G, int STAGES> struct Stages {
-    static constexpr u32 BYTES = G * 8 * CHUNK * 2, BOX = 64 * 32 * 2;
-    // Chunks that are brought before they are used: one group may be a chunk ahead of the other without a wait.
-    static constexpr u32 AHEAD = STAGES - 2;
-    u32 first, barriers; // of each stage, that it is filled, then that it is used up
+// Stages in shared memory that are filled and used up in turn, and two barriers for each.
+template <u32 STAGE_BYTES, int STAGES> struct Ring {
+    static constexpr u32 BYTES = STAGE_BYTES, BOX = 64 * 32 * 2; // of a stage, of a box of tokens
+    u32 first, barriers;                                         // of each stage, that it is filled, then that it is used up
 
     INLINE u32 at(u32 stage) const { return first + stage * BYTES; }
     INLINE u32 filled(u32 stage) const { return barriers + 16 * stage; }
     INLINE u32 used_up(u32 stage) const { return barriers + 16 * stage + 8; }
 
-    INLINE void make(u32 boxes) const {
+    // By all threads; how many of them fill a stage, and use it up.
+    INLINE void make(u32 fillers, u32 users) const {
         if (threadIdx.x == 0) {
             for (u32 stage = 0; stage < STAGES; stage++) {
-                make_barrier(filled(stage), boxes);
-                make_barrier(used_up(stage), WIDE_THREADS / 128);
+                make_barrier(filled(stage), fillers);
+                make_barrier(used_up(stage), users);
             }
             asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         }
         __syncthreads();
     }
+};
+
+// The stages of a block's tokens in shared memory, chunk after chunk. Each warp has a box of them brought; two groups of four warps
+// use them up, each at its own pace.
+template <int G, int STAGES> struct Stages : Ring<G * 8 * CHUNK * 2, STAGES> {
+    using Ring<G * 8 * CHUNK * 2, STAGES>::BOX;
+    using Ring<G * 8 * CHUNK * 2, STAGES>::at;
+    using Ring<G * 8 * CHUNK * 2, STAGES>::filled;
+    using Ring<G * 8 * CHUNK * 2, STAGES>::used_up;
+    // Chunks that are brought before they are used: one group may be a chunk ahead of the other without a wait.
+    static constexpr u32 AHEAD = STAGES - 2;
     // A warp's box of the i-th of the block's chunks, by one of its threads.
     INLINE void fill(const TokenMap& map, u32 token, u32 chunk, u32 i) const {
         u32 stage = i % STAGES, box = box_of_warp(), half = box % 2, tokens = box / 2 * 32;
@@ -285,7 +294,7 @@ template <int G, int STAGES, bool SUMS_IN_SHARED> INLINE void wide(const Product
     extern __shared__ u8 shared[]; // From a multiple of 1024 on: tokens [STAGES][two times 64 columns][G][8][64], and the sums.
     __shared__ __align__(16) u64 barriers[2 * STAGES];
     u8* aligned = shared + (0u - shared_address(shared)) % 1024;
-    Stages<G, STAGES> stages{shared_address(aligned), shared_address(barriers)};
+    Stages<G, STAGES> stages{{shared_address(aligned), shared_address(barriers)}};
     u32 tile = blockIdx.y * (WIDE_ROWS / 16) + (threadIdx.x >> 5), first = blockIdx.x * G * 8;
     u32 block = blockIdx.y * gridDim.x + blockIdx.x, chunks = (p.cols + CHUNK - 1) / CHUNK;
     u32 leaf = blockIdx.z * LEAVES / p.splits, end_leaf = (blockIdx.z + 1) * LEAVES / p.splits;
@@ -296,7 +305,7 @@ template <int G, int STAGES, bool SUMS_IN_SHARED> INLINE void wide(const Product
         load_rows(p.planes, rows, first_chunk, upper, lower);
     }
     u32 boxes = (min_u(p.tokens - first, G * 8) + 31) / 32 * 2;
-    stages.make(boxes);
+    stages.make(boxes, WIDE_THREADS / 128);
     await_previous();
     bool brings = threadIdx.x % 32 == 0 && stages.box_of_warp() < boxes;
     auto fill = [&](u32 i) {

@@ -36,25 +36,8 @@ INLINE void store_matrices(u32 address, const u32 (&m)[4]) {
 
 // Half chunks in shared memory: of weights [128 rows][64], then of tokens [G * 8][64], both in the order that the copy engine's
 // swizzle of 128 bytes gives them.
-template <int G, int STAGES> struct Halves {
-    static constexpr u32 OF_WEIGHTS = WIDE_ROWS * 128, BYTES = OF_WEIGHTS + G * 8 * 128, BOX = 64 * 32 * 2;
-    u32 first, barriers; // of each stage, that it is filled, then that it is used up
-
-    INLINE u32 at(u32 stage) const { return first + stage * BYTES; }
-    INLINE u32 filled(u32 stage) const { return barriers + 16 * stage; }
-    INLINE u32 used_up(u32 stage) const { return barriers + 16 * stage + 8; }
-
-    INLINE void make() const {
-        if (threadIdx.x == 0) {
-            for (u32 stage = 0; stage < STAGES; stage++) {
-                make_barrier(filled(stage), PRODUCERS / 32);
-                make_barrier(used_up(stage), CONSUMERS / 128);
-            }
-            asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        }
-        __syncthreads();
-    }
-};
+constexpr u32 OF_WEIGHTS = WIDE_ROWS * 128;
+template <int G, int STAGES> using Halves = Ring<OF_WEIGHTS + G * 8 * 128, STAGES>;
 
 // A stage, and the parity of its turn.
 template <int STAGES> struct Turn {
@@ -90,7 +73,7 @@ template <int G, int STAGES> INLINE void produce(const Product& p, const TokenMa
     // What others wrote is for the copy engine to read.
     asm volatile("fence.proxy.async.global;" ::: "memory");
     bool brings = lane == 0 && warp * 32 < min_u(p.tokens - first, G * 8);
-    u32 to_tokens = halves.OF_WEIGHTS + warp * halves.BOX;
+    u32 to_tokens = OF_WEIGHTS + warp * halves.BOX;
     // Lane l has row l % 8 of matrix l / 8: the upper and lower eight rows of columns 0 .. 7 of a step, then of columns 8 .. 15.
     u32 row = warp * 16 + (lane >> 3 & 1) * 8 + (lane & 7), piece = lane >> 4 ^ (lane & 7);
     u32 to_row = row * 128 + piece * 16;
@@ -165,7 +148,7 @@ template <int G, int STAGES> INLINE void consume(const Product& p, const Halves<
             // What producers wrote is for tensor cores to read. Here, since it waits for all loads of a thread that are under way.
             asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
             u32 stage = halves.at(turn.stage);
-            u64 weights = step_descriptor(stage + group * 64 * 128), tokens = step_descriptor(stage + halves.OF_WEIGHTS);
+            u64 weights = step_descriptor(stage + group * 64 * 128), tokens = step_descriptor(stage + OF_WEIGHTS);
             asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
             multiply_shared(products, weights, tokens, i);
             multiply_shared(products, weights + 2, tokens + 2, 1);
@@ -208,17 +191,17 @@ template <int G, int STAGES, int CONSUMER_REGISTERS, int PRODUCER_REGISTERS> INL
     extern __shared__ u8 shared[]; // From a multiple of 1024 on, the stages.
     __shared__ __align__(16) u64 barriers[2 * STAGES];
     Halves<G, STAGES> halves{kept(shared_address(shared) + 1023 & ~1023u), kept(shared_address(barriers))};
-    halves.make();
+    halves.make(PRODUCERS / 32, CONSUMERS / 128);
     u32 chunks = (p.cols + CHUNK - 1) / CHUNK;
     u32 leaf = blockIdx.z * LEAVES / p.splits, end_leaf = (blockIdx.z + 1) * LEAVES / p.splits;
     if (threadIdx.x < CONSUMERS) {
         take_registers<CONSUMER_REGISTERS>();
-        consume(p, halves, leaf, end_leaf);
+        consume<G, STAGES>(p, halves, leaf, end_leaf);
     } else {
         give_registers<PRODUCER_REGISTERS>();
         u32 first_chunk = leaf * chunks / LEAVES, count = end_leaf * chunks / LEAVES - first_chunk;
         if (count > 0) {
-            produce(p, map, halves, first_chunk, count);
+            produce<G, STAGES>(p, map, halves, first_chunk, count);
         }
     }
 }

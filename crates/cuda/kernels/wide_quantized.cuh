@@ -51,25 +51,8 @@ INLINE void copy_bytes(u32 to, const void* from, u32 bytes, u32 barrier) {
 }
 
 // Stages in shared memory, a chunk each: its tokens as in `Stages`, then its weights by warp.
-template <int G, int STAGES> struct ChunkStages {
-    static constexpr u32 OF_TOKENS = G * 8 * CHUNK * 2, BYTES = (OF_TOKENS + WIDE_ROWS / 16 * OF_ROWS + 1023) & ~1023u, BOX = 64 * 32 * 2;
-    u32 first, barriers; // of each stage, that it is filled, then that it is used up
-
-    INLINE u32 at(u32 stage) const { return first + stage * BYTES; }
-    INLINE u32 filled(u32 stage) const { return barriers + 16 * stage; }
-    INLINE u32 used_up(u32 stage) const { return barriers + 16 * stage + 8; }
-
-    INLINE void make() const {
-        if (threadIdx.x == 0) {
-            for (u32 stage = 0; stage < STAGES; stage++) {
-                make_barrier(filled(stage), WIDE_ROWS / 16);
-                make_barrier(used_up(stage), WIDE_ROWS / 16);
-            }
-            asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        }
-        __syncthreads();
-    }
-};
+template <int G> constexpr u32 OF_TOKENS = G * 8 * CHUNK * 2;
+template <int G, int STAGES> using ChunkStages = Ring<(OF_TOKENS<G> + WIDE_ROWS / 16 * OF_ROWS + 1023) & ~1023u, STAGES>;
 
 // A step of 64 rows. Without `adds`, what the sums were does not count.
 INLINE void multiply_adding(float (&c)[16][4], const u32 (&a)[4], u64 tokens, u32 adds) {
@@ -123,7 +106,7 @@ template <int G, int STAGES> INLINE void bring(const Product& p, const TokenMap&
     u32 first = blockIdx.x * G * 8, half = warp % 2, token = warp / 2 * 32;
     bool brings_tokens = token < min_u(p.tokens - first, G * 8);
     Rows rows = rows_of(min_u(blockIdx.y * (WIDE_ROWS / 16) + warp, (p.rows + 15) / 16 - 1), p.cols);
-    u32 of_rows = stages.OF_TOKENS + warp * OF_ROWS, of_tokens = half * G * 8 * 128 + token * 128;
+    u32 of_rows = OF_TOKENS<G> + warp * OF_ROWS, of_tokens = half * G * 8 * 128 + token * 128;
     auto bring_weights = [&](u32 i, u32 stage) {
         u32 tile = 2 * (first_chunk + i), to = stages.at(stage) + of_rows, filled = stages.filled(stage);
         u32 tiles = min_u(rows.tiles - tile, 2);
@@ -188,7 +171,7 @@ template <int G, int STAGES> INLINE void consume(const Product& p, const ChunkSt
         }
     };
     begin_leaf();
-    u32 of_rows = stages.OF_TOKENS + (threadIdx.x >> 5) * OF_ROWS;
+    u32 of_rows = OF_TOKENS<G> + (threadIdx.x >> 5) * OF_ROWS;
     // Tiles that are there: beyond the row, weights are zero.
     u32 tiles = (p.cols + 63) / 64 - 2 * first_chunk, lane_tile = lane >> 1 & 1, place = (lane >> 2) * 2 + (lane & 1);
     Raw upper{}, lower{};
@@ -262,16 +245,16 @@ template <int G, int CONSUMER_REGISTERS, int PRODUCER_REGISTERS> INLINE void wid
     extern __shared__ u8 shared[]; // From a multiple of 1024 on, the stages.
     __shared__ __align__(16) u64 barriers[2 * STAGES];
     ChunkStages<G, STAGES> stages{kept(shared_address(shared) + 1023 & ~1023u), kept(shared_address(barriers))};
-    stages.make();
+    stages.make(WIDE_ROWS / 16, WIDE_ROWS / 16);
     u32 chunks = (p.cols + CHUNK - 1) / CHUNK;
     u32 leaf = blockIdx.z * LEAVES / p.splits, end_leaf = (blockIdx.z + 1) * LEAVES / p.splits;
     if (threadIdx.x < CONSUMERS) {
         take_registers<CONSUMER_REGISTERS>();
-        consume(p, stages, leaf, end_leaf);
+        consume<G, STAGES>(p, stages, leaf, end_leaf);
     } else {
         give_registers<PRODUCER_REGISTERS>();
         u32 first_chunk = leaf * chunks / LEAVES;
-        bring(p, map, stages, first_chunk, end_leaf * chunks / LEAVES - first_chunk);
+        bring<G, STAGES>(p, map, stages, first_chunk, end_leaf * chunks / LEAVES - first_chunk);
     }
 }
 
