@@ -6,7 +6,7 @@
 //! it stay text: see [`crate::guard`].
 
 use std::borrow::Cow;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
@@ -14,10 +14,12 @@ use minijinja::{Environment, context};
 use serde_json::Map;
 
 use crate::counted;
+use crate::deadline::{self, Deadline};
 use crate::error::{Result, TokenizerError};
 use crate::guard::{Guard, StandIns};
 use crate::jinja::{self, refused};
 use crate::python;
+use crate::reads;
 use crate::time::strftime_at;
 
 /// What one participant said.
@@ -89,6 +91,7 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     tokens: TemplateTokens,
     guard: Guard,
+    time_limit: Duration,
 }
 
 /// The special tokens that templates refer to by variables, as text.
@@ -136,14 +139,27 @@ impl ChatTemplate {
         environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         environment.add_filter(jinja::KEPT, jinja::kept);
         counted::add_to(&mut environment);
+        reads::add_to(&mut environment);
+        deadline::add_to(&mut environment);
         compile(&mut environment, jinja::prepared(source)?)?;
         let guard = Guard::new(source, control_tokens);
-        Ok(ChatTemplate { source: source.to_owned(), environment, tokens, guard })
+        Ok(ChatTemplate {
+            source: source.to_owned(),
+            environment,
+            tokens,
+            guard,
+            time_limit: deadline::DEFAULT,
+        })
     }
 
     /// Stops the template's clock.
     pub(crate) fn set_time(&mut self, time: SystemTime) {
         self.environment.add_function("strftime_now", move |format: String| date(&format, time));
+    }
+
+    /// Sets how long a rendering may take.
+    pub(crate) fn set_time_limit(&mut self, limit: Duration) {
+        self.time_limit = limit;
     }
 
     /// Whether it may ask what day or time it is.
@@ -202,7 +218,9 @@ impl ChatTemplate {
             documents => (),
             ..variables
         };
+        let deadline = Deadline::start(self.time_limit);
         let text = self.environment.get_template(NAME).and_then(|template| template.render(variables));
+        drop(deadline);
         let failed = |error: minijinja::Error| {
             let message = error.to_string(); // may quote messages
             TokenizerError::ChatTemplateFailed(stand_ins.restore(&message).into_owned())

@@ -8,16 +8,20 @@
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, filters, functions};
 
+use crate::deadline;
 use crate::jinja::{is_namespace, refused, string_len};
 
 /// Name of the filter that counts a value. Templates cannot replace filters.
 pub(crate) const COUNTED: &str = "__counted";
 
+/// Bytes of text that are read for a step.
+pub(crate) const BYTES_PER_FUEL: usize = 64;
+
 /// Most levels of lists and dictionaries. JSON of requests has at most 128.
 const MAX_LEVELS: usize = 200;
 
 /// Words after which a value begins.
-const OPERATORS: [&str; 14] = [
+pub(crate) const OPERATORS: [&str; 14] = [
     "and", "do", "elif", "else", "extends", "from", "if", "import", "in", "include", "is", "not", "or",
     "with",
 ];
@@ -31,6 +35,22 @@ struct Open {
     /// Whether what is in it is to be counted: it has a name and is a list, a dictionary or a tuple.
     has_name: bool,
     has_comma: bool,
+    /// Where the item or argument begins that is being read, and whether it repeats something.
+    item: usize,
+    repeats: bool,
+}
+
+impl Open {
+    /// Counts the argument of a call that ends here, if it repeats something.
+    fn end_item(&mut self, out: &mut String) -> bool {
+        let counts = self.repeats && !self.may_count;
+        if counts {
+            out.insert_str(self.item, "((");
+            out.push_str(&format!(") | {COUNTED})"));
+        }
+        self.repeats = false;
+        counts
+    }
 }
 
 /// The text of a tag with [`COUNTED`] where lists become larger. `start` is where its expressions begin.
@@ -53,13 +73,17 @@ pub(crate) fn with_counts(tag: &str, start: usize) -> Option<String> {
         match byte {
             b'(' | b'[' | b'{' => {
                 let may_count = !is_after_value;
-                open.push(Open { at: out.len(), may_count, has_name: false, has_comma: byte != b'(' });
+                let (at, has_comma) = (out.len(), byte != b'(');
+                open.push(Open { at, may_count, has_name: false, has_comma, item: at + 1, repeats: false });
                 out.push_str(text);
                 (is_after_value, is_after_name) = (false, false);
             }
             b')' | b']' | b'}' => {
+                if let Some(call) = open.last_mut().filter(|_| byte == b')') {
+                    changed |= call.end_item(&mut out);
+                }
                 out.push_str(text);
-                if let Some(Open { at, may_count, has_name, has_comma }) = open.pop() {
+                if let Some(Open { at, may_count, has_name, has_comma, .. }) = open.pop() {
                     if may_count && has_name && has_comma {
                         out.insert(at, '(');
                         out.push_str(&format!(" | {COUNTED})"));
@@ -82,11 +106,21 @@ pub(crate) fn with_counts(tag: &str, start: usize) -> Option<String> {
             }
             _ if byte.is_ascii_whitespace() => out.push_str(text),
             _ => {
+                if let Some(open) = open.last_mut().filter(|_| byte == b',') {
+                    changed |= open.end_item(&mut out);
+                    open.has_comma = true;
+                }
                 out.push_str(text);
-                if byte == b','
+                let is_equal = |byte: Option<&u8>| matches!(byte, Some(b'=' | b'!' | b'<' | b'>'));
+                let names_argument = byte == b'=' && !is_equal(bytes.get(at)) && !is_equal(bytes.get(at - 2));
+                if let Some(open) = open.last_mut().filter(|_| byte == b',' || names_argument) {
+                    open.item = out.len();
+                }
+                // What is repeated is as large as if it were written out, and may be in a parenthesis of its own.
+                if byte == b'*'
                     && let Some(open) = open.last_mut()
                 {
-                    open.has_comma = true;
+                    (open.has_name, open.has_comma, open.repeats) = (true, true, true);
                 }
                 let is_number = byte.is_ascii_digit();
                 // A field may have any name.
@@ -124,10 +158,25 @@ fn is_lazy(type_name: &str) -> bool {
 
 /// Takes the fuel that it costs to go through a value.
 pub(crate) fn count(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
-    count_levels(state, value, MAX_LEVELS)
+    count_levels(state, value, Counts::Items, MAX_LEVELS)
 }
 
-fn count_levels(state: &State<'_, '_>, value: &Value, levels: usize) -> Result<(), Error> {
+/// Takes the fuel that it costs to go through a value and to read its texts.
+pub(crate) fn read(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    count_levels(state, value, Counts::ItemsAndBytes, MAX_LEVELS)
+}
+
+/// What going through a value costs.
+#[derive(Clone, Copy, PartialEq)]
+enum Counts {
+    Items,
+    ItemsAndBytes,
+}
+
+fn count_levels(state: &State<'_, '_>, value: &Value, what: Counts, levels: usize) -> Result<(), Error> {
+    if let Some(text) = value.as_str().filter(|_| what == Counts::ItemsAndBytes) {
+        state.consume_fuel((text.len() / BYTES_PER_FUEL) as u64)?;
+    }
     if !matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
         return Ok(());
     }
@@ -144,9 +193,10 @@ fn count_levels(state: &State<'_, '_>, value: &Value, levels: usize) -> Result<(
     }
     for key in value.try_iter()? {
         state.consume_fuel(1)?;
+        deadline::check()?;
         match value.kind() {
-            ValueKind::Map => count_levels(state, &value.get_item(&key)?, levels - 1)?,
-            _ => count_levels(state, &key, levels - 1)?,
+            ValueKind::Map => count_levels(state, &value.get_item(&key)?, what, levels - 1)?,
+            _ => count_levels(state, &key, what, levels - 1)?,
         }
     }
     Ok(())
@@ -180,8 +230,58 @@ pub(crate) fn add_to(environment: &mut Environment<'static>) {
         }
         functions::namespace(values)
     });
+    add_comparisons(environment);
     // It writes out all that a template has made.
     environment.remove_global("debug");
+}
+
+/// Gives templates the tests and filters that compare, with what they read counted. The engine counts items alone, as if each text
+/// were short.
+fn add_comparisons(environment: &mut Environment<'static>) {
+    type Compare = fn(&Value, &Value) -> bool;
+    let tests: [(&[&'static str], Compare); 6] = [
+        (&["eq", "equalto", "=="], |a, b| a == b),
+        (&["ne", "!="], |a, b| a != b),
+        (&["lt", "lessthan", "<"], |a, b| a < b),
+        (&["le", "<="], |a, b| a <= b),
+        (&["gt", "greaterthan", ">"], |a, b| a > b),
+        (&["ge", ">="], |a, b| a >= b),
+    ];
+    for (names, compare) in tests {
+        for &name in names {
+            let test = move |state: &State<'_, '_>, value: &Value, other: &Value| {
+                read(state, other)?;
+                Ok::<_, Error>(compare(value, other))
+            };
+            environment.add_test(name, test);
+        }
+    }
+    environment.add_test("in", |state: &State<'_, '_>, value: &Value, other: &Value| {
+        read(state, other)?;
+        minijinja::tests::is_in(state, value, other)
+    });
+    environment.add_filter("sort", |state: &State<'_, '_>, value: Value, options: Kwargs| {
+        read_sorted(state, &value)?;
+        filters::sort(state, value, options)
+    });
+    environment.add_filter("unique", |state: &State<'_, '_>, value: Value, options: Kwargs| {
+        read_sorted(state, &value)?;
+        filters::unique(state, value, options)
+    });
+    environment.add_filter("min", |state: &State<'_, '_>, value: Value, options: Kwargs| {
+        read(state, &value)?;
+        filters::min(state, value, options)
+    });
+    environment.add_filter("max", |state: &State<'_, '_>, value: Value, options: Kwargs| {
+        read(state, &value)?;
+        filters::max(state, value, options)
+    });
+}
+
+/// Takes the fuel for sorting a list, in which each item is read as often as the list can be halved.
+fn read_sorted(state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    let len = value.len().unwrap_or_default();
+    (0..usize::BITS - len.leading_zeros()).try_for_each(|_| read(state, value))
 }
 
 #[cfg(test)]
@@ -197,6 +297,9 @@ mod tests {
             ("{{ (a, b) | f((c)) }}", "{{ ((a, b) | __counted) | f((c)) }}"),
             ("{{ a + b[1] + 'x' }}", "{{ a | __counted + b[1] | __counted + 'x' }}"),
             ("{% if x in (a,) +%}", "{% if x in ((a,) | __counted) +%}"),
+            ("{{ ([1] * 9) | f }}", "{{ (([1] * 9) | __counted) | f }}"),
+            ("{{ [[1] * 9] * 9 }}", "{{ ([[1] * 9] | __counted) * 9 }}"),
+            ("{{ f(1, x=[1] * 9, y=2) }}", "{{ f(1, x=(([1] * 9) | __counted), y=2) }}"),
             ("{{ f(a, b=[c]) }}", "{{ f(a, b=([c] | __counted)) }}"),
         ] {
             assert_eq!(with_counts(tag, 2).as_deref(), Some(expected));

@@ -8,7 +8,9 @@ use minijinja::value::{DynObject, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 use crate::counted::{COUNTED, with_counts};
+use crate::deadline;
 use crate::python::with_percent;
+use crate::reads::with_reads;
 
 /// Name of the filter that checks what a namespace is to hold. Templates cannot replace filters.
 pub(crate) const KEPT: &str = "__kept";
@@ -38,6 +40,8 @@ pub(crate) fn prepared(source: &str) -> Result<String, Error> {
                 let len = Tag::read(tag, b"}}")?.len;
                 let percent = with_percent(&tag[..len]);
                 let text = percent.as_deref().unwrap_or(&tag[..len]);
+                let reads = with_reads(text, 2);
+                let text = reads.as_deref().unwrap_or(text);
                 out.push_str(with_counts(text, 2).as_deref().unwrap_or(text));
                 rest = &tag[len..];
                 continue;
@@ -50,12 +54,17 @@ pub(crate) fn prepared(source: &str) -> Result<String, Error> {
                 }
                 let percent = with_percent(&tag[..read.len]);
                 let text = percent.as_deref().unwrap_or(&tag[..read.len]);
-                // What stands before an assignment has kept its place.
+                // What stands before an assignment keeps its place.
+                let reads = with_reads(text, read.expressions(text));
+                let text = reads.as_deref().unwrap_or(text);
                 let counts = with_counts(text, read.expressions(text));
                 let text = counts.as_deref().unwrap_or(text);
-                let written = read.written(text)?.or(counts).or(percent);
+                let checking = deadline::checking(read.word, text);
+                let written = read.written(text)?.or(counts).or(reads).or(percent);
+                let written = written.or(checking.as_ref().map(|_| tag[..read.len].to_owned()));
                 if let Some(written) = written {
                     out.push_str(&written);
+                    out.push_str(checking.as_deref().unwrap_or_default());
                     rest = &tag[read.len..];
                     continue;
                 }
@@ -96,7 +105,7 @@ struct Tag<'s> {
     dotted: bool,
     /// Whether it has a filter.
     filtered: bool,
-    /// Whether it has a `,` that is in no brackets, which makes a tuple of what is assigned.
+    /// Whether it has a `,` that is in no brackets, which makes a tuple of what is assigned, or a `*`, which may repeat a list.
     has_comma: bool,
 }
 
@@ -126,7 +135,7 @@ impl<'s> Tag<'s> {
                 b'.' if tag.assigns.is_none() => tag.dotted = true,
                 b'=' if level == 0 && tag.assigns.is_none() => tag.assigns = Some(at),
                 b'|' if level == 0 => tag.filtered = true,
-                b',' if level == 0 => tag.has_comma |= tag.assigns.is_some(),
+                b',' | b'*' if level == 0 => tag.has_comma |= tag.assigns.is_some(),
                 _ if tag.word.is_empty() && byte.is_ascii_alphabetic() => tag.word = &text[at..at + len],
                 _ => {}
             }

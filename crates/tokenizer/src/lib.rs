@@ -33,6 +33,7 @@
 mod bpe;
 mod chat;
 mod counted;
+mod deadline;
 mod detokenizer;
 mod error;
 mod guard;
@@ -41,6 +42,7 @@ mod jinja;
 mod merge;
 mod pre;
 mod python;
+mod reads;
 mod special;
 mod spm;
 mod time;

@@ -6,7 +6,8 @@ use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
 use minijinja::{Error, State};
 use serde_json::Value as Json;
 
-use crate::counted::count;
+use crate::counted::{BYTES_PER_FUEL, count, read};
+use crate::deadline;
 use crate::jinja::refused;
 
 /// Name of the filter that is written for `%` after a string. Templates cannot replace filters.
@@ -19,8 +20,13 @@ pub(crate) fn method(
     name: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
-    let fuel = value.as_str().map_or_else(|| value.len().unwrap_or_default(), |text| text.len() / 64);
-    state.consume_fuel(fuel as u64)?;
+    deadline::check()?;
+    match (value.as_str(), name) {
+        // It compares each item with another value.
+        (None, "count") => args.iter().chain([value]).try_for_each(|value| read(state, value))?,
+        (None, _) => state.consume_fuel(value.len().unwrap_or_default() as u64)?,
+        (Some(text), _) => state.consume_fuel((text.len() / BYTES_PER_FUEL) as u64)?,
+    }
     if let Some(text) = value.as_str()
         && name == "format"
     {
@@ -330,7 +336,7 @@ pub(crate) fn with_percent(tag: &str) -> Option<String> {
 }
 
 /// Length of the operand that a text begins with: a name, number, string or bracket, and what is attached to it.
-fn operand_len(text: &str) -> usize {
+pub(crate) fn operand_len(text: &str) -> usize {
     let mut len = text.len() - text.trim_start().len();
     let mut is_first = true;
     loop {

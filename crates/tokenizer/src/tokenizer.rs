@@ -1,6 +1,6 @@
 //! The tokenizer itself: special tokens of a text, and the tokens added before and after it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use gguf::{Gguf, Metadata};
 
@@ -132,6 +132,18 @@ impl Tokenizer {
         for template in [&mut self.chat_template, &mut self.tool_template] {
             if let Some(Ok(template)) = template {
                 template.set_time(time);
+            }
+        }
+        self
+    }
+
+    /// The same tokenizer whose chat templates may take so long for a rendering, instead of 10 s. One that takes longer is an
+    /// error, once a step of it ends: a turn of a loop, a call of a macro, an item that is counted or something that is written.
+    #[must_use]
+    pub fn with_template_time_limit(mut self, limit: Duration) -> Self {
+        for template in [&mut self.chat_template, &mut self.tool_template] {
+            if let Some(Ok(template)) = template {
+                template.set_time_limit(limit);
             }
         }
         self

@@ -24,7 +24,7 @@ fn vocabulary() -> Vocabulary {
     vocabulary
 }
 
-fn with_template(template: &str) -> Tokenizer {
+pub fn with_template(template: &str) -> Tokenizer {
     vocabulary().key("tokenizer.chat_template", Value::String(template.into())).build()
 }
 

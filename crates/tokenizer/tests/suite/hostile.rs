@@ -1,10 +1,12 @@
 //! Templates of hostile files. The worst that one does is an error: never an abort, and never more work or memory than the limits
 //! allow.
 
-use proptest::prelude::*;
-use tokenizer::{ChatMessage, TokenizerError};
+use std::time::Duration;
 
-use crate::chat::render;
+use proptest::prelude::*;
+use tokenizer::{Chat, ChatMessage, GenerationPrompt, TokenizerError};
+
+use crate::chat::{render, with_template};
 
 fn said(template: &str) -> Result<String, TokenizerError> {
     render(template, &[ChatMessage::new("user", "hello")])
@@ -96,6 +98,12 @@ fn endless_work_and_memory_end_with_an_error() {
         format!("{{% set a = {value} %}}{{% for i in range(100000) %}}{{% set b = {step} %}}{{% endfor %}}")
     };
     let (text, list) = ("'x' * 9000000", "range(90000) | list");
+    // Two equal texts that are not one: whoever compares them reads all of both.
+    let compared = |step: &str| {
+        format!(
+            "{{% set a = 'x' * 9000000 %}}{{% set b = 'x' * 9000000 %}}{{% for i in range(1000) %}}{{% set c = {step} %}}{{% endfor %}}"
+        )
+    };
     let templates = [
         doubled("[1]", "n.a + n.a", ""),
         doubled("'x'", "n.a ~ n.a", ""),
@@ -121,6 +129,25 @@ fn endless_work_and_memory_end_with_an_error() {
         repeated(list, "-1 in a"),
         repeated(list, "a | max"),
         repeated(list, "a | tojson"),
+        // Repeated lists are lazy, and what is in them is gone through each time.
+        "{{ ([[1] * 1000000] * 1000000) | join }}".to_owned(),
+        "{{ [[1] * 1000000] * 1000000 }}".to_owned(),
+        "{% set a = [[1] * 1000000] * 1000000 %}{{ a | join }}".to_owned(),
+        "{% macro f(a) %}{{ a | join }}{% endmacro %}{{ f([[1] * 1000000] * 1000000) }}".to_owned(),
+        "{% macro f(a) %}{{ a | join }}{% endmacro %}{{ f(a=1000000 * [[1] * 1000000]) }}".to_owned(),
+        "{{ ((1, 2) * 1000000) | length }}{{ ((1, 2) * 1000000) | length }}".to_owned(),
+        compared("a == b"),
+        compared("a != b"),
+        compared("a<b"),
+        compared("a in [b]"),
+        compared("[a] == [b]"),
+        compared("a is eq b"),
+        compared("a is in([b])"),
+        compared("[b].count(a)"),
+        compared("[a, b] | sort | length"),
+        compared("[a, b] | unique | length"),
+        compared("[a, b] | max | length"),
+        compared("([a] * 1000) | select('==', b) | list"),
     ];
     for template in templates {
         let message = said(&template).expect_err(&template).to_string();
@@ -255,6 +282,47 @@ fn templates_may_still_build_lists() {
     }
 }
 
+/// Whatever a template does, it looks at the clock. A limit of nothing is over at the first look.
+#[test]
+fn a_template_that_takes_too_long_ends_with_an_error() {
+    for template in [
+        "{% for i in range(9) %}{% endfor %}",
+        "{%- for i in [1] -%} x {%- endfor -%}",
+        "{% macro m() %}{% endmacro %}{% set a = m() %}",
+        "{{ 'x' }}",
+        "{% set a = [messages] %}",
+        "{% set a = messages[0].role.upper() %}",
+        "{% if 'x' == messages %}{% endif %}",
+    ] {
+        let tokenizer = with_template(template).with_template_time_limit(Duration::ZERO);
+        let template_of = tokenizer.chat_template().unwrap();
+        let messages = [ChatMessage::new("user", "hello")];
+        let chat = Chat::new(&messages, GenerationPrompt::Add);
+        let message = template_of.render(&chat).expect_err(template).to_string();
+        assert!(message.contains("expected an end within 0 s"), "{template}: {message}");
+        // Another rendering on this thread has its own time.
+        assert!(with_template(template).chat_template().unwrap().render(&chat).is_ok(), "{template}");
+    }
+}
+
+/// The look at the clock does not show in the text.
+#[test]
+fn a_loop_keeps_the_white_space_of_its_tags() {
+    for (template, expected) in [
+        ("{% for i in [1, 2] %}\n  {{ i }}\n{% endfor %}", "  1\n  2\n"),
+        ("{% for i in [1, 2] -%}\n  {{ i }}\n{%- endfor %}", "12"),
+        ("{% for i in [1, 2] +%}\n{{ i }}{% endfor %}", "\n1\n2"),
+        ("{% for i in [] %}x{% else %}none{% endfor %}", "none"),
+        ("{% macro m(a) %}\n<{{ a }}>{% endmacro %}{{ m(1) }}", "<1>"),
+        ("{{ 2 * 3 == 6 }}{{ (2 * 3) + 1 }}{{ range(2 * 2) | list }}", "True7[0, 1, 2, 3]"),
+        ("{{ 'ab' * 2 }}{{ ([0] * 3) | length }}{% set a = [0] * messages | length %}{{ a }}", "abab3[0]"),
+        ("{{ 1 < 2 }}{{ 'a' in messages[0].content }}{{ 'e' in messages[0].content }}", "TrueFalseTrue"),
+        ("{{ messages[0].role == messages[0].content and x is not defined }}", "False"),
+    ] {
+        assert_eq!(said(template).unwrap(), expected, "{template}");
+    }
+}
+
 /// Pieces of templates, most of which fit together somewhere, and rubbish between them.
 fn template() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
@@ -335,6 +403,14 @@ fn template() -> impl Strategy<Value = String> {
         "{% filter upper %}",
         "{% endfilter %}",
         "__kept",
+        "[1] * 999999",
+        "[[1] * 999999] * 999999",
+        "(1, 2) * 9999",
+        "'x' * 999999",
+        " == messages",
+        " < 'x' * 9999",
+        " | select('==', n.a)",
+        "{% if m in n.a %}",
     ]);
     prop::collection::vec(words, 0..60).prop_map(|words| words.concat())
 }
