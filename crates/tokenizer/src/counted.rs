@@ -260,22 +260,20 @@ fn add_comparisons(environment: &mut Environment<'static>) {
         read(state, other)?;
         minijinja::tests::is_in(state, value, other)
     });
-    environment.add_filter("sort", |state: &State<'_, '_>, value: Value, options: Kwargs| {
-        read_sorted(state, &value)?;
-        filters::sort(state, value, options)
-    });
-    environment.add_filter("unique", |state: &State<'_, '_>, value: Value, options: Kwargs| {
-        read_sorted(state, &value)?;
-        filters::unique(state, value, options)
-    });
-    environment.add_filter("min", |state: &State<'_, '_>, value: Value, options: Kwargs| {
-        read(state, &value)?;
-        filters::min(state, value, options)
-    });
-    environment.add_filter("max", |state: &State<'_, '_>, value: Value, options: Kwargs| {
-        read(state, &value)?;
-        filters::max(state, value, options)
-    });
+    type Filter = fn(&State<'_, '_>, Value, Kwargs) -> Result<Value, Error>;
+    type Cost = fn(&State<'_, '_>, &Value) -> Result<(), Error>;
+    let added: [(&'static str, Cost, Filter); 4] = [
+        ("sort", read_sorted, filters::sort),
+        ("unique", read_sorted, filters::unique),
+        ("min", read, filters::min),
+        ("max", read, filters::max),
+    ];
+    for (name, cost, filter) in added {
+        environment.add_filter(name, move |state: &State<'_, '_>, value: Value, options: Kwargs| {
+            cost(state, &value)?;
+            filter(state, value, options)
+        });
+    }
 }
 
 /// Takes the fuel for sorting a list, in which each item is read as often as the list can be halved.

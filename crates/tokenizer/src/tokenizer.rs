@@ -129,11 +129,7 @@ impl Tokenizer {
     /// The same tokenizer whose chat templates are told that it is `time`, whenever they ask.
     #[must_use]
     pub fn with_template_time(mut self, time: SystemTime) -> Self {
-        for template in [&mut self.chat_template, &mut self.tool_template] {
-            if let Some(Ok(template)) = template {
-                template.set_time(time);
-            }
-        }
+        self.chat_templates_mut().for_each(|template| template.set_time(time));
         self
     }
 
@@ -141,12 +137,13 @@ impl Tokenizer {
     /// error, once a step of it ends: a turn of a loop, a call of a macro, an item that is counted or something that is written.
     #[must_use]
     pub fn with_template_time_limit(mut self, limit: Duration) -> Self {
-        for template in [&mut self.chat_template, &mut self.tool_template] {
-            if let Some(Ok(template)) = template {
-                template.set_time_limit(limit);
-            }
-        }
+        self.chat_templates_mut().for_each(|template| template.set_time_limit(limit));
         self
+    }
+
+    /// Those that the file has and that parse.
+    fn chat_templates_mut(&mut self) -> impl Iterator<Item = &mut ChatTemplate> {
+        [&mut self.chat_template, &mut self.tool_template].into_iter().flatten().flatten()
     }
 
     fn template(&self, source: &str) -> std::result::Result<ChatTemplate, minijinja::Error> {
