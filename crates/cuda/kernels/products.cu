@@ -155,17 +155,21 @@ KERNEL float_product(Product p, u32 size) {
 
 #else
 
+// The operand of a chunk's step: 16 rows of 16 columns.
+template <int I> INLINE void step_operands(const Prepared& upper, const Prepared& lower, u32 (&a)[4]) {
+    operands<I>(upper, a[0], a[2]);
+    operands<I>(lower, a[1], a[3]);
+}
+
 // Steps 2 J and 2 J + 1 of a chunk, with 16 rows and N times eight tokens.
 template <int J, int N> INLINE void two_steps(float (*sums)[4], const Prepared& upper, const Prepared& lower, const uint4* x) {
     u32 a[4];
-    operands<2 * J>(upper, a[0], a[2]);
-    operands<2 * J>(lower, a[1], a[3]);
+    step_operands<2 * J>(upper, lower, a);
 #pragma unroll
     for (int n = 0; n < N; n++) {
         multiply(sums[n], a, x[n].x, x[n].y);
     }
-    operands<2 * J + 1>(upper, a[0], a[2]);
-    operands<2 * J + 1>(lower, a[1], a[3]);
+    step_operands<2 * J + 1>(upper, lower, a);
 #pragma unroll
     for (int n = 0; n < N; n++) {
         multiply(sums[n], a, x[n].z, x[n].w);

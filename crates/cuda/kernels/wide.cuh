@@ -60,12 +60,14 @@ INLINE void multiply_wide(float (&c)[8][4], const u32* a, u64 tokens) {
 template <int I, int G>
 INLINE void step_wide(float (&sums)[G][4], const Prepared& upper, const Prepared& lower, u32 tokens) {
     u32 a[4];
-    operands<I>(upper, a[0], a[2]);
-    operands<I>(lower, a[1], a[3]);
+    step_operands<I>(upper, lower, a);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
     multiply_wide(sums, a, step_descriptor(tokens + I / 4 * (G * 8 * 128) + I % 4 * 32));
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+
+// Waits until all is done but the last N groups that were queued.
+template <int N> INLINE void await_all_but() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
 
 // Waits until what was queued is done.
 template <int G> INLINE void await_sums(float (&sums)[G][4]) {
@@ -132,6 +134,17 @@ template <u32 STAGE_BYTES, int STAGES> struct Ring {
             asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         }
         __syncthreads();
+    }
+};
+
+// A stage, and the parity of its turn.
+template <int STAGES> struct Turn {
+    u32 stage = 0, parity = 0;
+    INLINE void next() {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
     }
 };
 
@@ -377,3 +390,24 @@ template <int G, int STAGES, bool SUMS_IN_SHARED> INLINE void wide(const Product
     }
 WIDE(32, 8, WIDE_BLOCKS, false)
 WIDE(64, 4, WIDE_BLOCKS, true)
+
+// 128 rows and the most tokens, all leaves or some, by a block with threads of two kinds: the first multiply what the others bring, in
+// the stages of a ring. The registers of both are together those of a multiprocessor. grid: groups of tokens, rows over 128, parts of the
+// leaves.
+template <typename R, int STAGES, int CONSUMER_REGISTERS, int PRODUCER_REGISTERS, typename M, typename B>
+INLINE void wide_by_parts(const Product& p, u32 fillers, u32 users, M multiply, B bring) {
+    extern __shared__ u8 shared[]; // From a multiple of 1024 on, the stages.
+    __shared__ __align__(16) u64 barriers[2 * STAGES];
+    R ring{kept(shared_address(shared) + 1023 & ~1023u), kept(shared_address(barriers))};
+    ring.make(fillers, users);
+    u32 chunks = (p.cols + CHUNK - 1) / CHUNK;
+    u32 leaf = blockIdx.z * LEAVES / p.splits, end_leaf = (blockIdx.z + 1) * LEAVES / p.splits;
+    if (threadIdx.x < CONSUMERS) {
+        take_registers<CONSUMER_REGISTERS>();
+        multiply(ring, leaf, end_leaf);
+    } else {
+        give_registers<PRODUCER_REGISTERS>();
+        u32 first_chunk = leaf * chunks / LEAVES;
+        bring(ring, first_chunk, end_leaf * chunks / LEAVES - first_chunk);
+    }
+}

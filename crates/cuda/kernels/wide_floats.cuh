@@ -39,21 +39,9 @@ INLINE void store_matrices(u32 address, const u32 (&m)[4]) {
 constexpr u32 OF_WEIGHTS = WIDE_ROWS * 128;
 template <int G, int STAGES> using Halves = Ring<OF_WEIGHTS + G * 8 * 128, STAGES>;
 
-// A stage, and the parity of its turn.
-template <int STAGES> struct Turn {
-    u32 stage = 0, parity = 0;
-    INLINE void next() {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
-
 template <int I> INLINE void store_step(u32 to, const Prepared& upper, const Prepared& lower) {
     u32 a[4];
-    operands<I>(upper, a[0], a[2]);
-    operands<I>(lower, a[1], a[3]);
+    step_operands<I>(upper, lower, a);
     store_matrices(to ^ I % 4 * 32, a);
 }
 
@@ -130,7 +118,8 @@ template <int G, int STAGES> INLINE void consume(const Product& p, const Halves<
     u32 chunks = (p.cols + CHUNK - 1) / CHUNK;
     u32 group = __shfl_sync(0xffffffffu, threadIdx.x >> 7, 0), frees = threadIdx.x % 128 == 0;
     await_previous();
-    float sums[G][4] = {}, products[G][4] = {};
+    Sums<G, false> sums(nullptr);
+    float products[G][4] = {};
     Turn<STAGES> turn;
     for (; leaf < end_leaf; leaf++) {
         u32 count = 2 * ((leaf + 1) * chunks / LEAVES - leaf * chunks / LEAVES);
@@ -156,7 +145,7 @@ template <int G, int STAGES> INLINE void consume(const Product& p, const Halves<
             multiply_shared(products, weights + 6, tokens + 6, 1);
             asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
             if (i > 0) {
-                asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+                await_all_but<1>();
                 if (frees) {
                     arrive(halves.used_up(last));
                 }
@@ -172,41 +161,21 @@ template <int G, int STAGES> INLINE void consume(const Product& p, const Halves<
             store_leaf(p, block, leaf, products);
             continue;
         }
-#pragma unroll
-        for (u32 n = 0; n < G; n++) {
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                sums[n][i] += products[n][i];
-            }
-        }
+        sums.add(products);
     }
-    if (p.splits > 1 && !join_leaves<CONSUMERS>(p, block, sums)) {
+    if (p.splits > 1 && !join_leaves<CONSUMERS>(p, block, sums.of_thread)) {
         return;
     }
-    write_wide(p, tile, blockIdx.x * G * 8, sums);
+    write_wide(p, tile, blockIdx.x * G * 8, sums.of_thread);
 }
 
-// 128 rows, G times eight tokens, and all leaves or some. grid: groups of tokens, rows over 128, parts of the leaves.
-template <int G, int STAGES, int CONSUMER_REGISTERS, int PRODUCER_REGISTERS> INLINE void specialized(const Product& p, const TokenMap& map) {
-    extern __shared__ u8 shared[]; // From a multiple of 1024 on, the stages.
-    __shared__ __align__(16) u64 barriers[2 * STAGES];
-    Halves<G, STAGES> halves{kept(shared_address(shared) + 1023 & ~1023u), kept(shared_address(barriers))};
-    halves.make(PRODUCERS / 32, CONSUMERS / 128);
-    u32 chunks = (p.cols + CHUNK - 1) / CHUNK;
-    u32 leaf = blockIdx.z * LEAVES / p.splits, end_leaf = (blockIdx.z + 1) * LEAVES / p.splits;
-    if (threadIdx.x < CONSUMERS) {
-        take_registers<CONSUMER_REGISTERS>();
-        consume<G, STAGES>(p, halves, leaf, end_leaf);
-    } else {
-        give_registers<PRODUCER_REGISTERS>();
-        u32 first_chunk = leaf * chunks / LEAVES, count = end_leaf * chunks / LEAVES - first_chunk;
+KERNEL __launch_bounds__(CONSUMERS + PRODUCERS, 1) product_wide_128(const __grid_constant__ Product p, const __grid_constant__ TokenMap map) {
+    constexpr int G = 16, STAGES = 6;
+    auto multiply = [&](auto halves, u32 leaf, u32 end_leaf) { consume<G, STAGES>(p, halves, leaf, end_leaf); };
+    auto bring = [&](auto halves, u32 first_chunk, u32 count) {
         if (count > 0) {
             produce<G, STAGES>(p, map, halves, first_chunk, count);
         }
-    }
-}
-
-// The registers of both kinds of threads are together those of a multiprocessor.
-KERNEL __launch_bounds__(CONSUMERS + PRODUCERS, 1) product_wide_128(const __grid_constant__ Product p, const __grid_constant__ TokenMap map) {
-    specialized<16, 6, 152, 104>(p, map);
+    };
+    wide_by_parts<Halves<G, STAGES>, STAGES, 152, 104>(p, PRODUCERS / 32, CONSUMERS / 128, multiply, bring);
 }

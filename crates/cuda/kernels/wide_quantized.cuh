@@ -74,15 +74,11 @@ INLINE void multiply_adding(float (&c)[16][4], const u32 (&a)[4], u64 tokens, u3
 // The operands of half a chunk's four steps.
 struct Operands { u32 of_step[4][4]; };
 
-template <int I> INLINE void operands_of_step(const Prepared& upper, const Prepared& lower, u32 (&a)[4]) {
-    operands<I>(upper, a[0], a[2]);
-    operands<I>(lower, a[1], a[3]);
-}
 template <int HALF> INLINE void convert_half(const Prepared& upper, const Prepared& lower, Operands& to) {
-    operands_of_step<4 * HALF>(upper, lower, to.of_step[0]);
-    operands_of_step<4 * HALF + 1>(upper, lower, to.of_step[1]);
-    operands_of_step<4 * HALF + 2>(upper, lower, to.of_step[2]);
-    operands_of_step<4 * HALF + 3>(upper, lower, to.of_step[3]);
+    step_operands<4 * HALF>(upper, lower, to.of_step[0]);
+    step_operands<4 * HALF + 1>(upper, lower, to.of_step[1]);
+    step_operands<4 * HALF + 2>(upper, lower, to.of_step[2]);
+    step_operands<4 * HALF + 3>(upper, lower, to.of_step[3]);
 }
 
 // Queues half a chunk: its operands are not to be touched before `await_all_but<N>`.
@@ -94,7 +90,6 @@ template <int G> INLINE void multiply_half(float (&sums)[G][4], const Operands& 
     multiply_adding(sums, weights.of_step[3], tokens + 6, 1);
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-template <int N> INLINE void await_all_but() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }
 
 // Has chunk after chunk brought: one thread of each warp the weights of 16 rows, and a box of tokens.
 template <int G, int STAGES> INLINE void bring(const Product& p, const TokenMap& map, const ChunkStages<G, STAGES>& stages, u32 first_chunk,
@@ -131,20 +126,18 @@ template <int G, int STAGES> INLINE void bring(const Product& p, const TokenMap&
     await_previous();
     // What others wrote is for the copy engine to read.
     asm volatile("fence.proxy.async.global;" ::: "memory");
-    u32 stage = 0, parity = 1;
+    Turn<STAGES> turn{0, 1}; // the parity of the turn before
 #pragma unroll 1
     for (u32 i = 0; i < count; i++) {
         if (i >= STAGES) {
-            await(stages.used_up(stage), parity);
-            bring_weights(i, stage);
+            await(stages.used_up(turn.stage), turn.parity);
+            bring_weights(i, turn.stage);
         }
         if (brings_tokens) {
-            copy_box(stages.at(stage) + of_tokens, map, (first_chunk + i) * CHUNK + 64 * half, first + token, stages.filled(stage));
+            copy_box(stages.at(turn.stage) + of_tokens, map, (first_chunk + i) * CHUNK + 64 * half, first + token,
+                     stages.filled(turn.stage));
         }
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
+        turn.next();
     }
 }
 
@@ -190,10 +183,11 @@ template <int G, int STAGES> INLINE void consume(const Product& p, const ChunkSt
     Prepared of_upper = prepare(upper), of_lower = prepare(lower);
     Operands first, second;
     convert_half<0>(of_upper, of_lower, first);
-    u32 stage = 0, parity = 0, last = 0, adds = 0;
+    Turn<STAGES> turn;
+    u32 last = 0, adds = 0;
 #pragma unroll 1
     for (u32 i = 0; i < count; i++) {
-        u64 tokens = step_descriptor(stages.at(stage));
+        u64 tokens = step_descriptor(stages.at(turn.stage));
         multiply_half(products, first, tokens, adds);
         await_all_but<1>();
         if (adds && lane == 0) {
@@ -201,14 +195,11 @@ template <int G, int STAGES> INLINE void consume(const Product& p, const ChunkSt
         }
         convert_half<1>(of_upper, of_lower, second);
         multiply_half(products, second, tokens + (G * 8 * 128 >> 4), 1);
-        last = stage;
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
+        last = turn.stage;
+        turn.next();
         if (i + 1 < count) {
-            await(stages.filled(stage), parity);
-            take(stage, i + 1);
+            await(stages.filled(turn.stage), turn.parity);
+            take(turn.stage, i + 1);
         }
         await_all_but<1>();
         of_upper = prepare(upper), of_lower = prepare(lower);
@@ -236,29 +227,12 @@ template <int G, int STAGES> INLINE void consume(const Product& p, const ChunkSt
     write_wide(p, tile, blockIdx.x * G * 8, sums.of_thread);
 }
 
-// Dynamic memory of a block (`WIDE_BYTES` of the host).
+// Dynamic memory of a block (`MOST_WIDE_BYTES` of the host).
 #define WIDE_BYTES (226 * 1024)
 
-// 128 rows, G times eight tokens, and all leaves or some. grid: groups of tokens, rows over 128, parts of the leaves.
-template <int G, int CONSUMER_REGISTERS, int PRODUCER_REGISTERS> INLINE void wide_quantized(const Product& p, const TokenMap& map) {
-    constexpr int STAGES = (WIDE_BYTES - 1024) / ChunkStages<G, 1>::BYTES;
-    extern __shared__ u8 shared[]; // From a multiple of 1024 on, the stages.
-    __shared__ __align__(16) u64 barriers[2 * STAGES];
-    ChunkStages<G, STAGES> stages{kept(shared_address(shared) + 1023 & ~1023u), kept(shared_address(barriers))};
-    stages.make(WIDE_ROWS / 16, WIDE_ROWS / 16);
-    u32 chunks = (p.cols + CHUNK - 1) / CHUNK;
-    u32 leaf = blockIdx.z * LEAVES / p.splits, end_leaf = (blockIdx.z + 1) * LEAVES / p.splits;
-    if (threadIdx.x < CONSUMERS) {
-        take_registers<CONSUMER_REGISTERS>();
-        consume<G, STAGES>(p, stages, leaf, end_leaf);
-    } else {
-        give_registers<PRODUCER_REGISTERS>();
-        u32 first_chunk = leaf * chunks / LEAVES;
-        bring<G, STAGES>(p, map, stages, first_chunk, end_leaf * chunks / LEAVES - first_chunk);
-    }
-}
-
-// The registers of both kinds of threads are together those of a multiprocessor.
 KERNEL __launch_bounds__(CONSUMERS + PRODUCERS, 1) product_wide_128(const __grid_constant__ Product p, const __grid_constant__ TokenMap map) {
-    wide_quantized<16, 224, 32>(p, map);
+    constexpr int G = 16, STAGES = (WIDE_BYTES - 1024) / ChunkStages<G, 1>::BYTES;
+    auto multiply = [&](auto stages, u32 leaf, u32 end_leaf) { consume<G, STAGES>(p, stages, leaf, end_leaf); };
+    auto bring_all = [&](auto stages, u32 first_chunk, u32 count) { bring<G, STAGES>(p, map, stages, first_chunk, count); };
+    wide_by_parts<ChunkStages<G, STAGES>, STAGES, 224, 32>(p, WIDE_ROWS / 16, WIDE_ROWS / 16, multiply, bring_all);
 }
